@@ -1,0 +1,286 @@
+"""Checkpoints: one folder with model.safetensors, config.json and sha256sums.
+
+A folder appears whole or not at all: it is written under a temporary name, flushed to the disk and renamed. Loading
+is strict and never executes anything from the file; whatever is wrong with a folder is a `CheckpointError`, and
+nothing of it has been loaded then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from algebraformer.errors import CheckpointError, ConfigurationError, UnknownNameError
+from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.problems import ProblemFamily, from_settings
+from algebraformer.provenance import commit, versions
+
+FORMAT = 1
+MODEL, CONFIG, SUMS = "model.safetensors", "config.json", "sha256sums"
+MAX_CONFIG_BYTES = 2**20
+MAX_MODEL_BYTES = 2**32
+NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointInfo:
+    """What config.json says beside the architecture."""
+
+    name: str
+    """[A-Za-z0-9._-]{1,64}"""
+    family: dict[str, Any]
+    """Settings of the family the network was trained on; `problems.from_settings` reads them."""
+    recipe: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """The resolved recipe of the training run."""
+    scores: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Scores on the frozen test set."""
+    commit: str | None = dataclasses.field(default_factory=commit)
+    versions: dict[str, str] = dataclasses.field(default_factory=versions)
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+
+    def problem_family(self) -> ProblemFamily:
+        """Return the family the network was trained on."""
+        return from_settings(self.family)
+
+
+def check_name(name: object) -> str:
+    """Return the name if it is one a checkpoint may have, else raise `CheckpointError`."""
+    if not (isinstance(name, str) and NAME.fullmatch(name)) or set(name) == {"."}:
+        raise CheckpointError(f"a model's name is 1 to 64 characters of A-Z a-z 0-9 . _ -, received {name!r:.80}")
+    return name
+
+
+def sync_directory(folder: Path) -> None:
+    """Flush a directory's entries to the disk, where the system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a folder that appears whole or not at all, with the hashes of its files in sha256sums.
+
+    An older folder of that name is replaced; if the process dies between the two renames of a replacement, the older
+    one survives beside it under a name that starts with a dot.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
+        for name, data in {**files, SUMS: sums.encode()}.items():
+            with (temporary / name).open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+        temporary.chmod(0o755)
+        sync_directory(temporary)
+        if folder.exists():
+            aside = folder.with_name(f"{temporary.name}.old")
+            folder.rename(aside)
+            temporary.rename(folder)
+            shutil.rmtree(aside)
+        else:
+            temporary.rename(folder)
+        sync_directory(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    """Return the files that sha256sums lists, each checked against its hash."""
+    folder = Path(folder)
+    try:
+        listed = read_limited(folder / SUMS, MAX_CONFIG_BYTES).decode("ascii")
+        files = {}
+        for line in listed.splitlines():
+            digest, _, name = line.partition("  ")
+            if not re.fullmatch(r"[0-9a-f]{64}", digest):
+                raise CheckpointError(f"{folder / SUMS}: expected lines of a hash and a name, received {line!r:.100}")
+            limit = MAX_CONFIG_BYTES if name.endswith(".json") else MAX_MODEL_BYTES
+            data = read_limited(folder / check_name(name), limit)
+            if hashlib.sha256(data).hexdigest() != digest:
+                raise CheckpointError(f"{folder / name}: its contents do not match the hash in {SUMS}")
+            files[name] = data
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{folder / SUMS}: expected ASCII text") from error
+    if missing := [name for name in (MODEL, CONFIG) if name not in files]:
+        raise CheckpointError(f"{folder}: {SUMS} does not list {missing[0]}")
+    return files
+
+
+def read_limited(path: Path, limit: int) -> bytes:
+    """Return a file's bytes, at most `limit` of them."""
+    try:
+        with path.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size > limit:
+                raise CheckpointError(f"{path}: {size} bytes, expected at most {limit}")
+            return stream.read(limit)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from error
+
+
+def parse_json(data: bytes, where: str) -> dict[str, Any]:
+    """Return the JSON object in `data`."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{where}: not valid JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{where}: expected a JSON object, received {type(value).__name__}")
+    return value
+
+
+def dump_json(value: Mapping[str, Any]) -> bytes:
+    """Return JSON that a person can read."""
+    return (json.dumps(value, indent=1, sort_keys=False, allow_nan=False) + "\n").encode()
+
+
+def pack(model: Algebraformer, info: CheckpointInfo) -> dict[str, bytes]:
+    """Return the files of a checkpoint as name: bytes."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    config = {"format": FORMAT, "model": model.config.settings(), **dataclasses.asdict(info)}
+    return {MODEL: safetensors.torch.save(tensors), CONFIG: dump_json(config)}
+
+
+def save(folder: Path | str, model: Algebraformer, info: CheckpointInfo) -> None:
+    """Write a checkpoint folder, atomically.
+
+    Parameters
+    ----------
+    folder : path
+        Where to; a folder of that name is replaced.
+    model : Algebraformer
+    info : CheckpointInfo
+    """
+    write_folder(Path(folder), pack(model, info))
+
+
+def load(folder: Path | str) -> tuple[Algebraformer, CheckpointInfo]:
+    """Read a checkpoint folder.
+
+    Parameters
+    ----------
+    folder : path
+
+    Returns
+    -------
+    model : Algebraformer
+        On the CPU, in evaluation mode.
+    info : CheckpointInfo
+
+    Raises
+    ------
+    CheckpointError
+        Something is missing, damaged, altered, unknown or not finite; the message says what.
+    """
+    return unpack(read_folder(Path(folder)), str(folder))
+
+
+def unpack(files: Mapping[str, bytes], where: str) -> tuple[Algebraformer, CheckpointInfo]:
+    """Return model and info from the files of a checkpoint; `where` names it in messages."""
+    settings = parse_json(files[CONFIG], f"{where}/{CONFIG}")
+    config, info = parse_config(settings, f"{where}/{CONFIG}")
+    tensors = parse_tensors(files[MODEL], f"{where}/{MODEL}")
+    if config.n_layer > len(tensors):  # before a hostile configuration builds a million blocks
+        raise CheckpointError(f"{where}: config.json says {config.n_layer} layers, the file has {len(tensors)} tensors")
+    with torch.device("meta"):
+        model = Algebraformer(config)
+    expected = model.state_dict()
+    if unknown := sorted(set(tensors) - set(expected)):
+        raise CheckpointError(f"{where}/{MODEL}: unknown tensor {unknown[0]!r:.80}")
+    for name, tensor in expected.items():
+        if name not in tensors:
+            raise CheckpointError(f"{where}/{MODEL}: tensor {name!r} is missing")
+        received = tensors[name]
+        if (received.shape, received.dtype) != (tensor.shape, tensor.dtype):
+            raise CheckpointError(
+                f"{where}/{MODEL}: {name} has shape {tuple(received.shape)} and dtype {received.dtype}, "
+                f"expected {tuple(tensor.shape)} and {tensor.dtype}"
+            )
+        if not torch.isfinite(received).all():
+            raise CheckpointError(f"{where}/{MODEL}: {name} is not finite")
+    model.load_state_dict(tensors, strict=True, assign=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    return model.eval(), info
+
+
+def parse_config(settings: dict[str, Any], where: str) -> tuple[ModelConfig, CheckpointInfo]:
+    """Return architecture and info from config.json; unknown and missing keys are errors."""
+    settings = dict(settings)
+    if settings.pop("format", None) != FORMAT:
+        raise CheckpointError(f"{where}: expected format {FORMAT}")
+    fields = {field.name for field in dataclasses.fields(CheckpointInfo)} | {"model"}
+    if set(settings) != fields:
+        odd = sorted(set(settings) ^ fields)[0]
+        raise CheckpointError(f"{where}: key {odd!r:.80} is {'missing' if odd in fields else 'unknown'}")
+    model = settings.pop("model")
+    known = {field.name for field in dataclasses.fields(ModelConfig)}
+    if not isinstance(model, dict) or set(model) != known:
+        raise CheckpointError(f"{where}: model must have exactly the keys {', '.join(sorted(known))}")
+    for name in ("family", "recipe", "scores", "versions"):
+        if not isinstance(settings[name], dict):
+            raise CheckpointError(f"{where}: {name} must be an object, received {type(settings[name]).__name__}")
+    try:
+        return ModelConfig(**model), CheckpointInfo(**settings)
+    except (ConfigurationError, TypeError) as error:
+        raise CheckpointError(f"{where}: {error}") from error
+
+
+def parse_tensors(data: bytes, where: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of a safetensors file."""
+    try:
+        return safetensors.torch.load(data)
+    except (SafetensorError, ValueError, KeyError, RuntimeError, OverflowError) as error:
+        raise CheckpointError(f"{where}: not a valid safetensors file ({' '.join(str(error).split())})") from error
+
+
+def pretrained_names() -> list[str]:
+    """Return the names of the models that ship with the package."""
+    return sorted(path.parent.name for path in PRETRAINED.glob(f"*/{CONFIG}"))
+
+
+def resolve(name_or_folder: str | Path) -> Path:
+    """Return the folder of a shipped model, a checkpoint folder, or the newest checkpoint of a training run."""
+    if isinstance(name_or_folder, str) and name_or_folder in pretrained_names():
+        return PRETRAINED / name_or_folder
+    folder = Path(name_or_folder)
+    if not folder.is_dir():
+        raise UnknownNameError("model or checkpoint folder", str(name_or_folder), pretrained_names())
+    candidates = [folder, folder / "model", *step_folders(folder)]
+    found = next((candidate for candidate in candidates if (candidate / CONFIG).exists()), None)
+    if found is None:
+        raise CheckpointError(f"{folder}: no checkpoint here (expected {CONFIG}, a folder model/ or folders step-*)")
+    return found
+
+
+def step_folders(run: Path) -> list[Path]:
+    """Return the checkpoint folders of a training run, newest first."""
+    return sorted((p for p in run.glob("step-*") if p.is_dir()), reverse=True)
+
+
+def finite_scores(scores: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """Yield scores rounded to four digits, leaving out what is not finite: JSON has no infinity."""
+    for key, value in scores.items():
+        if math.isfinite(value):
+            yield key, float(f"{value:.4g}")

@@ -1,0 +1,81 @@
+"""Exceptions, warnings and the status of an answer. Every message says what was expected and what was received."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any
+
+from numpy.linalg import LinAlgError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class AlgebraformerError(Exception):
+    """Base class of the errors this package defines."""
+
+
+class InputFormatError(AlgebraformerError, ValueError):
+    """A file does not hold what its format promises, or holds more than the limit allows."""
+
+
+class CheckpointError(AlgebraformerError, ValueError):
+    """A checkpoint is missing, damaged, altered, or not one of ours. Nothing of it has been loaded."""
+
+
+class ConfigurationError(AlgebraformerError, ValueError):
+    """Settings that contradict each other or lie outside their range."""
+
+
+class UnknownNameError(AlgebraformerError, ValueError):
+    """A family, recipe or model of that name does not exist; the message lists those that do."""
+
+    def __init__(self, kind: str, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"unknown {kind} {name!r}; known: {', '.join(known) or 'none'}")
+
+
+class TrainingError(AlgebraformerError, RuntimeError):
+    """Training cannot go on, for instance because too many steps in a row were not finite."""
+
+
+class SingularSystemError(LinAlgError):
+    """One or more systems of a batch are singular.
+
+    Attributes
+    ----------
+    indices : tuple of int
+        Positions in the batch of the singular systems, (0,) for a single system.
+    result : object
+        The `SolveResult` of the whole batch: the other systems are answered, the singular ones hold NaN.
+    """
+
+    def __init__(self, indices: Sequence[int], batched: bool, result: Any = None) -> None:
+        self.indices = tuple(indices)
+        self.result = result
+        if not batched:
+            message = "matrix A is singular"
+        else:
+            shown = ", ".join(map(str, self.indices[:5])) + (", ..." if len(self.indices) > 5 else "")
+            noun = "system" if len(self.indices) == 1 else "systems"
+            message = f"matrix A is singular in {noun} {shown} of the batch"
+        super().__init__(message)
+
+
+class Status(enum.Enum):
+    """What became of a system. The value is the sentence a user reads.
+
+    The names are short words for programs (`result.status.name`), the values are for people.
+    """
+
+    LEARNED = "The network's own answer meets the tolerance."
+    REFINED = "The network's answer meets the tolerance after iterative refinement."
+    FALLBACK = "The network's answer did not reach the tolerance; this is LAPACK's answer, and it is certified."
+    UNSUPPORTED = "The model does not cover systems of this size or kind; this is LAPACK's answer, and it is certified."
+    UNCERTIFIED = (
+        "The answer does not meet the tolerance: allow more refinements, a larger rtol, or fallback=True for LAPACK."
+    )
+    INACCURATE = (
+        "LAPACK's answer does not meet the certificate either: A is too ill-conditioned, or its entries too far "
+        "apart in size, for float64. Treat x with care."
+    )
+    SINGULAR = "A is singular to working precision: there is no unique solution, and x holds NaN."

@@ -1,0 +1,124 @@
+"""The whole network: scaler, tokens, Transformer or recurrent layers, head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from algebraformer.models.config import ModelConfig
+from algebraformer.models.encoding import FamilyScaler, Tokens
+from algebraformer.models.heads import TokenHead
+from algebraformer.models.recurrent import Recurrent
+from algebraformer.models.transformer import Attention, Block, Transformer
+
+FloatArray = NDArray[np.float64]
+
+
+class Algebraformer(nn.Module):
+    """Reads systems A x = b of one size and returns x.
+
+    Parameters
+    ----------
+    config : ModelConfig
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = Algebraformer(ModelConfig(n=4, n_layer=1, n_head=2, n_embd=8))
+    >>> A, b = torch.eye(4, dtype=torch.float64).expand(3, 4, 4), torch.ones(3, 4, dtype=torch.float64)
+    >>> model(A, b).shape
+    torch.Size([3, 4])
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.scaler = FamilyScaler(config.n)
+        self.tokens = Tokens(config)
+        self.body = Transformer(config) if config.architecture == "transformer" else Recurrent(config)
+        self.head = TokenHead(config, self.body.width)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Initialise every parameter, in one place, from torch's global generator.
+
+        Linear maps are normal with variance 1 / fan-in; what is added to the residual stream and the read-out start
+        at zero, so that the network starts as x = 0. Departs from the paper, which does not say.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.RNNBase):
+                for name, parameter in module.named_parameters():
+                    if name.startswith("bias"):
+                        nn.init.zeros_(parameter)
+                        if isinstance(module, nn.LSTM) and "bias_ih" in name:
+                            parameter[module.hidden_size : 2 * module.hidden_size] = 1.0  # forget gates start open
+                    else:
+                        nn.init.normal_(parameter, std=module.hidden_size**-0.5)
+        for position in self.tokens.positions:
+            nn.init.normal_(position, std=0.02)
+        for module in self.modules():
+            if isinstance(module, Attention):
+                nn.init.zeros_(module.out.weight)
+            elif isinstance(module, Block):
+                nn.init.zeros_(module.mlp[2].weight)
+        nn.init.zeros_(self.head.linear.weight)
+
+    def forward(self, A: Tensor, b: Tensor) -> Tensor:
+        """Return x (B, n), float64, from A (B, n, n) and b (B, n), float64."""
+        A_z, b_z, size = self.scaler(A, b)
+        return self.scaler.answer(self.head(self.body(self.tokens(A_z.float(), b_z.float()))), size)
+
+    def hidden_matrices(self) -> Iterator[tuple[nn.Parameter, int]]:
+        """Yield the weight matrices inside the network and how many square-ish matrices each of them stacks.
+
+        Muon orthogonalises these; embedding, positions, norms, biases and read-out belong to AdamW.
+        """
+        for module in self.body.modules():
+            if isinstance(module, Attention):
+                yield module.qkv.weight, 3
+                yield module.out.weight, 1
+            elif isinstance(module, Block):
+                yield module.mlp[0].weight, 1
+                yield module.mlp[2].weight, 1
+            elif isinstance(module, nn.RNNBase):
+                gates = 4 if isinstance(module, nn.LSTM) else 3
+                for name, parameter in module.named_parameters():
+                    if name.startswith("weight"):
+                        yield parameter, gates
+
+    def parameter_count(self) -> int:
+        """Return the number of trained parameters; the scaler's buffers are not counted."""
+        return sum(p.numel() for p in self.parameters())
+
+
+@torch.inference_mode()
+def predict(model: Algebraformer, A: FloatArray, b: FloatArray, batch_size: int = 128) -> FloatArray:
+    """Return the network's bare answers, `batch_size` systems at a time so that memory stays flat.
+
+    Parameters
+    ----------
+    model : Algebraformer
+        In evaluation mode.
+    A : ndarray, shape (B, n, n), float64
+    b : ndarray, shape (B, n), float64
+
+    Returns
+    -------
+    ndarray, float64
+        Shape (B, n) if the network does its job.
+    """
+    device = model.scaler.A_mean.device
+    A_parts, b_parts = torch.from_numpy(A).split(batch_size), torch.from_numpy(b).split(batch_size)
+    parts = [model(a.to(device), c.to(device)) for a, c in zip(A_parts, b_parts, strict=True)]
+    return torch.cat(parts).cpu().numpy()

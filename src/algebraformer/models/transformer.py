@@ -1,0 +1,65 @@
+"""The Transformer of the paper: pre-norm blocks with GELU, biases everywhere.
+
+References
+----------
+.. [1] "Algebraformer: A Neural Approach to Linear Systems", arXiv:2511.14263.
+.. [2] A. Vaswani et al., "Attention is all you need", NeurIPS 2017.
+.. [3] R. Xiong et al., "On layer normalization in the Transformer architecture", ICML 2020 (pre-norm).
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from algebraformer.models.config import ModelConfig
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, over all tokens or over the earlier ones alone."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.n_head, self.causal = config.n_head, config.causal
+        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.out = nn.Linear(config.n_embd, config.n_embd)
+
+    def forward(self, h: Tensor) -> Tensor:
+        B, T, C = h.shape
+        q, k, v = (
+            self.qkv(h).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)
+        )  # (B, head, T, C / head)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        return self.out(mixed.transpose(1, 2).reshape(B, T, C))
+
+
+class Block(nn.Module):
+    """Attention and a two-layer perceptron of width 4 n_embd, each behind a layer norm and added to its input."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(config.n_embd)
+        self.attention = Attention(config)
+        self.norm_mlp = nn.LayerNorm(config.n_embd)
+        self.mlp = nn.Sequential(
+            nn.Linear(config.n_embd, 4 * config.n_embd), nn.GELU(), nn.Linear(4 * config.n_embd, config.n_embd)
+        )
+
+    def forward(self, h: Tensor) -> Tensor:
+        h = h + self.attention(self.norm_attention(h))
+        return h + self.mlp(self.norm_mlp(h))
+
+
+class Transformer(nn.Module):
+    """The blocks and the final norm: tokens (B, T, n_embd) to tokens (B, T, n_embd)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm = nn.LayerNorm(config.n_embd)
+        self.width = config.n_embd
+
+    def forward(self, h: Tensor) -> Tensor:
+        for block in self.blocks:
+            h = block(h)
+        return self.norm(h)

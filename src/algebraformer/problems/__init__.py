@@ -1,0 +1,25 @@
+"""Families of linear systems: `names()` lists them, `get(name, n=64)` makes one, `family.sample(1000)` draws from it."""
+
+from algebraformer.problems.base import (
+    ProblemFamily,
+    Systems,
+    family_class,
+    from_settings,
+    generator,
+    get,
+    names,
+    register,
+)
+from algebraformer.problems.boundary_value import BoundaryValueFamily
+
+__all__ = [
+    "BoundaryValueFamily",
+    "ProblemFamily",
+    "Systems",
+    "family_class",
+    "from_settings",
+    "generator",
+    "get",
+    "names",
+    "register",
+]

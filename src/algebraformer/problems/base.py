@@ -1,0 +1,236 @@
+"""What a family of linear systems is, and the registry of those that ship.
+
+A family draws parameters, one system at a time, and assembles many systems at once. Sampling is addressed by
+(seed, index): the same index gives the same system whatever the batch size, the order or the number of workers.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from algebraformer.errors import ConfigurationError, SingularSystemError, UnknownNameError
+
+FloatArray = NDArray[np.float64]
+Parameters = dict[str, NDArray[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Systems:
+    """A batch of B linear systems A x = b with their solutions.
+
+    Attributes
+    ----------
+    A : ndarray, shape (B, n, n), float64
+    b, x : ndarray, shape (B, n), float64
+        x solves the system to LAPACK's accuracy, or is exact where the family knows a closed form.
+    params : dict of ndarray, each of shape (B, ...)
+        The parameters the systems were assembled from.
+    """
+
+    A: FloatArray
+    b: FloatArray
+    x: FloatArray
+    params: Parameters
+
+    def __len__(self) -> int:
+        return self.A.shape[0]
+
+    def __getitem__(self, item: slice | NDArray[Any]) -> Systems:
+        """Return the chosen systems of the batch (a slice or an index array keeps the batch axis)."""
+        return Systems(self.A[item], self.b[item], self.x[item], {k: v[item] for k, v in self.params.items()})
+
+
+def generator(seed: int, index: int, stream: int = 0) -> np.random.Generator:
+    """Return the random generator of one system, from Philox's counter: no state is shared between indices.
+
+    Parameters
+    ----------
+    seed, index, stream : int
+        Whole numbers from 0 to 2**64 - 1. Different streams of one (seed, index) are independent.
+    """
+    key = np.array([seed, stream], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, index], dtype=np.uint64)))
+
+
+def uniform(rng: np.random.Generator, limits: tuple[float, float]) -> float:
+    """Draw one number from U(low, high)."""
+    return limits[0] + (limits[1] - limits[0]) * rng.random()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProblemFamily(abc.ABC):
+    """A family of linear systems: draw parameters, assemble A and b.
+
+    A new family is a frozen dataclass with two methods, `draw` and `assemble`; its fields are its settings, and they
+    travel inside checkpoints. Decorate it with `register` to make it known by name.
+
+    Attributes
+    ----------
+    n : int
+        Number of unknowns.
+
+    Examples
+    --------
+    >>> from algebraformer.problems import ProblemFamily
+    >>> import dataclasses, numpy as np
+    >>> @dataclasses.dataclass(frozen=True, kw_only=True)
+    ... class Shifted(ProblemFamily):
+    ...     n: int = 4
+    ...     def draw(self, rng):
+    ...         return {"shift": rng.uniform(1, 2), "b": rng.standard_normal(self.n)}
+    ...     def assemble(self, params):
+    ...         return np.eye(self.n) * params["shift"][:, None, None], params["b"]
+    >>> systems = Shifted().sample(10, seed=0)
+    >>> systems.A.shape, systems.x.shape
+    ((10, 4, 4), (10, 4))
+    """
+
+    n: int = 64
+    """Number of unknowns."""
+
+    name: ClassVar[str] = ""
+    """Set by `register`."""
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ConfigurationError(f"n must be at least 1, received {self.n}")
+
+    @abc.abstractmethod
+    def draw(self, rng: np.random.Generator) -> dict[str, Any]:
+        """Draw the parameters of one system; every value must have the same shape for every system."""
+
+    @abc.abstractmethod
+    def assemble(self, params: Parameters) -> tuple[FloatArray, FloatArray]:
+        """Assemble A (B, n, n) and b (B, n), float64, from stacked parameters (B, ...)."""
+
+    def parameters(self, indices: Sequence[int] | NDArray[np.int64], seed: int = 0) -> Parameters:
+        """Draw the parameters of the systems at these indices, stacked: every array has shape (len(indices), ...)."""
+        draws = [self.draw(generator(seed, int(i))) for i in indices]
+        return {key: np.array([draw[key] for draw in draws]) for key in (draws[0] if draws else {})}
+
+    def solution(self, A: FloatArray, b: FloatArray, params: Parameters) -> FloatArray:
+        """Solve the systems: LAPACK's LU through NumPy. A family that knows x in closed form overrides this."""
+        try:
+            return np.linalg.solve(A, b[..., None])[..., 0]
+        except np.linalg.LinAlgError:
+            rank = np.array([np.linalg.matrix_rank(a) for a in A])
+            raise SingularSystemError(np.flatnonzero(rank < self.n).tolist(), batched=True) from None
+
+    def at(self, indices: Sequence[int] | NDArray[np.int64], seed: int = 0) -> Systems:
+        """Return the systems at these indices of the endless sequence that `seed` names.
+
+        Parameters
+        ----------
+        indices : sequence of int, each from 0 to 2**64 - 1
+        seed : int
+
+        Returns
+        -------
+        Systems, with B = len(indices)
+        """
+        if len(indices) == 0:
+            raise ConfigurationError("a batch needs at least one index, received none")
+        params = self.parameters(indices, seed)
+        A, b = self.assemble(params)
+        expected = (len(indices), self.n, self.n), (len(indices), self.n)
+        if (A.shape, b.shape) != expected:
+            raise ConfigurationError(
+                f"{type(self).__name__}.assemble must return shapes {expected}, received {(A.shape, b.shape)}"
+            )
+        return Systems(A, b, self.solution(A, b, params), params)
+
+    def sample(self, count: int, seed: int = 0, start: int = 0) -> Systems:
+        """Return `count` systems: those at indices start, start + 1, ... of the sequence that `seed` names.
+
+        Parameters
+        ----------
+        count : int, at least 1
+        seed : int, from 0 to 2**64 - 1
+        start : int
+
+        Returns
+        -------
+        Systems, with B = count
+        """
+        return self.at(range(start, start + count), seed)
+
+    def settings(self) -> dict[str, Any]:
+        """Return name and fields as plain JSON values; `problems.from_settings` reads them back."""
+        return {"name": self.name, **dataclasses.asdict(self)}
+
+
+_REGISTRY: dict[str, type[ProblemFamily]] = {}
+
+
+def register(name: str) -> Callable[[type[ProblemFamily]], type[ProblemFamily]]:
+    """Class decorator: make a family known under a name, for `get`, recipes and the command line."""
+
+    def add(cls: type[ProblemFamily]) -> type[ProblemFamily]:
+        if name in _REGISTRY and _REGISTRY[name].__qualname__ != cls.__qualname__:
+            raise ConfigurationError(f"a family named {name!r} is registered already")
+        cls.name = name
+        _REGISTRY[name] = cls
+        return cls
+
+    return add
+
+
+def names() -> list[str]:
+    """Return the names of all registered families, sorted."""
+    return sorted(_REGISTRY)
+
+
+def family_class(name: str) -> type[ProblemFamily]:
+    """Return the class of a registered family; `UnknownNameError` if there is none of that name."""
+    if name not in _REGISTRY:
+        raise UnknownNameError("family", name, names())
+    return _REGISTRY[name]
+
+
+def get(name: str, **settings: Any) -> ProblemFamily:
+    """Return the family of that name with these settings.
+
+    Parameters
+    ----------
+    name : str
+        One of `names()`.
+    **settings
+        Fields of the family, for instance n=64.
+
+    Raises
+    ------
+    UnknownNameError
+        No family has that name.
+    ConfigurationError
+        A setting that the family does not have, or a value outside its range.
+
+    Examples
+    --------
+    >>> import algebraformer as af
+    >>> family = af.problems.get("diffusion", n=16)
+    >>> family.sample(3, seed=0).A.shape
+    (3, 16, 16)
+    """
+    cls = family_class(name)
+    known = {field.name for field in dataclasses.fields(cls)}
+    if unknown := sorted(set(settings) - known):
+        raise ConfigurationError(f"family {name!r} has no setting {unknown[0]!r}; it has: {', '.join(sorted(known))}")
+    return cls(**settings)
+
+
+def from_settings(settings: dict[str, Any]) -> ProblemFamily:
+    """Return the family that `ProblemFamily.settings` described; lists become tuples again."""
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if k != "name"}
+    return get(str(settings.get("name", "")), **fields)
+
+
+def batches(count: int, size: int) -> Iterator[range]:
+    """Split 0 ... count - 1 into consecutive ranges of at most `size`."""
+    for start in range(0, count, size):
+        yield range(start, min(start + size, count))

@@ -1,0 +1,116 @@
+"""Recipes: everything that decides how a network is trained. The resolved recipe travels inside the checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from algebraformer.errors import ConfigurationError, UnknownNameError
+from algebraformer.models.config import ModelConfig
+from algebraformer.problems import ProblemFamily, from_settings
+
+Optimizer = Literal["adamw", "muon"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a network is trained."""
+
+    family: str = "diffusion"
+    """Name of the family."""
+    family_settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Settings of the family other than n, which is the model's."""
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    """The network."""
+    steps: int = 10_000
+    """Optimiser steps."""
+    batch_size: int = 64
+    """Systems per step."""
+    samples: int | None = None
+    """Size of a fixed training set, gone through again and again in a new order each time (the paper has 50,000).
+    None: every step gets fresh systems."""
+    optimizer: Optimizer = "muon"
+    """adamw: AdamW for everything (the paper's). muon: Muon for the matrices inside the network, AdamW for the rest."""
+    lr: float = 2e-3
+    """Peak learning rate of AdamW."""
+    muon_lr: float = 2e-2
+    """Peak learning rate of Muon."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of the weight matrices."""
+    beta1: float = 0.9
+    """Decay rate of AdamW's first moment."""
+    beta2: float = 0.98
+    """Decay rate of AdamW's second moment."""
+    warmup: float = 0.02
+    """Share of the steps over which the learning rate rises; after it a cosine falls to zero."""
+    clip: float = 1.0
+    """Largest norm of the gradient; longer gradients are shortened to it."""
+    seed: int = 0
+    """Seed of the initial weights and of the training systems."""
+
+    def __post_init__(self) -> None:
+        for name, low in (("steps", 1), ("batch_size", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2**62:
+                raise ConfigurationError(f"{name} must be a whole number >= {low}, received {value!r}")
+        if self.samples is not None and self.samples < self.batch_size:
+            raise ConfigurationError(f"samples must be at least batch_size {self.batch_size}, received {self.samples}")
+        if self.optimizer not in ("adamw", "muon"):
+            raise ConfigurationError(f"optimizer must be adamw or muon, received {self.optimizer!r}")
+        positive = ("lr", "muon_lr", "clip")
+        shares = ("weight_decay", "beta1", "beta2", "warmup")
+        for name in positive + shares:
+            value = getattr(self, name)
+            if not (0 < value < float("inf") if name in positive else 0 <= value < 1):
+                bounds = "> 0 and finite" if name in positive else "in [0, 1)"
+                raise ConfigurationError(f"{name} must be {bounds}, received {value!r}")
+        self.problem_family()
+
+    def problem_family(self) -> ProblemFamily:
+        """Return the family the recipe trains on."""
+        return from_settings({"name": self.family, "n": self.model.n, **self.family_settings})
+
+    def settings(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+PAPER = Recipe(
+    model=ModelConfig(n=64, n_layer=12, n_head=8, n_embd=256),
+    samples=50_000,
+    steps=312_500,  # 400 epochs of 50,000 systems in batches of 64
+    optimizer="adamw",
+    lr=3e-4,
+    weight_decay=0.01,
+)
+"""The paper's model, data set and optimiser: 12 blocks of width 256, 50,000 systems, 400 epochs. Batch size and learning
+rate are not in the paper and are our choices. Weeks on a CPU; meant for a GPU."""
+
+DIFFUSION_64 = Recipe(model=ModelConfig(n=64, n_layer=4, n_head=4, n_embd=96), steps=8_000)
+"""The shipped model diffusion-64: 0.46 million parameters, fresh systems, Muon."""
+
+LSTM_64 = dataclasses.replace(
+    DIFFUSION_64, model=ModelConfig(n=64, architecture="lstm", n_layer=2, n_embd=160), optimizer="adamw", clip=1.0
+)
+"""The paper's first baseline at the size of diffusion-64."""
+
+GRU_64 = dataclasses.replace(LSTM_64, model=ModelConfig(n=64, architecture="gru", n_layer=2, n_embd=184))
+"""The paper's second baseline at the size of diffusion-64."""
+
+QUICK = Recipe(model=ModelConfig(n=16, n_layer=2, n_head=2, n_embd=32), steps=400)
+"""A network for systems of 16 unknowns that trains in seconds: for trying things out, and for tests."""
+
+RECIPES: dict[str, Recipe] = {
+    "paper": PAPER,
+    "diffusion-64": DIFFUSION_64,
+    "lstm-64": LSTM_64,
+    "gru-64": GRU_64,
+    "quick": QUICK,
+}
+
+
+def get_recipe(name: str) -> Recipe:
+    """Return the recipe of that name; `UnknownNameError` lists those that exist."""
+    if name not in RECIPES:
+        raise UnknownNameError("recipe", name, sorted(RECIPES))
+    return RECIPES[name]

@@ -1,0 +1,398 @@
+"""The training loop, the same for every model.
+
+A run lives in one folder: log.jsonl (one JSON object a line), step-* (the two newest checkpoints, each with the state
+of the optimisers beside the network) and, at the end, model/ (the network alone, with its scores). A run that stopped
+for whatever reason goes on from its newest readable checkpoint and gives, on the same machine and with the same number
+of threads, bit for bit what an undisturbed run gives.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from algebraformer.checkpoint import (
+    CheckpointInfo,
+    dump_json,
+    finite_scores,
+    pack,
+    parse_json,
+    parse_tensors,
+    read_folder,
+    save,
+    step_folders,
+    unpack,
+    write_folder,
+)
+from algebraformer.errors import CheckpointError, ConfigurationError, TrainingError
+from algebraformer.linalg import normalized_mse, relative_error
+from algebraformer.models import Algebraformer, predict
+from algebraformer.problems import Systems
+from algebraformer.training.config import Recipe
+from algebraformer.training.data import (
+    SCALER_SEED,
+    SCALER_SIZE,
+    TEST_SEED,
+    TEST_SIZE,
+    VALIDATION_SEED,
+    VALIDATION_SIZE,
+    Batch,
+    step_batches,
+    to_tensors,
+)
+from algebraformer.training.optim import make_optimizers, schedule, set_learning_rates
+
+OPTIMIZERS, STATE, RNG = "optimizers.safetensors", "state.json", "rng"
+MAX_SKIPPED = 50
+"""Training gives up after this many steps in a row without a finite gradient."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a run is carried out; nothing here changes what is learned, but for autocast."""
+
+    device: str = "cpu"
+    """Device of torch, for instance cuda."""
+    autocast: bool = False
+    """Compute the network in bfloat16 where that is safe; CUDA only."""
+    compile: bool = False
+    """Compile the network with torch.compile."""
+    workers: int = 1
+    """Processes that make training systems in the background; 0 makes them in between the steps."""
+    checkpoint_seconds: float = 120.0
+    """Time between checkpoints."""
+    log_every: int = 50
+    """Steps between lines of the log."""
+    validate_every: int = 500
+    """Steps between validations on the frozen validation set."""
+    progress: bool = True
+    """Show a progress bar."""
+    tensorboard: bool = False
+    """Also write TensorBoard event files (needs the extra: pip install "algebraformer[tensorboard]")."""
+
+    def __post_init__(self) -> None:
+        if self.autocast and not self.device.startswith("cuda"):
+            raise ConfigurationError(f"autocast is for CUDA devices, received device {self.device!r}")
+        for name, low in (("workers", 0), ("log_every", 1), ("validate_every", 1), ("checkpoint_seconds", 0)):
+            if not getattr(self, name) >= low:
+                raise ConfigurationError(f"{name} must be at least {low}, received {getattr(self, name)!r}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """How a run ended."""
+
+    folder: Path
+    """Folder of the run; `LearnedSolver.from_pretrained` takes it."""
+    step: int
+    """Steps done."""
+    finished: bool
+    """False if a signal stopped the run; the same call goes on from there."""
+    scores: dict[str, float]
+    """Scores on the frozen test set; empty unless finished."""
+
+
+def score(model: Algebraformer, systems: Systems) -> dict[str, float]:
+    """Return the scores of the bare network on a set of systems.
+
+    Returns
+    -------
+    dict
+        mse : mean of (x_hat - x)^2; normalized_mse : sum ||x_hat - x||^2 / sum ||x||^2; relative_error_median and
+        relative_error_95 : quantiles over the systems of ||x_hat - x|| / ||x||.
+    """
+    x = predict(model, systems.A, systems.b)
+    errors = sorted(relative_error(x[..., None], systems.x[..., None])[:, 0].tolist())
+    return {
+        "mse": float(((x - systems.x) ** 2).mean()),
+        "normalized_mse": normalized_mse(x, systems.x),
+        "relative_error_median": errors[len(errors) // 2],
+        "relative_error_95": errors[min(len(errors) - 1, int(0.95 * len(errors)))],
+    }
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """Turn SIGINT and SIGTERM into an event that the loop looks at, and put the old handlers back afterwards."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class Trainer:
+    """One run: its network, optimisers, counters and folder.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    output : path
+        Folder of the run. If it holds checkpoints of the same recipe, the run goes on from the newest readable one;
+        checkpoints of another recipe are a `ConfigurationError`.
+    options : RunOptions
+    name : str
+        Name of the model, recorded in its checkpoints.
+    """
+
+    def __init__(self, recipe: Recipe, output: Path | str, options: RunOptions | None = None, name: str = "") -> None:
+        self.recipe, self.output, self.options = recipe, Path(output), options or RunOptions()
+        self.family = recipe.problem_family()
+        self.info = CheckpointInfo(
+            name=name or self.family.name, family=self.family.settings(), recipe=recipe.settings()
+        )
+        self.step = self.skipped = self.log_bytes = 0
+        self.seconds = self.waited = 0.0
+        self.output.mkdir(parents=True, exist_ok=True)
+        if not self._restore():
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(recipe.seed)
+                self.model = Algebraformer(recipe.model)
+            self.model.scaler.fit(*to_tensors(self.family.sample(SCALER_SIZE, SCALER_SEED)))
+            self.model.to(self.options.device)
+            self.optimizers = make_optimizers(self.model, recipe)
+        self.network = torch.compile(self.model) if self.options.compile else self.model
+        self.log = self.output / "log.jsonl"
+        self.log.touch()
+        os.truncate(self.log, min(self.log_bytes, self.log.stat().st_size))  # what came after the checkpoint
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def _restore(self) -> bool:
+        """Load the newest checkpoint that can be read; False if there is none."""
+        problems = []
+        for folder in step_folders(self.output):
+            try:
+                self._restore_from(folder)
+                return True
+            except CheckpointError as error:
+                problems.append(str(error))
+        if problems:
+            raise CheckpointError(f"{self.output}: no readable checkpoint ({'; '.join(problems)})")
+        return False
+
+    def _restore_from(self, folder: Path) -> None:
+        files = read_folder(folder)
+        model, info = unpack(files, str(folder))
+        if missing := [name for name in (OPTIMIZERS, STATE) if name not in files]:
+            raise CheckpointError(f"{folder}: {missing[0]} is missing, so training cannot go on from here")
+        if dump_json(info.recipe) != dump_json(self.recipe.settings()):
+            raise ConfigurationError(f"{self.output} holds a run of another recipe: choose another output folder")
+        state = parse_json(files[STATE], f"{folder}/{STATE}")
+        tensors = parse_tensors(files[OPTIMIZERS], f"{folder}/{OPTIMIZERS}")
+        self.model = model.to(self.options.device).train()
+        self.optimizers = make_optimizers(self.model, self.recipe)
+        try:
+            self.step, self.skipped, self.log_bytes = state["step"], state["skipped"], state["log_bytes"]
+            self.seconds, self.waited = state["seconds"], state["waited"]
+            torch.set_rng_state(tensors.pop(RNG))
+            for number, optimizer in enumerate(self.optimizers):
+                unflatten_state(optimizer, tensors, str(number))
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            raise CheckpointError(f"{folder}: the state of the run is not complete ({error})") from error
+
+    def checkpoint(self) -> None:
+        """Write step-*, keep the one before it, delete what is older."""
+        tensors = {RNG: torch.get_rng_state()}
+        for number, optimizer in enumerate(self.optimizers):
+            tensors |= flatten_state(optimizer, str(number))
+        self.log_bytes = self.log.stat().st_size
+        fields = ("step", "skipped", "log_bytes", "seconds", "waited")
+        files = pack(self.model, self.info)
+        files[OPTIMIZERS] = safetensors.torch.save(tensors)
+        files[STATE] = dump_json({field: getattr(self, field) for field in fields})
+        write_folder(self.output / f"step-{self.step:09d}", files)
+        for old in step_folders(self.output)[2:]:
+            shutil.rmtree(old)
+
+    # ---------------------------------------------------------------- the loop
+
+    def run(self) -> TrainResult:
+        """Train until the recipe's last step or a signal; return how it ended."""
+        options, recipe = self.options, self.recipe
+        validation = self.family.sample(VALIDATION_SIZE, VALIDATION_SEED)
+        batches = step_batches(self.family, recipe, self.step, options.workers, options.device.startswith("cuda"))
+        with ExitStack() as stack:
+            stop = stack.enter_context(stop_signals())
+            bar = stack.enter_context(self._progress())
+            task = bar.add_task(self.info.name, total=recipe.steps, completed=self.step, loss=math.nan, rate=math.nan)
+            board = self._tensorboard(stack)
+            in_a_row, saved_at, clock = 0, time.monotonic(), time.monotonic()
+            while self.step < recipe.steps and not stop.is_set():
+                batch = next(batches)
+                waited = time.monotonic() - clock
+                record = self.train_step(batch)
+                self.step += 1
+                in_a_row = in_a_row + 1 if record["skipped"] else 0
+                if in_a_row > MAX_SKIPPED:
+                    raise TrainingError(f"{MAX_SKIPPED} steps in a row were not finite at step {self.step}: lower lr")
+                self.waited += waited
+                self.seconds += time.monotonic() - clock
+                clock = time.monotonic()
+                last = self.step == recipe.steps
+                if self.step % options.log_every == 0 or last:
+                    record = {name: float(value) for name, value in record.items()}
+                    self._log(record | self._progress_record(), board)
+                    bar.update(task, loss=record["loss"], rate=self.step * recipe.batch_size / self.seconds)
+                if self.step % options.validate_every == 0 or last:
+                    self.model.eval()
+                    self._log({f"validation_{k}": v for k, v in score(self.model, validation).items()}, board)
+                    self.model.train()
+                bar.update(task, completed=self.step)
+                if time.monotonic() - saved_at >= options.checkpoint_seconds:
+                    self.checkpoint()
+                    saved_at = time.monotonic()
+                clock = time.monotonic()
+        finished = self.step == recipe.steps
+        self.checkpoint()
+        scores = self._finish() if finished else {}
+        return TrainResult(folder=self.output, step=self.step, finished=finished, scores=scores)
+
+    def train_step(self, batch: Batch) -> dict[str, Any]:
+        """Take one optimiser step, or skip it if the gradient is not finite; return loss, gradient norm, skipped."""
+        device = self.options.device
+        A, b, x = (part.to(device, non_blocking=True) for part in batch)
+        set_learning_rates(self.optimizers, schedule(self.step, self.recipe))
+        with torch.autocast("cuda", torch.bfloat16) if self.options.autocast else nullcontext():
+            predicted = self.network(A, b)
+        loss = (predicted - x).square().mean() / self.model.scaler.x_mean_square
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        skipped = not bool(torch.isfinite(norm))
+        for optimizer in self.optimizers:
+            if not skipped:
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.skipped += skipped
+        return {"loss": loss.detach(), "gradient_norm": norm.detach(), "skipped": skipped}
+
+    def _finish(self) -> dict[str, float]:
+        """Score the network on the frozen test set and write model/."""
+        self.model.eval()
+        scores = dict(finite_scores(score(self.model, self.family.sample(TEST_SIZE, TEST_SEED))))
+        save(self.output / "model", self.model, dataclasses.replace(self.info, scores=scores))
+        return scores
+
+    # ---------------------------------------------------------------- what a person sees
+
+    def _progress_record(self) -> dict[str, float]:
+        samples = self.step * self.recipe.batch_size
+        per_sample = 6 * self.model.parameter_count() * self.recipe.model.n_token
+        return {
+            "lr": self.optimizers[-1].param_groups[0]["lr"],
+            "samples": samples,
+            "seconds": round(self.seconds, 3),
+            "samples_per_second": round(samples / self.seconds, 2),
+            "data_wait": round(self.waited / self.seconds, 5),
+            "training_flops": samples * per_sample,
+            "skipped": self.skipped,
+        }
+
+    def _log(self, record: Mapping[str, float], board: Any) -> None:
+        """Append a line to log.jsonl; NaN and infinity become null."""
+        clean = {name: value if math.isfinite(value) else None for name, value in record.items()}
+        with self.log.open("a") as stream:
+            stream.write(json.dumps({"step": self.step, **clean}) + "\n")
+        if board is not None:
+            for name, value in record.items():
+                board.add_scalar(name, value, self.step)
+
+    def _progress(self) -> Progress:
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.2e}"),
+            TextColumn("{task.fields[rate]:.0f} systems/s"),
+            TimeRemainingColumn(),
+            disable=not self.options.progress,
+        )
+
+    def _tensorboard(self, stack: ExitStack) -> Any:
+        if not self.options.tensorboard:
+            return None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ConfigurationError('tensorboard is missing: pip install "algebraformer[tensorboard]"') from error
+        return stack.enter_context(SummaryWriter(self.output / "tensorboard"))
+
+
+def flatten_state(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """Return the tensors of an optimiser's state under names prefix.parameter.key."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{prefix}.{index}.{key}": value.detach().cpu().contiguous()
+        for index, entries in state.items()
+        for key, value in entries.items()
+    }
+
+
+def unflatten_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], prefix: str) -> None:
+    """Load what `flatten_state` returned; learning rates stay those of the recipe."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        owner, index, key = name.split(".")
+        if owner == prefix:
+            state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def train(recipe: Recipe, output: Path | str, options: RunOptions | None = None, name: str = "") -> TrainResult:
+    """Train a network, or go on with a run that stopped.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to learn and how; `training.RECIPES` has named ones.
+    output : path
+        Folder of the run.
+    options : RunOptions
+        Device, workers, progress bar and so on.
+    name : str
+        Name of the model; the family's name if empty.
+
+    Returns
+    -------
+    TrainResult
+
+    Raises
+    ------
+    ConfigurationError
+        The folder holds a run of another recipe.
+    CheckpointError
+        The folder holds checkpoints and none of them can be read.
+    TrainingError
+        The gradient was not finite for too many steps in a row.
+
+    Examples
+    --------
+    >>> import dataclasses, tempfile
+    >>> from algebraformer.training import RECIPES, RunOptions, train
+    >>> recipe = dataclasses.replace(RECIPES["quick"], steps=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     result = train(recipe, folder, RunOptions(progress=False, workers=0))
+    >>> result.finished, sorted(result.scores)[0]
+    (True, 'mse')
+    """
+    return Trainer(recipe, output, options, name).run()

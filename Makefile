@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP) ## solve a boundary value problem from a file with the shipped weights, with a table and a figure
-	$(PY) -m algebraformer demo --output demo
+	$(PY) examples/boundary_value_problem.py demo
 
 test: $(STAMP) ## run every test (under 8 minutes on two cores)
 	$(PY) -m pytest -q

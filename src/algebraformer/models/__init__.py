@@ -1,6 +1,5 @@
 """Networks that read a linear system and return its solution."""
 
-from algebraformer.models.algebraformer import Algebraformer, predict
-from algebraformer.models.config import ModelConfig
+import lazy_loader
 
-__all__ = ["Algebraformer", "ModelConfig", "predict"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

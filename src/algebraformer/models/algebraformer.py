@@ -71,7 +71,7 @@ class Algebraformer(nn.Module):
             if isinstance(module, Attention):
                 nn.init.zeros_(module.out.weight)
             elif isinstance(module, Block):
-                nn.init.zeros_(module.mlp[2].weight)
+                nn.init.zeros_(module.get_parameter("mlp.2.weight"))
         nn.init.zeros_(self.head.linear.weight)
 
     def forward(self, A: Tensor, b: Tensor) -> Tensor:
@@ -86,11 +86,11 @@ class Algebraformer(nn.Module):
         """
         for module in self.body.modules():
             if isinstance(module, Attention):
-                yield module.qkv.weight, 3
-                yield module.out.weight, 1
+                yield module.get_parameter("qkv.weight"), 3
+                yield module.get_parameter("out.weight"), 1
             elif isinstance(module, Block):
-                yield module.mlp[0].weight, 1
-                yield module.mlp[2].weight, 1
+                yield module.get_parameter("mlp.0.weight"), 1
+                yield module.get_parameter("mlp.2.weight"), 1
             elif isinstance(module, nn.RNNBase):
                 gates = 4 if isinstance(module, nn.LSTM) else 3
                 for name, parameter in module.named_parameters():
@@ -103,22 +103,36 @@ class Algebraformer(nn.Module):
 
 
 @torch.inference_mode()
-def predict(model: Algebraformer, A: FloatArray, b: FloatArray, batch_size: int = 128) -> FloatArray:
-    """Return the network's bare answers, `batch_size` systems at a time so that memory stays flat.
+def predict(
+    model: Algebraformer,
+    A: FloatArray,
+    b: FloatArray,
+    owner: NDArray[np.integer] | None = None,
+    batch_size: int = 128,
+) -> FloatArray:
+    """Return the network's bare answers, `batch_size` at a time so that memory stays flat.
 
     Parameters
     ----------
     model : Algebraformer
         In evaluation mode.
     A : ndarray, shape (B, n, n), float64
-    b : ndarray, shape (B, n), float64
+    b : ndarray, shape (P, n), float64
+    owner : ndarray of int, shape (P,), optional
+        Which matrix each right-hand side belongs to; 0 ... B - 1 if None.
+    batch_size : int
+        Systems per forward pass.
 
     Returns
     -------
     ndarray, float64
-        Shape (B, n) if the network does its job.
+        Shape (P, n) if the network does its job.
     """
     device = model.scaler.A_mean.device
-    A_parts, b_parts = torch.from_numpy(A).split(batch_size), torch.from_numpy(b).split(batch_size)
-    parts = [model(a.to(device), c.to(device)) for a, c in zip(A_parts, b_parts, strict=True)]
-    return torch.cat(parts).cpu().numpy()
+    owner = np.arange(len(A)) if owner is None else owner
+    parts = [np.empty((0, model.config.n))]
+    for start in range(0, len(b), batch_size):
+        chunk = slice(start, start + batch_size)
+        x = model(torch.from_numpy(A[owner[chunk]]).to(device), torch.from_numpy(b[chunk].copy()).to(device))
+        parts.append(x.double().cpu().numpy())
+    return np.concatenate(parts[1:] or parts)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from algebraformer.errors import ConfigurationError
 from algebraformer.models.config import ModelConfig
 
+EPS = torch.finfo(torch.float64).eps
 CONSTANT = 1e-12
 """An entry whose spread over the family is below this share of its size counts as constant and is not read."""
 
@@ -34,12 +35,16 @@ def signed_size(v: Tensor, reference: Tensor) -> Tensor:
     Returns
     -------
     Tensor, shape (B,)
-        Odd and homogeneous of degree one in v; 0 only where v is 0.
+        Odd and homogeneous of degree one in v; 0 only where v is 0. Where the product vanishes to rounding, as for an
+        odd right-hand side on a symmetric grid, the first entry above half the largest has the say.
     """
     largest = v.abs().amax(dim=-1, keepdim=True)
     unit = v / torch.where(largest > 0, largest, 1.0)  # the squares of 1e300 overflow
-    size = largest[:, 0] * unit.square().mean(dim=-1).sqrt()
-    return torch.where(unit @ reference < 0, -size, size)
+    rms = unit.square().mean(dim=-1).sqrt()
+    size, side = largest[:, 0] * rms, unit @ reference
+    tie = side.abs() <= 4 * EPS * v.shape[1] ** 1.5 * rms * reference.norm()
+    first = unit.gather(1, (unit.abs() > 0.5).byte().argmax(dim=1, keepdim=True))[:, 0]
+    return torch.where(torch.where(tie, first, side) < 0, -size, size)
 
 
 def inverse_or_zero(v: Tensor, floor: Tensor | float = 0.0) -> Tensor:

@@ -1,4 +1,4 @@
-"""Families of linear systems: `names()` lists them, `get(name, n=64)` makes one, `family.sample(1000)` draws from it."""
+"""Families of linear systems: `names()` lists them, `get(name, n=64)` makes one, `.sample(1000)` draws from it."""
 
 from algebraformer.problems.base import (
     ProblemFamily,

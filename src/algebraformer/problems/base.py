@@ -53,9 +53,22 @@ def generator(seed: int, index: int, stream: int = 0) -> np.random.Generator:
     ----------
     seed, index, stream : int
         Whole numbers from 0 to 2**64 - 1. Different streams of one (seed, index) are independent.
+
+    Raises
+    ------
+    ConfigurationError
+        A seed or an index that is not such a number.
     """
+    for what, value in (("seed", seed), ("index", index)):
+        if not (is_whole(value) or isinstance(value, np.integer)) or not 0 <= value < 2**64:
+            raise ConfigurationError(f"{what} must be a whole number from 0 to 2**64 - 1, received {value!r}")
     key = np.array([seed, stream], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, index], dtype=np.uint64)))
+
+
+def is_whole(value: object) -> bool:
+    """Say whether a value is a plain whole number, fit for JSON: True, 1.0 and NumPy's integers are not."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def uniform(rng: np.random.Generator, limits: tuple[float, float]) -> float:
@@ -98,8 +111,8 @@ class ProblemFamily(abc.ABC):
     """Set by `register`."""
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ConfigurationError(f"n must be at least 1, received {self.n}")
+        if not is_whole(self.n) or self.n < 1:
+            raise ConfigurationError(f"n must be a whole number of at least 1, received {self.n!r}")
 
     @abc.abstractmethod
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
@@ -111,13 +124,13 @@ class ProblemFamily(abc.ABC):
 
     def parameters(self, indices: Sequence[int] | NDArray[np.int64], seed: int = 0) -> Parameters:
         """Draw the parameters of the systems at these indices, stacked: every array has shape (len(indices), ...)."""
-        draws = [self.draw(generator(seed, int(i))) for i in indices]
+        draws = [self.draw(generator(seed, i)) for i in indices]
         return {key: np.array([draw[key] for draw in draws]) for key in (draws[0] if draws else {})}
 
     def solution(self, A: FloatArray, b: FloatArray, params: Parameters) -> FloatArray:
         """Solve the systems: LAPACK's LU through NumPy. A family that knows x in closed form overrides this."""
         try:
-            return np.linalg.solve(A, b[..., None])[..., 0]
+            return np.linalg.solve(A, b[..., None])[..., 0].astype(np.float64, copy=False)
         except np.linalg.LinAlgError:
             rank = np.array([np.linalg.matrix_rank(a) for a in A])
             raise SingularSystemError(np.flatnonzero(rank < self.n).tolist(), batched=True) from None

@@ -18,10 +18,17 @@ from typing import Any
 import numpy as np
 
 from algebraformer.errors import ConfigurationError
-from algebraformer.problems.base import FloatArray, Parameters, ProblemFamily, register, uniform
+from algebraformer.problems.base import FloatArray, Parameters, ProblemFamily, is_whole, register, uniform
 from algebraformer.problems.chebyshev import differentiation_matrix, points
 
 Limits = tuple[float, float]
+
+
+def _is_limits(value: object) -> bool:
+    """Say whether a value is a pair of finite numbers in ascending order."""
+    if not (isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, (int, float)) for v in value)):
+        return False
+    return bool(-np.inf < value[0] <= value[1] < np.inf)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,12 +40,12 @@ class BoundaryValueFamily(ProblemFamily):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.f_modes < 1:
-            raise ConfigurationError(f"f_modes must be at least 1, received {self.f_modes}")
+        if not is_whole(self.f_modes) or self.f_modes < 1:
+            raise ConfigurationError(f"f_modes must be a whole number of at least 1, received {self.f_modes!r}")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, tuple) and not (len(value) == 2 and value[0] <= value[1] and np.isfinite(value).all()):
-                raise ConfigurationError(f"{field.name} must be (low, high) with low <= high, received {value}")
+            if isinstance(field.default, tuple) and not _is_limits(value):
+                raise ConfigurationError(f"{field.name} must be (low, high) with low <= high, received {value!r}")
 
     @property
     def grid(self) -> FloatArray:
@@ -153,8 +160,10 @@ class RandomDiffusion(BoundaryValueFamily):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.K_modes < 1 or not 0 <= self.sigma < np.inf:
-            raise ConfigurationError(f"K_modes >= 1 and sigma >= 0 expected, received {self.K_modes}, {self.sigma}")
+        if not is_whole(self.K_modes) or self.K_modes < 1:
+            raise ConfigurationError(f"K_modes must be a whole number of at least 1, received {self.K_modes!r}")
+        if not isinstance(self.sigma, (int, float)) or not 0 <= self.sigma < np.inf:
+            raise ConfigurationError(f"sigma must be a finite number of at least 0, received {self.sigma!r}")
 
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
         scale = self.sigma / np.arange(1, self.K_modes + 1)

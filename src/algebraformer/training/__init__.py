@@ -1,6 +1,5 @@
 """Training: recipes, data made in the background, optimisers, one loop for every model."""
 
-from algebraformer.training.config import RECIPES, Recipe, get_recipe
-from algebraformer.training.loop import RunOptions, Trainer, TrainResult, score, train
+import lazy_loader
 
-__all__ = ["RECIPES", "Recipe", "RunOptions", "TrainResult", "Trainer", "get_recipe", "score", "train"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

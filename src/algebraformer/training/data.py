@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ def _start_worker(_: int) -> None:
 
 def step_batches(family: ProblemFamily, recipe: Recipe, start: int, workers: int, pin_memory: bool) -> Iterator[Batch]:
     """Yield the batches of steps start, start + 1, ..., recipe.steps - 1, made ahead of time by `workers` processes."""
-    background = {}
+    background: dict[str, Any] = {}
     if workers:
         forks = "fork" in multiprocessing.get_all_start_methods()
         background = {

@@ -1,0 +1,15 @@
+from . import checkpoint as checkpoint
+from . import errors as errors
+from . import io as io
+from . import linalg as linalg
+from . import models as models
+from . import problems as problems
+from . import training as training
+from .checkpoint import pretrained_names as pretrained_names
+from .errors import Status as Status
+from .solver import LearnedSolver as LearnedSolver
+from .solver import SolveResult as SolveResult
+from .solver import solve as solve
+from .training.loop import train as train
+
+__version__: str

@@ -1,0 +1,1 @@
+"""What a user would use instead of a learned solver."""

@@ -1,0 +1,360 @@
+"""The command line. Importing this module must stay cheap: torch and SciPy are imported by the commands that use them.
+
+Exit codes: 0 done, and for `solve` certified; 1 not solved; 2 bad input, with one line on stderr; 3 solved by LAPACK.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from algebraformer.errors import AlgebraformerError, SingularSystemError
+from algebraformer.training.config import RECIPES, Recipe
+
+DONE, NOT_SOLVED, BAD_INPUT, FALLBACK = 0, 1, 2, 3
+
+
+def emit(data: Any) -> None:
+    """Print one JSON value on one line."""
+    print(json.dumps(data, allow_nan=False))
+
+
+def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table for a person."""
+    from algebraformer.report import print_table
+    from algebraformer.studies.base import TableData
+
+    print_table(TableData(columns, rows, title))
+
+
+@dataclasses.dataclass(frozen=True)
+class Solve:
+    """Solve A x = b from files and say how good the answer is.
+
+    Files: .npy, .npz, .mtx, .mtx.gz, .mat. Without the second file, the first one (.npz or .mat) holds A and b. A batch
+    has A of shape (B, n, n). Exit codes: 0 certified, 3 solved by LAPACK, 1 not solved, 2 bad input.
+    """
+
+    A: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """File with the matrix."""
+    b: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = None
+    """File with the right-hand side."""
+    model: str = "diffusion-64"
+    """Name of a shipped model, or folder of a checkpoint or of a training run."""
+    rtol: float = 1e-10
+    """Tolerance on the relative residual."""
+    max_refinements: int = 10
+    """Largest number of refinements of the learned answer."""
+    fallback: bool = True
+    """Give what the network cannot solve to LAPACK."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File that x is written to; its ending decides the format."""
+    max_bytes: int = 2**31
+    """Largest array that is read, in bytes."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+    def run(self) -> int:
+        from algebraformer import io
+        from algebraformer.solver import LearnedSolver
+
+        A, b = io.read_system(self.A, self.b, max_bytes=self.max_bytes)
+        solver = LearnedSolver.from_pretrained(self.model)
+        try:
+            result = solver.solve(A, b, self.rtol, self.max_refinements, self.fallback)
+        except SingularSystemError as error:
+            result = error.result
+            print(f"algebraformer: {error}", file=sys.stderr)
+        if self.output is not None:
+            io.write_array(self.output, result.x)
+        record = result.record() | {
+            "n": int(A.shape[-1]),
+            "model": self.model,
+            "output": str(self.output or "") or None,
+        }
+        if self.json:
+            emit(record)
+        else:
+            self._show(record)
+        certified, methods = record["certified"], record["method"]
+        if not (all(certified) if isinstance(certified, list) else certified):
+            return NOT_SOLVED
+        return FALLBACK if "lapack" in methods else DONE
+
+    def _show(self, record: dict[str, Any]) -> None:
+        from algebraformer.errors import Status
+
+        names = ("method", "refinements", "relative_residual", "backward_error", "certified", "status")
+        values = [v if isinstance(v, list) else [v] for v in (record[name] for name in names)]
+        rows = [[i, *row] for i, row in enumerate(zip(*values, strict=True))]
+        show(f"{self.A}, n = {record['n']}, model {self.model}", ("system", *names), rows[:20])
+        if len(rows) > 20:
+            print(f"... and {len(rows) - 20} more systems (--json lists all)")
+        for name in sorted({row[-1] for row in rows}):
+            print(f"{name}: {Status[name].value}")
+        if self.output is not None:
+            print(f"x written to {self.output}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Score a model on systems it has never seen: the bare network, and what becomes of its answers in solve."""
+
+    model: tyro.conf.Positional[str] = "diffusion-64"
+    """Name of a shipped model, or folder of a checkpoint or of a training run."""
+    family: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Family of the systems, with its default settings; the model's own if not given."""
+    count: int = 1000
+    """Number of systems, from the frozen test set on."""
+    rtol: float = 1e-10
+    """Tolerance on the relative residual."""
+    max_refinements: int = 10
+    """Largest number of refinements of the learned answer."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File that the scores are written to as JSON, with the command and where it ran."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+    def run(self) -> int:
+        from algebraformer import problems
+        from algebraformer.report import print_table
+        from algebraformer.solver import LearnedSolver
+        from algebraformer.studies import evaluation
+        from algebraformer.studies.base import write_results
+        from algebraformer.training.data import TEST_SEED
+
+        solver = LearnedSolver.from_pretrained(self.model)
+        if self.family is not None:
+            family = problems.get(self.family, n=solver.n)
+        else:
+            family = solver.info.problem_family()
+        systems = family.sample(self.count, TEST_SEED)
+        scores = evaluation.evaluate(solver, systems, self.rtol, self.max_refinements)
+        about = {"model": self.model, "family": family.settings(), "systems": self.count, "rtol": self.rtol}
+        title = f"{self.model} on {self.count} systems of {family.name}"
+        table = evaluation.table(scores, title)
+        if self.output is not None:
+            command = shlex.join(["algebraformer", *sys.argv[1:]])
+            write_results(self.output, command=command, table=table, **about, **scores)
+        if self.json:
+            emit(about | scores)
+        else:
+            print_table(table)
+        return DONE
+
+
+@dataclasses.dataclass(frozen=True)
+class Families:
+    """List the families of systems and their settings."""
+
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+    def run(self) -> int:
+        from algebraformer import problems
+
+        found = {name: problems.family_class(name) for name in problems.names()}
+        described: dict[str, dict[str, Any]] = {
+            name: {"about": (cls.__doc__ or "").strip().splitlines()[0], "settings": cls().settings()}
+            for name, cls in found.items()
+        }
+        if self.json:
+            emit(described)
+        else:
+            rows = []
+            for name, entry in described.items():
+                settings = ", ".join(f"{k}={v}" for k, v in entry["settings"].items() if k != "name")
+                rows.append([name, entry["about"], settings])
+            show("Families", ("name", "about", "settings"), rows)
+        return DONE
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """List the shipped models with their scores and every recipe with its parameter count."""
+
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+    def run(self) -> int:
+        import torch
+
+        from algebraformer import checkpoint
+        from algebraformer.models import Algebraformer
+
+        def parameters(model: Any) -> int:
+            with torch.device("meta"):
+                return Algebraformer(model).parameter_count()
+
+        recipes = {
+            name: {"parameters": parameters(recipe.model), **recipe.settings()} for name, recipe in RECIPES.items()
+        }
+        shipped = {}
+        for name in checkpoint.pretrained_names():
+            folder = checkpoint.resolve(name)
+            files = checkpoint.read_folder(folder)
+            model, info = checkpoint.unpack(files, str(folder))
+            shipped[name] = {
+                "family": info.family["name"],
+                "n": model.config.n,
+                "parameters": model.parameter_count(),
+                "bytes": sum(map(len, files.values())),
+                "scores": info.scores,
+            }
+        if self.json:
+            emit({"shipped": shipped, "recipes": recipes})
+            return DONE
+        columns = ("model", "family", "n", "parameters", "MB", "normalized_mse")
+        rows: list[list[Any]] = [
+            [k, v["family"], v["n"], v["parameters"], v["bytes"] / 1e6, v["scores"].get("normalized_mse")]
+            for k, v in shipped.items()
+        ]
+        show("Shipped models", columns, rows)
+        rows = [
+            [k, v["family"], v["model"]["n"], v["parameters"], v["optimizer"], v["steps"], v["batch_size"]]
+            for k, v in recipes.items()
+        ]
+        show("Recipes", ("recipe", "family", "n", "parameters", "optimizer", "steps", "batch_size"), rows)
+        return DONE
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """Show versions, threads and devices."""
+
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+    def run(self) -> int:
+        import torch
+
+        from algebraformer.provenance import provenance
+
+        devices = ["cpu", *(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))]
+        facts = provenance() | {"devices": devices}
+        if self.json:
+            emit(facts)
+        else:
+            versions = facts.pop("versions")
+            rows = [[name, str(value)] for name, value in (versions | facts).items()]
+            show("", ("what", "value"), rows)
+        return DONE
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train a network by a named recipe; every setting of the recipe can be changed by an option.
+
+    A run that was stopped (Ctrl-C, SIGTERM, a crash) goes on when the same command is given again.
+    """
+
+    recipe: tyro.conf.Positional[str]
+    """Name of a recipe; `algebraformer models` lists them."""
+    output: Path
+    """Folder of the run: log.jsonl, checkpoints, and model/ at the end."""
+    name: str = ""
+    """Name of the model, recorded in its checkpoints; the recipe's name if not given."""
+    set: tuple[str, ...] = ()
+    """Changes to the recipe, as name=value: steps=500 model.n_layer=2 family=reaction-diffusion
+    family_settings.alpha=[0,0.5]. Values are JSON."""
+    device: str = "cpu"
+    """Device of torch, for instance cuda."""
+    autocast: bool = False
+    """Compute in bfloat16 where that is safe; CUDA only."""
+    compile: bool = False
+    """Compile the network with torch.compile."""
+    workers: int = 1
+    """Processes that make training systems in the background."""
+    tensorboard: bool = False
+    """Also write TensorBoard event files."""
+    json: bool = False
+    """Print one JSON object at the end and no progress bar."""
+
+    def run(self) -> int:
+        from algebraformer.training.config import get_recipe
+        from algebraformer.training.loop import RunOptions, train
+
+        recipe = changed(get_recipe(self.recipe), self.set)
+        options = RunOptions(
+            device=self.device,
+            autocast=self.autocast,
+            compile=self.compile,
+            workers=self.workers,
+            tensorboard=self.tensorboard,
+            progress=not self.json,
+        )
+        result = train(recipe, self.output, options, self.name or self.recipe)
+        if self.json:
+            emit({**dataclasses.asdict(result), "folder": str(result.folder)})
+        elif result.finished:
+            show(
+                f"{self.output} on the frozen test set", ("measure", "value"), [list(s) for s in result.scores.items()]
+            )
+        else:
+            print(f"Stopped at step {result.step} of {recipe.steps}; the same command goes on from there.")
+        return DONE if result.finished else NOT_SOLVED
+
+
+def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:
+    """Return the recipe with name=value changes; values are JSON, or text where they are not valid JSON."""
+    from algebraformer.errors import ConfigurationError
+    from algebraformer.models.config import ModelConfig
+
+    fields = recipe.settings()
+    for change in changes:
+        path, equals, text = change.partition("=")
+        *parents, last = path.split(".")
+        target: Any = fields
+        for parent in parents:
+            target = target.get(parent) if isinstance(target, dict) else None
+        if not equals or not isinstance(target, dict) or (last not in target and parents != ["family_settings"]):
+            raise ConfigurationError(f"--set expects name=value with a name of the recipe, received {change!r}")
+        try:
+            target[last] = json.loads(text)
+        except json.JSONDecodeError:
+            target[last] = text
+    return Recipe(**fields | {"model": ModelConfig(**fields["model"])})
+
+
+Command = (
+    Annotated[Solve, tyro.conf.subcommand("solve")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Families, tyro.conf.subcommand("families")]
+    | Annotated[Models, tyro.conf.subcommand("models")]
+    | Annotated[Info, tyro.conf.subcommand("info")]
+)
+
+
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Print a warning as one line on stderr."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    command = tyro.cli(
+        Command,
+        prog="algebraformer",
+        description="Learned, certified solvers for families of ill-conditioned linear systems.",
+        args=arguments,
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = show_warning
+            return command.run()
+    except BrokenPipeError:  # the reader of our output went away, as in `algebraformer families | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except (AlgebraformerError, ValueError, OSError) as error:
+        print(f"algebraformer: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT

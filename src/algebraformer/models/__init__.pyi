@@ -1,0 +1,3 @@
+from .algebraformer import Algebraformer as Algebraformer
+from .algebraformer import predict as predict
+from .config import ModelConfig as ModelConfig

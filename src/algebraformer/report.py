@@ -1,0 +1,75 @@
+"""Tables for people: in the terminal with rich, and in Markdown from results/*.json.
+
+`python -m algebraformer.report README.md docs` (or `make tables`) rewrites every block of the form
+
+    <!-- table: NAME -->
+    ...
+    <!-- end table -->
+
+from results/NAME.json, so that no number in a document is typed by hand; a test fails when a block is out of date.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from algebraformer.studies.base import Cell, TableData
+
+BLOCK = re.compile(r"(<!-- table: ([\w.-]+) -->\n).*?(<!-- end table -->)", re.DOTALL)
+
+
+def format_cell(cell: Cell) -> str:
+    """Return a cell as text: three significant digits, powers of ten where numbers are very small or large."""
+    match cell:
+        case None:
+            return "–"
+        case bool():
+            return "yes" if cell else "no"
+        case float():
+            return f"{cell:.3g}" if cell == 0 or 1e-3 <= abs(cell) < 1e5 else f"{cell:.2e}"
+        case _:
+            return str(cell)
+
+
+def print_table(data: TableData) -> None:
+    """Print a table in the terminal; numbers stand at the right."""
+    table = Table(title=data.title or None, title_justify="left")
+    for i, column in enumerate(data.columns):
+        numeric = all(isinstance(row[i], int | float) or row[i] is None for row in data.rows)
+        table.add_column(column, justify="right" if numeric else "left")
+    for row in data.rows:
+        table.add_row(*map(format_cell, row))
+    Console().print(table)
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    """Return a Markdown table."""
+    lines = [columns, ["---"] * len(columns), *([format_cell(cell) for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def refreshed(text: str, results: Path) -> str:
+    """Return the text with every table block made anew from the results folder."""
+
+    def replace(match: re.Match[str]) -> str:
+        table = json.loads((results / f"{match[2]}.json").read_text())["table"]
+        return match[1] + markdown_table(table["columns"], table["rows"]) + match[3]
+
+    return BLOCK.sub(replace, text)
+
+
+def documents(paths: Sequence[str]) -> list[Path]:
+    """Return the Markdown files among paths, and those in folders among them."""
+    return [file for path in map(Path, paths) for file in (sorted(path.rglob("*.md")) if path.is_dir() else [path])]
+
+
+if __name__ == "__main__":
+    for document in documents(sys.argv[1:]):
+        document.write_text(refreshed(document.read_text(), Path("results")))

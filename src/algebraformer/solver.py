@@ -1,0 +1,420 @@
+"""Solve with a network, and certify every answer: predict, refine, check in float64, fall back to LAPACK."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import LinAlgWarning
+
+from algebraformer import checkpoint
+from algebraformer.checkpoint import CheckpointInfo
+from algebraformer.classical import direct
+from algebraformer.errors import ConfigurationError, SingularSystemError, Status
+from algebraformer.linalg import EPS, is_certified, measures
+from algebraformer.models import Algebraformer, predict
+
+Array = NDArray[Any]
+RTOL = 1e-10
+
+
+@dataclasses.dataclass(frozen=True)
+class SolveResult:
+    """The answer to one system or to a batch of B, and how good it is.
+
+    For one system every field but x is a scalar; for a batch they are arrays of shape (B,). With several right-hand
+    sides the measures are those of the worst one.
+
+    Attributes
+    ----------
+    x : ndarray
+        The solution, in the shape of b. NaN where status is SINGULAR.
+    status : Status
+        What became of the system; `str(status.value)` is a sentence.
+    method : str
+        "learned", "learned+refined" or "lapack": who computed x.
+    refinements : int
+        Refinements that the learned answer took, also where LAPACK answered in the end.
+    backward_error : float
+        Componentwise backward error omega of x (Oettli and Prager), recomputed in float64 from the caller's A and b.
+    relative_residual : float
+        ||b - A x|| / ||b||, recomputed likewise.
+    certified : bool
+        relative_residual <= rtol, or backward_error <= 10 n eps (`linalg.is_certified`). Neither bounds the forward
+        error by itself: that is at most about cond(A) * backward_error, with Skeel's cond
+        (`linalg.skeel_condition_number`).
+    forward_error_estimate : float
+        Size of the last correction relative to x, ||M r|| / ||x|| with M the network or LAPACK's factors: an estimate
+        of the relative error of x, not a bound. NaN if no correction was computed.
+    """
+
+    x: Array
+    status: Any
+    method: Any
+    refinements: Any
+    backward_error: Any
+    relative_residual: Any
+    certified: Any
+    forward_error_estimate: Any
+
+    def record(self) -> dict[str, Any]:
+        """Return every field but x as plain JSON values; the status by its name, NaN and infinity as None."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, Status):
+                return value.name
+            value = _scalar(value)
+            return None if isinstance(value, float) and not np.isfinite(value) else value
+
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "x"}
+        return {k: [plain(e) for e in v] if isinstance(v, np.ndarray) else plain(v) for k, v in fields.items()}
+
+
+@dataclasses.dataclass
+class _Answers:
+    """Working state for B systems with k right-hand sides."""
+
+    x: Array  # (B, n, k)
+    relative: NDArray[np.float64]  # (B,)
+    omega: NDArray[np.float64]  # (B,)
+    certified: NDArray[np.bool_]  # (B,)
+    r: Array  # (B, n, k)
+
+    @classmethod
+    def measured(cls, A: Array, b: Array, x: Array, rtol: float) -> _Answers:
+        relative, omega, r = measures(A, b, x)
+        certified = np.all(is_certified(relative, omega, A.shape[-1], rtol), axis=-1)
+        return cls(x, relative.max(axis=-1, initial=0.0), omega.max(axis=-1, initial=0.0), certified, r)
+
+    def put(self, where: Array, other: _Answers, chosen: Array) -> None:
+        """Replace the systems where[chosen] by other[chosen]."""
+        for field in dataclasses.fields(self):
+            getattr(self, field.name)[where[chosen]] = getattr(other, field.name)[chosen]
+
+
+@dataclasses.dataclass(frozen=True)
+class _System:
+    """Checked input: A (B, n, n) and b (B, n, k), float64 or complex128, and the shape x shall have."""
+
+    A: Array
+    b: Array
+    shape: tuple[int, ...]
+    batched: bool
+
+    @property
+    def n(self) -> int:
+        return self.A.shape[-1]
+
+    def restored(self, x: Array) -> Array:
+        return x.reshape(self.shape)
+
+
+def _numbers(value: ArrayLike, name: str) -> Array:
+    """Return float64 or complex128, C-contiguous; the caller's array is never written to."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "biufc":
+        raise ValueError(f"{name} has dtype {array.dtype}, expected real or complex numbers")
+    array = np.ascontiguousarray(array, dtype=complex if array.dtype.kind == "c" else float)
+    finite = np.isfinite(array)
+    if not finite.all():
+        where = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise ValueError(f"{name} contains NaN or infinity, first at index {where}")
+    return array
+
+
+def _system(A: ArrayLike, b: ArrayLike) -> _System:
+    """Check A and b and bring them to the shapes (B, n, n) and (B, n, k)."""
+    A, b = _numbers(A, "A"), _numbers(b, "b")
+    if A.ndim not in (2, 3) or A.shape[-1] != A.shape[-2]:
+        raise ValueError(f"A must have shape (n, n) or (B, n, n), received {A.shape}")
+    batched, n = A.ndim == 3, A.shape[-1]
+    if batched and b.ndim in (2, 3) and len(b) != len(A):
+        raise ValueError(f"b holds {len(b)} systems, A holds {len(A)}")
+    if b.ndim - batched not in (1, 2):
+        raise ValueError(
+            f"b must have shape {'(B, n) or (B, n, k)' if batched else '(n,) or (n, k)'}, received {b.shape}"
+        )
+    if b.shape[batched] != n:
+        raise ValueError(f"b has {b.shape[batched]} rows, A has {n}")
+    if A.dtype != b.dtype:
+        A, b = A.astype(complex), b.astype(complex)
+    k = b.shape[-1] if b.ndim - batched == 2 else 1
+    return _System(A if batched else A[None], b.reshape(len(b) if batched else 1, n, k), b.shape, batched)
+
+
+def _checked_options(rtol: float, max_refinements: int) -> tuple[float, int]:
+    rtol, max_refinements = float(rtol), operator.index(max_refinements)
+    if not 0 <= rtol < np.inf:
+        raise ValueError(f"rtol must be a finite number >= 0, received {rtol}")
+    if max_refinements < 0:
+        raise ValueError(f"max_refinements must be at least 0, received {max_refinements}")
+    return rtol, max_refinements
+
+
+class LearnedSolver:
+    """A network that solves one family of systems, and the certificate around it.
+
+    Parameters
+    ----------
+    model : Algebraformer
+        In evaluation mode.
+    info : CheckpointInfo
+        Name, family and scores of the model.
+
+    Examples
+    --------
+    >>> import algebraformer as af
+    >>> solver = af.LearnedSolver.from_pretrained("diffusion-64")
+    >>> systems = af.problems.get("diffusion", n=64).sample(3, seed=1)
+    >>> result = solver.solve(systems.A, systems.b)
+    >>> result.x.shape, bool(result.certified.all())
+    ((3, 64), True)
+    """
+
+    def __init__(self, model: Algebraformer, info: CheckpointInfo) -> None:
+        self.model, self.info = model, info
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path, device: str = "cpu") -> LearnedSolver:
+        """Load a shipped model by name (`pretrained_names()`), a checkpoint folder, or a training run's folder.
+
+        Raises
+        ------
+        UnknownNameError
+            Neither a shipped name nor a folder.
+        CheckpointError
+            The checkpoint is damaged, altered or not one of ours.
+        """
+        model, info = checkpoint.load(checkpoint.resolve(name_or_folder))
+        return cls(model.to(device), info)
+
+    @property
+    def n(self) -> int:
+        """Number of unknowns of the systems the model supports."""
+        return self.model.config.n
+
+    def __repr__(self) -> str:
+        return f"LearnedSolver({self.info.name!r}, n={self.n}, parameters={self.model.parameter_count()})"
+
+    def predict(self, A: ArrayLike, b: ArrayLike) -> Array:
+        """Return the bare network's answer, neither refined nor certified.
+
+        Parameters
+        ----------
+        A : array_like, shape (n, n) or (B, n, n)
+        b : array_like, shape (n,), (n, k), (B, n) or (B, n, k)
+            (B, n) beside a batch A is one right-hand side per system.
+
+        Returns
+        -------
+        ndarray, float64, in the shape of b
+
+        Raises
+        ------
+        ValueError
+            Shapes do not match, entries are not finite or not real, or the model does not support this n.
+        """
+        system = _system(A, b)
+        if system.b.dtype.kind == "c":
+            raise ValueError("the network reads real systems, received complex numbers: use solve")
+        if system.n != self.n:
+            raise ValueError(f"the model supports n = {self.n}, received n = {system.n}: use solve, which falls back")
+        x = self._network(system.A, system.b)
+        if x is None:
+            raise ConfigurationError("the model's output does not have the shape of b")
+        return system.restored(x)
+
+    def _network(self, A: Array, b: Array) -> Array | None:
+        """Return the network's answers (B, n, k), each right-hand side read as its own system; None if misshapen."""
+        B, n, k = b.shape
+        flat = np.ascontiguousarray(b.transpose(0, 2, 1)).reshape(B * k, n)
+        owner = np.arange(B).repeat(k)
+        x = predict(self.model, A, flat, owner)
+        return x.reshape(B, k, n).transpose(0, 2, 1) if x.shape == flat.shape else None
+
+    def solve(
+        self, A: ArrayLike, b: ArrayLike, rtol: float = RTOL, max_refinements: int = 10, fallback: bool = True
+    ) -> SolveResult:
+        """Solve A x = b: the network's answer, refined until certified, or LAPACK's.
+
+        Refinement is x <- x + network(A, b - A x) with the residual in float64; it stops when the certificate holds,
+        when the backward error no longer falls, or after `max_refinements`.
+
+        Parameters
+        ----------
+        A : array_like, shape (n, n) or (B, n, n)
+            Real or complex; never modified. Complex systems and sizes the model does not support go to LAPACK.
+        b : array_like, shape (n,), (n, k), (B, n) or (B, n, k)
+            (B, n) beside a batch A is one right-hand side per system.
+        rtol : float
+            Tolerance on ||b - A x|| / ||b||.
+        max_refinements : int
+            Largest number of refinements of the learned answer.
+        fallback : bool
+            Give systems that the network cannot solve to LAPACK. If False, its best answer is returned uncertified.
+
+        Returns
+        -------
+        SolveResult
+
+        Raises
+        ------
+        ValueError
+            Shapes do not match, entries are NaN, infinite or not numbers; the message names A or b. Also for a
+            size that the model does not support when fallback is False.
+        SingularSystemError
+            A `LinAlgError`: one or more systems are exactly singular; it names their indices and carries the result
+            of the others.
+
+        Warns
+        -----
+        LinAlgWarning
+            LAPACK answered and A is ill-conditioned to working precision, as in scipy.linalg.solve.
+        """
+        rtol, max_refinements = _checked_options(rtol, max_refinements)
+        system = _system(A, b)
+        supported = system.n == self.n and system.b.dtype.kind == "f"
+        if not (supported or fallback):
+            kind = "real" if system.b.dtype.kind == "f" else "complex"
+            raise ValueError(
+                f"the model supports real systems with n = {self.n}, received {kind} ones with n = {system.n}"
+            )
+        answers, refinements, correction = self._learned(system, rtol, max_refinements if supported else -1)
+        method = np.where(refinements > 0, "learned+refined", "learned").astype(object)
+        status = np.full(len(system.b), Status.UNCERTIFIED if supported else Status.UNSUPPORTED, dtype=object)
+        status[answers.certified] = Status.LEARNED
+        status[answers.certified & (refinements > 0)] = Status.REFINED
+        singular = np.zeros(0, dtype=int)
+        if fallback and (left := np.flatnonzero(~answers.certified)).size:
+            method[left] = "lapack"
+            status[left] = Status.FALLBACK if supported else Status.UNSUPPORTED
+            solution = direct.solve(system.A[left], system.b[left], rtol)
+            answers.put(left, _Answers.measured(system.A[left], system.b[left], solution.x, rtol), np.arange(left.size))
+            correction[left] = solution.correction
+            status[left[~answers.certified[left]]] = Status.INACCURATE
+            singular = left[solution.singular]
+            status[singular] = Status.SINGULAR
+            _warn_ill_conditioned(left, solution.rcond, system.batched)
+        fields = (
+            status, method, refinements, answers.omega, answers.relative, answers.certified, correction,
+        )  # fmt: skip
+        result = SolveResult(system.restored(answers.x), *(f if system.batched else _scalar(f[0]) for f in fields))
+        if singular.size:
+            raise SingularSystemError(singular.tolist(), system.batched, result)
+        return result
+
+    def _learned(self, system: _System, rtol: float, limit: int) -> tuple[_Answers, Array, Array]:
+        """Predict, and refine up to `limit` times while the backward error falls; limit -1 does not ask the network."""
+        A, b = system.A, system.b
+        refinements, correction = np.zeros(len(b), dtype=int), np.full(len(b), np.nan)
+        x = self._network(A, b) if limit >= 0 else None
+        answers = _Answers.measured(A, b, np.full_like(b, np.nan) if x is None else x, rtol)
+        active = np.flatnonzero(~answers.certified & np.isfinite(answers.x).all(axis=(1, 2)))
+        for count in range(1, limit + 1):
+            if not active.size:
+                break
+            step = self._network(A[active], answers.r[active])
+            if step is None:
+                break
+            with np.errstate(over="ignore", invalid="ignore"):
+                new = _Answers.measured(A[active], b[active], answers.x[active] + step, rtol)
+            falls = new.omega < answers.omega[active]
+            for i in np.flatnonzero(np.isfinite(step).all(axis=(1, 2))):
+                correction[active[i]] = direct.relative_size(step[i], answers.x[active[i]])
+            answers.put(active, new, falls)
+            refinements[active[falls]] = count
+            active = active[falls & ~new.certified]
+        return answers, refinements, correction
+
+
+def _scalar(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _warn_ill_conditioned(where: Array, rcond: Array, batched: bool) -> None:
+    """Warn as scipy.linalg.solve does, naming the systems."""
+    poor = np.flatnonzero((rcond > 0) & (rcond < EPS))
+    if poor.size:
+        names = f" in systems {', '.join(str(where[i]) for i in poor[:5])} of the batch" if batched else ""
+        text = f"an ill-conditioned matrix A was found{names} (rcond={rcond[poor].min():.3g}): x may not be accurate"
+        warnings.warn(text, LinAlgWarning, stacklevel=3)
+
+
+@functools.lru_cache(maxsize=8)
+def _loaded(name_or_folder: str) -> LearnedSolver:
+    return LearnedSolver.from_pretrained(name_or_folder)
+
+
+def solve(
+    a: ArrayLike,
+    b: ArrayLike,
+    lower: bool = False,
+    overwrite_a: bool = False,
+    overwrite_b: bool = False,
+    check_finite: bool = True,
+    assume_a: str | None = None,
+    transposed: bool = False,
+    *,
+    model: str | LearnedSolver = "diffusion-64",
+    rtol: float = RTOL,
+) -> Array:
+    """Solve a x = b like `scipy.linalg.solve`, with a learned solver where it applies.
+
+    General real systems of the model's size go through `LearnedSolver.solve`: the network's answer where it can be
+    certified, LAPACK's where not. Everything else (other sizes, complex numbers, `assume_a` other than None and
+    "general", `transposed`) goes to `scipy.linalg.solve` unchanged.
+
+    Parameters
+    ----------
+    a : array_like, shape (..., n, n)
+    b : array_like, shape (n,) or (..., n, k)
+    lower, overwrite_a, overwrite_b, check_finite, assume_a, transposed
+        As in `scipy.linalg.solve`. The learned path never overwrites its input and always checks that it is finite.
+    model : str or LearnedSolver
+        Name of a shipped model, folder of a checkpoint, or a solver. Loaded once per process.
+    rtol : float
+        Tolerance of the certificate, on ||b - a x|| / ||b||.
+
+    Returns
+    -------
+    ndarray
+        x, in the shape and dtype that `scipy.linalg.solve` returns.
+
+    Raises
+    ------
+    ValueError
+        Shapes do not match, or NaN or infinity in the input.
+    LinAlgError
+        A system is singular; in a batch the message names which.
+
+    Examples
+    --------
+    >>> import algebraformer as af
+    >>> import numpy as np
+    >>> af.solve(np.array([[2.0, 0.0], [0.0, 4.0]]), np.ones(2))
+    array([0.5 , 0.25])
+    """
+    A, B = np.asarray(a), np.asarray(b)
+    real = A.dtype.kind in "biuf" and B.dtype.kind in "biuf"
+    solver = _loaded(model) if isinstance(model, str) else model
+    square = A.ndim >= 2 and A.shape[-2:] == (solver.n, solver.n) and A.size > 0
+    rows = B.ndim >= 1 and B.size > 0 and B.shape[-min(B.ndim, 2)] == solver.n
+    if not (real and square and rows and assume_a in (None, "gen", "general")) or transposed:
+        return scipy.linalg.solve(a, b, lower, overwrite_a, overwrite_b, check_finite, assume_a, transposed)
+    columns = B[:, None] if B.ndim == 1 else B
+    batch = np.broadcast_shapes(A.shape[:-2], columns.shape[:-2])
+    stacked_A = np.broadcast_to(A, batch + A.shape[-2:]).reshape(-1, *A.shape[-2:])
+    stacked_b = np.broadcast_to(columns, batch + columns.shape[-2:]).reshape(-1, *columns.shape[-2:])
+    if batch:
+        x = solver.solve(stacked_A, stacked_b, rtol).x.reshape(batch + columns.shape[-2:])
+    else:
+        x = solver.solve(stacked_A[0], stacked_b[0], rtol).x
+    single = np.result_type(A, B).kind == "f" and np.result_type(A, B).itemsize <= 4
+    return (x[..., 0] if B.ndim == 1 else x).astype(np.float32 if single else np.float64, copy=False)

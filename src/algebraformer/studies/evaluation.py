@@ -1,0 +1,56 @@
+"""How good a model is on a set of systems: the bare network, and what becomes of its answers in `solve`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from algebraformer.linalg import relative_error
+from algebraformer.problems import Systems
+from algebraformer.solver import RTOL, LearnedSolver
+from algebraformer.studies.base import TableData
+from algebraformer.training.loop import score
+
+
+def evaluate(
+    solver: LearnedSolver, systems: Systems, rtol: float = RTOL, max_refinements: int = 10
+) -> dict[str, dict[str, Any]]:
+    """Return scores of the bare network and of certified solves.
+
+    Parameters
+    ----------
+    solver : LearnedSolver
+    systems : Systems
+        Unknown to the network.
+    rtol, max_refinements
+        As in `LearnedSolver.solve`.
+
+    Returns
+    -------
+    dict
+        network : mse, normalized_mse, relative_error_median, relative_error_95. solve : shares of "learned",
+        "learned+refined" and "lapack" answers, share certified, refinements of the learned answers (median and
+        largest), worst backward error and relative error.
+    """
+    result = solver.solve(systems.A, systems.b, rtol=rtol, max_refinements=max_refinements)
+    methods = Counter(result.method)
+    learned = result.refinements[result.method != "lapack"]
+    return {
+        "network": score(solver.model, systems),
+        "solve": {
+            **{method: methods[method] / len(systems) for method in ("learned", "learned+refined", "lapack")},
+            "certified": float(np.mean(result.certified)),
+            "refinements_median": float(np.median(learned)) if learned.size else None,
+            "refinements_max": int(learned.max()) if learned.size else None,
+            "backward_error_max": float(result.backward_error.max()),
+            "relative_error_max": float(relative_error(result.x[..., None], systems.x[..., None]).max()),
+        },
+    }
+
+
+def table(scores: dict[str, dict[str, Any]], title: str) -> TableData:
+    """Return the scores as a table of two columns."""
+    rows = [[f"{group}: {name}", value] for group, values in scores.items() for name, value in values.items()]
+    return TableData(("measure", "value"), rows, title)

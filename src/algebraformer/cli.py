@@ -284,6 +284,7 @@ class Train:
         from algebraformer.training.loop import RunOptions, train
 
         recipe = changed(get_recipe(self.recipe), self.set)
+        check_device(self.device)
         options = RunOptions(
             device=self.device,
             autocast=self.autocast,
@@ -335,6 +336,18 @@ Command = (
 )
 
 
+def check_device(device: str) -> None:
+    """Raise `ConfigurationError` if torch cannot use the device."""
+    import torch
+
+    from algebraformer.errors import ConfigurationError
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigurationError(f"device {device!r} cannot be used: {error}") from error
+
+
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a warning as one line on stderr."""
     print(f"warning: {message}", file=sys.stderr)
@@ -342,16 +355,19 @@ def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    command = tyro.cli(
-        Command,
-        prog="algebraformer",
-        description="Learned, certified solvers for families of ill-conditioned linear systems.",
-        args=arguments,
-    )
     try:
-        with warnings.catch_warnings():
-            warnings.showwarning = show_warning
-            return command.run()
+        try:
+            command = tyro.cli(
+                Command,
+                prog="algebraformer",
+                description="Learned, certified solvers for families of ill-conditioned linear systems.",
+                args=arguments,
+            )
+            with warnings.catch_warnings():
+                warnings.showwarning = show_warning
+                return command.run()
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output went away, as in `algebraformer families | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE

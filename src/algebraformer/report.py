@@ -38,6 +38,13 @@ def format_cell(cell: Cell) -> str:
             return str(cell)
 
 
+class TerminalConsole(Console):
+    """Rich's console, but when nobody reads the output any more it says so instead of exiting with code 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def print_table(data: TableData) -> None:
     """Print a table in the terminal; numbers stand at the right."""
     table = Table(title=data.title or None, title_justify="left")
@@ -46,7 +53,7 @@ def print_table(data: TableData) -> None:
         table.add_column(column, justify="right" if numeric else "left")
     for row in data.rows:
         table.add_row(*map(format_cell, row))
-    Console().print(table)
+    TerminalConsole().print(table)
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:

@@ -118,10 +118,16 @@ class _System:
 
 def _numbers(value: ArrayLike, name: str) -> Array:
     """Return float64 or complex128, C-contiguous; the caller's array is never written to."""
-    array = np.asarray(value)
+    if np.ma.isMaskedArray(value):
+        raise ValueError(f"{name} is a masked array, expected every entry to be there")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # ragged lists
+        raise ValueError(f"{name} is not an array of numbers: {error}") from error
     if array.dtype.kind not in "biufc":
         raise ValueError(f"{name} has dtype {array.dtype}, expected real or complex numbers")
-    array = np.ascontiguousarray(array, dtype=complex if array.dtype.kind == "c" else float)
+    with np.errstate(over="ignore"):  # of a longdouble: it becomes infinity, which is refused below
+        array = np.ascontiguousarray(array, dtype=complex if array.dtype.kind == "c" else float)
     finite = np.isfinite(array)
     if not finite.all():
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
@@ -316,6 +322,8 @@ class LearnedSolver:
         refinements, correction = np.zeros(len(b), dtype=int), np.full(len(b), np.nan)
         x = self._network(A, b) if limit >= 0 else None
         answers = _Answers.measured(A, b, np.full_like(b, np.nan) if x is None else x, rtol)
+        if x is None:
+            answers.certified[:] = False  # nothing was learned, even where there is nothing to solve
         active = np.flatnonzero(~answers.certified & np.isfinite(answers.x).all(axis=(1, 2)))
         for count in range(1, limit + 1):
             if not active.size:
@@ -325,12 +333,12 @@ class LearnedSolver:
                 break
             with np.errstate(over="ignore", invalid="ignore"):
                 new = _Answers.measured(A[active], b[active], answers.x[active] + step, rtol)
-            falls = new.omega < answers.omega[active]
+            better = new.certified | (new.omega < answers.omega[active])
             for i in np.flatnonzero(np.isfinite(step).all(axis=(1, 2))):
                 correction[active[i]] = direct.relative_size(step[i], answers.x[active[i]])
-            answers.put(active, new, falls)
-            refinements[active[falls]] = count
-            active = active[falls & ~new.certified]
+            answers.put(active, new, better)
+            refinements[active[better]] = count
+            active = active[better & ~new.certified]
         return answers, refinements, correction
 
 
@@ -348,7 +356,7 @@ def _warn_ill_conditioned(where: Array, rcond: Array, batched: bool) -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def _loaded(name_or_folder: str) -> LearnedSolver:
+def _loaded(name_or_folder: str | Path) -> LearnedSolver:
     return LearnedSolver.from_pretrained(name_or_folder)
 
 
@@ -362,7 +370,7 @@ def solve(
     assume_a: str | None = None,
     transposed: bool = False,
     *,
-    model: str | LearnedSolver = "diffusion-64",
+    model: str | Path | LearnedSolver = "diffusion-64",
     rtol: float = RTOL,
 ) -> Array:
     """Solve a x = b like `scipy.linalg.solve`, with a learned solver where it applies.
@@ -377,7 +385,7 @@ def solve(
     b : array_like, shape (n,) or (..., n, k)
     lower, overwrite_a, overwrite_b, check_finite, assume_a, transposed
         As in `scipy.linalg.solve`. The learned path never overwrites its input and always checks that it is finite.
-    model : str or LearnedSolver
+    model : str, Path or LearnedSolver
         Name of a shipped model, folder of a checkpoint, or a solver. Loaded once per process.
     rtol : float
         Tolerance of the certificate, on ||b - a x|| / ||b||.
@@ -402,8 +410,9 @@ def solve(
     array([0.5 , 0.25])
     """
     A, B = np.asarray(a), np.asarray(b)
-    real = A.dtype.kind in "biuf" and B.dtype.kind in "biuf"
-    solver = _loaded(model) if isinstance(model, str) else model
+    masked = np.ma.isMaskedArray(a) or np.ma.isMaskedArray(b)  # SciPy refuses these
+    real = A.dtype.kind in "biuf" and B.dtype.kind in "biuf" and not masked
+    solver = model if isinstance(model, LearnedSolver) else _loaded(model)
     square = A.ndim >= 2 and A.shape[-2:] == (solver.n, solver.n) and A.size > 0
     rows = B.ndim >= 1 and B.size > 0 and B.shape[-min(B.ndim, 2)] == solver.n
     if not (real and square and rows and assume_a in (None, "gen", "general")) or transposed:

@@ -87,8 +87,10 @@ def solve(A: NDArray[Any], b: NDArray[Any], rtol: float) -> DirectSolution:
         relative, omega, r = measures(A[i], b[i], x[i])
         for _ in range(MAX_REFINEMENTS):
             step = getrs(lu, pivots, r)[0] if np.isfinite(r).all() else np.full_like(r, np.nan)
+            if not np.isfinite(step).all():
+                break
             correction[i] = relative_size(step, x[i])
-            if is_certified(relative, omega, n, rtol).all() or not np.isfinite(step).all():
+            if is_certified(relative, omega, n, rtol).all():
                 break
             refined = x[i] + step
             new = measures(A[i], b[i], refined)
@@ -100,6 +102,9 @@ def solve(A: NDArray[Any], b: NDArray[Any], rtol: float) -> DirectSolution:
 
 def relative_size(step: NDArray[Any], x: NDArray[Any]) -> float:
     """Return the largest ||step|| / ||x|| over the right-hand sides; step and x have shape (n, k)."""
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        ratio = np.linalg.norm(step, axis=0) / np.linalg.norm(x, axis=0)
-    return float(np.max(np.where(np.isnan(ratio), 0.0, ratio), initial=0.0))
+    largest = np.max(np.abs(x), axis=0, initial=0.0)
+    scale = np.where(largest > 0, largest, 1.0)  # the squares of 1e300 and 1e-300 overflow and underflow
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        size = np.linalg.norm(step / scale, axis=0)
+        ratio = np.where(size == 0, 0.0, size / np.linalg.norm(x / scale, axis=0))
+    return float(np.max(ratio, initial=0.0))

@@ -76,8 +76,23 @@ class Algebraformer(nn.Module):
 
     def forward(self, A: Tensor, b: Tensor) -> Tensor:
         """Return x (B, n), float64, from A (B, n, n) and b (B, n), float64."""
+        y, size = self.standardized(A, b)
+        return self.scaler.answer(y, size)
+
+    def standardized(self, A: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the network's own output y (B, n), float32, and the factors (B,) that `scaler.answer` needs."""
         A_z, b_z, size = self.scaler(A, b)
-        return self.scaler.answer(self.head(self.body(self.tokens(A_z.float(), b_z.float()))), size)
+        return self.head(self.body(self.tokens(A_z.float(), b_z.float()))), size
+
+    def loss(self, A: Tensor, b: Tensor, x: Tensor) -> Tensor:
+        """Return the mean squared error of x for systems scaled to A and b of size one, relative to that of x = 0.
+
+        Departs from the paper, whose loss is the mean squared error of x itself: there a few systems with a large b
+        make most of the gradient. With the scaled loss the error of x itself came out lower as well (LOG.md).
+        """
+        y, size = self.standardized(A, b)
+        error = self.scaler.x_rms * y - x / torch.where(size != 0, size, 1.0)[:, None]
+        return error.square().mean() / self.scaler.x_rms.square().mean()
 
     def hidden_matrices(self) -> Iterator[tuple[nn.Parameter, int]]:
         """Yield the weight matrices inside the network and how many square-ish matrices each of them stacks.

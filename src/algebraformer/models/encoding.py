@@ -43,7 +43,7 @@ def signed_size(v: Tensor, reference: Tensor) -> Tensor:
     rms = unit.square().mean(dim=-1).sqrt()
     size, side = largest[:, 0] * rms, unit @ reference
     tie = side.abs() <= 4 * EPS * v.shape[1] ** 1.5 * rms * reference.norm()
-    first = unit.gather(1, (unit.abs() > 0.5).byte().argmax(dim=1, keepdim=True))[:, 0]
+    first = unit.gather(1, (unit.abs() > 0.5).max(dim=1, keepdim=True).indices)[:, 0]
     return torch.where(torch.where(tie, first, side) < 0, -size, size)
 
 
@@ -61,7 +61,6 @@ class FamilyScaler(nn.Module):
     b_mean: Tensor
     b_inverse_std: Tensor
     x_rms: Tensor
-    x_mean_square: Tensor
 
     def __init__(self, n: int) -> None:
         super().__init__()
@@ -71,7 +70,6 @@ class FamilyScaler(nn.Module):
             self.register_buffer(name, one.expand(shape).clone())
         self.register_buffer("A_mean", torch.zeros(n, n, dtype=torch.float64))
         self.register_buffer("b_mean", torch.zeros(n, dtype=torch.float64))
-        self.register_buffer("x_mean_square", one[0].clone())
 
     @torch.no_grad()
     def fit(self, A: Tensor, b: Tensor, x: Tensor) -> None:
@@ -88,7 +86,6 @@ class FamilyScaler(nn.Module):
         self.b_inverse_std.copy_(inverse_or_zero(b_scaled.std(dim=0), CONSTANT))
         unit = x / torch.where(size != 0, size, 1.0)[:, None]
         self.x_rms.copy_(unit.square().mean(dim=0).sqrt())
-        self.x_mean_square.copy_(x.square().mean())
 
     def scaled(self, A: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return A / s_A with each entry weighed by its size over the family, b / s_b, and s_b / s_A (B,)."""

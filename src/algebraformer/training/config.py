@@ -31,9 +31,9 @@ class Recipe:
     None: every step gets fresh systems."""
     optimizer: Optimizer = "muon"
     """adamw: AdamW for everything (the paper's). muon: Muon for the matrices inside the network, AdamW for the rest."""
-    lr: float = 2e-3
+    lr: float = 1e-3
     """Peak learning rate of AdamW."""
-    muon_lr: float = 2e-2
+    muon_lr: float = 1e-2
     """Peak learning rate of Muon."""
     weight_decay: float = 0.0
     """Decoupled weight decay of the weight matrices."""
@@ -49,10 +49,11 @@ class Recipe:
     """Seed of the initial weights and of the training systems."""
 
     def __post_init__(self) -> None:
-        for name, low in (("steps", 1), ("batch_size", 1), ("seed", 0)):
+        for name, low in (("steps", 1), ("batch_size", 1), ("seed", 0), ("samples", 1)):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2**62:
-                raise ConfigurationError(f"{name} must be a whole number >= {low}, received {value!r}")
+            whole = isinstance(value, int) and not isinstance(value, bool) and low <= value < 2**62
+            if not whole and not (name == "samples" and value is None):
+                raise ConfigurationError(f"{name} must be a whole number from {low} to 2**62 - 1, received {value!r}")
         if self.samples is not None and self.samples < self.batch_size:
             raise ConfigurationError(f"samples must be at least batch_size {self.batch_size}, received {self.samples}")
         if self.optimizer not in ("adamw", "muon"):
@@ -61,9 +62,12 @@ class Recipe:
         shares = ("weight_decay", "beta1", "beta2", "warmup")
         for name in positive + shares:
             value = getattr(self, name)
-            if not (0 < value < float("inf") if name in positive else 0 <= value < 1):
+            number = isinstance(value, (int, float))
+            if not (number and (0 < value < float("inf") if name in positive else 0 <= value < 1)):
                 bounds = "> 0 and finite" if name in positive else "in [0, 1)"
                 raise ConfigurationError(f"{name} must be {bounds}, received {value!r}")
+        if taken := {"name", "n"} & set(self.family_settings):
+            raise ConfigurationError(f"family_settings cannot set {min(taken)}: set family or model.n instead")
         self.problem_family()
 
     def problem_family(self) -> ProblemFamily:

@@ -56,7 +56,8 @@ class StepBatches(Dataset[Batch]):
 
 
 def _start_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which saves and stops the workers
+    for number in (signal.SIGINT, signal.SIGTERM):  # a signal to the whole group is the parent's business
+        signal.signal(number, signal.SIG_IGN)
     threadpool_limits(limits=1)
 
 

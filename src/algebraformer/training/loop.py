@@ -171,7 +171,7 @@ class Trainer:
             self.model.scaler.fit(*to_tensors(self.family.sample(SCALER_SIZE, SCALER_SEED)))
             self.model.to(self.options.device)
             self.optimizers = make_optimizers(self.model, recipe)
-        self.network = torch.compile(self.model) if self.options.compile else self.model
+        self.loss = torch.compile(self.model.loss) if self.options.compile else self.model.loss
         self.log = self.output / "log.jsonl"
         self.log.touch()
         os.truncate(self.log, min(self.log_bytes, self.log.stat().st_size))  # what came after the checkpoint
@@ -274,8 +274,7 @@ class Trainer:
         A, b, x = (part.to(device, non_blocking=True) for part in batch)
         set_learning_rates(self.optimizers, schedule(self.step, self.recipe))
         with torch.autocast("cuda", torch.bfloat16) if self.options.autocast else nullcontext():
-            predicted = self.network(A, b)
-        loss = (predicted - x).square().mean() / self.model.scaler.x_mean_square
+            loss = self.loss(A, b, x)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         skipped = not bool(torch.isfinite(norm))

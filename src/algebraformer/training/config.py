@@ -90,7 +90,7 @@ PAPER = Recipe(
 """The paper's model, data set and optimiser: 12 blocks of width 256, 50,000 systems, 400 epochs. Batch size and
 learning rate are not in the paper and are our choices. A week on two CPU cores; meant for a GPU."""
 
-DIFFUSION_64 = Recipe(model=ModelConfig(n=64, n_layer=4, n_head=4, n_embd=96), steps=8_000)
+DIFFUSION_64 = Recipe(model=ModelConfig(n=64, n_layer=4, n_head=4, n_embd=96), steps=5_000)
 """The shipped model diffusion-64: 0.46 million parameters, fresh systems, Muon."""
 
 LSTM_64 = dataclasses.replace(

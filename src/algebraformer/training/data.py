@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -61,8 +61,13 @@ def _start_worker(_: int) -> None:
     threadpool_limits(limits=1)
 
 
-def step_batches(family: ProblemFamily, recipe: Recipe, start: int, workers: int, pin_memory: bool) -> Iterator[Batch]:
-    """Yield the batches of steps start, start + 1, ..., recipe.steps - 1, made ahead of time by `workers` processes."""
+def step_batches(
+    family: ProblemFamily, recipe: Recipe, start: int, workers: int, pin_memory: bool
+) -> Generator[Batch, None, None]:
+    """Yield the batches of steps start, start + 1, ..., recipe.steps - 1, made ahead of time by `workers` processes.
+
+    Closing the generator ends the workers.
+    """
     background: dict[str, Any] = {}
     if workers:
         forks = "fork" in multiprocessing.get_all_start_methods()
@@ -79,4 +84,4 @@ def step_batches(family: ProblemFamily, recipe: Recipe, start: int, workers: int
         pin_memory=pin_memory,
         **background,
     )
-    return iter(loader)
+    yield from loader

@@ -17,7 +17,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -203,8 +203,8 @@ class Trainer:
         self.model = model.to(self.options.device).train()
         self.optimizers = make_optimizers(self.model, self.recipe)
         try:
-            self.step, self.skipped, self.log_bytes = state["step"], state["skipped"], state["log_bytes"]
-            self.seconds, self.waited = state["seconds"], state["waited"]
+            self.step, self.skipped, self.log_bytes = (int(state[key]) for key in ("step", "skipped", "log_bytes"))
+            self.seconds, self.waited = float(state["seconds"]), float(state["waited"])
             torch.set_rng_state(tensors.pop(RNG))
             for number, optimizer in enumerate(self.optimizers):
                 unflatten_state(optimizer, tensors, str(number))
@@ -234,6 +234,7 @@ class Trainer:
         batches = step_batches(self.family, recipe, self.step, options.workers, options.device.startswith("cuda"))
         with ExitStack() as stack:
             stop = stack.enter_context(stop_signals())
+            stack.enter_context(closing(batches))
             bar = stack.enter_context(self._progress())
             task = bar.add_task(self.info.name, total=recipe.steps, completed=self.step, loss=math.nan, rate=math.nan)
             board = self._tensorboard(stack)

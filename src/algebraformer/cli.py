@@ -65,9 +65,10 @@ class Solve:
 
     def run(self) -> int:
         from algebraformer import io
-        from algebraformer.solver import LearnedSolver
 
         A, b = io.read_system(self.A, self.b, max_bytes=self.max_bytes)
+        from algebraformer.solver import LearnedSolver  # torch, which takes seconds: not before the files are read
+
         solver = LearnedSolver.from_pretrained(self.model)
         try:
             result = solver.solve(A, b, self.rtol, self.max_refinements, self.fallback)

@@ -57,7 +57,7 @@ def _norm(v: FloatArray) -> FloatArray:
     largest = np.max(np.abs(v), axis=-2, keepdims=True, initial=0.0)
     scale = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
     with np.errstate(over="ignore", invalid="ignore"):
-        return (scale * np.sqrt(np.sum((v / scale) ** 2, axis=-2, keepdims=True)))[..., 0, :]
+        return (scale * np.sqrt(np.sum((np.abs(v) / scale) ** 2, axis=-2, keepdims=True)))[..., 0, :]
 
 
 def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:

@@ -127,7 +127,7 @@ def _numbers(value: ArrayLike, name: str) -> Array:
     if array.dtype.kind not in "biufc":
         raise ValueError(f"{name} has dtype {array.dtype}, expected real or complex numbers")
     with np.errstate(over="ignore"):  # of a longdouble: it becomes infinity, which is refused below
-        array = np.ascontiguousarray(array, dtype=complex if array.dtype.kind == "c" else float)
+        array = np.asarray(array, dtype=complex if array.dtype.kind == "c" else float, order="C")
     finite = np.isfinite(array)
     if not finite.all():
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
@@ -347,11 +347,12 @@ def _scalar(value: Any) -> Any:
 
 
 def _warn_ill_conditioned(where: Array, rcond: Array, batched: bool) -> None:
-    """Warn as scipy.linalg.solve does, naming the systems."""
+    """Warn as scipy.linalg.solve does, in words that start as its own, naming the systems."""
     poor = np.flatnonzero((rcond > 0) & (rcond < EPS))
     if poor.size:
-        names = f" in systems {', '.join(str(where[i]) for i in poor[:5])} of the batch" if batched else ""
-        text = f"an ill-conditioned matrix A was found{names} (rcond={rcond[poor].min():.3g}): x may not be accurate"
+        named = ", ".join(f"system {where[i]} of the batch has rcond = {rcond[i]:.3g}" for i in poor[:5])
+        named = (named if batched else f"rcond = {rcond[0]:.3g}") + (", ..." if poor.size > 5 else "")
+        text = f"An ill-conditioned matrix detected: {named}; x may not be accurate."
         warnings.warn(text, LinAlgWarning, stacklevel=3)
 
 

@@ -132,7 +132,7 @@ class ReactionDiffusion(Diffusion):
 @register("advection-diffusion")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdvectionDiffusion(Diffusion):
-    """-(K u')' + v u' = f with a constant velocity v: three parameters, A is not symmetrisable."""
+    """-(K u')' + v u' = f with a constant velocity v: three parameters."""
 
     v: Limits = (-5.0, 5.0)
     """Limits of v ~ U(low, high), the velocity."""

@@ -1,0 +1,30 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("files")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Small networks run faster on one thread, and runs are bit-identical only for equal numbers of threads."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run: diffusion, n = 8, a few seconds. Its model/ is a checkpoint that learned."""
+    from algebraformer.models import ModelConfig
+    from algebraformer.training import Recipe, RunOptions, train
+
+    recipe = Recipe(model=ModelConfig(n=8, n_layer=2, n_head=2, n_embd=32), steps=200, batch_size=32)
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    result = train(recipe, folder, RunOptions(progress=False, workers=0, log_every=1, validate_every=100))
+    assert result.finished
+    return folder

@@ -1,0 +1,121 @@
+"""The examples run, and what they write is true."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import matplotlib.image
+import mpmath
+import numpy as np
+import pytest
+import scipy.io
+import scipy.linalg
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def load(name):
+    """Return an example as a module."""
+    specification = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def example():
+    return load("boundary_value_problem")
+
+
+@pytest.fixture(scope="module")
+def folder(example, tmp_path_factory):
+    """The folder that the example writes; it makes it itself."""
+    path = tmp_path_factory.mktemp("demo") / "new"
+    example.main(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def system(folder):
+    return scipy.io.mmread(folder / "A.mtx"), scipy.io.mmread(folder / "b.mtx")[:, 0]
+
+
+@pytest.fixture(scope="module")
+def reference(example, system):
+    return example.in_fifty_digits(*system)
+
+
+@pytest.fixture(scope="module")
+def written(folder):
+    return json.loads((folder / "solution.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_four_files(folder):
+    assert sorted(path.name for path in folder.iterdir()) == ["A.mtx", "b.mtx", "solution.json", "solution.png"]
+
+
+def test_figure(folder):
+    assert (folder / "solution.png").stat().st_size > 10_000
+    pixels = matplotlib.image.imread(folder / "solution.png")
+    assert pixels.shape[0] > 300 < pixels.shape[1]
+    assert np.ptp(pixels[..., :3]) == 1
+
+
+def test_system_is_the_equation(system):
+    """On u = sin(pi x), of which f is known in closed form; and the right-hand side is the source of the text."""
+    A, b = system
+    x = np.cos(np.pi * np.arange(66) / 65)[1:-1]
+    x = x if b[0] == pytest.approx(2 * np.exp(-6 * (x[0] - 0.3) ** 2) - np.sin(2 * x[0])) else -x
+    np.testing.assert_allclose(b, 2 * np.exp(-6 * (x - 0.3) ** 2) - np.sin(2 * x), rtol=1e-12, atol=1e-14)
+    K, K_prime = 1 + 0.7 * np.cos(2.6 * np.pi * x), -0.7 * 2.6 * np.pi * np.sin(2.6 * np.pi * x)
+    f = np.pi**2 * K * np.sin(np.pi * x) - np.pi * K_prime * np.cos(np.pi * x)
+    np.testing.assert_allclose(A @ np.sin(np.pi * x), f, atol=1e-7)
+
+
+def test_table_agrees_with_the_answers(written, system):
+    A, b = system
+    columns, rows = written["table"]["columns"], written["table"]["rows"]
+    assert [row[0].split()[0] for row in rows] == ["bare", "refined,", "solve", "LAPACK"]
+    solve = dict(zip(columns, rows[2], strict=True))
+    x = np.array(written["x"])
+    r = (b - A.astype(np.longdouble) @ x).astype(float)
+    rounding = 64 * np.finfo(float).eps * np.linalg.norm(np.abs(A) @ np.abs(x)) / np.linalg.norm(b)
+    assert solve["relative residual"] == pytest.approx(np.linalg.norm(r) / np.linalg.norm(b), abs=rounding)
+    omega = np.max(np.abs(r) / (np.abs(A) @ np.abs(x) + np.abs(b)))
+    assert solve["backward error"] == pytest.approx(omega, abs=64 * np.finfo(float).eps)
+    assert written["solve"]["relative_residual"] == pytest.approx(solve["relative residual"], abs=rounding)
+    assert written["solve"]["certified"]
+    assert solve["status"] == written["solve"]["status"].lower()
+    assert all(row[columns.index("time (ms)")] > 0 for row in rows)
+
+
+def test_errors_are_against_the_true_solution(written, system, reference):
+    A, b = system
+    columns, rows = written["table"]["columns"], written["table"]["rows"]
+    error = {row[0].split()[0]: row[columns.index("relative error")] for row in rows}
+    x = np.array(written["x"])
+    assert error["solve"] == pytest.approx(np.linalg.norm(x - reference) / np.linalg.norm(reference), rel=1e-9)
+    lapack = scipy.linalg.solve(A, b, assume_a="gen")
+    assert error["LAPACK"] == pytest.approx(np.linalg.norm(lapack - reference) / np.linalg.norm(reference), rel=1e-9)
+
+
+def test_fifty_digits(example, system, reference):
+    """Against LAPACK refined with exact residuals, which reaches full accuracy, and against a known inverse."""
+    A, b = system
+    factors = scipy.linalg.lu_factor(A)
+    x = scipy.linalg.lu_solve(factors, b)
+    bound = np.linalg.cond(A) * np.finfo(float).eps
+    assert np.linalg.norm(x - reference) / np.linalg.norm(reference) < bound
+    with mpmath.workdps(40):
+        exact_A, exact_b = mpmath.matrix(A.tolist()), mpmath.matrix(b.tolist())
+        total = mpmath.matrix(x.tolist())
+        for _ in range(3):
+            r = np.array([float(v) for v in exact_b - exact_A * total])
+            total += mpmath.matrix(scipy.linalg.lu_solve(factors, r).tolist())
+        refined = np.array([float(v) for v in total])
+    np.testing.assert_allclose(reference, refined, rtol=1e-15)
+    pascal = scipy.linalg.pascal(12).astype(float)  # whose inverse holds whole numbers
+    first = scipy.linalg.invpascal(12)[:, 0]
+    np.testing.assert_array_equal(example.in_fifty_digits(pascal, np.eye(12)[0]), first)

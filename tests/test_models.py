@@ -1,0 +1,366 @@
+"""The contract of every kind of network: architecture x encoding x direction, on systems of a few unknowns."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import typing
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from algebraformer import problems
+from algebraformer.errors import ConfigurationError
+from algebraformer.models import Algebraformer, ModelConfig, predict
+from algebraformer.models.config import Architecture, Encoding
+from algebraformer.models.encoding import column_tokens, entry_tokens
+from algebraformer.training import RECIPES
+
+N = 6
+FAMILY = problems.get("reaction-diffusion", n=N)
+
+
+def kinds() -> dict[str, ModelConfig]:
+    """Return every kind of network under a readable name."""
+    found = {}
+    choices = (typing.get_args(Architecture), typing.get_args(Encoding), (False, True))
+    for architecture, encoding, flag in itertools.product(*choices):
+        name = "causal" if architecture == "transformer" else "bidirectional"
+        config = ModelConfig(
+            n=N, architecture=architecture, encoding=encoding, n_layer=2, n_head=2, n_embd=8, **{name: flag}
+        )
+        found["-".join((architecture, encoding, *([name] if flag else [])))] = config
+    return found
+
+
+KINDS = kinds()
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def tensors(systems: problems.Systems) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A, b and x as tensors."""
+    return torch.from_numpy(systems.A), torch.from_numpy(systems.b), torch.from_numpy(systems.x)
+
+
+def build(kind: str, seed: int = 0) -> Algebraformer:
+    """Return a network with a fitted scaler and random weights: a fresh one answers x = 0, which would hide a lot."""
+    torch.manual_seed(seed)
+    model = Algebraformer(KINDS[kind]).eval()
+    model.scaler.fit(*tensors(FAMILY.sample(64, seed=1)))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+@functools.cache
+def shared(kind: str) -> Algebraformer:
+    """One network of each kind, for tests that change nothing."""
+    return build(kind)
+
+
+def change(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Largest relative difference of two batches of solutions."""
+    return float(((a - b).norm(dim=1) / b.norm(dim=1)).max())
+
+
+# ---------------------------------------------------------------- answers
+
+
+@every_kind
+@pytest.mark.parametrize("batch", [1, 5])
+@torch.no_grad()
+def test_shape_and_dtype(kind: str, batch: int) -> None:
+    A, b, _ = tensors(FAMILY.sample(batch, seed=2))
+    x = shared(kind)(A, b)
+    assert (x.shape, x.dtype) == ((batch, N), torch.float64)
+    assert torch.isfinite(x).all()
+
+
+@every_kind
+@torch.no_grad()
+def test_systems_of_a_batch_do_not_mix(kind: str) -> None:
+    """float32 rounding may depend on the size of the batch, and nothing else; NaN stays where it is."""
+    A, b, _ = tensors(FAMILY.sample(7, seed=3))
+    x = shared(kind)(A, b)
+    for i in range(7):
+        assert change(shared(kind)(A[i : i + 1], b[i : i + 1]), x[i : i + 1]) < 1e-5
+    A[2, 0, 0], b[4, 1] = torch.nan, torch.inf
+    finite = torch.isfinite(shared(kind)(A, b)).all(dim=1)
+    assert finite.tolist() == [True, True, False, True, False, True, True]
+
+
+@every_kind
+@torch.no_grad()
+def test_a_zero_right_hand_side_gives_zero(kind: str) -> None:
+    A, b, _ = tensors(FAMILY.sample(4, seed=4))
+    assert torch.equal(shared(kind)(A, 0 * b), torch.zeros(4, N, dtype=torch.float64))
+
+
+@every_kind
+def test_a_fresh_network_answers_zero_the_same_for_the_same_seed(kind: str) -> None:
+    states = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        model = Algebraformer(KINDS[kind])
+        states.append(model.state_dict())
+        A, b, _ = tensors(FAMILY.sample(2, seed=4))
+        assert not model(A, b).any()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
+    assert all(torch.isfinite(tensor).all() for tensor in states[0].values())
+
+
+# ---------------------------------------------------------------- (c A, d b) gives (d / c) x
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(list(KINDS)),
+    c=st.integers(-600, 600),
+    ratio=st.integers(-300, 300),
+    signs=st.tuples(st.sampled_from([1.0, -1.0]), st.sampled_from([1.0, -1.0])),
+)
+@torch.no_grad()
+def test_scaling_by_powers_of_two_is_exact(kind: str, c: int, ratio: int, signs: tuple[float, float]) -> None:
+    """Such a scaling rounds nothing, so not one bit of the network's input may change."""
+    A, b, _ = tensors(FAMILY.sample(4, seed=5))
+    scaled = shared(kind)(signs[0] * 2.0**c * A, signs[1] * 2.0 ** (c + ratio) * b)
+    assert torch.equal(scaled, signs[0] * signs[1] * 2.0**ratio * shared(kind)(A, b))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(list(KINDS)),
+    c=st.floats(1.0, 10.0),
+    d=st.floats(1.0, 10.0),
+    exponent=st.integers(-200, 200),
+    ratio=st.integers(-90, 90),
+    signs=st.tuples(st.sampled_from([1.0, -1.0]), st.sampled_from([1.0, -1.0])),
+)
+@torch.no_grad()
+def test_scaling_is_exact_to_rounding(
+    kind: str, c: float, d: float, exponent: int, ratio: int, signs: tuple[float, float]
+) -> None:
+    """The scaling is done in float64; what it rounds may at most turn the last bit of a float32 z-score."""
+    A, b, _ = tensors(FAMILY.sample(4, seed=6))
+    scaled = shared(kind)(signs[0] * c * 10.0**exponent * A, signs[1] * d * 10.0 ** (exponent + ratio) * b)
+    assert change(scaled, signs[0] * signs[1] * (d / c) * 10.0**ratio * shared(kind)(A, b)) < 1e-5
+
+
+@pytest.mark.parametrize("d", [-1.0, 3.0, -7.0, 1 / 3, 1e5 / 7])
+@pytest.mark.parametrize("f", [np.copy, lambda x: np.sin(np.pi * x), lambda x: x**3, lambda x: x**2 - np.mean(x**2)])
+@torch.no_grad()
+def test_scaling_holds_where_the_sign_of_b_is_a_toss_up(f: typing.Callable[[np.ndarray], np.ndarray], d: float) -> None:
+    """The entries of an odd source add up to zero, or to rounding of either sign."""
+    A, _, _ = tensors(FAMILY.sample(4, seed=6))
+    b = torch.from_numpy(f(FAMILY.grid[1:-1])).expand(4, N)
+    model = shared("transformer-column")
+    assert change(model(A, d * b), d * model(A, b)) < 1e-5
+
+
+# ---------------------------------------------------------------- what a token sees
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "-column" in kind])
+@torch.no_grad()
+def test_who_sees_later_columns(kind: str) -> None:
+    """Behind the scaling, which reads the whole system, x_1 of a causal network depends on column 1 alone."""
+    config, model = KINDS[kind], shared(kind)
+    one_way = config.causal if config.architecture == "transformer" else not config.bidirectional
+    A, b = torch.randn(3, N, N), torch.randn(3, N)
+    other_A, other_b = A.clone(), b.clone()
+    other_A[:, :, 1:] += 1
+    other_b[:, 1:] += 1
+    y, other = (model.head(model.body(model.tokens(*system))) for system in ((A, b), (other_A, other_b)))
+    assert torch.equal(y[:, 0], other[:, 0]) == one_way
+    assert (y[:, 1:] != other[:, 1:]).all()
+
+
+def test_column_tokens_by_hand() -> None:
+    """The paper's [a_i, b_i]: the first token of [[1, 2], [3, 4]] x = [5, 6] is the first column and 5."""
+    A, b = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.tensor([[5.0, 6.0]])
+    assert column_tokens(A, b).tolist() == [[[1, 3, 5], [2, 4, 6]]]
+
+
+def test_entry_tokens_by_hand() -> None:
+    """[a_ij, b_i], rows first."""
+    A, b = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.tensor([[5.0, 6.0]])
+    assert entry_tokens(A, b).tolist() == [[[1, 5], [2, 5], [3, 6], [4, 6]]]
+
+
+@torch.no_grad()
+def test_positions_and_read_out_of_entry_tokens_by_hand() -> None:
+    """Token i n + j carries row position i and column position j, and x_j is the mean over i."""
+    model = build("transformer-entry")
+    model.tokens.embedding.weight.zero_()
+    model.tokens.embedding.bias.zero_()
+    row, column = model.tokens.positions
+    h = model.tokens(torch.zeros(1, N, N), torch.zeros(1, N))[0]
+    for i, j in itertools.product(range(N), range(N)):
+        assert torch.equal(h[i * N + j], row[i] + column[j])
+    y = model.head(h[None])[0]
+    values = h.numpy() @ model.head.linear.weight.numpy()[0] + model.head.linear.bias.numpy()
+    np.testing.assert_allclose(y, values.reshape(N, N).mean(axis=0), rtol=1e-5, atol=1e-6)
+
+
+# ---------------------------------------------------------------- parameters
+
+
+def test_parameter_count_of_the_paper() -> None:
+    """Counted by hand: embedding, positions, 12 blocks with biases everywhere, final norm, read-out."""
+    d, n = 256, 64
+    block = (3 * d * d + 3 * d) + (d * d + d) + (4 * d * d + 4 * d) + (4 * d * d + d) + 2 * 2 * d
+    expected = ((n + 1) * d + d) + n * d + 12 * block + 2 * d + (d + 1)
+    with torch.device("meta"):
+        count = Algebraformer(RECIPES["paper"].model).parameter_count()
+    assert count == expected == 9_511_169
+
+
+@every_kind
+def test_gradients_reach_every_parameter(kind: str) -> None:
+    model = build(kind).train()
+    A, b, x = tensors(FAMILY.sample(8, seed=7))
+    (model(A, b) - x).square().mean().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@every_kind
+def test_hidden_matrices_are_the_weight_matrices_of_the_body(kind: str) -> None:
+    model = shared(kind)
+    hidden = list(model.hidden_matrices())
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    expected = {name for name, p in model.body.named_parameters(prefix="body") if p.ndim == 2}
+    assert sorted(names[id(parameter)] for parameter, _ in hidden) == sorted(expected)
+    stacked = {"transformer": {1, 3}, "lstm": {4}, "gru": {3}}[KINDS[kind].architecture]
+    assert {count for _, count in hidden} == stacked
+    assert all(parameter.shape[0] % count == 0 for parameter, count in hidden)
+
+
+@every_kind
+@torch.no_grad()
+def test_loss_is_relative_to_answering_zero(kind: str) -> None:
+    """A fresh network answers x = 0, which costs 1 on the sample the scaler was fitted on; scaling changes nothing."""
+    A, b, x = tensors(FAMILY.sample(64, seed=1))
+    fresh = Algebraformer(KINDS[kind])
+    fresh.scaler.fit(A, b, x)
+    assert float(fresh.loss(A, b, x)) == pytest.approx(1, rel=1e-12)
+    model = shared(kind)
+    assert float(model.loss(A, b, model(A, b))) < 1e-12
+    assert float(model.loss(-4 * A, 2 * b, -x / 2)) == pytest.approx(float(model.loss(A, b, x)), rel=1e-6)
+
+
+# ---------------------------------------------------------------- predict
+
+
+@every_kind
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_predict_is_forward_in_chunks(kind: str, batch_size: int) -> None:
+    systems = FAMILY.sample(7, seed=8)
+    for array in (systems.A, systems.b):
+        array.flags.writeable = False  # as np.load(mmap_mode="r") gives them; torch warns about those
+    x = predict(shared(kind), systems.A, systems.b, batch_size=batch_size)
+    assert isinstance(x, np.ndarray)
+    assert x.dtype == np.float64
+    with torch.no_grad():
+        forward = shared(kind)(torch.tensor(systems.A), torch.tensor(systems.b))
+    assert change(torch.from_numpy(x), forward) < 1e-5
+
+
+def test_predict_many_right_hand_sides_of_one_matrix() -> None:
+    systems, owner = FAMILY.sample(3, seed=8), np.array([2, 0, 0, 1, 2])
+    b = np.random.default_rng(0).standard_normal((5, N))
+    x = predict(shared("transformer-column"), systems.A, b, owner=owner, batch_size=2)
+    forward = predict(shared("transformer-column"), systems.A[owner], b)
+    assert change(torch.from_numpy(x), torch.from_numpy(forward)) < 1e-5
+
+
+def test_predict_nothing() -> None:
+    assert predict(shared("transformer-column"), np.empty((0, N, N)), np.empty((0, N))).shape == (0, N)
+
+
+# ---------------------------------------------------------------- the scaler
+
+
+def test_scaler_statistics_against_numpy() -> None:
+    systems = FAMILY.sample(50, seed=9)
+    A, b, x = systems.A, systems.b, systems.x
+    b[::2] *= -1  # both signs
+    x[::2] *= -1
+    scaler = Algebraformer(KINDS["transformer-column"]).scaler
+    scaler.fit(*tensors(systems))
+    weighed = A / np.sqrt(np.mean(A**2, axis=0))
+    s_A = np.sqrt(np.mean(weighed**2, axis=(1, 2))) * np.sign(np.sum(weighed * weighed.mean(axis=0), axis=(1, 2)))
+    s_b = np.sqrt(np.mean(b**2, axis=1)) * np.sign(b.sum(axis=1))
+    A_scaled, b_scaled = weighed / s_A[:, None, None], b / s_b[:, None]
+    x_rms = np.sqrt(np.mean((x / (s_b / s_A)[:, None]) ** 2, axis=0))
+    for name, expected in (
+        ("A_mean", A_scaled.mean(axis=0)),
+        ("A_inverse_std", 1 / A_scaled.std(axis=0, ddof=1)),
+        ("b_mean", b_scaled.mean(axis=0)),
+        ("b_inverse_std", 1 / b_scaled.std(axis=0, ddof=1)),
+        ("x_rms", x_rms),
+    ):
+        np.testing.assert_allclose(getattr(scaler, name), expected, rtol=1e-10, err_msg=name)
+    z_A, z_b, size = scaler(torch.from_numpy(A), torch.from_numpy(b))
+    np.testing.assert_allclose(z_A, (A_scaled - A_scaled.mean(axis=0)) / A_scaled.std(axis=0, ddof=1), atol=1e-9)
+    np.testing.assert_allclose(z_b, (b_scaled - b_scaled.mean(axis=0)) / b_scaled.std(axis=0, ddof=1), atol=1e-9)
+    np.testing.assert_allclose(scaler.answer(torch.ones(50, N), size), np.outer(s_b / s_A, x_rms), rtol=1e-12)
+
+
+@pytest.mark.parametrize("constant", ["entries", "A", "b", "zeros", "everything"])
+def test_what_is_constant_over_the_family_is_not_read(constant: str) -> None:
+    """No spread gives a z-score of 0, not a division by it."""
+    A, b, x = (tensor.clone() for tensor in tensors(FAMILY.sample(20, seed=10)))
+    match constant:
+        case "entries":
+            A[:, 0, 1], A[:, 2, 3], b[:, 0], x[:, 1] = 0.0, 0.0, 0.0, 0.0
+        case "A":
+            A[:] = A[0]
+        case "b":
+            b[:] = b[0]
+        case "zeros":
+            b[:], x[:] = 0.0, 0.0
+        case "everything":
+            A[:], b[:], x[:] = A[0], b[0], x[0]
+    model = build("transformer-column")
+    model.scaler.fit(A, b, x)
+    assert all(torch.isfinite(buffer).all() for buffer in model.buffers())
+    assert torch.isfinite(model(A, b)).all()
+    if constant in ("A", "everything"):
+        assert not model.scaler.A_inverse_std.any()
+    if constant in ("b", "zeros", "everything"):
+        assert not model.scaler.b_inverse_std.any()
+
+
+def test_one_system_has_no_spread() -> None:
+    with pytest.raises(ConfigurationError, match="at least 2 systems, received 1"):
+        build("transformer-column").scaler.fit(*tensors(FAMILY.sample(1)))
+
+
+# ---------------------------------------------------------------- the configuration
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n": 0}, "n must be a whole number"),
+        ({"n_layer": 2.0}, "n_layer must be a whole number"),
+        ({"n_embd": True}, "n_embd must be a whole number"),
+        ({"n_head": 2**20 + 1}, "n_head must be a whole number"),
+        ({"n_head": 3, "n_embd": 8}, "n_head must divide n_embd"),
+        ({"architecture": "rnn"}, "architecture must be one of"),
+        ({"encoding": "row"}, "encoding must be one of"),
+        ({"bidirectional": True}, "bidirectional is for lstm and gru"),
+        ({"architecture": "gru", "causal": True}, "causal is for the transformer"),
+    ],
+)
+def test_contradictory_configurations_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        ModelConfig(**changes)  # type: ignore[arg-type]

@@ -1,0 +1,185 @@
+"""What LearnedSolver is given: refused with a word on what is wrong, or answered and never modified."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import scipy.linalg
+from scipy.linalg import LinAlgWarning
+
+from algebraformer.errors import SingularSystemError, Status
+from test_solver import WRONG, N, exact, reference, shrunk, stub_solver, systems
+
+ZEROS = WRONG["zeros"]
+
+# ---------------------------------------------------------------- bad input: refused
+
+A1, B1 = systems()
+AB, BB = systems(3)
+HOLE = np.where(np.arange(N) == 4, np.nan, B1)
+
+
+@pytest.mark.parametrize(
+    ("A", "b", "message"),
+    [
+        (A1[:5], B1, r"A must have shape \(n, n\) or \(B, n, n\), received \(5, 6\)"),
+        (AB[None], BB, r"received \(1, 3, 6, 6\)"),
+        (B1, B1, r"received \(6,\)"),
+        (2.0, B1, r"received \(\)"),
+        (A1, B1[:5], "b has 5 rows, A has 6"),
+        (A1, np.ones((5, 6)), "b has 5 rows, A has 6"),
+        (AB, np.ones((3, 5)), "b has 5 rows, A has 6"),
+        (AB, BB[:2], "b holds 2 systems, A holds 3"),
+        (AB, B1, r"b must have shape \(B, n\) or \(B, n, k\), received \(6,\)"),
+        (A1, 1.0, r"b must have shape \(n,\) or \(n, k\), received \(\)"),
+        (A1, BB[..., None], r"b must have shape \(n,\) or \(n, k\), received \(3, 6, 1\)"),
+        (A1 + np.diag(HOLE), B1, r"A contains NaN or infinity, first at index \(4, 4\)"),
+        (A1, HOLE, r"b contains NaN or infinity, first at index \(4,\)"),
+        (A1, -np.inf * np.ones((N, 2)), r"b contains NaN or infinity, first at index \(0, 0\)"),
+        (A1 * np.longdouble("1e4000"), B1, r"A contains NaN or infinity, first at index \(0, 0\)"),
+        (A1.astype(object), B1, "A has dtype object, expected real or complex numbers"),
+        (A1, B1.astype(str), "b has dtype <U"),
+        (A1, np.full(N, "2020-01-01", "datetime64[D]"), r"b has dtype datetime64\[D\]"),
+        ([[1.0, 2.0], [3.0]], B1, "A is not an array of numbers"),
+        (A1, np.ma.masked_array(B1, B1 > 0), "b is a masked array"),
+        (None, B1, "A has dtype object"),
+    ],
+)
+@pytest.mark.parametrize("method", ["solve", "predict"])
+def test_refused(method, A, b, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(stub_solver(exact), method)(A, b)
+
+
+@pytest.mark.parametrize(
+    ("A", "b", "message"),
+    [
+        (np.eye(7), np.ones(7), r"the model supports .*n = 6, received .*n = 7"),
+        (A1 * (1 + 2j), B1, "real systems.*, received complex"),
+        (A1, B1 * (1 + 2j), "real systems.*, received complex"),
+    ],
+)
+def test_refused_without_fallback(A, b, message):
+    with pytest.raises(ValueError, match=message):
+        stub_solver(exact).solve(A, b, fallback=False)
+    with pytest.raises(ValueError, match=message):
+        stub_solver(exact).predict(A, b)
+    result = stub_solver(exact).solve(A, b)
+    assert (result.status, result.method, result.refinements) == (Status.UNSUPPORTED, "lapack", 0)
+    np.testing.assert_allclose(result.x, reference(A, b), rtol=1e-13)
+    assert isinstance(result.relative_residual, float)
+    json.dumps(result.record(), allow_nan=False)
+
+
+# ---------------------------------------------------------------- unusual input: answered, never modified
+
+
+KINDS = {
+    "integers": lambda v: np.rint(10 * v).astype(np.int64),
+    "unsigned": lambda v: np.rint(20 + 10 * v).astype(np.uint8),
+    "bools": lambda v: v > 0,
+    "float16": lambda v: v.astype(np.float16),
+    "float32": lambda v: v.astype(np.float32),
+    "longdouble": lambda v: v.astype(np.longdouble),
+    "complex64": lambda v: (v * (1 + 2j)).astype(np.complex64),
+    "clongdouble": lambda v: v * np.clongdouble(1 - 1j),
+    "list": lambda v: v.tolist(),
+    "not contiguous": lambda v: v.repeat(2, -1)[..., ::2],
+    "negative strides": np.flip,
+    "fortran": np.asfortranarray,
+    "byte-swapped": lambda v: v.astype(v.dtype.newbyteorder()),
+    "read-only": lambda v: np.frombuffer(v.tobytes()).reshape(v.shape),
+}
+
+
+@pytest.mark.parametrize("n", [1, N, N + 1])
+@pytest.mark.parametrize("network", [exact, shrunk(0.1), ZEROS], ids=["exact", "shrunk", "zeros"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_array(kind, network, n):
+    A, b = map(KINDS[kind], systems(n=n, seed=1))
+    if kind == "bools":
+        A, b = np.triu(np.ones((n, n), bool)), np.arange(n) % 2 == 0
+    before = np.array(A), np.array(b)
+    double = np.result_type(*before, np.float64)
+    plain = [v.astype(np.complex128 if double.kind == "c" else np.float64) for v in before]
+    for size in {n, N}:
+        result = stub_solver(network, size).solve(A, b)
+        np.testing.assert_allclose(result.x, reference(*plain), rtol=1e-7, atol=1e-9)
+        assert result.x.dtype == plain[0].dtype
+        assert (result.status == Status.UNSUPPORTED) == (size != n or double.kind == "c")
+        result.x[...] = 7  # the answer is the caller's own, and no view of what they gave
+        np.testing.assert_array_equal(before[0], A)
+        np.testing.assert_array_equal(before[1], b)
+
+
+def test_empty_input():
+    for size, b_shape in ((0, (0,)), (0, (0, 2)), (N, (N, 0)), (N + 1, (N + 1, 0))):
+        result = stub_solver(exact).solve(np.eye(size), np.ones(b_shape))
+        assert result.x.shape == b_shape
+        assert result.certified
+        assert result.method == ("learned" if size == N else "lapack")
+    nothing = stub_solver(exact).solve(np.ones((0, N, N)), np.ones((0, N)))
+    assert nothing.x.shape == (0, N)
+    assert nothing.record()["status"] == []
+
+
+@pytest.mark.parametrize(("A_scale", "b_scale"), [(1e300, 1), (1e-300, 1e-300), (1e300, 1e300), (1e150, 1e-150)])
+@pytest.mark.parametrize("network", [exact, shrunk(0.1), ZEROS], ids=["exact", "shrunk", "zeros"])
+def test_huge_and_tiny_entries(network, A_scale, b_scale):
+    A, b = systems(3)
+    result = stub_solver(network).solve(A_scale * A, b_scale * b)
+    np.testing.assert_allclose(result.x / (b_scale / A_scale), exact(A, b), rtol=1e-9)
+    assert result.certified.all()
+
+
+def test_a_solution_out_of_range_is_not_certified():
+    result = stub_solver(ZEROS).solve(1e-300 * np.eye(N), np.full(N, 1e300))
+    assert (result.status, result.certified, result.record()["backward_error"]) == (Status.INACCURATE, False, None)
+
+
+# ---------------------------------------------------------------- singular and nearly so
+
+
+def careful(A, b):
+    """Right, but for matrices with 1 in their first corner, which it does not touch."""
+    x, good = 0 * b, A[:, 0, 0] != 1
+    x[good] = exact(A[good], b[good])
+    return x
+
+
+@pytest.mark.parametrize(("network", "status"), [(ZEROS, "FALLBACK"), (careful, "LEARNED")], ids=["zeros", "careful"])
+@pytest.mark.parametrize("which", [(5,), (0,), (2, 7)])
+def test_singular_systems_of_a_batch(which, network, status):
+    A, b = systems(8)
+    A[list(which)] = 1.0
+    others = [i for i in range(8) if i not in which]
+    named = f"system{'s' * (len(which) > 1)} {', '.join(map(str, which))} of the batch"
+    with pytest.raises(SingularSystemError, match=f"singular in {named}$") as caught:
+        stub_solver(network).solve(A, b)
+    assert isinstance(caught.value, scipy.linalg.LinAlgError)
+    assert caught.value.indices == which
+    result = caught.value.result
+    assert np.isnan(result.x[list(which)]).all()
+    np.testing.assert_allclose(result.x[others], reference(A[others], b[others]), rtol=1e-12)
+    assert [s.name for s in result.status] == ["SINGULAR" if i in which else status for i in range(8)]
+    assert list(result.certified) == [i not in which for i in range(8)]
+    json.dumps(result.record(), allow_nan=False)
+
+
+def test_a_singular_system_alone():
+    with pytest.raises(SingularSystemError, match=r"^matrix A is singular$") as caught:
+        stub_solver(ZEROS).solve(np.ones((N, N)), B1)
+    assert caught.value.result.status is Status.SINGULAR
+
+
+def test_nearly_singular_systems_are_named():
+    A, b = systems(4, n=64)
+    A[2] = scipy.linalg.hilbert(64)
+    with pytest.warns(LinAlgWarning, match=r"ill-cond.*: system 2 of the batch has rcond = \d.\d+e-\d\d; x") as caught:
+        result = stub_solver(careful, 64).solve(A, b)
+    assert [w.filename for w in caught] == [__file__]
+    assert np.isfinite(result.x).all()
+    with pytest.warns(LinAlgWarning, match="detected: rcond = "):
+        stub_solver(ZEROS, 64).solve(A[2], b[2])

@@ -22,7 +22,7 @@ demo: $(STAMP) ## solve a boundary value problem from a file with the shipped we
 	$(PY) examples/boundary_value_problem.py demo
 
 test: $(STAMP) ## run every test (under 8 minutes on two cores)
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q -n 2
 
 slow: $(STAMP) ## run the full-size tests as well
 	$(PY) -m pytest -q -m "slow or not slow"
@@ -46,4 +46,4 @@ tables: $(STAMP) ## rewrite the numbers in README and docs from results/*.json
 	$(PY) -m algebraformer.report README.md docs
 
 clean: ## remove .venv and everything that was built
-	rm -rf $(VENV) docs/_build docs/api build dist demo
+	rm -rf $(VENV) docs/_build build dist demo

@@ -300,7 +300,9 @@ def test_pickles_are_not_executed(folder: Path, name: str, monkeypatch: pytest.M
 
 
 def test_the_source_never_unpickles() -> None:
-    unpickling = r"(?<!safetensors\.)torch\.load\(|allow_pickle\s*=\s*True|^\s*(import|from) (pickle|shelve|dill|joblib)"
+    unpickling = (
+        r"(?<!safetensors\.)torch\.load\(|allow_pickle\s*=\s*True|^\s*(import|from) (pickle|shelve|dill|joblib)"
+    )
     forbidden = re.compile(unpickling, re.M)
     found = [path.name for path in SOURCE.rglob("*.py") if forbidden.search(path.read_text())]
     assert found == []

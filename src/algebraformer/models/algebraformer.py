@@ -50,6 +50,8 @@ class Algebraformer(nn.Module):
         Linear maps are normal with variance 1 / fan-in; what is added to the residual stream and the read-out start
         at zero, so that the network starts as x = 0. Departs from the paper, which does not say.
         """
+        if self.head.linear.weight.is_meta:
+            return  # shapes alone are wanted; random numbers on the meta device would import a second of torch
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)

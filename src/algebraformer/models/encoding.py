@@ -65,9 +65,8 @@ class FamilyScaler(nn.Module):
     def __init__(self, n: int) -> None:
         super().__init__()
         self.n = n
-        one = torch.ones(1, dtype=torch.float64)
         for name, shape in (("A_weight", (n, n)), ("A_inverse_std", (n, n)), ("b_inverse_std", (n,)), ("x_rms", (n,))):
-            self.register_buffer(name, one.expand(shape).clone())
+            self.register_buffer(name, torch.ones(shape, dtype=torch.float64))
         self.register_buffer("A_mean", torch.zeros(n, n, dtype=torch.float64))
         self.register_buffer("b_mean", torch.zeros(n, dtype=torch.float64))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -32,14 +33,15 @@ def evaluate(
     dict
         network : mse, normalized_mse, relative_error_median, relative_error_95. solve : shares of "learned",
         "learned+refined" and "lapack" answers, share certified, refinements of the learned answers (median and
-        largest), worst backward error, and worst relative error of the learned answers.
+        largest), worst backward error, and worst relative error of the learned answers. None where a number is not
+        finite.
     """
     result = solver.solve(systems.A, systems.b, rtol=rtol, max_refinements=max_refinements)
     methods = Counter(result.method)
     by_network = result.method != "lapack"
     learned = result.refinements[by_network]
     errors = relative_error(result.x[by_network, :, None], systems.x[by_network, :, None])
-    return {
+    scores: dict[str, dict[str, Any]] = {
         "network": score(solver.model, systems),
         "solve": {
             **{method: methods[method] / len(systems) for method in ("learned", "learned+refined", "lapack")},
@@ -49,6 +51,10 @@ def evaluate(
             "backward_error_max": float(result.backward_error.max()),
             "relative_error_learned_max": float(errors.max()) if errors.size else None,
         },
+    }
+    return {
+        group: {name: value if value is not None and math.isfinite(value) else None for name, value in entries.items()}
+        for group, entries in scores.items()
     }
 
 

@@ -164,6 +164,8 @@ class Trainer:
         self.step = self.skipped = self.log_bytes = 0
         self.seconds = self.waited = 0.0
         self.output.mkdir(parents=True, exist_ok=True)
+        for unfinished in self.output.glob(".step-*"):  # a checkpoint that was being written when the process died
+            shutil.rmtree(unfinished)
         if not self._restore():
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(recipe.seed)

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -378,15 +377,11 @@ finally:
 
 @pytest.mark.parametrize("arguments", [("--help",), ("solve", "--help")])
 def test_help_does_not_wait_for_torch(arguments, tmp_path):
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        words = [sys.executable, "-c", WITHOUT_TORCH, *arguments]
-        done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
-        seconds.append(time.perf_counter() - start)
-        assert done.stderr == "[]\n"
-        assert "usage: algebraformer" in done.stdout
-    assert sorted(seconds)[1] < 1.5  # 0.4 s on an idle machine
+    """These imports are what takes seconds; without them the answer takes 0.4 s on an idle machine."""
+    words = [sys.executable, "-c", WITHOUT_TORCH, *arguments]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stderr == "[]\n"
+    assert "usage: algebraformer" in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [("families",), ("families", "--json"), ("--help",)])

@@ -53,7 +53,10 @@ def print_table(data: TableData) -> None:
         table.add_column(column, justify="right" if numeric else "left")
     for row in data.rows:
         table.add_row(*map(format_cell, row))
-    TerminalConsole().print(table)
+    console = TerminalConsole()
+    if not console.is_terminal:
+        console.width = 120  # a file or a pipe has no width of its own
+    console.print(table)
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:

@@ -18,8 +18,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from algebraformer import checkpoint
+from algebraformer import checkpoint, problems
 from algebraformer.checkpoint import CONFIG, MODEL, SUMS, CheckpointInfo
+from algebraformer.classical import operator_basis
 from algebraformer.errors import CheckpointError, UnknownNameError
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.models.config import Architecture
@@ -33,14 +34,19 @@ INFO = CheckpointInfo(
 )
 
 
-def network(architecture: str = "transformer", seed: int = 0) -> Algebraformer:
-    """A network of a few hundred random weights, buffers included."""
-    config = ModelConfig(n=4, architecture=architecture, n_layer=2, n_head=1, n_embd=4)  # type: ignore[arg-type]
+def network(kind: str = "transformer", seed: int = 0) -> Algebraformer:
+    """A network of a few hundred random weights, buffers included; an operator head has a basis instead."""
+    architecture, _, head = kind.partition("-")
+    reading = {"head": "operator", "rank": 15, "n_column": 3, "n_row": 2} if head else {}
+    config = ModelConfig(n=4, architecture=architecture, n_layer=2, n_head=1, n_embd=4, **reading)  # type: ignore[arg-type]
     torch.manual_seed(seed)
     model = Algebraformer(config).eval()
     with torch.no_grad():
-        for tensor in model.state_dict().values():
+        for tensor in model.parameters() if head else model.state_dict().values():
             tensor.copy_(torch.rand_like(tensor) + 0.5)
+    if head:
+        family = problems.get("random-diffusion", n=4)
+        model.operator_head.set_basis(operator_basis.fit(family, 15, 3, 2, seed, count=50))
     return model
 
 
@@ -66,9 +72,12 @@ def same_weights(a: Algebraformer, b: Algebraformer) -> bool:
 # ---------------------------------------------------------------- there and back
 
 
-@pytest.mark.parametrize("architecture", typing.get_args(Architecture))
-def test_round_trip_is_exact(tmp_path: Path, architecture: str) -> None:
-    model = network(architecture)
+KINDS = ["transformer", "lstm", "gru", *(f"{name}-operator" for name in typing.get_args(Architecture))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_round_trip_is_exact(tmp_path: Path, kind: str) -> None:
+    model = network(kind)
     checkpoint.save(tmp_path / "m", model, INFO)
     loaded, info = checkpoint.load(str(tmp_path / "m"))
     assert info == INFO
@@ -78,6 +87,25 @@ def test_round_trip_is_exact(tmp_path: Path, architecture: str) -> None:
     assert same_weights(loaded, model)
     A, b = torch.rand(3, 4, 4, dtype=torch.float64), torch.rand(3, 4, dtype=torch.float64)
     assert torch.equal(loaded(A, b), model(A, b))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("head.rows", torch.tensor([0, 4]), "rows of an operator head must be from 0 to 3"),
+        ("head.columns", torch.tensor([-1, 0, 1]), "columns of an operator head must be from 0 to 3"),
+        ("head.A_mean", torch.zeros(4, 4, dtype=torch.float64), "mean matrix of an operator head is singular"),
+        ("head.others", torch.zeros(1, 4, 4, dtype=torch.float16), "head.others has shape"),
+    ],
+)
+def test_a_basis_that_makes_no_sense(tmp_path: Path, name: str, value: torch.Tensor, message: str) -> None:
+    checkpoint.save(tmp_path / "m", network("mlp-operator"), INFO)
+    tensors = safetensors.torch.load_file(tmp_path / "m" / MODEL)
+    tensors[name] = value
+    (tmp_path / "m" / MODEL).write_bytes(safetensors.torch.save(tensors))
+    sign(tmp_path / "m")
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.load(tmp_path / "m")
 
 
 def test_a_folder_is_plain_files_that_coreutils_can_check(folder: Path) -> None:

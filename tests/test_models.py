@@ -12,12 +12,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import algebraformer.models.algebraformer as algebraformer_module
 from algebraformer import problems
+from algebraformer.classical import operator_basis
+from algebraformer.classical.operator_basis import OperatorBasis
 from algebraformer.errors import ConfigurationError
 from algebraformer.models import Algebraformer, ModelConfig, predict
 from algebraformer.models.config import Architecture, Encoding
 from algebraformer.models.encoding import column_tokens, entry_tokens
 from algebraformer.training import RECIPES
+from algebraformer.training.data import examples
 
 N = 6
 FAMILY = problems.get("reaction-diffusion", n=N)
@@ -26,8 +30,13 @@ FAMILY = problems.get("reaction-diffusion", n=N)
 def kinds() -> dict[str, ModelConfig]:
     """Return every kind of network under a readable name."""
     found = {}
-    choices = (typing.get_args(Architecture), typing.get_args(Encoding), (False, True))
-    for architecture, encoding, flag in itertools.product(*choices):
+    architectures = typing.get_args(Architecture)
+    for architecture in architectures:
+        found[f"{architecture}-operator"] = ModelConfig(
+            n=N, architecture=architecture, head="operator", rank=4, n_column=4, n_row=3, n_layer=2, n_head=2, n_embd=8
+        )
+    with_tokens = [a for a in architectures if a != "mlp"]
+    for architecture, encoding, flag in itertools.product(with_tokens, typing.get_args(Encoding), (False, True)):
         name = "causal" if architecture == "transformer" else "bidirectional"
         config = ModelConfig(
             n=N, architecture=architecture, encoding=encoding, n_layer=2, n_head=2, n_embd=8, **{name: flag}
@@ -37,7 +46,31 @@ def kinds() -> dict[str, ModelConfig]:
 
 
 KINDS = kinds()
+TOKEN = [kind for kind in KINDS if not kind.endswith("-operator")]
+OPERATOR = [kind for kind in KINDS if kind.endswith("-operator")]
 every_kind = pytest.mark.parametrize("kind", KINDS)
+every_token_head = pytest.mark.parametrize("kind", TOKEN)
+every_operator_head = pytest.mark.parametrize("kind", OPERATOR)
+
+
+@functools.cache
+def basis() -> OperatorBasis:
+    """The basis of the family that all operator heads here have."""
+    return operator_basis.fit(FAMILY, rank=4, n_column=4, n_row=3, seed=1, count=64)
+
+
+def fit(model: Algebraformer) -> Algebraformer:
+    """Give a network what it learns of the family before training."""
+    if model.config.head == "operator":
+        model.operator_head.set_basis(basis())
+    else:
+        model.scaler.fit(*tensors(FAMILY.sample(64, seed=1)))
+    return model
+
+
+def batch(kind: str, count: int, seed: int) -> tuple[torch.Tensor, ...]:
+    """What the loss of this kind of network takes."""
+    return examples(FAMILY, basis() if kind in OPERATOR else None, range(count), seed)
 
 
 def tensors(systems: problems.Systems) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -48,8 +81,7 @@ def tensors(systems: problems.Systems) -> tuple[torch.Tensor, torch.Tensor, torc
 def build(kind: str, seed: int = 0) -> Algebraformer:
     """Return a network with a fitted scaler and random weights: a fresh one answers x = 0, which would hide a lot."""
     torch.manual_seed(seed)
-    model = Algebraformer(KINDS[kind]).eval()
-    model.scaler.fit(*tensors(FAMILY.sample(64, seed=1)))
+    model = fit(Algebraformer(KINDS[kind])).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -88,8 +120,9 @@ def test_systems_of_a_batch_do_not_mix(kind: str) -> None:
     x = shared(kind)(A, b)
     for i in range(7):
         assert change(shared(kind)(A[i : i + 1], b[i : i + 1]), x[i : i + 1]) < 1e-5
-    A[2, 0, 0], b[4, 1] = torch.nan, torch.inf
-    finite = torch.isfinite(shared(kind)(A, b)).all(dim=1)
+    A[2], b[4, 1] = torch.nan, torch.inf  # all of A: an operator head reads some entries only
+    with np.errstate(invalid="ignore"):
+        finite = torch.isfinite(shared(kind)(A, b)).all(dim=1)
     assert finite.tolist() == [True, True, False, True, False, True, True]
 
 
@@ -101,14 +134,19 @@ def test_a_zero_right_hand_side_gives_zero(kind: str) -> None:
 
 
 @every_kind
-def test_a_fresh_network_answers_zero_the_same_for_the_same_seed(kind: str) -> None:
+def test_a_fresh_network_answers_the_same_for_the_same_seed(kind: str) -> None:
     states = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
         model = Algebraformer(KINDS[kind])
         states.append(model.state_dict())
         A, b, _ = tensors(FAMILY.sample(2, seed=4))
-        assert not model(A, b).any()
+        if kind in TOKEN:
+            assert not model(A, b).any()
+        else:  # zero coefficients: the mean of the inverses
+            T = basis().T_mean @ np.linalg.solve(basis().A_mean, b.numpy().T)  # (n, B)
+            mean = T.T / basis().reading(A.numpy())[1][:, None]
+            np.testing.assert_allclose(fit(model)(A, b), mean, rtol=1e-4, atol=1e-5 * np.abs(mean).max())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
     assert all(torch.isfinite(tensor).all() for tensor in states[0].values())
@@ -165,7 +203,7 @@ def test_scaling_holds_where_the_sign_of_b_is_a_toss_up(f: typing.Callable[[np.n
 # ---------------------------------------------------------------- what a token sees
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if "-column" in kind])
+@pytest.mark.parametrize("kind", [kind for kind in TOKEN if "-column" in kind])
 @torch.no_grad()
 def test_who_sees_later_columns(kind: str) -> None:
     """Behind the scaling, which reads the whole system, x_1 of a causal network depends on column 1 alone."""
@@ -223,8 +261,7 @@ def test_parameter_count_of_the_paper() -> None:
 @every_kind
 def test_gradients_reach_every_parameter(kind: str) -> None:
     model = build(kind).train()
-    A, b, x = tensors(FAMILY.sample(8, seed=7))
-    (model(A, b) - x).square().mean().backward()
+    model.loss(*batch(kind, 8, seed=7)).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
@@ -238,12 +275,33 @@ def test_hidden_matrices_are_the_weight_matrices_of_the_body(kind: str) -> None:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     expected = {name for name, p in model.body.named_parameters(prefix="body") if p.ndim == 2}
     assert sorted(names[id(parameter)] for parameter, _ in hidden) == sorted(expected)
-    stacked = {"transformer": {1, 3}, "lstm": {4}, "gru": {3}}[KINDS[kind].architecture]
+    stacked = {"transformer": {1, 3}, "lstm": {4}, "gru": {3}, "mlp": {1}}[KINDS[kind].architecture]
     assert {count for _, count in hidden} == stacked
     assert all(parameter.shape[0] % count == 0 for parameter, count in hidden)
 
 
-@every_kind
+@every_operator_head
+@torch.no_grad()
+def test_loss_of_an_operator_head_by_hand(kind: str) -> None:
+    """Sum over systems of ||T_hat - T||_F^2 / ||T||_F^2 within the span of the basis, relative to zero coefficients."""
+    z, c, weight = batch(kind, 64, seed=1)  # the sample the basis was fitted on
+    fresh = fit(Algebraformer(KINDS[kind]))
+    assert float(fresh.loss(z, c, weight)) == pytest.approx(1, rel=1e-2)
+    model = shared(kind)
+    T = model.head(model.features(z)).numpy().astype(float) @ basis().components.reshape(4, -1)
+    error = np.sum((T - c.numpy() @ basis().components.reshape(4, -1)) ** 2, axis=1) * weight.numpy() ** 2
+    assert float(model.loss(z, c, weight)) == pytest.approx(error.mean() / np.sum(basis().sigma ** 2), rel=1e-4)
+
+
+@every_operator_head
+@torch.no_grad()
+def test_an_operator_head_is_linear_in_b(kind: str) -> None:
+    A, b, other = tensors(FAMILY.sample(5, seed=6))
+    combined = shared(kind)(A, 3 * b - other)
+    assert change(3 * shared(kind)(A, b) - shared(kind)(A, other), combined) < 1e-4
+
+
+@every_token_head
 @torch.no_grad()
 def test_loss_is_relative_to_answering_zero(kind: str) -> None:
     """A fresh network answers x = 0, which costs 1 on the sample the scaler was fitted on; scaling changes nothing."""
@@ -261,28 +319,26 @@ def test_loss_is_relative_to_answering_zero(kind: str) -> None:
 
 @every_kind
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_predict_is_forward_in_chunks(kind: str, batch_size: int) -> None:
+def test_predict_is_forward_in_chunks(kind: str, batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One right-hand side or several: each is answered as if it were alone."""
+    monkeypatch.setattr(algebraformer_module, "BATCH_SIZE", batch_size)
+    monkeypatch.setattr(algebraformer_module, "systems_at_once", lambda n: batch_size)
     systems = FAMILY.sample(7, seed=8)
-    for array in (systems.A, systems.b):
+    b = np.stack((systems.b, systems.x, -2 * systems.b), axis=2)
+    for array in (systems.A, b):
         array.flags.writeable = False  # as np.load(mmap_mode="r") gives them; torch warns about those
-    x = predict(shared(kind), systems.A, systems.b, batch_size=batch_size)
+    x = predict(shared(kind), systems.A, b)
     assert isinstance(x, np.ndarray)
-    assert x.dtype == np.float64
+    assert (x.dtype, x.shape) == (np.float64, b.shape)
     with torch.no_grad():
-        forward = shared(kind)(torch.tensor(systems.A), torch.tensor(systems.b))
-    assert change(torch.from_numpy(x), forward) < 1e-5
+        for j in range(3):
+            forward = shared(kind)(torch.tensor(systems.A), torch.tensor(b[:, :, j]))
+            assert change(torch.from_numpy(x[:, :, j]), forward) < 1e-5
 
 
-def test_predict_many_right_hand_sides_of_one_matrix() -> None:
-    systems, owner = FAMILY.sample(3, seed=8), np.array([2, 0, 0, 1, 2])
-    b = np.random.default_rng(0).standard_normal((5, N))
-    x = predict(shared("transformer-column"), systems.A, b, owner=owner, batch_size=2)
-    forward = predict(shared("transformer-column"), systems.A[owner], b)
-    assert change(torch.from_numpy(x), torch.from_numpy(forward)) < 1e-5
-
-
-def test_predict_nothing() -> None:
-    assert predict(shared("transformer-column"), np.empty((0, N, N)), np.empty((0, N))).shape == (0, N)
+@every_kind
+def test_predict_nothing(kind: str) -> None:
+    assert predict(shared(kind), np.empty((0, N, N)), np.empty((0, N, 1))).shape == (0, N, 1)
 
 
 # ---------------------------------------------------------------- the scaler
@@ -359,6 +415,13 @@ def test_one_system_has_no_spread() -> None:
         ({"encoding": "row"}, "encoding must be one of"),
         ({"bidirectional": True}, "bidirectional is for lstm and gru"),
         ({"architecture": "gru", "causal": True}, "causal is for the transformer"),
+        ({"architecture": "mlp"}, "mlp is for the operator head"),
+        ({"head": "matrix"}, "head must be one of token, operator"),
+        ({"rank": 3}, "rank must be 0 without an operator head, received 3"),
+        ({"head": "operator"}, "rank must be from 1 to 4096, received 0"),
+        ({"head": "operator", "rank": 3, "n_column": 65, "n_row": 4}, "n_column must be from 1 to 64"),
+        ({"head": "operator", "rank": 3, "n_column": 4, "n_row": 9, "n": 8}, "n_row must be from 1 to 8"),
+        ({"head": "operator", "rank": 3, "n_column": 4, "n_row": 4, "encoding": "entry"}, "reads columns"),
     ],
 )
 def test_contradictory_configurations_are_refused(changes: dict[str, object], message: str) -> None:

@@ -225,7 +225,7 @@ def test_shapes(name, batch, columns):
     assert result.x.shape == b.shape
     np.testing.assert_allclose(result.x, reference(A, b), rtol=1e-8)
     fields = {k: v for k, v in vars(result).items() if k != "x"}
-    kinds = {"status": Status, "method": str, "refinements": int, "certified": bool}
+    kinds = {"status": Status, "method": str, "refinements": int, "certified": bool, "in_distribution": bool}
     if batch:
         assert {v.shape for v in fields.values()} == {batch}
         for i in range(len(A)):

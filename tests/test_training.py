@@ -26,6 +26,7 @@ import algebraformer.training.data as data
 import algebraformer.training.loop as loop
 from algebraformer import problems
 from algebraformer.checkpoint import SUMS, step_folders
+from algebraformer.classical import operator_basis
 from algebraformer.errors import CheckpointError, ConfigurationError, TrainingError
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.training import Recipe, RunOptions, Trainer, score, train
@@ -36,9 +37,25 @@ FIXED = Recipe(
     model=dataclasses.replace(SMALL, architecture="lstm"), steps=60, batch_size=8, samples=42, optimizer="adamw"
 )
 OPTIONS = RunOptions(workers=0, progress=False, log_every=5, validate_every=20)
+OPERATOR = Recipe(
+    model=ModelConfig(
+        n=8, head="operator", rank=4, n_column=4, n_row=4, architecture="mlp", n_layer=2, n_head=1, n_embd=16
+    ),
+    steps=60,
+    batch_size=8,
+    samples=42,
+    readout_fits=3,
+)
+OPERATOR_FRESH = dataclasses.replace(
+    OPERATOR, model=dataclasses.replace(OPERATOR.model, architecture="transformer"), samples=None
+)
 TIMING = ("seconds", "samples_per_second", "data_wait")
 
-every_recipe = pytest.mark.parametrize("recipe", [FRESH, FIXED], ids=["fresh-muon-transformer", "fixed-adamw-lstm"])
+every_recipe = pytest.mark.parametrize(
+    "recipe",
+    [FRESH, FIXED, OPERATOR, OPERATOR_FRESH],
+    ids=["fresh-muon-transformer", "fixed-adamw-lstm", "fixed-operator-mlp", "fresh-operator-transformer"],
+)
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +63,8 @@ def small_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scaler, validation and test sets of a few systems: full ones take longer than the training here."""
     for name, size in (("SCALER_SIZE", 128), ("VALIDATION_SIZE", 32), ("TEST_SIZE", 64)):
         monkeypatch.setattr(loop, name, size)
+    monkeypatch.setattr(loop, "READOUT_SAMPLES", 64)
+    monkeypatch.setattr(operator_basis, "MAX_SNAPSHOTS", 64)
 
 
 def log_records(folder: Path) -> list[dict[str, Any]]:
@@ -284,7 +303,7 @@ def test_nonsense_with_good_hashes_falls_back_too(stopped: Path, file: str, cont
 
 def test_a_step_that_is_not_finite_changes_nothing_but_the_count(tmp_path: Path) -> None:
     trainer = Trainer(FRESH, tmp_path, OPTIONS)
-    batches = data.step_batches(trainer.family, FRESH, 0, 0, False)
+    batches = data.step_batches(data.StepBatches(trainer.family, FRESH), 0, 0, False)
     trainer.train_step(next(batches))
     A, b, x = next(batches)
     states = [trainer.model.state_dict(), *(loop.flatten_state(one, "") for one in trainer.optimizers)]

@@ -115,8 +115,9 @@ def test_every_parameter_has_one_optimizer(architecture: str, optimizer: str) ->
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_are_addressed_by_step(recipe: Recipe, workers: int) -> None:
     family, recipe = recipe.problem_family(), dataclasses.replace(recipe, steps=14)
-    whole = list(data.step_batches(family, recipe, 0, 0, False))
-    later = list(data.step_batches(family, recipe, 9, workers, False))
+    batches = data.StepBatches(family, recipe)
+    whole = list(data.step_batches(batches, 0, 0, False))
+    later = list(data.step_batches(batches, 9, workers, False))
     assert len(whole) == 14
     assert len(later) == 5
     for one, other in zip(whole[9:], later, strict=True):

@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 
 from algebraformer.errors import CheckpointError, ConfigurationError, UnknownNameError
 from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.models.heads import OperatorHead
 from algebraformer.problems import ProblemFamily, from_settings
 from algebraformer.provenance import commit, versions
 
@@ -230,6 +231,11 @@ def unpack(files: Mapping[str, bytes], where: str) -> tuple[Algebraformer, Check
     model.load_state_dict(tensors, strict=True, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
+    if isinstance(model.head, OperatorHead):
+        try:
+            _ = model.head.basis  # what it needs is checked before anybody asks
+        except ConfigurationError as error:
+            raise CheckpointError(f"{where}/{MODEL}: {error}") from error
     return model.eval(), info
 
 

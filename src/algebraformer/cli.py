@@ -154,6 +154,48 @@ class Evaluate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Study:
+    """Run a study: a question about the method, answered by measurements, with a table, a figure and a verdict.
+
+    Writes NAME.json, NAME.md and NAME.png. A study that was stopped goes on when the same command is given again.
+    """
+
+    name: tyro.conf.Positional[str]
+    """operator, scaling, efficiency or outside."""
+    preset: str = "quick"
+    """quick: under two minutes, to see that it works. cpu: the committed results, up to an hour on two cores. paper: full
+    scale, for a GPU."""
+    output: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("results")
+    """Folder for the results."""
+    work: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("runs/studies")
+    """Folder for what a stopped study goes on from."""
+    json: bool = False
+    """Print one JSON object and no progress bar."""
+
+    def run(self) -> int:
+        from algebraformer import plots
+        from algebraformer.report import print_table, progress_bar, study_page
+        from algebraformer.studies.base import run_study, write_results
+
+        with progress_bar(disable=self.json) as bar:
+            result = run_study(self.name, self.preset, self.work / f"{self.name}-{self.preset}", bar)
+        command = shlex.join(["algebraformer", *sys.argv[1:]])
+        main, *others = result.tables
+        path = self.output / f"{self.name}.json"
+        more = {"verdict": list(result.verdict), "tables": [table.settings() for table in others]}
+        write_results(path, command=command, table=main, preset=self.preset, **more, data=result.data)
+        path.with_suffix(".md").write_text(study_page(self.name, command, result.verdict, result.tables))
+        plots.save(plots.STUDIES[self.name](result.data), path.with_suffix(".png"))
+        if self.json:
+            emit({"output": str(path), "verdict": list(result.verdict), "table": main.settings()})
+        else:
+            for table in result.tables:
+                print_table(table)
+            print("\n".join(result.verdict))
+        return DONE
+
+
+@dataclasses.dataclass(frozen=True)
 class Families:
     """List the families of systems and their settings."""
 
@@ -331,6 +373,7 @@ Command = (
     Annotated[Solve, tyro.conf.subcommand("solve")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Study, tyro.conf.subcommand("study")]
     | Annotated[Families, tyro.conf.subcommand("families")]
     | Annotated[Models, tyro.conf.subcommand("models")]
     | Annotated[Info, tyro.conf.subcommand("info")]

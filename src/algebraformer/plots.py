@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -61,3 +62,7 @@ def boundary_value_figure(
         axes.legend(fontsize="small")
     figure.suptitle(title)
     return figure
+
+
+STUDIES: dict[str, Callable[[dict[str, Any]], Figure]] = {}
+"""The figure of every study, drawn from its data."""

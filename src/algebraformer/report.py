@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from algebraformer.studies.base import Cell, TableData
@@ -59,10 +60,33 @@ def print_table(data: TableData) -> None:
     console.print(table)
 
 
+def progress_bar(disable: bool = False) -> Progress:
+    """Return a progress bar with a rate and the time left, for studies."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        disable=disable,
+    )
+
+
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
     """Return a Markdown table."""
     lines = [columns, ["---"] * len(columns), *([format_cell(cell) for cell in row] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def study_page(name: str, command: str, verdict: Sequence[str], tables: Sequence[TableData]) -> str:
+    """Return results/NAME.md: the verdict first, then the tables, the figure and the command."""
+    parts = [f"# {name}\n", *(f"{sentence}\n" for sentence in verdict)]
+    for table in tables:
+        parts.append(f"## {table.title}\n" if table.title else "")
+        parts.append(markdown_table(table.columns, table.rows))
+    parts.append(f"![{name}]({name}.png)\n")
+    parts.append(f"Made by `{command}`; {name}.json holds the data, the commit, the versions and the processor.\n")
+    return "\n".join(parts)
 
 
 def refreshed(text: str, results: Path) -> str:

@@ -11,18 +11,22 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
+import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgWarning
+from scipy.sparse.linalg import LinearOperator
 
 from algebraformer import checkpoint
 from algebraformer.checkpoint import CheckpointInfo
-from algebraformer.classical import direct
+from algebraformer.classical import conjugate_residuals, direct
 from algebraformer.errors import ConfigurationError, SingularSystemError, Status
 from algebraformer.linalg import EPS, is_certified, measures
-from algebraformer.models import Algebraformer, predict
+from algebraformer.models import Algebraformer, predict, systems_at_once
 
 Array = NDArray[Any]
 RTOL = 1e-10
+RESTARTS = 2
+"""How often an operator head's refinement starts again from the true residual."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +57,11 @@ class SolveResult:
     forward_error_estimate : float
         Size of the last correction relative to x, ||M r|| / ||x|| with M the network or LAPACK's factors: an estimate
         of the relative error of x, not a bound. NaN if no correction was computed.
+    in_distribution : bool
+        Whether the system looks like the family the network was trained on: its matrix is not further from the middle
+        of the family than the training sample reached, and, with an operator head, the first answer leaves no larger
+        share of the preconditioned residual. A judgement about speed, not about x: the certificate is that. False
+        where the network was not asked.
     """
 
     x: Array
@@ -63,6 +72,7 @@ class SolveResult:
     relative_residual: Any
     certified: Any
     forward_error_estimate: Any
+    in_distribution: Any
 
     def record(self) -> dict[str, Any]:
         """Return every field but x as plain JSON values; the status by its name, NaN and infinity as None."""
@@ -92,6 +102,11 @@ class _Answers:
         relative, omega, r = measures(A, b, x)
         certified = np.all(is_certified(relative, omega, A.shape[-1], rtol), axis=-1)
         return cls(x, relative.max(axis=-1, initial=0.0), omega.max(axis=-1, initial=0.0), certified, r)
+
+    @classmethod
+    def joined(cls, parts: list[_Answers]) -> _Answers:
+        """Put the systems of several batches into one."""
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(cls)))
 
     def put(self, where: Array, other: _Answers, chosen: Array) -> None:
         """Replace the systems where[chosen] by other[chosen]."""
@@ -227,31 +242,72 @@ class LearnedSolver:
         ValueError
             Shapes do not match, entries are not finite or not real, or the model does not support this n.
         """
-        system = _system(A, b)
+        system = self._supported(_system(A, b))
+        x = predict(self.model, system.A, system.b)
+        if x.shape != system.b.shape:
+            raise ConfigurationError("the model's output does not have the shape of b")
+        return system.restored(x)
+
+    def _supported(self, system: _System) -> _System:
+        """Return the system if the network reads such systems, else raise ValueError."""
         if system.b.dtype.kind == "c":
             raise ValueError("the network reads real systems, received complex numbers: use solve")
         if system.n != self.n:
             raise ValueError(f"the model supports n = {self.n}, received n = {system.n}: use solve, which falls back")
-        x = self._network(system.A, system.b)
-        if x is None:
-            raise ConfigurationError("the model's output does not have the shape of b")
-        return system.restored(x)
+        return system
 
-    def _network(self, A: Array, b: Array) -> Array | None:
-        """Return the network's answers (B, n, k), each right-hand side read as its own system; None if misshapen."""
-        B, n, k = b.shape
-        flat = np.ascontiguousarray(b.transpose(0, 2, 1)).reshape(B * k, n)
-        owner = np.arange(B).repeat(k)
-        x = predict(self.model, A, flat, owner)
-        return x.reshape(B, k, n).transpose(0, 2, 1) if x.shape == flat.shape else None
+    def operator(self, A: ArrayLike) -> LinearOperator:
+        """Return the operator head's approximation of inv(A), for instance as `M=` of scipy.sparse.linalg.gmres.
+
+        Parameters
+        ----------
+        A : array_like, shape (n, n)
+
+        Returns
+        -------
+        scipy.sparse.linalg.LinearOperator
+            Shape (n, n), float64: linear, and the same map every time. One forward pass when it is made, O(n^2) per
+            product. Its products carry float32's rounding, relative to their largest entry.
+
+        Raises
+        ------
+        ValueError
+            A is not one square real matrix of the model's size, or not finite.
+        ConfigurationError
+            The model has a token head, which is not linear in b.
+
+        Examples
+        --------
+        >>> import algebraformer as af
+        >>> from scipy.sparse.linalg import gmres
+        >>> system = af.problems.get("diffusion", n=64).sample(1, seed=1)
+        >>> solver = af.LearnedSolver.from_pretrained("diffusion-64")
+        >>> x, info = gmres(system.A[0], system.b[0], M=solver.operator(system.A[0]), rtol=1e-8)
+        >>> info
+        0
+        """
+        matrix = np.asarray(A)
+        if matrix.ndim != 2:
+            raise ValueError(f"operator needs one matrix of shape (n, n), received {matrix.shape}")
+        system = self._supported(_system(matrix, np.zeros(matrix.shape[-1])))
+        inverse = self.model.approximate_inverse(system.A)
+
+        def matmat(b: Array) -> Array:
+            return inverse(np.asarray(b, dtype=np.float64).reshape(1, self.n, -1))[0]
+
+        return LinearOperator(
+            system.A.shape[1:], matvec=lambda b: matmat(b).reshape(np.shape(b)), matmat=matmat, dtype=np.float64
+        )
 
     def solve(
         self, A: ArrayLike, b: ArrayLike, rtol: float = RTOL, max_refinements: int = 10, fallback: bool = True
     ) -> SolveResult:
         """Solve A x = b: the network's answer, refined until certified, or LAPACK's.
 
-        Refinement is x <- x + network(A, b - A x) with the residual in float64; it stops when the certificate holds,
-        when the backward error no longer falls, or after `max_refinements`.
+        With a token head, refinement is x <- x + network(A, b - A x) with the residual in float64; it stops when the
+        certificate holds, when the backward error no longer falls, or after `max_refinements`. With an operator head,
+        which is linear in b, the same products give the iterates of generalised conjugate residuals
+        (`classical.conjugate_residuals`), and it stops likewise.
 
         Parameters
         ----------
@@ -292,7 +348,7 @@ class LearnedSolver:
             raise ValueError(
                 f"the model supports real systems with n = {self.n}, received {kind} ones with n = {system.n}"
             )
-        answers, refinements, correction = self._learned(system, rtol, max_refinements if supported else -1)
+        answers, refinements, correction, familiar = self._learned(system, rtol, max_refinements if supported else -1)
         method = np.where(refinements > 0, "learned+refined", "learned").astype(object)
         status = np.full(len(system.b), Status.UNCERTIFIED if supported else Status.UNSUPPORTED, dtype=object)
         status[answers.certified] = Status.LEARNED
@@ -309,27 +365,46 @@ class LearnedSolver:
             status[singular] = Status.SINGULAR
             _warn_ill_conditioned(left, solution.rcond, system.batched)
         fields = (
-            status, method, refinements, answers.omega, answers.relative, answers.certified, correction,
+            status, method, refinements, answers.omega, answers.relative, answers.certified, correction, familiar,
         )  # fmt: skip
         result = SolveResult(system.restored(answers.x), *(f if system.batched else _scalar(f[0]) for f in fields))
         if singular.size:
             raise SingularSystemError(singular.tolist(), system.batched, result)
         return result
 
-    def _learned(self, system: _System, rtol: float, limit: int) -> tuple[_Answers, Array, Array]:
-        """Predict, and refine up to `limit` times while the backward error falls; limit -1 does not ask the network."""
+    def _learned(self, system: _System, rtol: float, limit: int) -> tuple[_Answers, Array, Array, Array]:
+        """Predict, and refine up to `limit` times; limit -1 does not ask the network.
+
+        Returns the answers, refinements (B,), the size of the last correction (B,) and whether a system looks like the
+        family (B,).
+        """
         A, b = system.A, system.b
+        if limit < 0 or b.size == 0:
+            answers = _Answers.measured(A, b, np.full_like(b, np.nan), rtol)
+            answers.certified &= limit >= 0  # nothing was learned, even where there is nothing to solve
+            return answers, np.zeros(len(b), dtype=int), np.full(len(b), np.nan), np.zeros(len(b), dtype=bool)
+        if self.model.config.head == "operator":
+            step = systems_at_once(system.n)
+            parts = [self._accelerated(A[i : i + step], b[i : i + step], rtol, limit) for i in range(0, len(b), step)]
+            return _Answers.joined([part[0] for part in parts]), *(
+                np.concatenate(column) for column in list(zip(*parts, strict=True))[1:]
+            )  # type: ignore[return-value]
+        return self._repeated(A, b, rtol, limit)
+
+    def _repeated(self, A: Array, b: Array, rtol: float, limit: int) -> tuple[_Answers, Array, Array, Array]:
+        """Refine a token head's answers by asking it again about the residual, while the backward error falls."""
         refinements, correction = np.zeros(len(b), dtype=int), np.full(len(b), np.nan)
-        x = self._network(A, b) if limit >= 0 else None
-        answers = _Answers.measured(A, b, np.full_like(b, np.nan) if x is None else x, rtol)
-        if x is None:
-            answers.certified[:] = False  # nothing was learned, even where there is nothing to solve
+        x = predict(self.model, A, b)
+        misshapen = x.shape != b.shape
+        answers = _Answers.measured(A, b, np.full_like(b, np.nan) if misshapen else x, rtol)
+        if misshapen:
+            answers.certified[:] = False
         active = np.flatnonzero(~answers.certified & np.isfinite(answers.x).all(axis=(1, 2)))
         for count in range(1, limit + 1):
             if not active.size:
                 break
-            step = self._network(A[active], answers.r[active])
-            if step is None:
+            step = predict(self.model, A[active], answers.r[active])
+            if step.shape != answers.r[active].shape:
                 break
             with np.errstate(over="ignore", invalid="ignore"):
                 new = _Answers.measured(A[active], b[active], answers.x[active] + step, rtol)
@@ -339,7 +414,47 @@ class LearnedSolver:
             answers.put(active, new, better)
             refinements[active[better]] = count
             active = active[better & ~new.certified]
-        return answers, refinements, correction
+        return answers, refinements, correction, self._familiar(A)
+
+    def _familiar(self, A: Array) -> Array:
+        """Say which systems are no further from the middle of a token head's family than its sample was."""
+        scaler = self.model.scaler
+        step, found = systems_at_once(A.shape[-1]), []
+        for i in range(0, len(A), step):
+            part = torch.from_numpy(A[i : i + step].copy()).to(scaler.reach.device)
+            found.append((scaler.distance(part) <= scaler.reach).numpy(force=True))
+        return np.concatenate(found)
+
+    def _accelerated(self, A: Array, b: Array, rtol: float, limit: int) -> tuple[_Answers, Array, Array, Array]:
+        """Refine an operator head's answers by generalised conjugate residuals, again from the true residual if needed.
+
+        Right-hand sides are divided by a power of two near their size, which rounds nothing.
+        """
+        head = self.model.operator_head
+        largest = np.abs(b).max(axis=1, keepdims=True, initial=0.0)
+        unit = np.exp2(np.floor(np.log2(np.where(largest > 0, largest, 1.0))))
+        inverse = self.model.approximate_inverse(A)
+        found = conjugate_residuals.solve(A, b / unit, inverse, rtol, limit + 1)  # its first step is the bare answer
+        refinements, correction = np.maximum(found.steps - 1, 0), found.last
+        with np.errstate(over="ignore"):
+            answers = _Answers.measured(A, b, found.x * unit, rtol)
+        familiar = head.is_familiar(A, found.first)
+        going = ~answers.certified & (found.steps > 1) & (refinements < limit)
+        for _ in range(RESTARTS):  # the updated residual drifts from the true one: go on from the latter
+            left = np.flatnonzero(going)
+            if not left.size:
+                break
+            again = conjugate_residuals.solve(
+                A[left], b[left] / unit[left], inverse.take(left), rtol, limit, answers.x[left] / unit[left]
+            )
+            with np.errstate(over="ignore"):
+                new = _Answers.measured(A[left], b[left], again.x * unit[left], rtol)
+            better = new.certified | (new.omega < answers.omega[left])
+            answers.put(left, new, better)
+            refinements[left] = np.minimum(refinements[left] + again.steps, limit)
+            correction[left[better]] = again.last[better]
+            going[left] = better & ~new.certified & (refinements[left] < limit)
+        return answers, refinements, correction, familiar
 
 
 def _scalar(value: Any) -> Any:

@@ -9,13 +9,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from algebraformer.classical.operator_basis import ApproximateInverse
+from algebraformer.errors import ConfigurationError
 from algebraformer.models.config import ModelConfig
 from algebraformer.models.encoding import FamilyScaler, Tokens
-from algebraformer.models.heads import TokenHead
+from algebraformer.models.heads import OperatorHead, TokenHead
+from algebraformer.models.perceptron import Perceptron, PerceptronBlock
 from algebraformer.models.recurrent import Recurrent
 from algebraformer.models.transformer import Attention, Block, Transformer
 
 FloatArray = NDArray[np.float64]
+BATCH_SIZE = 128
+"""Systems per forward pass."""
 
 
 class Algebraformer(nn.Module):
@@ -37,10 +42,11 @@ class Algebraformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.scaler = FamilyScaler(config.n)
+        if config.head == "token":
+            self.scaler = FamilyScaler(config.n)
         self.tokens = Tokens(config)
-        self.body = Transformer(config) if config.architecture == "transformer" else Recurrent(config)
-        self.head = TokenHead(config, self.body.width)
+        self.body = make_body(config)
+        self.head = (TokenHead if config.head == "token" else OperatorHead)(config, self.body.width)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -72,26 +78,60 @@ class Algebraformer(nn.Module):
         for module in self.modules():
             if isinstance(module, Attention):
                 nn.init.zeros_(module.out.weight)
-            elif isinstance(module, Block):
+            elif isinstance(module, Block | PerceptronBlock):
                 nn.init.zeros_(module.get_parameter("mlp.2.weight"))
         nn.init.zeros_(self.head.linear.weight)
 
     def forward(self, A: Tensor, b: Tensor) -> Tensor:
         """Return x (B, n), float64, from A (B, n, n) and b (B, n), float64."""
+        if isinstance(self.head, OperatorHead):
+            x = self.approximate_inverse(A.numpy(force=True))(b.numpy(force=True)[:, :, None])
+            return torch.from_numpy(x[:, :, 0]).to(A.device)
         y, size = self.standardized(A, b)
         return self.scaler.answer(y, size)
 
     def standardized(self, A: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the network's own output y (B, n), float32, and the factors (B,) that `scaler.answer` needs."""
+        """Return a token head's own output y (B, n), float32, and the factors (B,) that `scaler.answer` needs."""
         A_z, b_z, size = self.scaler(A, b)
         return self.head(self.body(self.tokens(A_z.float(), b_z.float()))), size
 
-    def loss(self, A: Tensor, b: Tensor, x: Tensor) -> Tensor:
-        """Return the mean squared error of x for systems scaled to A and b of size one, relative to that of x = 0.
+    def features(self, z: Tensor) -> Tensor:
+        """Return what the operator head reads (B, T, width) from z-scored entries (B, q, m), float32."""
+        return self.body(self.tokens.embed(z.flatten(1)[:, None] if self.config.n_token == 1 else z))
 
-        Departs from the paper, whose loss is the mean squared error of x itself: there a few systems with a large b
-        make most of the gradient. With the scaled loss the error of x itself came out lower as well (LOG.md).
+    @torch.inference_mode()
+    def approximate_inverse(self, A: FloatArray) -> ApproximateInverse:
+        """Return the operator head's approximations of the inverses of A (B, n, n), float64."""
+        basis = self.operator_head.basis
+        z, s = basis.reading(A)
+        device = self.tokens.embedding.weight.device
+        parts = [
+            self.head(self.features(torch.from_numpy(z[i : i + BATCH_SIZE].astype(np.float32)).to(device))).cpu()
+            for i in range(0, len(A), BATCH_SIZE)
+        ]
+        return basis.inverse_of(torch.cat(parts).numpy() if parts else np.empty((0, basis.rank)), s)
+
+    @property
+    def operator_head(self) -> OperatorHead:
+        """The head, if it is an operator head; `ConfigurationError` if not."""
+        if not isinstance(self.head, OperatorHead):
+            raise ConfigurationError("this model has a token head: only operator heads approximate the inverse itself")
+        return self.head
+
+    def loss(self, *batch: Tensor) -> Tensor:
+        """Return the loss relative to that of answering zero.
+
+        A token head takes A, b and x and is measured by the mean squared error of x for systems scaled to A and b of
+        size one. Departs from the paper, whose loss is the mean squared error of x itself: there a few systems with a
+        large b make most of the gradient. With the scaled loss the error of x itself came out lower as well (LOG.md).
+
+        An operator head takes z (B, q, m), c (B, R) and weights (B,), all float32, from `OperatorBasis.coefficients`,
+        and is measured by the weighed mean squared error of c, which is that of M Abar in the Frobenius norm.
         """
+        if isinstance(self.head, OperatorHead):
+            z, c, weight = batch
+            return self.head.loss(self.head(self.features(z)), c, weight)
+        A, b, x = batch
         y, size = self.standardized(A, b)
         error = self.scaler.x_rms * y - x / torch.where(size != 0, size, 1.0)[:, None]
         return error.square().mean() / self.scaler.x_rms.square().mean()
@@ -105,7 +145,7 @@ class Algebraformer(nn.Module):
             if isinstance(module, Attention):
                 yield module.get_parameter("qkv.weight"), 3
                 yield module.get_parameter("out.weight"), 1
-            elif isinstance(module, Block):
+            elif isinstance(module, Block | PerceptronBlock):
                 yield module.get_parameter("mlp.0.weight"), 1
                 yield module.get_parameter("mlp.2.weight"), 1
             elif isinstance(module, nn.RNNBase):
@@ -114,42 +154,64 @@ class Algebraformer(nn.Module):
                     if name.startswith("weight"):
                         yield parameter, gates
 
+    def training_flops(self) -> int:
+        """Return 6 x parameters x tokens: a multiplication and an addition per weight and token, twice that backward.
+
+        The read-out of an operator head sees all tokens at once, so its weights count once.
+        """
+        once = sum(p.numel() for p in self.head.parameters()) if isinstance(self.head, OperatorHead) else 0
+        return 6 * ((self.parameter_count() - once) * self.config.n_token + once)
+
     def parameter_count(self) -> int:
         """Return the number of trained parameters; the scaler's buffers are not counted."""
         return sum(p.numel() for p in self.parameters())
 
 
+def make_body(config: ModelConfig) -> Transformer | Recurrent | Perceptron:
+    """Return the layers between tokens and head."""
+    match config.architecture:
+        case "transformer":
+            return Transformer(config)
+        case "mlp":
+            return Perceptron(config)
+        case _:
+            return Recurrent(config)
+
+
 @torch.inference_mode()
-def predict(
-    model: Algebraformer,
-    A: FloatArray,
-    b: FloatArray,
-    owner: NDArray[np.integer] | None = None,
-    batch_size: int = 128,
-) -> FloatArray:
-    """Return the network's bare answers, `batch_size` at a time so that memory stays flat.
+def predict(model: Algebraformer, A: FloatArray, b: FloatArray) -> FloatArray:
+    """Return the network's bare answers, a limited number of systems at a time so that memory stays flat.
+
+    A token head reads every right-hand side as a system of its own; an operator head reads every matrix once.
 
     Parameters
     ----------
     model : Algebraformer
         In evaluation mode.
     A : ndarray, shape (B, n, n), float64
-    b : ndarray, shape (P, n), float64
-    owner : ndarray of int, shape (P,), optional
-        Which matrix each right-hand side belongs to; 0 ... B - 1 if None.
-    batch_size : int
-        Systems per forward pass.
+    b : ndarray, shape (B, n, k), float64
 
     Returns
     -------
     ndarray, float64
-        Shape (P, n) if the network does its job.
+        Shape (B, n, k) if the network does its job.
     """
+    B, n, k = b.shape
+    if model.config.head == "operator":
+        step = systems_at_once(n)
+        found = [model.approximate_inverse(A[i : i + step])(b[i : i + step]) for i in range(0, B, step)]
+        return np.concatenate(found) if found else np.empty(b.shape)
     device = model.scaler.A_mean.device
-    owner = np.arange(len(A)) if owner is None else owner
-    parts = [np.empty((0, model.config.n))]
-    for start in range(0, len(b), batch_size):
-        chunk = slice(start, start + batch_size)
-        x = model(torch.from_numpy(A[owner[chunk]]).to(device), torch.from_numpy(b[chunk].copy()).to(device))
+    flat, owner = np.ascontiguousarray(b.transpose(0, 2, 1)).reshape(B * k, n), np.arange(B).repeat(k)
+    parts = [np.empty((0, n))]
+    for start in range(0, B * k, BATCH_SIZE):
+        chunk = slice(start, start + BATCH_SIZE)
+        x = model(torch.from_numpy(A[owner[chunk]]).to(device), torch.from_numpy(flat[chunk].copy()).to(device))
         parts.append(x.double().cpu().numpy())
-    return np.concatenate(parts[1:] or parts)
+    x = np.concatenate(parts[1:] or parts)
+    return x.reshape(B, k, n).transpose(0, 2, 1) if x.shape == flat.shape else x
+
+
+def systems_at_once(n: int) -> int:
+    """Return how many approximate inverses of size n are kept in memory: 256 MB of them."""
+    return max(1, min(1024, 2**26 // n**2))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from algebraformer.errors import ConfigurationError
+from algebraformer.problems.base import is_whole
 
-Architecture = Literal["transformer", "lstm", "gru"]
+Architecture = Literal["transformer", "lstm", "gru", "mlp"]
 Encoding = Literal["column", "entry"]
+Head = Literal["token", "operator"]
+MAX_READ = 64
+"""An operator head reads at most this many columns and rows, whatever n is."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,13 +22,23 @@ class ModelConfig:
     n: int = 64
     """Number of unknowns of the systems the network reads."""
     architecture: Architecture = "transformer"
-    """The paper's Transformer, or its recurrent baselines."""
+    """The paper's Transformer, its recurrent baselines, or residual perceptrons on the same entries (mlp; operator head
+    only)."""
+    head: Head = "token"
+    """token: the paper's, token i gives x_i. operator: the network returns coefficients of the inverse of A in a basis
+    of the family, and x is linear in b (ours)."""
+    rank: int = 0
+    """Number R of basis operators; operator head only."""
+    n_column: int = 0
+    """Columns of A that are read, a token each; operator head only, at most 64."""
+    n_row: int = 0
+    """Entries that are read of each of these columns; operator head only, at most 64."""
     encoding: Encoding = "column"
     """column: one token [a_i, b_i] per column of A, n tokens. entry: one token [a_ij, b_i] per entry, n^2 tokens."""
     n_layer: int = 12
     """Number of blocks or recurrent layers."""
     n_head: int = 8
-    """Attention heads per block; must divide n_embd. Not used by lstm and gru."""
+    """Attention heads per block; must divide n_embd. Transformer only."""
     n_embd: int = 256
     """Width of the tokens inside the network, or of the recurrent state."""
     causal: bool = False
@@ -36,9 +50,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in ("n", "n_layer", "n_head", "n_embd"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 2**20:
+            if not is_whole(value) or not 1 <= value <= 2**20:
                 raise ConfigurationError(f"{name} must be a whole number from 1 to 2**20, received {value!r}")
-        for name, known in (("architecture", ("transformer", "lstm", "gru")), ("encoding", ("column", "entry"))):
+        for name, kind in (("architecture", Architecture), ("encoding", Encoding), ("head", Head)):
+            known = get_args(kind)
             if getattr(self, name) not in known:
                 raise ConfigurationError(f"{name} must be one of {', '.join(known)}, received {getattr(self, name)!r}")
         if self.architecture == "transformer":
@@ -48,15 +63,33 @@ class ModelConfig:
                 raise ConfigurationError("bidirectional is for lstm and gru; a transformer has causal=False")
         elif self.causal:
             raise ConfigurationError("causal is for the transformer; lstm and gru have bidirectional=False")
+        elif self.architecture == "mlp" and (self.head == "token" or self.bidirectional):
+            raise ConfigurationError("mlp is for the operator head, and has no directions")
+        self._check_reading()
+
+    def _check_reading(self) -> None:
+        """Check what belongs to one kind of head alone."""
+        limits = {"rank": self.n**2, "n_column": min(self.n, MAX_READ), "n_row": min(self.n, MAX_READ)}
+        for name, limit in limits.items():
+            value = getattr(self, name)
+            if not is_whole(value) or not (1 <= value <= limit if self.head == "operator" else value == 0):
+                expected = f"from 1 to {limit}" if self.head == "operator" else "0 without an operator head"
+                raise ConfigurationError(f"{name} must be {expected}, received {value!r}")
+        if self.head == "operator" and self.encoding != "column":
+            raise ConfigurationError(f"the operator head reads columns, received encoding {self.encoding!r}")
 
     @property
     def n_token(self) -> int:
         """Number of tokens a system becomes."""
+        if self.head == "operator":
+            return 1 if self.architecture == "mlp" else self.n_column
         return self.n if self.encoding == "column" else self.n**2
 
     @property
     def token_width(self) -> int:
         """Number of values in a token before the embedding."""
+        if self.head == "operator":
+            return self.n_row * (self.n_column if self.architecture == "mlp" else 1)
         return self.n + 1 if self.encoding == "column" else 2
 
     def settings(self) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from algebraformer.errors import ConfigurationError
 from algebraformer.models.config import ModelConfig
 
+MARGIN = 1.1
+"""What lies further out than the furthest system of the fitted sample by this factor counts as outside the family."""
 EPS = torch.finfo(torch.float64).eps
 CONSTANT = 1e-12
 """An entry whose spread over the family is below this share of its size counts as constant and is not read."""
@@ -61,6 +63,7 @@ class FamilyScaler(nn.Module):
     b_mean: Tensor
     b_inverse_std: Tensor
     x_rms: Tensor
+    reach: Tensor
 
     def __init__(self, n: int) -> None:
         super().__init__()
@@ -69,6 +72,7 @@ class FamilyScaler(nn.Module):
             self.register_buffer(name, torch.ones(shape, dtype=torch.float64))
         self.register_buffer("A_mean", torch.zeros(n, n, dtype=torch.float64))
         self.register_buffer("b_mean", torch.zeros(n, dtype=torch.float64))
+        self.register_buffer("reach", torch.zeros((), dtype=torch.float64))
 
     @torch.no_grad()
     def fit(self, A: Tensor, b: Tensor, x: Tensor) -> None:
@@ -85,15 +89,25 @@ class FamilyScaler(nn.Module):
         self.b_inverse_std.copy_(inverse_or_zero(b_scaled.std(dim=0), CONSTANT))
         unit = x / torch.where(size != 0, size, 1.0)[:, None]
         self.x_rms.copy_(unit.square().mean(dim=0).sqrt())
+        self.reach.copy_(MARGIN * self.distance(A).max())
 
-    def scaled(self, A: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return A / s_A with each entry weighed by its size over the family, b / s_b, and s_b / s_A (B,)."""
+    def distance(self, A: Tensor) -> Tensor:
+        """Return the root mean square (B,) of the z-scores of A: how far a matrix is from the middle of the family."""
+        return ((self.scaled_matrix(A)[0] - self.A_mean) * self.A_inverse_std).square().mean(dim=(1, 2)).sqrt()
+
+    def scaled_matrix(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        """Return A / s_A with each entry weighed by its size over the family, and s_A (B,)."""
         weighed = A * self.A_weight
         s_A = signed_size(weighed.flatten(1), self.A_mean.flatten())
-        s_b = signed_size(b, torch.ones_like(b[0]))
         s_A = torch.where(s_A != 0, s_A, 1.0)
+        return weighed / s_A[:, None, None], s_A
+
+    def scaled(self, A: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the scaled matrix, b / s_b, and s_b / s_A (B,)."""
+        A_scaled, s_A = self.scaled_matrix(A)
+        s_b = signed_size(b, torch.ones_like(b[0]))
         b_scaled = b / torch.where(s_b != 0, s_b, 1.0)[:, None]
-        return weighed / s_A[:, None, None], b_scaled, s_b / s_A
+        return A_scaled, b_scaled, s_b / s_A
 
     def forward(self, A: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return z-scored A (B, n, n) and b (B, n), and the factor (B,) that `answer` needs."""
@@ -124,14 +138,17 @@ class Tokens(nn.Module):
         self.embedding = nn.Linear(config.token_width, config.n_embd)
         axes = 1 if config.encoding == "column" else 2  # entry tokens have a row and a column position
         self.positions = nn.ParameterList(
-            nn.Parameter(torch.empty(config.n, config.n_embd))
+            nn.Parameter(torch.empty(config.n_token if axes == 1 else config.n, config.n_embd))
             for _ in range(axes if config.architecture == "transformer" else 0)
         )
 
     def forward(self, A: Tensor, b: Tensor) -> Tensor:
         """Return tokens (B, T, n_embd) from standardised A (B, n, n) and b (B, n)."""
-        make = column_tokens if self.config.encoding == "column" else entry_tokens
-        tokens = self.embedding(make(A, b))
+        return self.embed((column_tokens if self.config.encoding == "column" else entry_tokens)(A, b))
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Return tokens (B, T, n_embd) from raw ones (B, T, token_width)."""
+        tokens = self.embedding(tokens)
         match list(self.positions):
             case [column]:
                 return tokens + column

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from algebraformer.classical.operator_basis import LEADING, OperatorBasis, Reading
+from algebraformer.errors import ConfigurationError
+from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig
 
 
@@ -21,3 +27,105 @@ class TokenHead(nn.Module):
         if self.config.encoding == "entry":
             y = y.view(-1, self.config.n, self.config.n).mean(dim=1)  # (B, row, column) -> (B, column)
         return y
+
+
+class OperatorHead(nn.Module):
+    """One linear map of all tokens together to the coefficients of the inverse, and the basis these refer to.
+
+    Departs from the paper, whose network returns x. The buffers hold an `OperatorBasis`; they travel in the checkpoint,
+    components from number 32 on in float16.
+    """
+
+    def __init__(self, config: ModelConfig, width: int) -> None:
+        super().__init__()
+        n, R, m, q = config.n, config.rank, config.n_row, config.n_column
+        self.linear = nn.Linear(config.n_token * width, R)
+        lead = min(R, LEADING)
+        for name, shape, dtype in (
+            ("rows", (m,), torch.int64),
+            ("columns", (q,), torch.int64),
+            ("weight", (m, q), torch.float64),
+            ("mean", (m, q), torch.float64),
+            ("inverse_std", (m, q), torch.float64),
+            ("A_mean", (n, n), torch.float64),
+            ("T_mean", (n, n), torch.float32),
+            ("leading", (lead, n, n), torch.float32),
+            ("others", (R - lead, n, n), torch.float16),
+            ("sigma", (R,), torch.float64),
+            ("size", (), torch.float64),
+            ("reach", (), torch.float64),
+            ("first_step", (), torch.float64),
+        ):
+            self.register_buffer(name, torch.zeros(shape, dtype=dtype))
+        self._basis: OperatorBasis | None = None
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return the coefficients (B, R), float32, from tokens (B, T, width)."""
+        return self.linear(h.flatten(1)) * self.scale_of_coefficients()
+
+    def scale_of_coefficients(self) -> Tensor:
+        """Return the typical size of each coefficient (R,), float32."""
+        return (self.get_buffer("sigma") * self.get_buffer("size")).float()
+
+    def loss(self, c: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        """Return the weighed mean square of c - target (B, R), relative to that of c = 0 over the family."""
+        error = ((c - target).square().sum(dim=1) * weight.square()).mean()
+        return error / self.get_buffer("sigma").square().sum().float()
+
+    @torch.no_grad()
+    def set_basis(self, basis: OperatorBasis) -> None:
+        """Take over a basis."""
+        lead = len(self.get_buffer("leading"))
+        values = {
+            **{name: getattr(basis.reading, name) for name in ("rows", "columns", "weight", "mean", "inverse_std")},
+            **{name: getattr(basis, name) for name in ("A_mean", "T_mean", "sigma")},
+            "size": np.array(basis.size),
+            "leading": basis.components[:lead],
+            "others": basis.components[lead:],
+        }
+        for name, value in values.items():
+            self.get_buffer(name).copy_(torch.from_numpy(np.array(value)))
+        self._basis = None
+
+    def distance(self, A: FloatArray) -> FloatArray:
+        """Return the root mean square (B,) of the z-scores of the entries that are read of A (B, n, n)."""
+        return np.sqrt(np.mean(self.basis.reading(A)[0] ** 2, axis=(1, 2)))
+
+    def is_familiar(self, A: FloatArray, first: FloatArray) -> NDArray[np.bool_]:
+        """Say which systems (B,) look like the family.
+
+        Their distance is not above that of the furthest system of a sample, and the share `first` (B,) of the
+        preconditioned residual that the first answer left is not above the sample's largest, both with a margin.
+        """
+        return (self.distance(A) <= float(self.get_buffer("reach"))) & (first <= float(self.get_buffer("first_step")))
+
+    @property
+    def basis(self) -> OperatorBasis:
+        """The basis in NumPy; made from the buffers when it is first asked for.
+
+        Raises `ConfigurationError` if the buffers hold no basis.
+        """
+        if self._basis is None:
+            arrays = {name: buffer.cpu().numpy() for name, buffer in self.named_buffers()}
+            n = len(arrays["A_mean"])
+            for name in ("rows", "columns"):
+                if not ((arrays[name] >= 0) & (arrays[name] < n)).all():
+                    raise ConfigurationError(f"{name} of an operator head must be from 0 to {n - 1}")
+            try:
+                inverse = np.linalg.inv(arrays["A_mean"])
+            except np.linalg.LinAlgError:
+                raise ConfigurationError(
+                    "the mean matrix of an operator head is singular: no basis was fitted"
+                ) from None
+            reading = Reading(*(arrays[name] for name in ("rows", "columns", "weight", "mean", "inverse_std")))
+            self._basis = OperatorBasis(
+                reading=reading,
+                A_mean=arrays["A_mean"],
+                inverse=inverse,
+                T_mean=arrays["T_mean"],
+                components=np.concatenate((arrays["leading"], arrays["others"].astype(np.float32))),
+                sigma=arrays["sigma"],
+                size=float(arrays["size"]),
+                spectrum=np.empty(0),
+            )
+        return self._basis

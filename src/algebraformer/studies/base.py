@@ -1,14 +1,24 @@
-"""What every result carries: the command that made it, where it ran, and the table a person reads."""
+"""What every result carries: the command that made it, where it ran, and the table a person reads.
+
+A study is a module of this package with a dictionary PRESETS of plans (frozen dataclasses) and a function
+run(plan, folder, bar) that returns a `StudyResult`; `NAMES` lists them. `folder` keeps what a study that was stopped
+goes on from; `bar` is a rich progress bar. The same code path serves every preset: quick in under two minutes (tests use
+it), cpu for the committed results, paper for the full scale on a GPU.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.progress import Progress
+
+from algebraformer.errors import UnknownNameError
 from algebraformer.provenance import provenance
 
 Cell = str | float | int | bool | None
@@ -29,6 +39,47 @@ class TableData:
             "columns": list(self.columns),
             "rows": [[finite(cell) for cell in row] for row in self.rows],
         }
+
+
+NAMES = ("operator", "scaling", "efficiency", "outside")
+PRESETS = ("quick", "cpu", "paper")
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyResult:
+    """What a study found.
+
+    Attributes
+    ----------
+    tables : sequence of TableData
+        The first one is the main table; all of them go into NAME.md.
+    verdict : sequence of str
+        Plain sentences, the first lines of NAME.md.
+    data : dict
+        Everything a figure needs, as plain JSON values.
+    """
+
+    tables: Sequence[TableData]
+    verdict: Sequence[str]
+    data: dict[str, Any]
+
+
+def run_study(name: str, preset: str, folder: Path, bar: Progress) -> StudyResult:
+    """Run a study of that name.
+
+    Raises
+    ------
+    UnknownNameError
+        No study, or no preset of it, has that name.
+    """
+    if name not in NAMES:
+        raise UnknownNameError("study", name, NAMES)
+    module = importlib.import_module(f"algebraformer.studies.{name}")
+    if preset not in module.PRESETS:
+        raise UnknownNameError(f"preset of {name}", preset, list(module.PRESETS))
+    folder.mkdir(parents=True, exist_ok=True)
+    result: StudyResult = module.run(module.PRESETS[preset], folder, bar)
+    return result
 
 
 def finite(cell: Any) -> Any:

@@ -45,11 +45,14 @@ class Recipe:
     """Share of the steps over which the learning rate rises; after it a cosine falls to zero."""
     clip: float = 1.0
     """Largest norm of the gradient; longer gradients are shortened to it."""
+    readout_fits: int = 5
+    """How often, evenly over the steps and last after the last one, the read-out of an operator head is fitted by least
+    squares; operator head only."""
     seed: int = 0
     """Seed of the initial weights and of the training systems."""
 
     def __post_init__(self) -> None:
-        for name, low in (("steps", 1), ("batch_size", 1), ("seed", 0), ("samples", 1)):
+        for name, low in (("steps", 1), ("batch_size", 1), ("seed", 0), ("samples", 1), ("readout_fits", 0)):
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool) and low <= value < 2**62
             if not whole and not (name == "samples" and value is None):
@@ -90,26 +93,50 @@ PAPER = Recipe(
 """The paper's model, data set and optimiser: 12 blocks of width 256, 50,000 systems, 400 epochs. Batch size and
 learning rate are not in the paper and are our choices. A week on two CPU cores; meant for a GPU."""
 
-DIFFUSION_64 = Recipe(model=ModelConfig(n=64, n_layer=4, n_head=4, n_embd=96), steps=5_000)
-"""The shipped model diffusion-64: 0.46 million parameters, fresh systems, Muon."""
+DIFFUSION_64_TOKEN = Recipe(model=ModelConfig(n=64, n_layer=4, n_head=4, n_embd=96), steps=5_000)
+"""The paper's system at a small size: token head, 0.46 million parameters, fresh systems, Muon."""
 
 LSTM_64 = dataclasses.replace(
-    DIFFUSION_64, model=ModelConfig(n=64, architecture="lstm", n_layer=2, n_embd=160), optimizer="adamw", clip=1.0
+    DIFFUSION_64_TOKEN, model=ModelConfig(n=64, architecture="lstm", n_layer=2, n_embd=160), optimizer="adamw", clip=1.0
 )
-"""The paper's first baseline at the size of diffusion-64."""
+"""The paper's first baseline at the size of diffusion-64-token."""
 
 GRU_64 = dataclasses.replace(LSTM_64, model=ModelConfig(n=64, architecture="gru", n_layer=2, n_embd=184))
-"""The paper's second baseline at the size of diffusion-64."""
+"""The paper's second baseline at the size of diffusion-64-token."""
+
+TRANSFORMER = ModelConfig(n=64, head="operator", rank=192, n_column=16, n_row=16, n_layer=4, n_head=4, n_embd=64)
+"""Coefficient network of the operator heads: sixteen column tokens, whatever n is."""
+
+MLP = dataclasses.replace(TRANSFORMER, architecture="mlp", n_layer=6, n_embd=192)
+"""Its rival on the same 256 entries."""
+
+RANKS = {"diffusion": 96, "reaction-diffusion": 192, "advection-diffusion": 192, "random-diffusion": 256}
+"""Basis operators per family: the fewer parameters decide A, the faster the components fall off."""
+
+
+def operator_recipe(family: str, model: ModelConfig) -> Recipe:
+    """Return the recipe of an operator head for one of the families of `RANKS`."""
+    return Recipe(
+        family=family,
+        model=dataclasses.replace(model, rank=RANKS[family]),
+        samples=200_000,
+        steps=15_000 if model.architecture == "mlp" else 12_000,  # about the same time
+        batch_size=128,
+        lr=3e-3,
+    )
+
 
 QUICK = Recipe(model=ModelConfig(n=16, n_layer=2, n_head=2, n_embd=32), steps=400)
 """A network for systems of 16 unknowns that trains in seconds: for trying things out, and for tests."""
 
 RECIPES: dict[str, Recipe] = {
     "paper": PAPER,
-    "diffusion-64": DIFFUSION_64,
+    "diffusion-64-token": DIFFUSION_64_TOKEN,
     "lstm-64": LSTM_64,
     "gru-64": GRU_64,
     "quick": QUICK,
+    **{f"{family}-64-transformer": operator_recipe(family, TRANSFORMER) for family in RANKS},
+    **{f"{family}-64-mlp": operator_recipe(family, MLP) for family in RANKS},
 }
 
 

@@ -5,18 +5,24 @@ A step's batch is addressed by the step's number alone, so training resumes anyw
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from rich.progress import Progress
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from algebraformer.classical import operator_basis
+from algebraformer.classical.operator_basis import OperatorBasis
 from algebraformer.problems import ProblemFamily, Systems, generator
+from algebraformer.problems.base import batches
 from algebraformer.training.config import Recipe
 
 VALIDATION_SEED = 2**63 + 1
@@ -27,8 +33,15 @@ SCALER_SEED = 2**63 + 3
 VALIDATION_SIZE = 256
 TEST_SIZE = 1000
 SCALER_SIZE = 4096
+"""Sizes of the frozen sets; fewer where n is large, see `limited`."""
 
-Batch = tuple[Tensor, Tensor, Tensor]
+
+def limited(size: int, n: int) -> int:
+    """Return a number of systems of n unknowns: `size`, or what fits into one gigabyte, but 64 at least."""
+    return min(size, max(64, 2**27 // n**2))
+
+
+Batch = tuple[Tensor, ...]
 
 
 def to_tensors(systems: Systems) -> Batch:
@@ -39,8 +52,9 @@ def to_tensors(systems: Systems) -> Batch:
 class StepBatches(Dataset[Batch]):
     """The batch of every step: item s holds the systems of step s."""
 
-    def __init__(self, family: ProblemFamily, recipe: Recipe) -> None:
-        self.family, self.recipe = family, recipe
+    def __init__(self, family: ProblemFamily, recipe: Recipe, basis: OperatorBasis | None = None) -> None:
+        self.family, self.recipe, self.basis = family, recipe, basis
+        self.shuffled: tuple[int, np.ndarray] = (-1, np.empty(0))
 
     def indices(self, step: int) -> np.ndarray:
         """Return the indices of the systems of a step: consecutive for fresh systems, shuffled for a fixed set."""
@@ -48,11 +62,54 @@ class StepBatches(Dataset[Batch]):
         if samples is None:
             return np.arange(step * size, (step + 1) * size)
         epoch, position = divmod(step, samples // size)  # what does not fill a batch waits for the next shuffle
-        order = generator(self.recipe.seed, epoch, stream=1).permutation(samples)
-        return order[position * size : (position + 1) * size]
+        if self.shuffled[0] != epoch:
+            self.shuffled = epoch, generator(self.recipe.seed, epoch, stream=1).permutation(samples)
+        return self.shuffled[1][position * size : (position + 1) * size]
 
     def __getitem__(self, step: int) -> Batch:
-        return to_tensors(self.family.at(self.indices(step), self.recipe.seed))
+        return examples(self.family, self.basis, self.indices(step), self.recipe.seed)
+
+
+class StoredExamples(Dataset[Batch]):
+    """Consecutive parts of a fixed training set, for workers to make."""
+
+    def __init__(self, family: ProblemFamily, basis: OperatorBasis, count: int, seed: int) -> None:
+        self.family, self.basis, self.seed = family, basis, seed
+        self.parts = list(batches(count, max(1, min(256, 2**24 // family.n**2))))
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, part: int) -> Batch:
+        return examples(self.family, self.basis, self.parts[part], self.seed)
+
+
+def examples(
+    family: ProblemFamily, basis: OperatorBasis | None, indices: Sequence[int] | NDArray[np.int64], seed: int
+) -> Batch:
+    """Return what a model learns from the systems at these indices.
+
+    For a token head (no basis) A, b and x, float64; for an operator head z, c and weights, float32, see
+    `OperatorBasis.coefficients`: no right-hand sides.
+    """
+    if basis is None:
+        return to_tensors(family.at(indices, seed))
+    z, c, weight = basis.coefficients(operator_basis.matrices(family, indices, seed))
+    return tuple(torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32)) for part in (z, c, weight))
+
+
+def store_examples(
+    family: ProblemFamily, basis: OperatorBasis, count: int, seed: int, workers: int, bar: Progress | None = None
+) -> Batch:
+    """Return the examples of the first `count` systems that `seed` names, made by `workers` processes."""
+    parts = StoredExamples(family, basis, count, seed)
+    task = bar.add_task("training set", total=len(parts), loss=math.nan, rate=math.nan) if bar else None
+    found = []
+    for part in loader(parts, range(len(parts)), workers, pin_memory=False):
+        found.append([tensor.clone() for tensor in part])  # out of the workers' shared memory
+        if bar is not None and task is not None:
+            bar.advance(task)
+    return tuple(torch.cat(tensors) for tensors in zip(*found, strict=True))
 
 
 def _start_worker(_: int) -> None:
@@ -61,13 +118,8 @@ def _start_worker(_: int) -> None:
     threadpool_limits(limits=1)
 
 
-def step_batches(
-    family: ProblemFamily, recipe: Recipe, start: int, workers: int, pin_memory: bool
-) -> Generator[Batch, None, None]:
-    """Yield the batches of steps start, start + 1, ..., recipe.steps - 1, made ahead of time by `workers` processes.
-
-    Closing the generator ends the workers.
-    """
+def loader(data: Dataset[Batch], order: Sequence[int], workers: int, pin_memory: bool) -> DataLoader[Batch]:
+    """Return an iterable over data[i] for i in order, made ahead of time by `workers` processes."""
     background: dict[str, Any] = {}
     if workers:
         forks = "fork" in multiprocessing.get_all_start_methods()
@@ -76,12 +128,20 @@ def step_batches(
             "worker_init_fn": _start_worker,
             "multiprocessing_context": "fork" if forks else None,  # families defined in a script need no import guard
         }
-    loader = DataLoader(
-        StepBatches(family, recipe),
-        batch_size=None,
-        sampler=range(start, recipe.steps),
-        num_workers=workers,
-        pin_memory=pin_memory,
-        **background,
-    )
-    yield from loader
+    return DataLoader(data, batch_size=None, sampler=order, num_workers=workers, pin_memory=pin_memory, **background)
+
+
+def step_batches(
+    data: StepBatches, start: int, workers: int, pin_memory: bool, stored: Batch | None = None
+) -> Generator[Batch, None, None]:
+    """Yield the batches of steps start, start + 1, ..., recipe.steps - 1, from a stored training set if there is one.
+
+    Closing the generator ends the workers.
+    """
+    steps = range(start, data.recipe.steps)
+    if stored is None:
+        yield from loader(data, steps, workers, pin_memory)
+        return
+    for step in steps:
+        chosen = torch.from_numpy(data.indices(step))
+        yield tuple(tensor[chosen] for tensor in stored)

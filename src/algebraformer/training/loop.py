@@ -9,6 +9,7 @@ of threads, bit for bit what an undisturbed run gives.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -16,7 +17,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from algebraformer.checkpoint import (
 from algebraformer.errors import CheckpointError, ConfigurationError, TrainingError
 from algebraformer.linalg import normalized_mse, relative_error
 from algebraformer.models import Algebraformer, predict
+from algebraformer.models.heads import OperatorHead
 from algebraformer.problems import Systems
 from algebraformer.training.config import Recipe
 from algebraformer.training.data import (
@@ -52,9 +54,13 @@ from algebraformer.training.data import (
     VALIDATION_SEED,
     VALIDATION_SIZE,
     Batch,
+    StepBatches,
+    limited,
     step_batches,
+    store_examples,
     to_tensors,
 )
+from algebraformer.training.operator import READOUT_SAMPLES, calibrate, fit_basis, fit_readout
 from algebraformer.training.optim import make_optimizers, schedule, set_learning_rates
 
 OPTIMIZERS, STATE, RNG = "optimizers.safetensors", "state.json", "rng"
@@ -116,7 +122,7 @@ def score(model: Algebraformer, systems: Systems) -> dict[str, float]:
         mse : mean of (x_hat - x)^2; normalized_mse : sum ||x_hat - x||^2 / sum ||x||^2; relative_error_median and
         relative_error_95 : quantiles over the systems of ||x_hat - x|| / ||x||.
     """
-    x = predict(model, systems.A, systems.b)
+    x = predict(model, systems.A, systems.b[:, :, None])[:, :, 0]
     errors = sorted(relative_error(x[..., None], systems.x[..., None])[:, 0].tolist())
     return {
         "mse": float(((x - systems.x) ** 2).mean()),
@@ -161,6 +167,8 @@ class Trainer:
         self.info = CheckpointInfo(
             name=name or self.family.name, family=self.family.settings(), recipe=recipe.settings()
         )
+        self.has_operator_head = recipe.model.head == "operator"
+        self.stored: Batch | None = None
         self.step = self.skipped = self.log_bytes = 0
         self.seconds = self.waited = 0.0
         self.output.mkdir(parents=True, exist_ok=True)
@@ -170,7 +178,11 @@ class Trainer:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(recipe.seed)
                 self.model = Algebraformer(recipe.model)
-            self.model.scaler.fit(*to_tensors(self.family.sample(SCALER_SIZE, SCALER_SEED)))
+            if self.has_operator_head:
+                fit_basis(self.model, self.family)
+            else:
+                size = limited(SCALER_SIZE, self.family.n)
+                self.model.scaler.fit(*to_tensors(self.family.sample(size, SCALER_SEED)))
             self.model.to(self.options.device)
             self.optimizers = make_optimizers(self.model, recipe)
         self.loss = torch.compile(self.model.loss) if self.options.compile else self.model.loss
@@ -232,12 +244,12 @@ class Trainer:
     def run(self) -> TrainResult:
         """Train until the recipe's last step or a signal; return how it ended."""
         options, recipe = self.options, self.recipe
-        validation = self.family.sample(VALIDATION_SIZE, VALIDATION_SEED)
-        batches = step_batches(self.family, recipe, self.step, options.workers, options.device.startswith("cuda"))
+        validation = self.family.sample(limited(VALIDATION_SIZE, self.family.n), VALIDATION_SEED)
         with ExitStack() as stack:
             stop = stack.enter_context(stop_signals())
-            stack.enter_context(closing(batches))
             bar = stack.enter_context(self._progress())
+            batches = self._batches(bar)
+            stack.enter_context(closing(batches))
             task = bar.add_task(self.info.name, total=recipe.steps, completed=self.step, loss=math.nan, rate=math.nan)
             board = self._tensorboard(stack)
             in_a_row, saved_at, clock = 0, time.monotonic(), time.monotonic()
@@ -249,6 +261,8 @@ class Trainer:
                 in_a_row = in_a_row + 1 if record["skipped"] else 0
                 if in_a_row > MAX_SKIPPED:
                     raise TrainingError(f"{MAX_SKIPPED} steps in a row were not finite at step {self.step}: lower lr")
+                if self.step in self.readout_steps:
+                    self._fit_readout()
                 self.waited += waited
                 self.seconds += time.monotonic() - clock
                 clock = time.monotonic()
@@ -271,13 +285,42 @@ class Trainer:
         scores = self._finish() if finished else {}
         return TrainResult(folder=self.output, step=self.step, finished=finished, scores=scores)
 
+    def _batches(self, bar: Progress) -> Generator[Batch, None, None]:
+        """Return the batches from this step on; an operator head's examples are small, so a fixed set is kept."""
+        recipe, workers = self.recipe, self.options.workers
+        basis = None
+        if isinstance(self.model.head, OperatorHead):
+            basis = self.model.head.basis
+            if recipe.samples or self.readout_steps:
+                count = recipe.samples or READOUT_SAMPLES
+                self.stored = store_examples(self.family, basis, count, recipe.seed, workers, bar)
+        data = StepBatches(self.family, recipe, basis)
+        pin = self.options.device.startswith("cuda")
+        return step_batches(data, self.step, workers, pin, self.stored if recipe.samples else None)
+
+    @functools.cached_property
+    def readout_steps(self) -> frozenset[int]:
+        """The steps after which the read-out of an operator head is fitted."""
+        fits = self.recipe.readout_fits if self.has_operator_head else 0
+        return frozenset(round(self.recipe.steps * k / fits) for k in range(1, fits + 1))
+
+    def _fit_readout(self) -> None:
+        """Fit the read-out, and let its optimiser forget what it knew of the old one."""
+        stored = self.stored
+        if stored is None:
+            raise TrainingError("the read-out is fitted on stored examples, and there are none")
+        last = self.step == self.recipe.steps
+        fit_readout(self.model, stored, len(stored[0]) if last else READOUT_SAMPLES)
+        for parameter in self.model.operator_head.linear.parameters():
+            self.optimizers[-1].state.pop(parameter, None)
+
     def train_step(self, batch: Batch) -> dict[str, Any]:
         """Take one optimiser step, or skip it if the gradient is not finite; return loss, gradient norm, skipped."""
         device = self.options.device
-        A, b, x = (part.to(device, non_blocking=True) for part in batch)
+        batch = tuple(part.to(device, non_blocking=True) for part in batch)
         set_learning_rates(self.optimizers, schedule(self.step, self.recipe))
         with torch.autocast("cuda", torch.bfloat16) if self.options.autocast else nullcontext():
-            loss = self.loss(A, b, x)
+            loss = self.loss(*batch)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         skipped = not bool(torch.isfinite(norm))
@@ -291,7 +334,10 @@ class Trainer:
     def _finish(self) -> dict[str, float]:
         """Score the network on the frozen test set and write model/."""
         self.model.eval()
-        scores = dict(finite_scores(score(self.model, self.family.sample(TEST_SIZE, TEST_SEED))))
+        n = self.family.n
+        if self.has_operator_head:
+            calibrate(self.model, self.family, limited(SCALER_SIZE, n))
+        scores = dict(finite_scores(score(self.model, self.family.sample(limited(TEST_SIZE, n), TEST_SEED))))
         save(self.output / "model", self.model, dataclasses.replace(self.info, scores=scores))
         return scores
 
@@ -299,7 +345,7 @@ class Trainer:
 
     def _progress_record(self) -> dict[str, float]:
         samples = self.step * self.recipe.batch_size
-        per_sample = 6 * self.model.parameter_count() * self.recipe.model.n_token
+        per_sample = self.model.training_flops()
         return {
             "lr": self.optimizers[-1].param_groups[0]["lr"],
             "samples": samples,

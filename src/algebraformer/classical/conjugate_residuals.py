@@ -1,0 +1,174 @@
+"""Refinement, accelerated: generalised conjugate residuals with a fixed preconditioner, for a batch of systems.
+
+Plain refinement x <- x + M (b - A x) with M = R L contracts by the spectral radius of I - M A. The same products, one
+with A and one with M a step, span a Krylov space; here the answer is the one of that space whose residual is least in
+the preconditioned norm ||L (b - A x)||, as in GMRES for L A R. The slow systems of a family have a few large
+eigenvalues of I - M A, and those this removes.
+
+References
+----------
+.. [1] S. C. Eisenstat, H. C. Elman and M. H. Schultz, "Variational iterative methods for nonsymmetric systems of linear
+   equations", SIAM J. Numer. Anal. 20 (1983).
+.. [2] Y. Saad, "Iterative Methods for Sparse Linear Systems", 2nd ed., SIAM (2003), chapter 9.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from algebraformer.linalg import EPS, STABILITY_FACTOR, FloatArray
+
+SLOW = 0.5
+"""A step that leaves more than this share of the preconditioned residual ends the iteration of a system."""
+SAFETY = 0.5
+"""The residual that is updated, not computed, has to meet this share of the tolerance."""
+
+
+class Preconditioner(Protocol):
+    """M = R L, for B matrices."""
+
+    def left(self, r: FloatArray) -> FloatArray:
+        """Return L r (B, n, k)."""
+
+    def right(self, g: FloatArray) -> FloatArray:
+        """Return R g (B, n, k)."""
+
+    def take(self, chosen: NDArray[np.int64]) -> Self:
+        """Return the preconditioner of the chosen systems."""
+
+
+@dataclasses.dataclass(frozen=True)
+class KrylovSolution:
+    """Answers to B systems.
+
+    Attributes
+    ----------
+    x : ndarray, shape (B, n, k)
+    steps : ndarray of int, shape (B,)
+        Products with A and M that were used.
+    first : ndarray, shape (B,)
+        Share of ||L (b - A x0)|| that the first step left, the largest over the right-hand sides.
+    last : ndarray, shape (B,)
+        ||last step|| / ||x||, the largest over the right-hand sides; NaN if there was one step only.
+    """
+
+    x: FloatArray
+    steps: NDArray[np.int64]
+    first: FloatArray
+    last: FloatArray
+
+
+def solve(
+    A: FloatArray, b: FloatArray, M: Preconditioner, rtol: float, maxiter: int, x0: FloatArray | None = None
+) -> KrylovSolution:
+    """Solve A x = b from x0, or from x = 0.
+
+    A system is left when its updated residual meets the tolerance or the componentwise backward error of the
+    certificate, when a step gains little, when it is not finite, or after `maxiter` steps. Nothing is certified here:
+    measure the answer.
+
+    Parameters
+    ----------
+    A : ndarray, shape (B, n, n), float64
+    b : ndarray, shape (B, n, k), float64
+    M : Preconditioner
+    rtol : float
+        Tolerance on ||b - A x|| / ||b||.
+    maxiter : int
+    x0 : ndarray, shape (B, n, k), optional
+
+    Returns
+    -------
+    KrylovSolution
+    """
+    B, n, _ = b.shape
+    x, steps = np.zeros_like(b) if x0 is None else x0.copy(), np.zeros(B, dtype=np.int64)
+    first, last = np.full(B, np.inf), np.full(B, np.nan)
+    active = np.arange(B)
+    with np.errstate(all="ignore"):
+        r = b.copy() if x0 is None else b - A @ x0
+        g = M.left(r)
+        target, start = rtol * _norm(b), _norm(g)  # (B, 1, k)
+        left_over, size = start, None
+        Z: list[FloatArray] = []
+        V: list[FloatArray] = []
+        W: list[FloatArray] = []
+        going = np.ones(B, dtype=bool)
+        for count in range(1, maxiter + 1):
+            z = M.right(g)
+            if count == 2:
+                v, size = products(A, z, x[active])
+            else:
+                v = A @ z
+            w = M.left(v)
+            for Zj, Vj, Wj in zip(Z, V, W, strict=True):
+                beta = np.sum(Wj * w, axis=1, keepdims=True)
+                w, v, z = w - beta * Wj, v - beta * Vj, z - beta * Zj
+            norm = _norm(w)
+            scale = np.where(norm > 0, 1 / np.where(norm > 0, norm, 1.0), 0.0)
+            w, v, z = w * scale, v * scale, z * scale
+            alpha = np.sum(w * g, axis=1, keepdims=True)
+            step = alpha * z
+            fine = going & (np.isfinite(step) & np.isfinite(v)).all(axis=(1, 2))
+            keep = fine[:, None, None]
+            x[active] += np.where(keep, step, 0.0)
+            r, g = np.where(keep, r - alpha * v, r), np.where(keep, g - alpha * w, g)
+            steps[active[fine]] = count
+            now = _norm(g)
+            if count == 1:
+                first[active] = np.where(fine, _largest(now, start), np.inf)
+            else:
+                last[active[fine]] = _largest(_norm(step), _norm(x[active]))[fine]
+            met = (_norm(r) <= SAFETY * target).all(axis=(1, 2))
+            if size is not None:
+                room = SAFETY * STABILITY_FACTOR * n * EPS * (size + np.abs(b[active]))
+                met |= (np.abs(r) <= room).all(axis=(1, 2))
+            slow = (now > SLOW * left_over).any(axis=(1, 2)) & (count > 1)
+            left_over = now
+            going = fine & ~met & ~slow
+            if not going.any():
+                break
+            Z, V, W = [*Z, z], [*V, v], [*W, w]
+            if 2 * going.sum() <= going.size:  # the rest of the batch is done: go on with copies of what is left
+                chosen = np.flatnonzero(going)
+                active, A, M = active[chosen], A[chosen], M.take(chosen)
+                r, g, target, left_over, going = r[chosen], g[chosen], target[chosen], left_over[chosen], going[chosen]
+                Z, V, W = ([part[chosen] for part in parts] for parts in (Z, V, W))
+                size = None if size is None else size[chosen]
+                start = start[chosen]
+    return KrylovSolution(x, steps, first, last)
+
+
+def products(A: FloatArray, z: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return A z and |A| |x| (B, n, k) from one pass over A."""
+    B, n, _ = z.shape
+    v, size, magnitude = np.empty_like(z), np.empty_like(z), np.abs(x)
+    rows = max(1, 2**15 // n)  # 256 kB of A, which stay in the cache for the second product
+    if rows >= n:
+        systems = max(1, 2**15 // n**2)
+        for i in range(0, B, systems):
+            part = A[i : i + systems]
+            v[i : i + systems] = part @ z[i : i + systems]
+            size[i : i + systems] = np.abs(part) @ magnitude[i : i + systems]
+        return v, size
+    absolute = np.empty((rows, n))
+    for i in range(B):
+        for j in range(0, n, rows):
+            part = A[i, j : j + rows]
+            v[i, j : j + rows] = part @ z[i]
+            size[i, j : j + rows] = np.abs(part, out=absolute[: len(part)]) @ magnitude[i]
+    return v, size
+
+
+def _norm(v: FloatArray) -> FloatArray:
+    """Return the Euclidean norm over axis 1, (B, 1, k)."""
+    return np.sqrt(np.sum(v * v, axis=1, keepdims=True))
+
+
+def _largest(part: FloatArray, whole: FloatArray) -> FloatArray:
+    """Return the largest part / whole over the right-hand sides (B,), with 0 / 0 = 0."""
+    return np.where(part == 0, 0.0, part / whole).max(axis=(1, 2), initial=0.0)

@@ -1,0 +1,344 @@
+"""The inverses of a family as a mean and a few principal components.
+
+For a family with mean matrix Abar, the preconditioned inverse T(A) = A^-1 Abar varies smoothly with the parameters of
+the family, and over the family its principal components T_1, T_2, ... fall off fast. So with coefficients c(A)
+
+    A^-1 is about M(A) = (Tbar + sum_r c_r T_r) Abar^-1,
+
+which costs O(R n^2) to form and O(n^2) to apply. A few rows and columns of A that tell the systems of the family apart
+are chosen here too: the entries where they meet are what a network, or any other regression, reads c from.
+
+Matrices are divided by their size s(A) first, so that (d A) has the coefficients of A. Systems count by 1 / ||T||_F in
+mean and components, so that the few with a large inverse do not rule them.
+
+References
+----------
+.. [1] L. Sirovich, "Turbulence and the dynamics of coherent structures", Quart. Appl. Math. 45 (1987): the method of
+   snapshots, principal components from the Gram matrix of the samples.
+.. [2] O. Zahm and A. Nouy, "Interpolation of inverse operators for preconditioning parameter-dependent equations",
+   SIAM J. Sci. Comput. 38 (2016).
+.. [3] Z. Drmac and S. Gugercin, "A new selection operator for the discrete empirical interpolation method", SIAM J.
+   Sci. Comput. 38 (2016): selection by QR with column pivoting.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from algebraformer.errors import ConfigurationError
+from algebraformer.linalg import EPS, FloatArray
+from algebraformer.problems.base import ProblemFamily, batches
+
+SNAPSHOT_ENTRIES = 2**29
+"""Entries of T that are kept in memory at once while components are computed: 2 GiB in float32."""
+MAX_SNAPSHOTS = 4096
+MODES = 32
+"""Leading modes of A over the family that columns and rows are chosen on."""
+LEADING = 32
+"""Components kept in float32; the rest, which matter less, are rounded to float16."""
+CONSTANT = 1e-9
+"""An entry whose spread over the family is below this share of its size counts as constant and is not read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """Which entries of A are read, and their statistics over the family.
+
+    Attributes
+    ----------
+    rows, columns : ndarray of int, shape (m,) and (q,)
+    weight : ndarray, shape (m, q)
+        Reciprocal root mean square of the entries.
+    mean, inverse_std : ndarray, shape (m, q)
+        Mean and reciprocal spread of the weighed entries of matrices of size one; 0 for constant entries.
+    """
+
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    weight: FloatArray
+    mean: FloatArray
+    inverse_std: FloatArray
+
+    def __call__(self, A: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return z-scored entries (B, q, m), one row per column of A that is read, and the sizes s (B,).
+
+        s is the signed root mean square of the weighed entries, so that d A gives the same entries and d s; it is 0
+        where all entries that are read are 0.
+        """
+        E = A[:, self.rows[:, None], self.columns] * self.weight  # (B, m, q)
+        s = signed_size(E, self.mean)
+        z = (E / np.where(s != 0, s, 1.0)[:, None, None] - self.mean) * self.inverse_std
+        return z.transpose(0, 2, 1), s
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatorBasis:
+    """What `fit` learns of a family. Mean and components belong to matrices of size one.
+
+    Attributes
+    ----------
+    reading : Reading
+    A_mean, inverse : ndarray, shape (n, n), float64
+        Abar and Abar^-1.
+    T_mean : ndarray, shape (n, n), float32
+    components : ndarray, shape (R, n, n), float32
+        T_1 ... T_R, of Frobenius norm one; from number 32 on every value is one of float16.
+    sigma : ndarray, shape (R,), float64
+        Root mean square over the family of c_r / ||T||_F, the weighed coefficients.
+    size : float
+        Typical ||T||_F: the reciprocal root mean square of the weights 1 / ||T||_F.
+    spectrum : ndarray, shape (S,), float64
+        All singular values of the S weighed samples, divided by sqrt(S): how fast the components fall off.
+    """
+
+    reading: Reading
+    A_mean: FloatArray
+    inverse: FloatArray
+    T_mean: NDArray[np.float32]
+    components: NDArray[np.float32]
+    sigma: FloatArray
+    size: float
+    spectrum: FloatArray
+
+    @property
+    def rank(self) -> int:
+        """Number R of components."""
+        return len(self.components)
+
+    def coefficients(self, A: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return what a regression learns from the matrices A (B, n, n), by their exact inverses.
+
+        Returns
+        -------
+        z : ndarray, shape (B, q, m)
+            The entries that are read, z-scored.
+        c : ndarray, shape (B, R)
+            Coefficients of T(A / s).
+        weight : ndarray, shape (B,)
+            1 / ||T(A / s)||_F.
+
+        Raises
+        ------
+        LinAlgError
+            A matrix is singular.
+        """
+        z, s = self.reading(A)
+        T = preconditioned_inverse(A / s[:, None, None], self.A_mean).reshape(len(A), -1)
+        c = (T - self.T_mean.ravel()) @ self.components.reshape(self.rank, -1).T
+        return z, c, 1 / np.linalg.norm(T, axis=1)
+
+    def inverse_of(self, c: NDArray[np.floating], s: FloatArray) -> ApproximateInverse:
+        """Return the approximate inverses of B matrices.
+
+        Parameters
+        ----------
+        c : ndarray, shape (B, R)
+            Their coefficients.
+        s : ndarray, shape (B,)
+            Their sizes, from `reading`.
+        """
+        flat = np.asarray(c, dtype=np.float32) @ self.components.reshape(self.rank, -1)
+        flat += self.T_mean.ravel()
+        return ApproximateInverse(flat.reshape(-1, *self.T_mean.shape), self.inverse, np.where(s != 0, s, 1.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class ApproximateInverse:
+    """M = T Abar^-1 / s for B matrices: a linear map of right-hand sides.
+
+    T is kept and applied in float32, Abar^-1 in float64: in one float32 matrix the rounding of M, times the largest
+    singular value of A, would be of size one for condition numbers from 1e7 on.
+
+    Attributes
+    ----------
+    T : ndarray, shape (B, n, n), float32
+    inverse : ndarray, shape (n, n), float64
+        Abar^-1.
+    s : ndarray, shape (B,)
+    """
+
+    T: NDArray[np.float32]
+    inverse: FloatArray
+    s: FloatArray
+
+    def __call__(self, b: FloatArray) -> FloatArray:
+        """Return M b (B, n, k) for right-hand sides b (B, n, k)."""
+        return self.right(self.left(b))
+
+    def left(self, r: FloatArray) -> FloatArray:
+        """Return Abar^-1 r (B, n, k): one matrix for all systems, hence one product."""
+        B, n, k = r.shape
+        if k == 1:
+            return (r[:, :, 0] @ self.inverse.T)[:, :, None]
+        return (r.transpose(0, 2, 1).reshape(B * k, n) @ self.inverse.T).reshape(B, k, n).transpose(0, 2, 1)
+
+    def right(self, g: FloatArray) -> FloatArray:
+        """Return T g / s (B, n, k)."""
+        peak = np.abs(g).max(axis=1, keepdims=True, initial=0.0)  # float32 has a range of its own
+        unit = (g / np.where(peak > 0, peak, 1.0)).astype(np.float32)
+        return (self.T @ unit) * (peak / self.s[:, None, None])
+
+    def take(self, chosen: NDArray[np.int64]) -> ApproximateInverse:
+        """Return the inverses of the chosen systems of the batch."""
+        return ApproximateInverse(self.T[chosen], self.inverse, self.s[chosen])
+
+
+def signed_size(E: FloatArray, reference: FloatArray) -> FloatArray:
+    """Return the root mean square of each E[i], with the sign of its product with the reference; 0 only for E = 0."""
+    largest = np.abs(E).max(axis=(1, 2), keepdims=True)
+    unit = E / np.where(largest > 0, largest, 1.0)  # the squares of 1e300 overflow
+    side = np.where(np.sum(unit * reference, axis=(1, 2)) < 0, -1.0, 1.0)
+    return side * largest[:, 0, 0] * np.sqrt(np.mean(unit**2, axis=(1, 2)))
+
+
+def preconditioned_inverse(A: FloatArray, A_mean: FloatArray) -> FloatArray:
+    """Return T = A^-1 Abar (B, n, n) by LU, through NumPy."""
+    return np.linalg.solve(A, np.broadcast_to(A_mean, A.shape)).astype(np.float64, copy=False)
+
+
+def matrices(family: ProblemFamily, indices: Sequence[int] | NDArray[np.int64], seed: int) -> FloatArray:
+    """Return the matrices of the systems at these indices, (B, n, n), without solving them."""
+    return family.assemble(family.parameters(indices, seed))[0]
+
+
+def snapshot_count(n: int, rank: int) -> int:
+    """Return how many samples a basis of R components is computed from."""
+    return min(MAX_SNAPSHOTS, max(2 * rank, SNAPSHOT_ENTRIES // n**2))
+
+
+def fit(
+    family: ProblemFamily, rank: int, n_column: int, n_row: int, seed: int, count: int | None = None
+) -> OperatorBasis:
+    """Compute the basis of a family from samples.
+
+    Parameters
+    ----------
+    family : ProblemFamily
+    rank : int
+        Number R of components.
+    n_column, n_row : int
+        Number q of columns and m of rows of A that are read, at most n.
+    seed : int
+        Seed of the samples.
+    count : int, optional
+        Number of samples, at least R + 1; as many as fit into 2 GiB, but at most 4096, if None.
+
+    Returns
+    -------
+    OperatorBasis
+
+    Raises
+    ------
+    ConfigurationError
+        Fewer samples than components, more rows or columns than unknowns, or a family whose mean is singular: then its
+        inverses do not cluster around one of them, and this method does not apply.
+    LinAlgError
+        A sample is singular.
+
+    Examples
+    --------
+    >>> from algebraformer import problems
+    >>> basis = fit(problems.get("diffusion", n=8), rank=4, n_column=2, n_row=3, seed=0, count=50)
+    >>> basis.components.shape, basis.reading.columns.shape
+    ((4, 8, 8), (2,))
+    """
+    n = family.n
+    count = count or snapshot_count(n, rank)
+    if not 1 <= rank < count:
+        raise ConfigurationError(f"a basis of {rank} components needs more than {rank} samples, received {count}")
+    if not (1 <= n_column <= n and 1 <= n_row <= n):
+        raise ConfigurationError(f"n_column and n_row must be from 1 to n = {n}, received {n_column} and {n_row}")
+    chunk = max(1, min(256, 2**25 // n**2))
+
+    def samples() -> Iterator[FloatArray]:
+        for indices in batches(count, chunk):
+            yield matrices(family, indices, seed)
+
+    reading = _reading(samples(), min(count, max(2 * MODES, 2**26 // n**2)), n_column, n_row)
+    A_mean = np.zeros((n, n))
+    for A in samples():
+        A_mean += np.sum(A / reading(A)[1][:, None, None], axis=0) / count
+    if not np.isfinite(A_mean).all() or np.linalg.cond(A_mean) > 1e-3 / EPS:
+        raise ConfigurationError("the mean of the family's matrices is singular: an operator head does not fit it")
+    T = np.empty((count, n * n), dtype=np.float32)
+    weight = np.empty(count)
+    start = 0
+    for A in samples():
+        exact = preconditioned_inverse(A / reading(A)[1][:, None, None], A_mean).reshape(len(A), -1)
+        weight[start : start + len(A)] = 1 / np.linalg.norm(exact, axis=1)
+        T[start : start + len(A)] = exact
+        start += len(A)
+    T_mean = (weight @ T / weight.sum()).astype(np.float32)
+    T -= T_mean
+    T *= weight[:, None].astype(np.float32)
+    components, spectrum = _principal(T, rank)
+    return OperatorBasis(
+        reading=reading,
+        A_mean=A_mean,
+        inverse=np.linalg.inv(A_mean).astype(np.float64, copy=False),
+        T_mean=T_mean.reshape(n, n),
+        components=components.reshape(rank, n, n),
+        sigma=np.sqrt(np.mean((T @ components.T).astype(np.float64) ** 2, axis=0)),
+        size=float(np.mean(weight**2) ** -0.5),
+        spectrum=spectrum,
+    )
+
+
+def _principal(T: NDArray[np.float32], rank: int) -> tuple[NDArray[np.float32], FloatArray]:
+    """Return the first principal components (R, n^2) of the rows of T by the method of snapshots, and all values."""
+    count, width = T.shape
+    gram, step = np.zeros((count, count)), 2**16
+    for start in range(0, width, step):  # in float64, block by block
+        block = T[:, start : start + step].astype(np.float64)
+        gram += block @ block.T
+    values, vectors = np.linalg.eigh(gram)
+    order = np.argsort(-values)[:rank]
+    components = np.empty((rank, width), dtype=np.float32)
+    for start in range(0, width, step):
+        components[:, start : start + step] = vectors[:, order].T @ T[:, start : start + step].astype(np.float64)
+    norms = np.linalg.norm(components, axis=1, keepdims=True)
+    components /= np.where(norms > 0, norms, 1.0)
+    components[LEADING:] = components[LEADING:].astype(np.float16)
+    return components, np.sqrt(np.maximum(values[::-1], 0.0) / count)
+
+
+def _reading(samples: Iterator[FloatArray], kept: int, n_column: int, n_row: int) -> Reading:
+    """Choose columns and rows of A by pivoted QR on its leading modes over the first samples; take their statistics."""
+    parts: list[FloatArray] = []
+    while sum(map(len, parts)) < kept:
+        parts.append(next(samples))
+    A = np.concatenate(parts)[:kept]
+    n = A.shape[-1]
+    rms = np.sqrt(np.mean(A**2, axis=0))
+    weight = np.where(rms > 0, 1 / np.where(rms > 0, rms, 1.0), 0.0)
+    A *= weight
+    s = signed_size(A, A.mean(axis=0))
+    A /= np.where(s != 0, s, 1.0)[:, None, None]
+    flat = ((A - A.mean(axis=0)) * _inverse_std(A)).reshape(kept, -1)
+    values, vectors = np.linalg.eigh(flat @ flat.T)
+    order = np.argsort(-values)[: min(MODES, kept)]
+    modes = (vectors[:, order].T @ flat).reshape(-1, n, n)
+    columns = np.sort(_pivots(modes)[:n_column])
+    rows = np.sort(_pivots(modes.transpose(0, 2, 1))[:n_row])
+    chosen = np.ix_(rows, columns)
+    E = A[:, rows[:, None], columns]
+    size = signed_size(E, E.mean(axis=0))  # of what is read, now that this is known
+    E /= np.where(size != 0, size, 1.0)[:, None, None]
+    return Reading(rows, columns, weight[chosen], E.mean(axis=0), _inverse_std(E))
+
+
+def _inverse_std(E: FloatArray) -> FloatArray:
+    """Return the reciprocal spread over the first axis, 0 for what is constant."""
+    std = E.std(axis=0)
+    return np.where(std > CONSTANT, 1 / np.where(std > 0, std, 1.0), 0.0)
+
+
+def _pivots(modes: FloatArray) -> NDArray[np.int64]:
+    """Return the last index of modes (k, n, n) in the order of pivoted QR on the stacked (k n, n) matrix."""
+    _, order = scipy.linalg.qr(modes.reshape(-1, modes.shape[-1]), mode="r", pivoting=True)
+    return order.astype(np.int64)

@@ -1,0 +1,80 @@
+"""What training an operator head adds to the loop: its basis, the least-squares fit of its read-out, its reach."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+import torch
+
+from algebraformer.classical import operator_basis
+from algebraformer.errors import TrainingError
+from algebraformer.models import Algebraformer
+from algebraformer.models.encoding import MARGIN
+from algebraformer.problems import ProblemFamily
+from algebraformer.training.data import SCALER_SEED, Batch
+
+READOUT_SAMPLES = 2**16
+"""Examples that a fit of the read-out in the middle of training uses; the last one uses all that are stored."""
+RIDGE = 1e-10
+"""Ridge parameter of that fit, relative to the mean square of a feature."""
+CHUNK = 2048
+
+
+def fit_basis(model: Algebraformer, family: ProblemFamily) -> None:
+    """Compute the basis of the family from its scaler sample and give it to the model."""
+    config = model.config
+    model.operator_head.set_basis(
+        operator_basis.fit(family, config.rank, config.n_column, config.n_row, seed=SCALER_SEED)
+    )
+
+
+@torch.no_grad()
+def fit_readout(model: Algebraformer, stored: Batch, limit: int = READOUT_SAMPLES) -> None:
+    """Replace the read-out by the weighed least-squares solution on up to `limit` stored examples.
+
+    The loss is quadratic in the read-out, so this is its exact minimum for the features the body has learned; gradient
+    steps come near it only slowly, because the features differ in size and are correlated.
+
+    Raises
+    ------
+    TrainingError
+        The features are not finite.
+    """
+    head = model.operator_head
+    linear, device = head.linear, head.linear.weight.device
+    width = linear.in_features + 1
+    gram = torch.zeros(width, width, dtype=torch.float64)
+    moment = torch.zeros(width, linear.out_features, dtype=torch.float64)
+    for start in range(0, min(limit, len(stored[0])), CHUNK):
+        z, c, weight = (tensor[start : min(start + CHUNK, limit)] for tensor in stored)
+        h = model.features(z.to(device)).flatten(1).cpu().double()
+        h = torch.cat((h, torch.ones(len(h), 1, dtype=torch.float64)), dim=1) * weight[:, None]
+        gram += h.T @ h
+        moment += h.T @ (c * weight[:, None]).double()
+    gram += RIDGE * gram.diagonal().mean() * torch.eye(width, dtype=torch.float64)
+    try:
+        found = scipy.linalg.solve(gram.numpy(), moment.numpy(), assume_a="pos")
+    except (np.linalg.LinAlgError, ValueError) as error:
+        raise TrainingError(f"the read-out cannot be fitted: {error}") from error
+    solution = torch.from_numpy(found) / head.scale_of_coefficients().cpu()
+    linear.weight.copy_(solution[:-1].T)
+    linear.bias.copy_(solution[-1])
+
+
+def calibrate(model: Algebraformer, family: ProblemFamily, count: int) -> None:
+    """Measure on a sample of the family how far its matrices reach and how much the first answer leaves at most."""
+    head = model.operator_head
+    distance, first = [], []
+    step = max(1, min(256, 2**24 // family.n**2))
+    for indices in range(0, count, step):
+        systems = family.sample(min(step, count - indices), SCALER_SEED, start=indices)
+        distance.append(head.distance(systems.A).max())
+        inverse = model.approximate_inverse(systems.A)
+        b = systems.b[:, :, None]
+        g = inverse.left(b)
+        w = inverse.left(systems.A @ inverse.right(g))
+        alpha = np.sum(w * g, axis=1) / np.sum(w * w, axis=1)
+        left = np.linalg.norm(g - alpha[:, None] * w, axis=1) / np.linalg.norm(g, axis=1)
+        first.append(left.max())
+    head.get_buffer("reach").fill_(MARGIN * float(max(distance)))
+    head.get_buffer("first_step").fill_(MARGIN * float(max(first)))

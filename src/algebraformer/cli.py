@@ -163,8 +163,8 @@ class Study:
     name: tyro.conf.Positional[str]
     """operator, scaling, efficiency or outside."""
     preset: str = "quick"
-    """quick: under two minutes, to see that it works. cpu: the committed results, up to an hour on two cores. paper: full
-    scale, for a GPU."""
+    """quick: under two minutes, to see that it works. cpu: the committed results, up to an hour on two cores. paper:
+    full scale, for a GPU."""
     output: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("results")
     """Folder for the results."""
     work: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("runs/studies")

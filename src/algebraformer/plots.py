@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from algebraformer.report import study_page
+from algebraformer.studies.base import StudyResult, write_results
 
 FloatArray = NDArray[np.float64]
 
@@ -66,3 +71,50 @@ def boundary_value_figure(
 
 STUDIES: dict[str, Callable[[dict[str, Any]], Figure]] = {}
 """The figure of every study, drawn from its data."""
+
+
+def family_figure(data: Mapping[str, Any]) -> Figure:
+    """Draw what a network is worth for its family, from the data of `studies.family.measure`, in four panels."""
+    figure = Figure(figsize=(15, 3.8), layout="constrained")
+    spectrum, contraction, refinements, times = figure.subplots(1, 4)
+    values = np.array(data["spectrum"])
+    spectrum.semilogy(np.arange(1, len(values) + 1), np.maximum(values, 1e-10), ".-", markersize=3)
+    spectrum.axvline(data["rank"], color="k", linestyle="--", linewidth=1, label=f"basis: {data['rank']} operators")
+    spectrum.set(title="singular values of the inverses", xlabel="number")
+    spectrum.legend(fontsize="small")
+    radii = np.sort(data["contraction"])
+    contraction.semilogy(np.arange(1, len(radii) + 1) / len(radii), radii)
+    contraction.axhline(1, color="k", linestyle="--", linewidth=1)
+    contraction.set(title="contraction per refinement", xlabel="share of unseen systems", ylabel="ρ(I − M A)")
+    counts = np.bincount(np.array(data["refinements"], dtype=int), minlength=2)
+    refinements.bar(range(len(counts)), counts / data["systems"])
+    without = 100 * data["certified"]
+    refinements.set(title=f"{without:.4g} % certified without LAPACK", xlabel="refinements", ylabel="share of systems")
+    batches = [entry["batch"] for entry in data["times"]]
+    for key, label, style in (("ours", "certified solve", "C0o-"), ("numpy", "numpy.linalg.solve", "C1s-")):
+        times.loglog(batches, [1e3 * entry[key] for entry in data["times"]], style, label=label)
+    times.set(title="time", xlabel="systems per call", ylabel="ms per system")
+    times.legend(fontsize="small")
+    for axes in (spectrum, contraction, refinements, times):
+        axes.grid(alpha=0.3)
+    figure.suptitle(f"{data['model']}, n = {data['n']}")
+    return figure
+
+
+def save_report(result: StudyResult, folder: Path | str, command: str | None = None) -> Path:
+    """Write report.json, report.md and report.png of `studies.family.measure` into a folder; return the first one's path.
+
+    Parameters
+    ----------
+    result : StudyResult
+    folder : path
+    command : str, optional
+        Command that made the report; that of this process if None.
+    """
+    command, path = command or shlex.join(sys.argv), Path(folder) / "report.json"
+    main, *others = result.tables
+    more = {"verdict": list(result.verdict), "tables": [table.settings() for table in others]}
+    write_results(path, command=command, table=main, **more, data=result.data)
+    path.with_suffix(".md").write_text(study_page("report", command, result.verdict, result.tables))
+    save(family_figure(result.data), path.with_suffix(".png"))
+    return path

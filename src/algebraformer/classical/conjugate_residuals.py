@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from algebraformer.linalg import EPS, STABILITY_FACTOR, FloatArray
 
-SLOW = 0.5
-"""A step that leaves more than this share of the preconditioned residual ends the iteration of a system."""
+SLOW = 0.9
+"""Default of `slow`: a learned inverse that gains this little has not understood the system."""
 SAFETY = 0.5
 """The residual that is updated, not computed, has to meet this share of the tolerance."""
 
@@ -63,7 +63,13 @@ class KrylovSolution:
 
 
 def solve(
-    A: FloatArray, b: FloatArray, M: Preconditioner, rtol: float, maxiter: int, x0: FloatArray | None = None
+    A: FloatArray,
+    b: FloatArray,
+    M: Preconditioner,
+    rtol: float,
+    maxiter: int,
+    x0: FloatArray | None = None,
+    slow: float = SLOW,
 ) -> KrylovSolution:
     """Solve A x = b from x0, or from x = 0.
 
@@ -80,6 +86,8 @@ def solve(
         Tolerance on ||b - A x|| / ||b||.
     maxiter : int
     x0 : ndarray, shape (B, n, k), optional
+    slow : float
+        A step that leaves more than this share of the preconditioned residual ends the iteration of a system.
 
     Returns
     -------
@@ -127,9 +135,9 @@ def solve(
             if size is not None:
                 room = SAFETY * STABILITY_FACTOR * n * EPS * (size + np.abs(b[active]))
                 met |= (np.abs(r) <= room).all(axis=(1, 2))
-            slow = (now > SLOW * left_over).any(axis=(1, 2)) & (count > 1)
+            stalled = (now > slow * left_over).any(axis=(1, 2)) & (count > 1)
             left_over = now
-            going = fine & ~met & ~slow
+            going = fine & ~met & ~stalled
             if not going.any():
                 break
             Z, V, W = [*Z, z], [*V, v], [*W, w]

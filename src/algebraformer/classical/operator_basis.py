@@ -85,9 +85,8 @@ class OperatorBasis:
     reading : Reading
     A_mean, inverse : ndarray, shape (n, n), float64
         Abar and Abar^-1.
-    T_mean : ndarray, shape (n, n), float32
-    components : ndarray, shape (R, n, n), float32
-        T_1 ... T_R, of Frobenius norm one; from number 32 on every value is one of float16.
+    operators : ndarray, shape (1 + R, n, n), float32
+        Tbar and T_1 ... T_R, these of Frobenius norm one; from T_33 on every value is one of float16.
     sigma : ndarray, shape (R,), float64
         Root mean square over the family of c_r / ||T||_F, the weighed coefficients.
     size : float
@@ -99,11 +98,20 @@ class OperatorBasis:
     reading: Reading
     A_mean: FloatArray
     inverse: FloatArray
-    T_mean: NDArray[np.float32]
-    components: NDArray[np.float32]
+    operators: NDArray[np.float32]
     sigma: FloatArray
     size: float
     spectrum: FloatArray
+
+    @property
+    def T_mean(self) -> NDArray[np.float32]:
+        """Tbar (n, n), the mean of T."""
+        return self.operators[0]
+
+    @property
+    def components(self) -> NDArray[np.float32]:
+        """T_1 ... T_R (R, n, n), the principal components of T."""
+        return self.operators[1:]
 
     @property
     def rank(self) -> int:
@@ -142,8 +150,9 @@ class OperatorBasis:
         s : ndarray, shape (B,)
             Their sizes, from `reading`.
         """
-        flat = np.asarray(c, dtype=np.float32) @ self.components.reshape(self.rank, -1)
-        flat += self.T_mean.ravel()
+        weights = np.ones((len(c), 1 + self.rank), dtype=np.float32)
+        weights[:, 1:] = c
+        flat = weights @ self.operators.reshape(1 + self.rank, -1)
         return ApproximateInverse(flat.reshape(-1, *self.T_mean.shape), self.inverse, np.where(s != 0, s, 1.0))
 
 
@@ -172,10 +181,7 @@ class ApproximateInverse:
 
     def left(self, r: FloatArray) -> FloatArray:
         """Return Abar^-1 r (B, n, k): one matrix for all systems, hence one product."""
-        B, n, k = r.shape
-        if k == 1:
-            return (r[:, :, 0] @ self.inverse.T)[:, :, None]
-        return (r.transpose(0, 2, 1).reshape(B * k, n) @ self.inverse.T).reshape(B, k, n).transpose(0, 2, 1)
+        return apply_to_all(self.inverse, r)
 
     def right(self, g: FloatArray) -> FloatArray:
         """Return T g / s (B, n, k)."""
@@ -186,6 +192,38 @@ class ApproximateInverse:
     def take(self, chosen: NDArray[np.int64]) -> ApproximateInverse:
         """Return the inverses of the chosen systems of the batch."""
         return ApproximateInverse(self.T[chosen], self.inverse, self.s[chosen])
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanInverse:
+    """Abar^-1 alone, for every system of a family: the preconditioner that needs no learning.
+
+    Attributes
+    ----------
+    inverse : ndarray, shape (n, n), float64
+    """
+
+    inverse: FloatArray
+
+    def left(self, r: FloatArray) -> FloatArray:
+        """Return Abar^-1 r (B, n, k)."""
+        return apply_to_all(self.inverse, r)
+
+    def right(self, g: FloatArray) -> FloatArray:
+        """Return g."""
+        return g
+
+    def take(self, chosen: NDArray[np.int64]) -> MeanInverse:
+        """Return the same: it is one matrix for all systems."""
+        return self
+
+
+def apply_to_all(matrix: FloatArray, v: FloatArray) -> FloatArray:
+    """Return matrix @ v[i] for all i, v (B, n, k), as one product of two matrices."""
+    B, n, k = v.shape
+    if k == 1:
+        return (v[:, :, 0] @ matrix.T)[:, :, None]
+    return (v.transpose(0, 2, 1).reshape(B * k, n) @ matrix.T).reshape(B, k, n).transpose(0, 2, 1)
 
 
 def signed_size(E: FloatArray, reference: FloatArray) -> FloatArray:
@@ -281,8 +319,7 @@ def fit(
         reading=reading,
         A_mean=A_mean,
         inverse=np.linalg.inv(A_mean).astype(np.float64, copy=False),
-        T_mean=T_mean.reshape(n, n),
-        components=components.reshape(rank, n, n),
+        operators=np.concatenate((T_mean[None], components)).reshape(1 + rank, n, n),
         sigma=np.sqrt(np.mean((T @ components.T).astype(np.float64) ** 2, axis=0)),
         size=float(np.mean(weight**2) ** -0.5),
         spectrum=spectrum,

@@ -122,8 +122,9 @@ class OperatorHead(nn.Module):
                 reading=reading,
                 A_mean=arrays["A_mean"],
                 inverse=inverse,
-                T_mean=arrays["T_mean"],
-                components=np.concatenate((arrays["leading"], arrays["others"].astype(np.float32))),
+                operators=np.concatenate(
+                    (arrays["T_mean"][None], arrays["leading"], arrays["others"]), dtype=np.float32
+                ),
                 sigma=arrays["sigma"],
                 size=float(arrays["size"]),
                 spectrum=np.empty(0),

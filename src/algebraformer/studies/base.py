@@ -2,8 +2,8 @@
 
 A study is a module of this package with a dictionary PRESETS of plans (frozen dataclasses) and a function
 run(plan, folder, bar) that returns a `StudyResult`; `NAMES` lists them. `folder` keeps what a study that was stopped
-goes on from; `bar` is a rich progress bar. The same code path serves every preset: quick in under two minutes (tests use
-it), cpu for the committed results, paper for the full scale on a GPU.
+goes on from; `bar` is a rich progress bar. The same code path serves every preset: quick in under two minutes (tests
+use it), cpu for the committed results, paper for the full scale on a GPU.
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ from algebraformer.errors import CheckpointError, ConfigurationError, TrainingEr
 from algebraformer.linalg import normalized_mse, relative_error
 from algebraformer.models import Algebraformer, predict
 from algebraformer.models.heads import OperatorHead
-from algebraformer.problems import Systems
+from algebraformer.problems import ProblemFamily, Systems
+from algebraformer.training.automatic import Sampler, as_family, recipe_for
 from algebraformer.training.config import Recipe
 from algebraformer.training.data import (
     SCALER_SEED,
@@ -406,13 +407,19 @@ def unflatten_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tens
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def train(recipe: Recipe, output: Path | str, options: RunOptions | None = None, name: str = "") -> TrainResult:
+def train(
+    recipe: Recipe | ProblemFamily | type[ProblemFamily] | Sampler,
+    output: Path | str,
+    options: RunOptions | None = None,
+    name: str = "",
+) -> TrainResult:
     """Train a network, or go on with a run that stopped.
 
     Parameters
     ----------
-    recipe : Recipe
-        What to learn and how; `training.RECIPES` has named ones.
+    recipe : Recipe, ProblemFamily, class of one, or function
+        What to learn and how; `training.RECIPES` has named ones. For a family, or a function that samples its matrices,
+        the recipe is made: see `training.automatic.recipe_for` and `as_family`.
     output : path
         Folder of the run.
     options : RunOptions
@@ -443,4 +450,6 @@ def train(recipe: Recipe, output: Path | str, options: RunOptions | None = None,
     >>> result.finished, sorted(result.scores)[0]
     (True, 'mse')
     """
+    if not isinstance(recipe, Recipe):
+        recipe = recipe_for(as_family(recipe))
     return Trainer(recipe, output, options, name).run()

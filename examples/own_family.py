@@ -56,9 +56,7 @@ def main(folder: Path, quick: bool = False) -> None:
 
     systems = family.sample(3, seed=1)
     answer = af.LearnedSolver.from_pretrained(result.folder).solve(systems.A, systems.b)
-    for method, refinements, residual in zip(
-        answer.method, answer.refinements, answer.relative_residual, strict=True
-    ):
+    for method, refinements, residual in zip(answer.method, answer.refinements, answer.relative_residual, strict=True):
         print(f"{method} in {refinements} refinements: relative residual {residual:.1e}")
     print(f"Files in {folder}/: model/, report.json, report.md, report.png")
 

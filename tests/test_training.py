@@ -44,7 +44,6 @@ OPERATOR = Recipe(
     steps=60,
     batch_size=8,
     samples=42,
-    readout_fits=3,
 )
 OPERATOR_FRESH = dataclasses.replace(
     OPERATOR, model=dataclasses.replace(OPERATOR.model, architecture="transformer"), samples=None

@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from algebraformer.errors import CheckpointError, ConfigurationError, UnknownNameError
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.models.heads import OperatorHead
-from algebraformer.problems import ProblemFamily, from_settings
+from algebraformer.problems import ProblemFamily, from_settings, names
 from algebraformer.provenance import commit, versions
 
 FORMAT = 1
@@ -34,6 +34,10 @@ MODEL, CONFIG, SUMS = "model.safetensors", "config.json", "sha256sums"
 MAX_CONFIG_BYTES = 2**20
 MAX_MODEL_BYTES = 2**32
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+MISSING = (
+    "the model {} was trained on a family of somebody's own: import the module that registers it, or, on the command "
+    "line, name its file with --family FILE.py:NAME"
+)
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
@@ -56,8 +60,16 @@ class CheckpointInfo:
         check_name(self.name)
 
     def problem_family(self) -> ProblemFamily:
-        """Return the family the network was trained on."""
-        return from_settings(self.family)
+        """Return the family the network was trained on.
+
+        Raises `UnknownNameError` if the family is not registered in this process: it is a user's own.
+        """
+        try:
+            return from_settings(self.family)
+        except UnknownNameError as error:
+            raise UnknownNameError(
+                "family", str(self.family.get("name")), names(), MISSING.format(self.name)
+            ) from error
 
 
 def check_name(name: object) -> str:

@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Annotated, Any
 import tyro
 
 from algebraformer.errors import AlgebraformerError, SingularSystemError
-from algebraformer.training.config import RECIPES, Recipe
+from algebraformer.training.config import RECIPES, Recipe, get_recipe
 
 DONE, NOT_SOLVED, BAD_INPUT, FALLBACK = 0, 1, 2, 3
 
@@ -112,8 +113,9 @@ class Evaluate:
 
     model: tyro.conf.Positional[str] = "diffusion-64"
     """Name of a shipped model, or folder of a checkpoint or of a training run."""
-    family: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Family of the systems, with its default settings; the model's own if not given."""
+    family: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE.py:NAME")] = None
+    """Family of the systems, with its default settings; the model's own if not given. A model of your own family needs
+    the file that defines it, which is executed."""
     count: int = 1000
     """Number of systems, from the frozen test set on."""
     rtol: float = 1e-10
@@ -132,12 +134,16 @@ class Evaluate:
         from algebraformer.studies import evaluation
         from algebraformer.studies.base import write_results
         from algebraformer.training.data import TEST_SEED
+        from algebraformer.training.from_file import family_from_file, names_a_file
 
         solver = LearnedSolver.from_pretrained(self.model)
-        if self.family is not None:
-            family = problems.get(self.family, n=solver.n)
-        else:
+        name = self.family
+        if name is not None and names_a_file(name):
+            name = family_from_file(name).name
+        if name is None or (name != self.family and name == solver.info.family["name"]):
             family = solver.info.problem_family()
+        else:
+            family = problems.get(name, n=solver.n)
         systems = family.sample(self.count, TEST_SEED)
         scores = evaluation.evaluate(solver, systems, self.rtol, self.max_refinements)
         about = {"model": self.model, "family": family.settings(), "systems": self.count, "rtol": self.rtol}
@@ -295,17 +301,19 @@ class Info:
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """Train a network by a named recipe; every setting of the recipe can be changed by an option.
+    """Train a network by a named recipe, or for a family of your own; --set changes every setting of the recipe.
 
-    A run that was stopped (Ctrl-C, SIGTERM, a crash) goes on when the same command is given again.
+    For FILE.py:NAME, a family or a function that samples A, the recipe is made, and the folder of the run also gets a
+    report on whether the network is worth it. A run that was stopped (Ctrl-C, SIGTERM, a crash) goes on when the same
+    command is given again.
     """
 
-    recipe: tyro.conf.Positional[str]
-    """Name of a recipe; `algebraformer models` lists them."""
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE|FILE.py:NAME")]
+    """Name of a recipe, `algebraformer models` lists them; or a family in a Python file, which is executed."""
     output: Path
-    """Folder of the run: log.jsonl, checkpoints, and model/ at the end."""
+    """Folder of the run: log.jsonl, checkpoints, and model/ at the end; for a family of your own also report.md."""
     name: str = ""
-    """Name of the model, recorded in its checkpoints; the recipe's name if not given."""
+    """Name of the model, recorded in its checkpoints; that of the recipe or the family if not given."""
     set: tuple[str, ...] = ()
     """Changes to the recipe, as name=value: steps=500 model.n_layer=2 family=reaction-diffusion
     family_settings.alpha=[0,0.5]. Values are JSON."""
@@ -323,10 +331,11 @@ class Train:
     """Print one JSON object at the end and no progress bar."""
 
     def run(self) -> int:
-        from algebraformer.training.config import get_recipe
+        from algebraformer.training.from_file import names_a_file
         from algebraformer.training.loop import RunOptions, train
 
-        recipe = changed(get_recipe(self.recipe), self.set)
+        own = names_a_file(self.recipe)
+        recipe = own_recipe(self.recipe, self.set) if own else changed(get_recipe(self.recipe), self.set)
         check_device(self.device)
         options = RunOptions(
             device=self.device,
@@ -336,16 +345,48 @@ class Train:
             tensorboard=self.tensorboard,
             progress=not self.json,
         )
-        result = train(recipe, self.output, options, self.name or self.recipe)
-        if self.json:
-            emit({**dataclasses.asdict(result), "folder": str(result.folder)})
-        elif result.finished:
-            show(
-                f"{self.output} on the frozen test set", ("measure", "value"), [list(s) for s in result.scores.items()]
-            )
-        else:
+        fresh, begin = not self.output.exists(), time.monotonic()
+        result = train(recipe, self.output, options, self.name or (recipe.family if own else self.recipe))
+        found: dict[str, Any] = {**dataclasses.asdict(result), "folder": str(result.folder)}
+        if result.finished and not self.json:
+            scores = [list(score) for score in result.scores.items()]
+            show(f"{self.output} on the frozen test set", ("measure", "value"), scores)
+        elif not self.json:
             print(f"Stopped at step {result.step} of {recipe.steps}; the same command goes on from there.")
+        if result.finished and own and recipe.model.head == "operator":
+            found |= self._report(time.monotonic() - begin if fresh else None)
+        if self.json:
+            emit(found)
         return DONE if result.finished else NOT_SOLVED
+
+    def _report(self, training_seconds: float | None) -> dict[str, Any]:
+        """Measure whether the network is worth it; write the report into the folder of the run and show it."""
+        from algebraformer import plots
+        from algebraformer.report import print_table
+        from algebraformer.studies.family import measure
+
+        report = measure(self.output, training_seconds=training_seconds)
+        path = plots.save_report(report, self.output, shlex.join(["algebraformer", *sys.argv[1:]]))
+        if not self.json:
+            for table in report.tables:
+                print_table(table)
+            print("\n".join([*report.verdict, f"Report: {path.with_suffix('.md')}"]))
+        return {"report": str(path), "verdict": list(report.verdict)}
+
+
+def own_recipe(source: str, changes: Sequence[str]) -> Recipe:
+    """Return the recipe for a family in a Python file; its settings and n are changed before its rank is read."""
+    from algebraformer.models.config import ModelConfig
+    from algebraformer.training.automatic import recipe_for
+    from algebraformer.training.from_file import family_from_file
+
+    family = family_from_file(source)
+    settings = {key: value for key, value in family.settings().items() if key not in ("name", "n")}
+    plain = Recipe(family=family.name, family_settings=settings, model=ModelConfig(n=family.n))
+    of_family = [change for change in changes if change.startswith(("model.n=", "family_settings."))]
+    family = changed(plain, of_family).problem_family()
+    family.sample(2)
+    return changed(recipe_for(family), changes)
 
 
 def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:

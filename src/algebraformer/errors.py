@@ -28,10 +28,10 @@ class ConfigurationError(AlgebraformerError, ValueError):
 
 
 class UnknownNameError(AlgebraformerError, ValueError):
-    """A family, recipe or model of that name does not exist; the message lists those that do."""
+    """A family, recipe or model of that name does not exist; the message lists those that do, and may give advice."""
 
-    def __init__(self, kind: str, name: str, known: Sequence[str]) -> None:
-        super().__init__(f"unknown {kind} {name!r}; known: {', '.join(known) or 'none'}")
+    def __init__(self, kind: str, name: str, known: Sequence[str], advice: str = "") -> None:
+        super().__init__(f"unknown {kind} {name!r}; known: {', '.join(known) or 'none'}{advice and f'; {advice}'}")
 
 
 class TrainingError(AlgebraformerError, RuntimeError):

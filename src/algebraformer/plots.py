@@ -102,7 +102,7 @@ def family_figure(data: Mapping[str, Any]) -> Figure:
 
 
 def save_report(result: StudyResult, folder: Path | str, command: str | None = None) -> Path:
-    """Write report.json, report.md and report.png of `studies.family.measure` into a folder; return the first one's path.
+    """Write report.json, .md and .png of `studies.family.measure` into a folder; return the path of report.json.
 
     Parameters
     ----------

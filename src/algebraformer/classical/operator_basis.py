@@ -327,17 +327,28 @@ def fit(
 
 
 def _principal(T: NDArray[np.float32], rank: int) -> tuple[NDArray[np.float32], FloatArray]:
-    """Return the first principal components (R, n^2) of the rows of T by the method of snapshots, and all values."""
+    """Return the first principal components (R, n^2) of the rows of T, and all values (S,), from a Gram matrix.
+
+    That of the S rows, which is the method of snapshots, or that of the columns where these are fewer.
+    """
     count, width = T.shape
-    gram, step = np.zeros((count, count)), 2**16
-    for start in range(0, width, step):  # in float64, block by block
-        block = T[:, start : start + step].astype(np.float64)
-        gram += block @ block.T
-    values, vectors = np.linalg.eigh(gram)
-    order = np.argsort(-values)[:rank]
+    step = 2**16
+    blocks = [slice(start, start + step) for start in range(0, width, step)]  # in float64, block by block
     components = np.empty((rank, width), dtype=np.float32)
-    for start in range(0, width, step):
-        components[:, start : start + step] = vectors[:, order].T @ T[:, start : start + step].astype(np.float64)
+    if width < count:
+        gram = T.T.astype(np.float64) @ T.astype(np.float64)
+        values, vectors = np.linalg.eigh(gram)
+        components[:] = vectors[:, np.argsort(-values)[:rank]].T
+        values = np.concatenate((np.zeros(count - width), values))
+    else:
+        gram = np.zeros((count, count))
+        for block in blocks:
+            part = T[:, block].astype(np.float64)
+            gram += part @ part.T
+        values, vectors = np.linalg.eigh(gram)
+        order = np.argsort(-values)[:rank]
+        for block in blocks:
+            components[:, block] = vectors[:, order].T @ T[:, block].astype(np.float64)
     norms = np.linalg.norm(components, axis=1, keepdims=True)
     components /= np.where(norms > 0, norms, 1.0)
     components[LEADING:] = components[LEADING:].astype(np.float16)

@@ -46,7 +46,7 @@ class Plan:
 
 
 def contraction(solver: LearnedSolver, A: FloatArray) -> FloatArray:
-    """Return the spectral radii (B,) of I - M A: by how much one refinement x + M (b - A x) shrinks the error in the end.
+    """Return the spectral radii (B,) of I - M A: by how much a refinement x + M (b - A x) shrinks the error in the end.
 
     Parameters
     ----------
@@ -215,8 +215,8 @@ def verdict(data: dict[str, Any]) -> list[str]:
         reasons += [] if faster else [f"it is not faster: {size} ({where})"]
         lines = [f"Not worth it for this family: {' and '.join(reasons)}."]
     lines.append(
-        f"{100 * certified:.4g} % of {data['systems']} unseen systems are certified without LAPACK; one refinement leaves "
-        f"a share of {np.median(radii):.1e} of the error (median), {np.quantile(radii, 0.95):.1e} (95 %), "
+        f"{100 * certified:.4g} % of {data['systems']} unseen systems are certified without LAPACK; one refinement "
+        f"leaves a share of {np.median(radii):.1e} of the error (median), {np.quantile(radii, 0.95):.1e} (95 %), "
         f"{radii.max():.1e} (worst)."
     )
     if data["behind"] > 1e-2:
@@ -228,7 +228,7 @@ def verdict(data: dict[str, Any]) -> list[str]:
         lines.append("The basis would carry more: longer training, more samples or a larger network may help.")
     elif not faster:
         lines.append(
-            "It converges, so what is missing is size: LAPACK's work grows as n^3, that of a learned solve as n^2. As a "
-            "fixed preconditioner, or where no factorisation is wanted, it may serve all the same."
+            "It converges, so what is missing is size: LAPACK's work grows as n^3, that of a learned solve as n^2. As "
+            "a fixed preconditioner, or where no factorisation is wanted, it may serve all the same."
         )
     return lines

@@ -9,7 +9,6 @@ of threads, bit for bit what an undisturbed run gives.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
 import os
@@ -262,8 +261,6 @@ class Trainer:
                 in_a_row = in_a_row + 1 if record["skipped"] else 0
                 if in_a_row > MAX_SKIPPED:
                     raise TrainingError(f"{MAX_SKIPPED} steps in a row were not finite at step {self.step}: lower lr")
-                if self.step in self.readout_steps:
-                    self._fit_readout()
                 self.waited += waited
                 self.seconds += time.monotonic() - clock
                 clock = time.monotonic()
@@ -288,32 +285,17 @@ class Trainer:
 
     def _batches(self, bar: Progress) -> Generator[Batch, None, None]:
         """Return the batches from this step on; an operator head's examples are small, so a fixed set is kept."""
-        recipe, workers = self.recipe, self.options.workers
-        basis = None
-        if isinstance(self.model.head, OperatorHead):
-            basis = self.model.head.basis
-            if recipe.samples or self.readout_steps:
-                count = recipe.samples or READOUT_SAMPLES
-                self.stored = store_examples(self.family, basis, count, recipe.seed, workers, bar)
+        recipe, basis = self.recipe, self.model.head.basis if isinstance(self.model.head, OperatorHead) else None
+        if basis is not None and recipe.samples is not None:
+            self.stored = self._store(recipe.samples, bar)
         data = StepBatches(self.family, recipe, basis)
         pin = self.options.device.startswith("cuda")
-        return step_batches(data, self.step, workers, pin, self.stored if recipe.samples else None)
+        return step_batches(data, self.step, self.options.workers, pin, self.stored)
 
-    @functools.cached_property
-    def readout_steps(self) -> frozenset[int]:
-        """The steps after which the read-out of an operator head is fitted."""
-        fits = self.recipe.readout_fits if self.has_operator_head else 0
-        return frozenset(round(self.recipe.steps * k / fits) for k in range(1, fits + 1))
-
-    def _fit_readout(self) -> None:
-        """Fit the read-out, and let its optimiser forget what it knew of the old one."""
-        stored = self.stored
-        if stored is None:
-            raise TrainingError("the read-out is fitted on stored examples, and there are none")
-        last = self.step == self.recipe.steps
-        fit_readout(self.model, stored, len(stored[0]) if last else READOUT_SAMPLES)
-        for parameter in self.model.operator_head.linear.parameters():
-            self.optimizers[-1].state.pop(parameter, None)
+    def _store(self, count: int, bar: Progress | None = None) -> Batch:
+        """Return the first examples of an operator head's training systems."""
+        basis = self.model.operator_head.basis
+        return store_examples(self.family, basis, count, self.recipe.seed, self.options.workers, bar)
 
     def train_step(self, batch: Batch) -> dict[str, Any]:
         """Take one optimiser step, or skip it if the gradient is not finite; return loss, gradient norm, skipped."""
@@ -337,6 +319,7 @@ class Trainer:
         self.model.eval()
         n = self.family.n
         if self.has_operator_head:
+            fit_readout(self.model, self.stored or self._store(READOUT_SAMPLES))
             calibrate(self.model, self.family, limited(SCALER_SIZE, n))
         scores = dict(finite_scores(score(self.model, self.family.sample(limited(TEST_SIZE, n), TEST_SEED))))
         save(self.output / "model", self.model, dataclasses.replace(self.info, scores=scores))

@@ -14,7 +14,7 @@ from algebraformer.problems import ProblemFamily
 from algebraformer.training.data import SCALER_SEED, Batch
 
 READOUT_SAMPLES = 2**16
-"""Examples that a fit of the read-out in the middle of training uses; the last one uses all that are stored."""
+"""Examples that the read-out is fitted on where no training set is stored."""
 RIDGE = 1e-10
 """Ridge parameter of that fit, relative to the mean square of a feature."""
 CHUNK = 2048
@@ -29,11 +29,12 @@ def fit_basis(model: Algebraformer, family: ProblemFamily) -> None:
 
 
 @torch.no_grad()
-def fit_readout(model: Algebraformer, stored: Batch, limit: int = READOUT_SAMPLES) -> None:
-    """Replace the read-out by the weighed least-squares solution on up to `limit` stored examples.
+def fit_readout(model: Algebraformer, stored: Batch) -> None:
+    """Replace the read-out by the weighed least-squares solution on stored examples, after the last step.
 
     The loss is quadratic in the read-out, so this is its exact minimum for the features the body has learned; gradient
-    steps come near it only slowly, because the features differ in size and are correlated.
+    steps come near it only slowly, because the features differ in size and are correlated. In the middle of training it
+    does harm: the fitted weights are large, and so are the gradients behind them (LOG.md).
 
     Raises
     ------
@@ -45,8 +46,8 @@ def fit_readout(model: Algebraformer, stored: Batch, limit: int = READOUT_SAMPLE
     width = linear.in_features + 1
     gram = torch.zeros(width, width, dtype=torch.float64)
     moment = torch.zeros(width, linear.out_features, dtype=torch.float64)
-    for start in range(0, min(limit, len(stored[0])), CHUNK):
-        z, c, weight = (tensor[start : min(start + CHUNK, limit)] for tensor in stored)
+    for start in range(0, len(stored[0]), CHUNK):
+        z, c, weight = (tensor[start : start + CHUNK] for tensor in stored)
         h = model.features(z.to(device)).flatten(1).cpu().double()
         h = torch.cat((h, torch.ones(len(h), 1, dtype=torch.float64)), dim=1) * weight[:, None]
         gram += h.T @ h

@@ -1,8 +1,8 @@
 """The coefficients of an operator basis by polynomial ridge regression instead of a network.
 
-The entries that are read lie near a surface of few dimensions. Their first principal components, each scaled to [-1, 1],
+The entries that are read lie near a surface of few dimensions. Their first principal components, scaled to [-1, 1],
 are the variables of all monomials up to a total degree; the coefficients are linear in these, by ridge regression. The
-numbers of variables, degree and ridge parameter are those with the least error on held-out samples. Products of
+number of variables, the degree and the ridge parameter are those with the least error on held-out samples. Products of
 Chebyshev polynomials stand for the monomials: they span the same space and are far better conditioned.
 """
 
@@ -22,7 +22,7 @@ from algebraformer.problems.base import batches
 
 VARIABLES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Numbers of principal components that are tried."""
-MAX_MONOMIALS = 1500
+MAX_MONOMIALS, MAX_DEGREE = 1500, 40
 RIDGES = (1e-13, 1e-10, 1e-7)
 """Ridge parameters that are tried, relative to the mean square of a monomial."""
 TRIED_ON = 20_000
@@ -114,8 +114,8 @@ def fit(basis: OperatorBasis, z: NDArray[np.floating], c: FloatArray, weight: Fl
 
 
 def highest_degree(d: int, limit: int) -> int:
-    """Return the highest total degree, from 1 to 16, with at most `limit` monomials in d variables."""
-    return max([1, *(p for p in range(1, 17) if math.comb(d + p, p) <= limit)])
+    """Return the highest total degree with at most `limit` monomials in d variables, but 1 at least."""
+    return max([1, *(p for p in range(1, MAX_DEGREE + 1) if math.comb(d + p, p) <= limit)])
 
 
 def exponents(d: int, degree: int) -> NDArray[np.int64]:
@@ -144,9 +144,7 @@ def monomials(y: FloatArray, powers: NDArray[np.int64]) -> FloatArray:
     return found
 
 
-def _sums(
-    y: FloatArray, c: FloatArray, weight: FloatArray, powers: NDArray[np.int64]
-) -> tuple[FloatArray, FloatArray]:
+def _sums(y: FloatArray, c: FloatArray, weight: FloatArray, powers: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
     """Return the weighed Gram matrix (F, F) of the monomials and their products with c (F, R)."""
     gram, moment = np.zeros((len(powers), len(powers))), np.zeros((len(powers), c.shape[1]))
     for chunk in batches(len(y), CHUNK):

@@ -1,12 +1,12 @@
-"""Interpolation of inverse operators: stored operators, combined anew for every system by a small least-squares problem.
+"""Interpolation of inverse operators: stored ones, combined anew for every system by a small least-squares problem.
 
 With operators T_1 ... T_R and Abar as in `operator_basis`, M = (T_0 + sum_i lambda_i T_i) Abar^-1 / s, and
 
     lambda = argmin ||(I - M A) Omega||_F,
 
-Omega a random matrix of k columns, which stands for the whole Frobenius norm. This needs A alone: no exact inverse, and
-no network. The T_i are either inverses of snapshots A_i, T_i = A_i^-1 Abar and T_0 = 0, as in the reference, or the
-components of an `OperatorBasis` with T_0 its mean: then this is the operator head with its network replaced by projection.
+Omega a random matrix of k columns, which stands for the whole Frobenius norm. This needs A alone: no exact inverse
+and no network. The T_i are either inverses of snapshots A_i, T_i = A_i^-1 Abar and T_0 = 0, as in the reference, or the
+components of an `OperatorBasis` with T_0 its mean: then this is the operator head, its network replaced by projection.
 
 References
 ----------
@@ -25,8 +25,8 @@ from algebraformer.classical.operator_basis import ApproximateInverse, OperatorB
 from algebraformer.linalg import FloatArray
 
 DAMPING = 1e-7
-"""Rows of this size, relative to the operators, below the least-squares problem: they keep operators that depend on each
-other, as far as float32 can tell, from large coefficients of opposite signs."""
+"""Rows of this size, relative to the operators, below the least-squares problem: they keep operators that depend on
+each other, as far as float32 can tell, from large coefficients of opposite signs."""
 ENTRIES = 2**25
 """Numbers of the least-squares problems that are in memory at once."""
 
@@ -76,13 +76,15 @@ class InverseInterpolation:
         stacked[:, : n * k, -1] = (self.sketch - found[..., 0]).reshape(B, n * k)
         free = np.arange(p - 1)
         stacked[:, n * k + free, free] = DAMPING * np.where(size > 0, size, 1.0)[:, None]
-        R = np.linalg.qr(stacked, mode="r")  # (B, p, p)
+        R = np.asarray(np.linalg.qr(stacked, mode="r"))  # (B, p, p)
         return np.asarray(np.linalg.solve(R[:, :-1, :-1], R[:, :-1, -1:])[:, :, 0])
 
 
 def of_basis(basis: OperatorBasis, columns: int, seed: int) -> InverseInterpolation:
     """Return the interpolation with mean and components of a basis, and a Gaussian sketch of so many columns."""
-    return InverseInterpolation(basis.operators, basis.inverse, basis.reading, sketch(len(basis.inverse), columns, seed))
+    return InverseInterpolation(
+        basis.operators, basis.inverse, basis.reading, sketch(len(basis.inverse), columns, seed)
+    )
 
 
 def of_snapshots(

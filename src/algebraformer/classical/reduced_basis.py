@@ -4,8 +4,8 @@ With V an orthonormal basis of that space and L the inverse of the family's mean
 
     x = V y,   y = argmin ||L (b - A V y)||.
 
-Its error cannot fall below the distance of x from the space. Unlike an approximate inverse it knows nothing of right-hand
-sides, and so of residuals, other than the family's.
+Its error cannot fall below the distance of x from the space. Unlike an approximate inverse it knows nothing of
+right-hand sides, and so of residuals, other than the family's.
 
 References
 ----------

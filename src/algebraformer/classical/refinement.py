@@ -1,4 +1,4 @@
-"""Refinement until the certificate holds, with any approximate inverse: plain or accelerated, and how fast it converges."""
+"""Refinement until the certificate holds, with any approximate inverse, plain or accelerated, and how fast that is."""
 
 from __future__ import annotations
 
@@ -118,4 +118,4 @@ def contraction(A: FloatArray, M: Preconditioner) -> FloatArray:
 def _certified(A: FloatArray, b: FloatArray, x: FloatArray, rtol: float) -> tuple[NDArray[np.bool_], FloatArray]:
     """Return which answers are certified, every right-hand side of them, and the residuals."""
     relative, omega, r = measures(A, b, x)
-    return is_certified(relative, omega, A.shape[-1], rtol).all(axis=-1), r
+    return np.all(is_certified(relative, omega, A.shape[-1], rtol), axis=-1), r

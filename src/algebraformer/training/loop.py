@@ -39,6 +39,7 @@ from algebraformer.checkpoint import (
     unpack,
     write_folder,
 )
+from algebraformer.classical.operator_basis import OperatorBasis
 from algebraformer.errors import CheckpointError, ConfigurationError, TrainingError
 from algebraformer.linalg import normalized_mse, relative_error
 from algebraformer.models import Algebraformer, predict
@@ -159,9 +160,18 @@ class Trainer:
     options : RunOptions
     name : str
         Name of the model, recorded in its checkpoints.
+    basis : OperatorBasis, optional
+        Basis for an operator head, if another run on the same family has computed it already.
     """
 
-    def __init__(self, recipe: Recipe, output: Path | str, options: RunOptions | None = None, name: str = "") -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        output: Path | str,
+        options: RunOptions | None = None,
+        name: str = "",
+        basis: OperatorBasis | None = None,
+    ) -> None:
         self.recipe, self.output, self.options = recipe, Path(output), options or RunOptions()
         self.family = recipe.problem_family()
         self.info = CheckpointInfo(
@@ -178,7 +188,9 @@ class Trainer:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(recipe.seed)
                 self.model = Algebraformer(recipe.model)
-            if self.has_operator_head:
+            if basis is not None:
+                self.model.operator_head.set_basis(basis)
+            elif self.has_operator_head:
                 fit_basis(self.model, self.family)
             else:
                 size = limited(SCALER_SIZE, self.family.n)
@@ -395,6 +407,7 @@ def train(
     output: Path | str,
     options: RunOptions | None = None,
     name: str = "",
+    basis: OperatorBasis | None = None,
 ) -> TrainResult:
     """Train a network, or go on with a run that stopped.
 
@@ -409,6 +422,9 @@ def train(
         Device, workers, progress bar and so on.
     name : str
         Name of the model; the family's name if empty.
+    basis : OperatorBasis, optional
+        Basis for an operator head, if another run on the same family has computed it already: see
+        `classical.operator_basis.fit`.
 
     Returns
     -------
@@ -435,4 +451,4 @@ def train(
     """
     if not isinstance(recipe, Recipe):
         recipe = recipe_for(as_family(recipe))
-    return Trainer(recipe, output, options, name).run()
+    return Trainer(recipe, output, options, name, basis).run()

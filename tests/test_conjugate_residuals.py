@@ -7,8 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 import scipy.sparse.linalg
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from algebraformer.classical import conjugate_residuals
 from algebraformer.linalg import backward_error, relative_residual
@@ -128,14 +126,3 @@ def test_nothing_to_solve():
     assert not conjugate_residuals.solve(A, 0 * b, identity(A, L), 1e-10, 9).x.any()
     empty = conjugate_residuals.solve(A[:0], b[:0], identity(A[:0], L), 1e-10, 9)
     assert empty.x.shape == (0, 9, 1)
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**32), B=st.integers(1, 3), n=st.sampled_from([1, 5, 40, 300]), k=st.integers(1, 2))
-def test_products(seed, B, n, k):
-    """A z and |A| |x| block by block are those of the whole matrices."""
-    rng = np.random.default_rng(seed)
-    A, z, x = rng.standard_normal((B, n, n)), rng.standard_normal((B, n, k)), rng.standard_normal((B, n, k))
-    v, size = conjugate_residuals.products(A, z, x)
-    np.testing.assert_allclose(v, A @ z, atol=1e-12 * n)
-    np.testing.assert_allclose(size, np.abs(A) @ np.abs(x), rtol=1e-12)

@@ -15,6 +15,8 @@ References
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +30,9 @@ a-priori bound grows with n; ten times n * eps leaves room for the rounding in t
 """
 
 FloatArray = NDArray[np.float64]
+
+CACHED = 2**15
+"""Entries of A that are worked on at a time: 256 kB, which stay in the cache for the second product."""
 
 
 def residual(A: FloatArray, b: FloatArray, x: FloatArray) -> FloatArray:
@@ -119,6 +124,45 @@ def backward_error(A: FloatArray, b: FloatArray, x: FloatArray) -> FloatArray:
     return measures(A, b, x)[1]
 
 
+def products(A: FloatArray, z: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return A z and |A| |x| from one pass over A: what is large is read from memory once.
+
+    Parameters
+    ----------
+    A : ndarray, shape (B, n, n)
+    z, x : ndarray, shape (B, n, k)
+
+    Returns
+    -------
+    ndarray, ndarray, shape (B, n, k)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> v, size = products(-np.eye(2)[None], np.ones((1, 2, 1)), np.full((1, 2, 1), -3.0))
+    >>> v.ravel(), size.ravel()
+    (array([-1., -1.]), array([3., 3.]))
+    """
+    B, n, _ = z.shape
+    magnitude = np.abs(x)
+    v, size = np.empty(z.shape, dtype=np.result_type(A, z)), np.empty_like(magnitude)
+    rows = max(1, CACHED // max(1, n))
+    if rows >= n:
+        systems = max(1, CACHED // max(1, n * n))
+        for i in range(0, B, systems):
+            part = A[i : i + systems]
+            v[i : i + systems] = part @ z[i : i + systems]
+            size[i : i + systems] = np.abs(part) @ magnitude[i : i + systems]
+        return v, size
+    absolute = np.empty((rows, n))
+    for i in range(B):
+        for j in range(0, n, rows):
+            part = A[i, j : j + rows]
+            v[i, j : j + rows] = part @ z[i]
+            size[i, j : j + rows] = np.abs(part, out=absolute[: len(part)]) @ magnitude[i]
+    return v, size
+
+
 def measures(A: FloatArray, b: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return relative residual, backward error and the residual itself from one pass over A.
 
@@ -127,10 +171,13 @@ def measures(A: FloatArray, b: FloatArray, x: FloatArray) -> tuple[FloatArray, F
     relative_residual, backward_error : ndarray, shape (..., k)
     r : ndarray, shape (..., n, k)
     """
-    r = residual(A, b, x)
+    shape, n = x.shape, A.shape[-1]
+    B = math.prod(shape[:-2])
+    systems = x.reshape(B, *shape[-2:])
     finite = np.isfinite(x).all(axis=-2)
     with np.errstate(over="ignore", invalid="ignore"):
-        size = np.abs(A) @ np.abs(x) + np.abs(b)  # (..., n, k)
+        Ax, size = (part.reshape(shape) for part in products(A.reshape(B, n, n), systems, systems))
+        r, size = b - Ax, size + np.abs(b)
     relative = _ratio(_norm(r), _norm(b))
     omega = np.max(_ratio(np.abs(r), size), axis=-2, initial=0.0)
     # An overflowing residual over an overflowing size proves nothing: inf / inf became inf above.

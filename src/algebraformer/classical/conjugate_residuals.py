@@ -20,7 +20,7 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from algebraformer.linalg import EPS, STABILITY_FACTOR, FloatArray
+from algebraformer.linalg import EPS, STABILITY_FACTOR, FloatArray, products
 
 SLOW = 0.9
 """Default of `slow`: a learned inverse that gains this little has not understood the system."""
@@ -149,27 +149,6 @@ def solve(
                 size = None if size is None else size[chosen]
                 start = start[chosen]
     return KrylovSolution(x, steps, first, last)
-
-
-def products(A: FloatArray, z: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return A z and |A| |x| (B, n, k) from one pass over A."""
-    B, n, _ = z.shape
-    v, size, magnitude = np.empty_like(z), np.empty_like(z), np.abs(x)
-    rows = max(1, 2**15 // n)  # 256 kB of A, which stay in the cache for the second product
-    if rows >= n:
-        systems = max(1, 2**15 // n**2)
-        for i in range(0, B, systems):
-            part = A[i : i + systems]
-            v[i : i + systems] = part @ z[i : i + systems]
-            size[i : i + systems] = np.abs(part) @ magnitude[i : i + systems]
-        return v, size
-    absolute = np.empty((rows, n))
-    for i in range(B):
-        for j in range(0, n, rows):
-            part = A[i, j : j + rows]
-            v[i, j : j + rows] = part @ z[i]
-            size[i, j : j + rows] = np.abs(part, out=absolute[: len(part)]) @ magnitude[i]
-    return v, size
 
 
 def _norm(v: FloatArray) -> FloatArray:

@@ -368,9 +368,11 @@ def _reading(samples: Iterator[FloatArray], kept: int, n_column: int, n_row: int
     s = signed_size(A, A.mean(axis=0))
     A /= np.where(s != 0, s, 1.0)[:, None, None]
     flat = ((A - A.mean(axis=0)) * _inverse_std(A)).reshape(kept, -1)
-    values, vectors = np.linalg.eigh(flat @ flat.T)
+    values, vectors = np.linalg.eigh(flat.T @ flat if n**2 < kept else flat @ flat.T)  # the smaller Gram matrix
     order = np.argsort(-values)[: min(MODES, kept)]
-    modes = (vectors[:, order].T @ flat).reshape(-1, n, n)
+    leading = vectors[:, order].T  # (MODES, n^2) or (MODES, kept)
+    modes = np.sqrt(np.maximum(values[order], 0))[:, None] * leading if n**2 < kept else leading @ flat
+    modes = modes.reshape(-1, n, n)
     columns = np.sort(_pivots(modes)[:n_column])
     rows = np.sort(_pivots(modes.transpose(0, 2, 1))[:n_row])
     chosen = np.ix_(rows, columns)

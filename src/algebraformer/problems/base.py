@@ -185,7 +185,9 @@ def register(name: str) -> Callable[[type[ProblemFamily]], type[ProblemFamily]]:
     """Class decorator: make a family known under a name, for `get`, recipes and the command line."""
 
     def add(cls: type[ProblemFamily]) -> type[ProblemFamily]:
-        if name in _REGISTRY and _REGISTRY[name].__qualname__ != cls.__qualname__:
+        owner = _REGISTRY.get(name, cls)  # a class that is defined again, as in a notebook, replaces its old self
+        ships = owner.__module__.startswith(f"{__package__}.") and owner.__module__ != cls.__module__
+        if owner.__qualname__ != cls.__qualname__ or ships:
             raise ConfigurationError(f"a family named {name!r} is registered already")
         cls.name = name
         _REGISTRY[name] = cls

@@ -68,7 +68,12 @@ def as_family(source: ProblemFamily | type[ProblemFamily] | Sampler) -> ProblemF
         if A.ndim != 2 or A.shape[0] != A.shape[1] or not A.size:
             raise ConfigurationError(f"{source.__name__} must return a matrix of shape (n, n), received {A.shape}")
         source = _class_of(source)(n=len(A))
-    family = source() if isinstance(source, type) and issubclass(source, ProblemFamily) else source
+    family: Any = source
+    if isinstance(source, type) and issubclass(source, ProblemFamily):
+        try:
+            family = source()
+        except TypeError as error:  # abstract, or a setting without default
+            raise ConfigurationError(f"{source.__name__} cannot be made with default settings: {error}") from error
     if not isinstance(family, ProblemFamily):
         raise ConfigurationError(
             f"expected a family, a class of families or a function that samples A, received {family!r}"

@@ -17,6 +17,8 @@ READOUT_SAMPLES = 2**16
 """Examples that the read-out is fitted on where no training set is stored."""
 RIDGE = 1e-10
 """Ridge parameter of that fit, relative to the mean square of a feature."""
+NOTHING = 1e-12
+"""Components whose coefficients are below this share of the largest are rounding."""
 CHUNK = 2048
 
 
@@ -57,7 +59,9 @@ def fit_readout(model: Algebraformer, stored: Batch) -> None:
         found = scipy.linalg.solve(gram.numpy(), moment.numpy(), assume_a="pos")
     except (np.linalg.LinAlgError, ValueError) as error:
         raise TrainingError(f"the read-out cannot be fitted: {error}") from error
-    solution = torch.from_numpy(found) / head.scale_of_coefficients().cpu()
+    scale = head.scale_of_coefficients().cpu().double()
+    spanned = scale > NOTHING * scale.max()  # a family may need fewer components than the basis has
+    solution = torch.where(spanned, torch.from_numpy(found) / torch.where(spanned, scale, 1.0), 0.0)
     linear.weight.copy_(solution[:-1].T)
     linear.bias.copy_(solution[-1])
 

@@ -28,3 +28,18 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = train(recipe, folder, RunOptions(progress=False, workers=0, log_every=1, validate_every=100))
     assert result.finished
     return folder
+
+
+@pytest.fixture(scope="session")
+def operator_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run with an operator head: diffusion, n = 16, a few seconds. It certifies most systems."""
+    from algebraformer.models import ModelConfig
+    from algebraformer.training import Recipe, RunOptions, train
+
+    model = ModelConfig(
+        n=16, architecture="mlp", head="operator", rank=32, n_column=8, n_row=8, n_layer=3, n_embd=64
+    )  # fmt: skip
+    recipe = Recipe(model=model, samples=8_192, steps=600, batch_size=64, lr=3e-3)
+    folder = tmp_path_factory.mktemp("runs") / "operator"
+    assert train(recipe, folder, RunOptions(progress=False, workers=0)).finished
+    return folder

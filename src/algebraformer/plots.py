@@ -69,7 +69,27 @@ def boundary_value_figure(
     return figure
 
 
-STUDIES: dict[str, Callable[[dict[str, Any]], Figure]] = {}
+def scaling_figure(data: Mapping[str, Any]) -> Figure:
+    """Draw time per system against n, one panel for single systems and one for the largest batches."""
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    for axes, choose, title in zip(
+        figure.subplots(1, 2, sharey=True), (min, max), ("one system at a time", "largest batches"), strict=True
+    ):
+        sizes = sorted({record["n"] for record in data["records"]})
+        chosen = [choose((r for r in data["records"] if r["n"] == n), key=lambda r: r["batch"]) for n in sizes]
+        for name in chosen[0]["seconds"]:
+            exponent = data["exponents"][name]
+            label = name if choose is min or exponent is None else f"{name}: n^{exponent:.1f}"
+            style = {"color": "k", "linewidth": 2.5} if name == "operator head" else {"linewidth": 1}
+            axes.loglog(sizes, [1e6 * r["seconds"][name] for r in chosen], "o-", markersize=4, label=label, **style)
+        axes.set(title=title, xlabel="n", ylabel="µs per system", xticks=sizes, xticklabels=sizes)
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    return figure
+
+
+STUDIES: dict[str, Callable[[dict[str, Any]], Figure]] = {"scaling": scaling_figure}
 """The figure of every study, drawn from its data."""
 
 

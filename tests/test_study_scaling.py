@@ -1,0 +1,104 @@
+"""The scaling study at its smallest size, and its rivals against NumPy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.progress import Progress
+
+from algebraformer import plots, problems
+from algebraformer.classical import operator_basis
+from algebraformer.studies import scaling
+from algebraformer.studies.base import StudyResult, run_study
+
+FAMILY = problems.get("diffusion", n=16)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+    return run_study("scaling", "quick", tmp_path_factory.mktemp("scaling"), Progress(disable=True))
+
+
+def test_every_method_is_timed_on_every_batch(result: StudyResult) -> None:
+    records = result.data["records"]
+    assert [(r["n"], r["batch"]) for r in records] == [(8, 1), (8, 16), (16, 1), (16, 16)]
+    for record in records:
+        assert len(record["seconds"]) == 8
+        assert all(seconds > 0 for seconds in record["seconds"].values())
+        assert record["backward_error_max"] < 1e-9
+        for name, error in record["error"].items():
+            assert error < 1e-6, name  # all of them solve the same systems
+
+
+def test_the_table_follows_from_the_times(result: StudyResult) -> None:
+    main, each, many, growth = result.tables
+    for row, record in zip(main.rows, result.data["records"], strict=True):
+        seconds = record["seconds"]
+        lapack = min(seconds[name] for name in scaling.LAPACK)
+        rivals = {name: value for name, value in seconds.items() if name != scaling.OURS}
+        assert row[3] == pytest.approx(lapack / seconds[scaling.OURS])
+        assert row[4] == pytest.approx(min(rivals.values()) / seconds[scaling.OURS])
+        assert row[5] == min(rivals, key=lambda name: rivals[name])
+    assert len(many.rows) == 2
+    assert len(each.rows) == 4
+    assert len(growth.rows) == 8
+    assert any("right-hand sides" in sentence for sentence in result.verdict)
+
+
+def test_the_figure_is_drawn_from_the_data(result: StudyResult, tmp_path: Path) -> None:
+    plots.save(plots.STUDIES["scaling"](result.data), tmp_path / "scaling.png")
+    assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_stopped_study_does_not_train_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = scaling.Plan(
+        recipes={8: scaling.recipe(8, 4, 128, 2, width=16)}, batches=(1,), memory=2**20, rounds=1, right_hand_sides=2
+    )
+    scaling.run(plan, tmp_path, Progress(disable=True))
+    monkeypatch.setattr(scaling, "train", None)  # whoever calls it fails
+    scaling.run(plan, tmp_path, Progress(disable=True))
+
+
+def test_exponents() -> None:
+    records = [
+        {"n": n, "batch": batch, "seconds": {"cubic": 1e-9 * n**3 * (2 if batch == 1 else 1)}}
+        for n in (8, 16, 32)
+        for batch in (1, 16)
+    ]
+    assert scaling.exponent(records, "cubic") == pytest.approx(3)
+    assert scaling.exponent(records[:2], "cubic") is None
+
+
+@pytest.mark.parametrize("name", ["dgesv", "mixed"])
+def test_one_by_one(name: str) -> None:
+    systems = FAMILY.sample(5, seed=1)
+    way = scaling.one_by_one({"dgesv": scaling.dgesv, "mixed": scaling.mixed_precision}[name])
+    for solve in (way, scaling.pooled(way)):
+        np.testing.assert_allclose(solve(systems.A, systems.b), systems.x, rtol=1e-8, atol=1e-10)
+
+
+def test_float32_lu_is_refined_to_float64() -> None:
+    systems = problems.get("diffusion", n=64).sample(4, seed=2)
+    for A, b, x in zip(systems.A, systems.b, systems.x, strict=True):
+        coarse = np.linalg.solve(A.astype(np.float32), b.astype(np.float32))
+        fine = scaling.mixed_precision(A, b)
+        assert np.linalg.norm(fine - x) < 1e-9 * np.linalg.norm(x)
+        assert np.linalg.norm(fine - x) < 1e-3 * np.linalg.norm(coarse - x)
+
+
+def test_batches_fit_into_memory() -> None:
+    plan = scaling.PRESETS["cpu"]
+    for n in plan.recipes:
+        for batch in scaling.batch_sizes(n, plan):
+            assert batch == 1 or 8 * n * n * batch <= plan.memory
+    assert scaling.batch_sizes(64, plan) == [1, 16, 4096]
+
+
+def test_mean_inverse_rival_meets_the_tolerance() -> None:
+    basis = operator_basis.fit(FAMILY, 4, 4, 4, seed=0, count=64)
+    systems = FAMILY.sample(6, seed=3)
+    M = operator_basis.MeanInverse(basis.inverse)
+    x = scaling.conjugate_residuals.solve(systems.A, systems.b[:, :, None], M, 1e-10, 60, slow=1.0).x
+    np.testing.assert_allclose(x[:, :, 0], systems.x, rtol=1e-7, atol=1e-9)

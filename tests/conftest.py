@@ -32,7 +32,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def operator_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run with an operator head: diffusion, n = 16, a few seconds. It certifies most systems."""
+    """The folder of a finished run with an operator head: diffusion, n = 16, a few seconds. It solves most systems."""
     from algebraformer.models import ModelConfig
     from algebraformer.training import Recipe, RunOptions, train
 

@@ -152,7 +152,8 @@ class OperatorBasis:
         """
         weights = np.ones((len(c), 1 + self.rank), dtype=np.float32)
         weights[:, 1:] = c
-        flat = weights @ self.operators.reshape(1 + self.rank, -1)
+        with np.errstate(over="ignore", invalid="ignore"):  # of coefficients that are not finite
+            flat = weights @ self.operators.reshape(1 + self.rank, -1)
         return ApproximateInverse(flat.reshape(-1, *self.T_mean.shape), self.inverse, np.where(s != 0, s, 1.0))
 
 

@@ -44,7 +44,7 @@ from algebraformer.training import RECIPES, RunOptions, Trainer
 from algebraformer.training.data import TEST_SEED, to_tensors
 
 BATCHES = (1, 64)
-TARGETS = {"paper": 0.50, "diffusion-64": 0.35, "lstm-64": 0.35, "gru-64": 0.35}
+TARGETS = {"paper": 0.50, "diffusion-64-token": 0.35, "lstm-64": 0.35, "gru-64": 0.35}
 """Shares of the matmul rate that training should reach."""
 KERNELS = {
     "default": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
@@ -77,7 +77,7 @@ FULL = Plan(
     rounds=7,
     turn=0.3,
     shapes=((1024, 1024, 1024), (2048, 2048, 2048), (4096, 256, 1024), (4096, 1024, 256), (4096, 96, 384)),
-    recipes=("paper", "diffusion-64", "lstm-64", "gru-64"),
+    recipes=("paper", "diffusion-64-token", "lstm-64", "gru-64"),
     shared=(4, 8, 12, 16, 24, 32),
     column=(64, 128, 256),
     fitted=12,
@@ -239,10 +239,8 @@ def main(quick: bool = False, output: Path | None = None) -> None:
         trainers = {name: Trainer(RECIPES[name], Path(folder, name), options, name) for name in plan.recipes}
         data: dict[str, Any] = measure_training(trainers, plan)
     large = trainers[plan.recipes[0]]
-    shipped = LearnedSolver.from_pretrained("diffusion-64")
-    data |= measure_inference(
-        {"diffusion-64": shipped, large.info.name: LearnedSolver(large.model.eval(), large.info)}, plan
-    )
+    shipped = {name: LearnedSolver.from_pretrained(name) for name in ("diffusion-64", "diffusion-64-token")}
+    data |= measure_inference(shipped | {large.info.name: LearnedSolver(large.model.eval(), large.info)}, plan)
     data["memory"] = measure_memory(plan)
     blas = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
     data["threads"] = {"torch": torch.get_num_threads(), "blas": max(blas, default=1)}

@@ -63,10 +63,13 @@ def test_training_shares_follow_from_the_rates(results: dict[str, Any]) -> None:
     assert 0 < entry["share_of_matmul"] < 1
 
 
+FIRST = ("solve, diffusion-64", "numpy.linalg.solve")
+
+
 def test_inference_is_measured_against_numpy(results: dict[str, Any]) -> None:
     expected = {
         f"{what}, batch {size}"
-        for what in ("predict, diffusion-64", "predict, quick", "solve, diffusion-64", "numpy.linalg.solve")
+        for what in (*(f"predict, {name}" for name in ("diffusion-64", "diffusion-64-token", "quick")), *FIRST)
         for size in (1, 64)
     }
     assert set(results["seconds_per_system"]) == expected

@@ -31,7 +31,7 @@ class PerceptronBlock(nn.Module):
 class Perceptron(nn.Module):
     """The blocks: one token (B, 1, n_embd) to the normalised states behind every block, (B, 1, n_layer n_embd).
 
-    A linear read-out of all states, not of the last alone, lowered the error nine times (LOG.md).
+    The read-out is linear and fitted by least squares, so every state behind a block is one more set of features.
     """
 
     def __init__(self, config: ModelConfig) -> None:

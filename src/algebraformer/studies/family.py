@@ -48,6 +48,8 @@ class Plan:
 def contraction(solver: LearnedSolver, A: FloatArray) -> FloatArray:
     """Return the spectral radii (B,) of I - M A: by how much a refinement x + M (b - A x) shrinks the error in the end.
 
+    Infinite where M is not finite.
+
     Parameters
     ----------
     solver : LearnedSolver
@@ -59,8 +61,11 @@ def contraction(solver: LearnedSolver, A: FloatArray) -> FloatArray:
     for i in range(0, len(A), step):
         part = A[i : i + step]
         inverse = solver.model.approximate_inverse(part)
-        M = inverse(np.broadcast_to(np.eye(n), part.shape).copy())
-        radii.append(np.abs(np.linalg.eigvals(np.eye(n) - M @ part)).max(axis=1))
+        with np.errstate(over="ignore", invalid="ignore"):
+            error = np.eye(n) - inverse(np.broadcast_to(np.eye(n), part.shape).copy()) @ part
+        finite = np.isfinite(error).all(axis=(1, 2))
+        radius = np.abs(np.linalg.eigvals(np.where(finite[:, None, None], error, 0.0))).max(axis=1)
+        radii.append(np.where(finite, radius, np.inf))
     return np.concatenate(radii)
 
 

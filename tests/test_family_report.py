@@ -1,0 +1,196 @@
+"""The report on whether a network is worth it: its measures against NumPy, its verdict on made-up data, its files."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+
+from algebraformer import plots, problems
+from algebraformer.checkpoint import CheckpointInfo
+from algebraformer.errors import ConfigurationError, UnknownNameError
+from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.solver import LearnedSolver
+from algebraformer.studies import family as report
+from algebraformer.studies.family import Plan, contraction, measure, verdict
+
+N = 16
+FAMILY = problems.get("diffusion", n=N)
+PLAN = Plan(systems=60, contractions=20, batches=(1, 8, 1000), seconds=0.0)
+
+
+@pytest.fixture(scope="module")
+def trained(operator_run):
+    return LearnedSolver.from_pretrained(operator_run)
+
+
+@pytest.fixture(scope="module")
+def measured(trained):
+    """Fewer samples for the spectrum: its own test is elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "spectrum", lambda family: np.geomspace(2.0, 2e-8, 300))
+        return measure(trained, plan=PLAN, training_seconds=12.0)
+
+
+# ---------------------------------------------------------------- measures
+
+
+def test_contraction_against_dense_eigenvalues(trained):
+    """M = (Tbar + sum c_r T_r) Abar^-1 / s from the model's coefficients, and eig of I - M A."""
+    A = FAMILY.sample(6, seed=4).A
+    basis = trained.model.head.basis
+    z, s = basis.reading(A)
+    with torch.no_grad():
+        c = trained.model.head(trained.model.features(torch.tensor(z, dtype=torch.float32))).numpy().astype(float)
+    for i, radius in enumerate(contraction(trained, A)):
+        T = basis.T_mean + np.tensordot(c[i], basis.components.astype(float), 1)
+        M = T @ np.linalg.inv(basis.A_mean) / s[i]
+        expected = np.abs(np.linalg.eigvals(np.eye(N) - M @ A[i])).max()
+        assert radius == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+def test_contraction_is_what_refinement_does(trained):
+    """||e_k+1|| / ||e_k|| of x + M (b - A x) from a random error tends to the spectral radius, or hops around it."""
+    A = FAMILY.sample(5, seed=4).A
+    M = trained.model.approximate_inverse(A)
+    e = np.random.default_rng(0).standard_normal((5, N, 1))
+    sizes = []
+    for _ in range(40):
+        e = e - M(A @ e)
+        sizes.append(np.linalg.norm(e, axis=(1, 2)))
+        e /= sizes[-1][:, None, None]
+    np.testing.assert_allclose(np.exp(np.mean(np.log(sizes[10:]), axis=0)), contraction(trained, A), rtol=0.3)
+
+
+def test_contraction_of_a_network_that_is_not_finite(trained):
+    model = copy.deepcopy(trained.model)
+    with torch.no_grad():
+        model.head.linear.bias.fill_(torch.nan)
+    assert np.isinf(contraction(LearnedSolver(model, trained.info), FAMILY.sample(2).A)).all()
+
+
+def test_measures(measured, trained):
+    data = measured.data
+    assert (data["n"], data["rank"], data["systems"], data["model"]) == (N, 32, 60, "diffusion")
+    assert data["behind"] == pytest.approx(1e-8 ** (32 / 299))
+    assert len(data["spectrum"]) == 2 * 32 + 16
+    assert data["spectrum"][0] == 1
+    assert len(data["contraction"]) == 20
+    assert [entry["batch"] for entry in data["times"]] == [1, 8, 60]  # no more than there are systems
+    assert all(entry["ours"] > 0 < entry["numpy"] for entry in data["times"])
+    systems = FAMILY.sample(60, seed=2**63 + 2)
+    result = trained.solve(systems.A, systems.b, fallback=False)
+    assert data["certified"] == result.certified.mean()
+    assert data["refinements"] == result.refinements[result.certified].tolist()
+    error = np.linalg.norm(result.x - systems.x, axis=1) / np.linalg.norm(systems.x, axis=1)
+    assert data["relative_error_max"] == pytest.approx(error[result.certified].max(), rel=1e-9)
+    cells = dict(measured.tables[0].rows)
+    assert cells["contraction per refinement, median"] == np.median(data["contraction"])
+    assert cells["certified without LAPACK"] == data["certified"]
+    assert [row[0] for row in measured.tables[1].rows] == [1, 8, 60]
+
+
+def test_a_network_that_solves_nothing_has_a_report(trained, monkeypatch):
+    monkeypatch.setattr(report, "spectrum", lambda family: np.array([0.0, 0.0]) + 1)
+    model = copy.deepcopy(trained.model)
+    with torch.no_grad():
+        model.head.linear.bias.fill_(torch.nan)
+    found = measure(LearnedSolver(model, trained.info), FAMILY, plan=Plan(systems=5, batches=(1,), seconds=0.0))
+    assert found.verdict[0].startswith("Not worth it")
+    assert found.data["certified"] == 0
+    json.dumps(found.data, allow_nan=False)
+    plots.family_figure(found.data)
+
+
+def test_measure_refuses(trained):
+    with pytest.raises(ConfigurationError, match="the model is for n = 16, the family has n = 12"):
+        measure(trained, problems.get("diffusion", n=12), plan=PLAN)
+    token = Algebraformer(ModelConfig(n=N, n_layer=1, n_head=2, n_embd=8)).eval()
+    with pytest.raises(ConfigurationError, match="token head"):
+        measure(LearnedSolver(token, trained.info), plan=PLAN)
+    with pytest.raises(UnknownNameError, match="unknown family 'nobodys'"):
+        measure(LearnedSolver(trained.model, CheckpointInfo(name="x", family={"name": "nobodys", "n": N})), plan=PLAN)
+
+
+# ---------------------------------------------------------------- the verdict
+
+
+def made_up(ours=1e-3, numpy=5e-3, certified=1.0, behind=1e-5, training_seconds=None, contractions=(1e-3, 1e-2)):
+    """What `verdict` reads: at batch 1 LAPACK is faster, at 256 the times are those given."""
+    return {
+        "n": 512,
+        "rank": 64,
+        "systems": 200,
+        "certified": certified,
+        "behind": behind,
+        "contraction": list(contractions),
+        "training_seconds": training_seconds,
+        "times": [{"batch": 1, "ours": 9e-3, "numpy": 5e-3}, {"batch": 256, "ours": ours, "numpy": numpy}],
+    }
+
+
+def test_worth_it():
+    lines = verdict(made_up(training_seconds=400.0))
+    assert lines[0] == (
+        "Worth it for this family: 1 ms per certified solve against 5 ms for LAPACK (n = 512, 256 systems per call), "
+        "5 times as fast."
+    )
+    assert "faster from 256 systems per call on" in lines[1]
+    assert "The training of 400 s is paid back after 1e+05 solves." in lines  # 400 s / 4 ms
+    assert len(lines) == 4
+    assert not any("paid back" in line for line in verdict(made_up()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "first", "advice"),
+    [
+        ({"ours": 6e-3}, "it is not faster: 6 ms per certified solve against 5 ms", "what is missing is size"),
+        ({"ours": 4.8e-3}, "it is not faster", "what is missing is size"),  # less than 5 % is no difference
+        ({"certified": 0.985}, "only 98.5 % of unseen systems are certified without LAPACK.", "longer training"),
+        ({"certified": 0.5, "behind": 0.2}, "only 50 % of", "do not lie near 64 operators"),
+        ({"certified": 0.1, "ours": 9e-3}, "only 10 % of unseen systems are certified without LAPACK and it is", ""),
+    ],
+)
+def test_not_worth_it(changes, first, advice):
+    lines = verdict(made_up(**changes))
+    assert lines[0].startswith(f"Not worth it for this family: {first}")
+    assert advice in lines[-1]
+    assert not any("times as fast" in line for line in lines)
+
+
+def test_the_limits_of_worth_it():
+    assert verdict(made_up(certified=0.99, ours=4.7e-3))[0].startswith("Worth it")
+
+
+def test_a_wide_family_is_told_even_where_it_is_worth_it():
+    assert "do not lie near" in verdict(made_up(behind=0.05))[-1]
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_files(measured, tmp_path):
+    path = plots.save_report(measured, tmp_path, command="algebraformer train mine.py:Mine")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["report.json", "report.md", "report.png"]
+    content = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert content["command"] == "algebraformer train mine.py:Mine"
+    assert content["verdict"] == list(measured.verdict)
+    assert {"provenance", "table", "tables", "data"} <= set(content)
+    page = (tmp_path / "report.md").read_text()
+    assert page.index(measured.verdict[0]) < page.index("| basis operators | 32 |") < page.index("report.png")
+    pixels = matplotlib.image.imread(tmp_path / "report.png")
+    assert pixels.shape[1] > 3 * pixels.shape[0] > 900
+    assert np.ptp(pixels[..., :3]) == 1
+
+
+def test_figure_shows_the_data(measured):
+    figure = plots.family_figure(measured.data)
+    spectrum, radii, refinements, times = figure.axes
+    np.testing.assert_allclose(spectrum.lines[0].get_ydata(), np.maximum(measured.data["spectrum"], 1e-10))
+    np.testing.assert_array_equal(radii.lines[0].get_ydata(), np.sort(measured.data["contraction"]))
+    assert sum(bar.get_height() for bar in refinements.patches) == pytest.approx(measured.data["certified"])
+    np.testing.assert_allclose(times.lines[1].get_ydata(), [1e3 * t["numpy"] for t in measured.data["times"]])

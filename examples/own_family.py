@@ -46,7 +46,7 @@ def main(folder: Path, quick: bool = False) -> None:
     family = Beam(n=16 if quick else 64)
     recipe = recipe_for(family)  # af.train(family, folder) does this by itself
     if quick:
-        recipe = dataclasses.replace(recipe, samples=4_000, steps=300)
+        recipe = dataclasses.replace(recipe, samples=4_000, steps=150)
     result = af.train(recipe, folder)
     report = measure(folder)
     for table in report.tables:

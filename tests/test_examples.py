@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 from pathlib import Path
@@ -12,6 +13,11 @@ import numpy as np
 import pytest
 import scipy.io
 import scipy.linalg
+
+from algebraformer import problems
+from algebraformer.classical import operator_basis
+from algebraformer.solver import LearnedSolver
+from algebraformer.studies import family
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -119,3 +125,53 @@ def test_fifty_digits(example, system, reference):
     pascal = scipy.linalg.pascal(12).astype(float)  # whose inverse holds whole numbers
     first = scipy.linalg.invpascal(12)[:, 0]
     np.testing.assert_array_equal(example.in_fifty_digits(pascal, np.eye(12)[0]), first)
+
+
+# ---------------------------------------------------------------- a family of your own
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """The example on your own family, and the folder of its short run."""
+    path = tmp_path_factory.mktemp("own") / "beam"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(problems.base, "_REGISTRY", dict(problems.base._REGISTRY))
+        patch.setattr(operator_basis, "MAX_SNAPSHOTS", 500)
+        patch.setattr(family, "Plan", functools.partial(family.Plan, systems=50, seconds=0.0))
+        example = load("own_family")
+        example.main(path, quick=True)
+        yield example, path
+
+
+def test_the_family_is_about_twenty_lines():
+    source = (EXAMPLES / "own_family.py").read_text()
+    body = source[source.index("@af.problems.register") : source.index("def main")]
+    assert len([line for line in body.splitlines() if line.strip()]) <= 20
+
+
+def test_matrix_of_the_beam(own):
+    """Of constant stiffness and without ground: -D2 has the eigenvalues of the discrete string, so A is known."""
+    beams = own[0].Beam(n=12)
+    beam = np.array([[0.0, 3.0, 0.0, 0.5], [1.5, 2.0, 4e3, 0.3]])
+    A, q = beams.assemble({"beam": beam, "q": np.ones((2, 12))})
+    assert (A.shape, q.shape) == ((2, 12, 12), (2, 12))
+    string = 4 * 13**2 * np.sin(np.pi * np.arange(1, 13) / 26) ** 2
+    np.testing.assert_allclose(np.linalg.eigvalsh(A[0]), np.sort(string**2 - 3.0 * string), rtol=1e-9)
+    x = np.arange(1, 13) / 13
+    w = np.sin(np.pi * x)  # w and EI w'' vanish at both ends
+    ground = A[1] @ w - beams.assemble({"beam": beam[1:] * [1, 1, 0, 1], "q": q[1:]})[0][0] @ w
+    np.testing.assert_allclose(ground, 4e3 * np.exp(-(((x - 0.3) / 0.15) ** 2)) * w, atol=1e-8)
+
+
+def test_report_of_the_beam(own):
+    example, folder = own
+    assert {"model", "report.json", "report.md", "report.png"} <= {path.name for path in folder.iterdir()}
+    written = json.loads((folder / "report.json").read_text(), parse_constant=pytest.fail)
+    assert written["verdict"][0].startswith(("Worth it", "Not worth it"))
+    assert written["data"]["n"] == 16
+    assert written["data"]["certified"] > 0.9
+    systems = example.Beam(n=16).sample(20, seed=2)
+    answer = LearnedSolver.from_pretrained(folder).solve(systems.A, systems.b)
+    assert answer.certified.all()
+    assert np.mean(answer.method == "learned+refined") > 0.8
+    np.testing.assert_allclose(answer.x, systems.x, rtol=1e-5, atol=1e-8 * np.abs(systems.x).max())

@@ -112,14 +112,19 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     info = f"algebraformer-{PROJECT['version']}.dist-info"
     assert {Path(name).parts[0] for name in names} == {"algebraformer", info}
     sources = {str(path.relative_to(SOURCE.parent)) for path in SOURCE.rglob("*.py*") if path.suffix in (".py", ".pyi")}
-    weights = {f"algebraformer/pretrained/diffusion-64/{file}" for file in ("model.safetensors", "config.json")}
+    weights = {
+        f"algebraformer/pretrained/{name}/{file}"
+        for name in ("diffusion-64", "diffusion-64-token")
+        for file in ("model.safetensors", "config.json", "sha256sums")
+    }
     assert names >= sources | weights | {"algebraformer/py.typed", f"{info}/licenses/LICENSE"}
     suffixes = {Path(name).suffix for name in names if name.startswith("algebraformer/")} - {""}
     assert suffixes <= {".py", ".pyi", ".typed", ".safetensors", ".json"}
 
 
 def test_wheel_is_small(wheel):
-    assert wheel.stat().st_size < 20e6
+    """The weights take most of it."""
+    assert wheel.stat().st_size < 30e6
 
 
 def test_installed_wheel_works_outside_the_checkout(outside, installed):

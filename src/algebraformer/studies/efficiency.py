@@ -121,10 +121,10 @@ def quick_methods() -> tuple[Method, ...]:
     """Return the methods at n = 16 and toy sizes."""
     token = dataclasses.replace(RECIPES["quick"], batch_size=16)
     paper = dataclasses.replace(token, model=ModelConfig(n=16, n_layer=4, n_head=2, n_embd=48), optimizer="adamw")
-    network = ModelConfig(n=16, head="operator", rank=48, n_column=8, n_row=8, n_layer=2, n_head=2, n_embd=32)
+    network = ModelConfig(n=16, head="operator", rank=24, n_column=8, n_row=8, n_layer=2, n_head=2, n_embd=32)
     operator = dataclasses.replace(token, model=network, lr=3e-3)
     perceptron = dataclasses.replace(operator, model=dataclasses.replace(network, architecture="mlp"))
-    lengths, fixed = ((5, None), (40, None)), ((5, 512), (100, 1_024))
+    lengths, fixed = ((5, None), (40, None)), ((5, 1_024), (60, 4_096))
     return (
         Method(name=PAPER, recipe=paper, lengths=lengths),
         Method(name=SMALL, recipe=dataclasses.replace(token, optimizer="adamw"), lengths=lengths),
@@ -138,10 +138,10 @@ PRESETS = {
     "quick": Plan(methods=quick_methods(), seeds=(0,)),
     "cpu": Plan(
         methods=methods(
-            paper=(30, 240),
-            token=(80, 320),
-            transformer=((60, 8_192), (240, 16_384), (600, 32_768)),
-            mlp=((100, 8_192), (400, 16_384), (1_200, 32_768)),
+            paper=(20, 280),
+            token=(60, 280),
+            transformer=((30, 8_192), (150, 16_384), (600, 32_768)),
+            mlp=((30, 8_192), (200, 16_384), (1_000, 32_768)),
         ),
         seeds=(0, 1, 2),
         shipped="diffusion-64-token",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from algebraformer.report import study_page
 from algebraformer.studies.base import StudyResult, write_results
+from algebraformer.study_figures import efficiency_figure, outside_figure
 
 FloatArray = NDArray[np.float64]
 
@@ -89,7 +90,11 @@ def scaling_figure(data: Mapping[str, Any]) -> Figure:
     return figure
 
 
-STUDIES: dict[str, Callable[[dict[str, Any]], Figure]] = {"scaling": scaling_figure}
+STUDIES: dict[str, Callable[[dict[str, Any]], Figure]] = {
+    "scaling": scaling_figure,
+    "efficiency": efficiency_figure,
+    "outside": outside_figure,
+}
 """The figure of every study, drawn from its data."""
 
 

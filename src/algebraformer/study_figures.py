@@ -102,5 +102,5 @@ def _refinements(axes: Axes, groups: list[dict[str, Any]]) -> None:
     axes.set_yticks(range(len(groups)), [""] * len(groups))
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set_xlim(left=-0.3)
-    axes.set(title="refinements", xlabel="of the network's answers: median (dot) to most")
+    axes.set(title="refinements", xlabel="median (dot) to most")
     axes.grid(alpha=0.3)

@@ -149,6 +149,9 @@ def classical(
     few = min(snapshots, samples)
     mean = MeanInverse(basis.inverse)
 
+    def snapshot_inverses() -> Inverse:
+        return inverse_interpolation.of_snapshots(basis, sample.T[:few], min(basis.rank, few), columns, SEED)
+
     def timed(name: str, used: int, prepare: Callable[[], Inverse]) -> Method:
         begin = time.perf_counter()
         inverse = prepare()
@@ -159,13 +162,9 @@ def classical(
     reduced = reduced_basis.fit(sample.x, basis.inverse, rank=max(1, family.n // 2))
     seconds = time.perf_counter() - begin + sample.seconds
     return [
-        timed(
-            RIDGE, samples, lambda: coefficient_regression.fit(basis, sample.z, sample.c, sample.weight)
-        ),
+        timed(RIDGE, samples, lambda: coefficient_regression.fit(basis, sample.z, sample.c, sample.weight)),
         timed(PROJECTED, 0, lambda: inverse_interpolation.of_basis(basis, columns, SEED)),
-        timed(
-            SNAPSHOTS, few, lambda: inverse_interpolation.of_snapshots(basis, sample.T[:few], min(basis.rank, few), columns, SEED)
-        ),
+        timed(SNAPSHOTS, few, snapshot_inverses),
         timed(NEAREST, samples, lambda: NearestInverse(basis.reading, basis.inverse, sample.z, sample.T)),
         Method(name=MEAN, inverse=lambda A: mean, solve=refined(lambda A: mean)),
         Method(
@@ -177,7 +176,7 @@ def classical(
             seconds=seconds,
         ),
         Method(name=LAPACK, inverse=None, solve=lambda A, b: np.asarray(np.linalg.solve(A, b[:, :, None])[:, :, 0])),
-    ]  # fmt: skip
+    ]
 
 
 def refined(inverse: Inverse, start: Start | None = None) -> Solve:

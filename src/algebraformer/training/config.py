@@ -133,8 +133,8 @@ OPERATOR_HEADS = {
     "random-diffusion-64-transformer": operator_recipe("random-diffusion", TRANSFORMER, 256),
     "random-diffusion-64-mlp": operator_recipe("random-diffusion", MLP, 256, effort=2),
 }
-"""Advection- and random-diffusion missed their goals by a little with the usual perceptron and training; LOG.md has both
-networks after equal training."""
+"""Advection- and random-diffusion missed their goals by a little with the usual perceptron and training; LOG.md has
+both networks after equal training."""
 
 QUICK = Recipe(model=ModelConfig(n=16, n_layer=2, n_head=2, n_embd=32), steps=400)
 """A network for systems of 16 unknowns that trains in seconds: for trying things out, and for tests."""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import LinAlgWarning
 
+from algebraformer.classical import refinement
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray, relative_error
 from algebraformer.problems import ProblemFamily, Systems
@@ -60,12 +61,7 @@ def contraction(solver: LearnedSolver, A: FloatArray) -> FloatArray:
     step = max(1, 2**24 // n**2)
     for i in range(0, len(A), step):
         part = A[i : i + step]
-        inverse = solver.model.approximate_inverse(part)
-        with np.errstate(over="ignore", invalid="ignore"):
-            error = np.eye(n) - inverse(np.broadcast_to(np.eye(n), part.shape).copy()) @ part
-        finite = np.isfinite(error).all(axis=(1, 2))
-        radius = np.abs(np.linalg.eigvals(np.where(finite[:, None, None], error, 0.0))).max(axis=1)
-        radii.append(np.where(finite, radius, np.inf))
+        radii.append(refinement.contraction(part, solver.model.approximate_inverse(part)))
     return np.concatenate(radii)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from algebraformer.problems import Systems
 from algebraformer.solver import RTOL, LearnedSolver
 from algebraformer.studies.base import StudyResult
 from algebraformer.studies.operator_summary import summary
-from algebraformer.studies.peers import LIMIT, Method, classical, network
+from algebraformer.studies.peers import LAPACK, LIMIT, Method, classical, network
 from algebraformer.studies.scaling import in_turn
 from algebraformer.training import Recipe, RunOptions, train
 from algebraformer.training.data import TEST_SEED
@@ -162,7 +163,9 @@ def measure(plan: Plan, solvers: list[tuple[LearnedSolver, float | None]]) -> di
     found = {method.name: measured(method, systems, exact, plan.contractions) for method in methods}
     for batch in plan.batches:
         part = systems.A[:batch].copy(), systems.b[:batch].copy()
-        calls = {method.name: functools.partial(method.solve, *part) for method in methods}
+        calls: dict[str, Callable[[], Any]] = {
+            method.name: functools.partial(method.solve, *part) for method in methods
+        }
         for name, seconds in in_turn(calls, plan.rounds).items():
             found[name]["seconds"][str(batch)] = seconds / batch
     few = systems[: len(exact)]

@@ -19,6 +19,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def measure(solver: LearnedSolver, batch: int, plan: Plan) -> dict[str, Any]:
     """Time ours and all rivals on one batch of unseen systems; seconds per system, and how good the answers are."""
     systems = solver.info.problem_family().sample(batch, TEST_SEED)
     ways = rivals(solver) | {OURS: lambda A, b: solver.solve(A, b, RTOL, fallback=True).x}
-    seconds = in_turn({name: lambda way=way: way(systems.A, systems.b) for name, way in ways.items()}, plan.rounds)
+    seconds = in_turn({name: partial(way, systems.A, systems.b) for name, way in ways.items()}, plan.rounds)
     result = solver.solve(systems.A, systems.b, RTOL)
     by_network = np.array([status in (Status.LEARNED, Status.REFINED) for status in result.status])
     return {
@@ -186,7 +187,7 @@ def rivals(solver: LearnedSolver) -> dict[str, Solve]:
         return conjugate_residuals.solve(A, b[:, :, None], M, RTOL, maxiter=60, slow=1.0).x[:, :, 0]
 
     def batched(A: FloatArray, b: FloatArray) -> FloatArray:
-        return np.linalg.solve(A, b[:, :, None])[:, :, 0]
+        return np.asarray(np.linalg.solve(A, b[:, :, None])[:, :, 0], dtype=np.float64)
 
     return {
         "numpy.linalg.solve": batched,

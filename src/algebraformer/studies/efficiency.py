@@ -276,7 +276,7 @@ def newton_schulz(model: Algebraformer) -> float:
     total = 0.0
     for parameter, count in model.hidden_matrices():
         p, q = sorted((parameter.shape[0] // count, parameter.shape[1]))
-        total += count * NEWTON_SCHULZ * (4.0 * p * q * q + 2.0 * p**3)
+        total += count * NEWTON_SCHULZ * (4.0 * p**2 * q + 2.0 * p**3)
     return total
 
 
@@ -338,7 +338,7 @@ def reach(points: Sequence[tuple[float, float]], target: float) -> Reach:
     (f0, s0), (f1, s1) = points[max(i - 1, 0)], points[i]
     if i == 0 or not (np.isfinite(s0) and s1 > 0):
         return Reach(f1, "=" if s1 == target else "<")
-    share = np.log(s0 / target) / np.log(s0 / s1) * 1.01
+    share = np.log(s0 / target) / np.log(s0 / s1)
     return Reach(float(np.exp(np.log(f0) + share * np.log(f1 / f0))), "=")
 
 

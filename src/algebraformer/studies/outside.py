@@ -152,7 +152,7 @@ def with_condition(family: BoundaryValueFamily, params: Parameters, gamma: float
     D, x, interior = differentiation_matrix(family.n + 2), family.grid, slice(1, -1)
     K = family.diffusivity(params, x)
     A = -(D[interior] * K[:, None, :]) @ D  # (B, n, n + 2)
-    boundary = D[0, interior] / (D[0, 0] + gamma)  # u(1) = boundary @ u
+    boundary = -D[0, interior] / (D[0, 0] + gamma)  # u(1) = boundary @ u
     return A[:, :, interior] + A[:, :, :1] * boundary, family.source(params, x[interior])
 
 

@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from algebraformer.operator_figure import operator_figure
 from algebraformer.report import study_page
 from algebraformer.studies.base import StudyResult, write_results
 from algebraformer.study_figures import efficiency_figure, outside_figure
@@ -91,6 +92,7 @@ def scaling_figure(data: Mapping[str, Any]) -> Figure:
 
 
 STUDIES: dict[str, Callable[[dict[str, Any]], Figure]] = {
+    "operator": operator_figure,
     "scaling": scaling_figure,
     "efficiency": efficiency_figure,
     "outside": outside_figure,

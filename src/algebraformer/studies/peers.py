@@ -24,10 +24,9 @@ from algebraformer.problems import ProblemFamily
 from algebraformer.problems.base import batches
 from algebraformer.solver import RTOL, LearnedSolver
 
-TRANSFORMER, MLP = "operator head, Transformer", "operator head, MLP"
-RIDGE, PROJECTED = "polynomial ridge, same basis", "projected coefficients, same basis"
-SNAPSHOTS, NEAREST = "Zahm-Nouy snapshots", "nearest inverse"
-MEAN, REDUCED, LAPACK = "mean inverse", "reduced basis, then mean inverse", "LAPACK"
+TRANSFORMER, MLP, RIDGE, PROJECTED = "Transformer", "MLP", "polynomial ridge", "projection"
+SNAPSHOTS, NEAREST, MEAN = "Zahm-Nouy snapshots", "nearest inverse", "mean inverse"
+REDUCED, LAPACK = "reduced basis + mean inverse", "LAPACK"
 NETWORKS = {"transformer": TRANSFORMER, "mlp": MLP}
 SEED = 0
 """Seed of the random sketches."""

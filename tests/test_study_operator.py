@@ -1,0 +1,288 @@
+"""The study of the operator head: its numbers recomputed in other ways, its sentences on made-up records."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+
+import mpmath
+import numpy as np
+import pytest
+from rich.progress import Progress
+
+from algebraformer import plots
+from algebraformer.solver import LearnedSolver
+from algebraformer.studies import operator, operator_summary
+from algebraformer.studies.base import run_study
+from algebraformer.studies.peers import (
+    LAPACK,
+    MEAN,
+    MLP,
+    NEAREST,
+    PROJECTED,
+    REDUCED,
+    RIDGE,
+    SNAPSHOTS,
+    TRANSFORMER,
+    draw,
+)
+from algebraformer.training.data import TEST_SEED
+
+PLAN = operator.PRESETS["quick"]
+ALL = {TRANSFORMER, MLP, RIDGE, PROJECTED, SNAPSHOTS, NEAREST, MEAN, REDUCED, LAPACK}
+FOLDERS = {TRANSFORMER: "diffusion-transformer", MLP: "diffusion-mlp"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("operator")
+
+
+@pytest.fixture(scope="module")
+def result(folder):
+    return run_study("operator", "quick", folder, Progress(disable=True))
+
+
+@pytest.fixture(scope="module")
+def record(result):
+    (record,) = result.data["records"]
+    return record
+
+
+@pytest.fixture(scope="module")
+def solvers(result, folder):
+    return {name: LearnedSolver.from_pretrained(folder / sub) for name, sub in FOLDERS.items()}
+
+
+@pytest.fixture(scope="module")
+def systems(solvers):
+    return solvers[MLP].info.problem_family().sample(PLAN.systems, TEST_SEED)
+
+
+def test_every_method_is_measured(record):
+    assert set(record["methods"]) == ALL
+    for name, method in record["methods"].items():
+        assert set(method["seconds"]) == {"1", "64"}
+        assert all(value > 0 for value in method["seconds"].values())
+        assert method["accelerated"]["systems"] == PLAN.systems
+        assert sum(method["accelerated"]["needed"]) == round(method["accelerated"]["certified"] * PLAN.systems)
+        if name != LAPACK:
+            assert 0 < method["normalized_mse"] < 1
+            assert method["relative_error_median"] <= method["relative_error_max"]
+    json.dumps(record, allow_nan=False)
+
+
+@pytest.mark.parametrize("name", [TRANSFORMER, MLP])
+def test_networks_against_the_solver(record, solvers, systems, name):
+    """The solver's own answers, refinements and operator give the same numbers."""
+    solver, found = solvers[name], record["methods"][name]
+    x = solver.predict(systems.A, systems.b)
+    assert found["normalized_mse"] == pytest.approx(np.sum((x - systems.x) ** 2) / np.sum(systems.x**2), rel=1e-6)
+    errors = np.linalg.norm(x - systems.x, axis=1) / np.linalg.norm(systems.x, axis=1)
+    assert found["relative_error_median"] == pytest.approx(np.median(errors), rel=1e-6)
+    radii = [
+        np.abs(np.linalg.eigvals(np.eye(16) - solver.operator(A).matmat(np.eye(16)) @ A)).max()
+        for A in systems.A[: PLAN.contractions]
+    ]
+    assert found["contraction_median"] == pytest.approx(np.median(radii), rel=1e-3)
+    assert found["contraction_max"] == pytest.approx(np.max(radii), rel=1e-3)
+    answer = solver.solve(systems.A, systems.b, max_refinements=60, fallback=False)
+    assert found["accelerated"]["certified"] == np.mean(answer.certified)
+    assert found["accelerated"]["needed"] == np.bincount(answer.refinements[answer.certified]).tolist()
+
+
+def test_mean_inverse_by_numpy(record, solvers, systems):
+    found, mean = record["methods"][MEAN], solvers[MLP].model.operator_head.basis.A_mean
+    radii = [
+        np.abs(np.linalg.eigvals(np.eye(16) - np.linalg.solve(mean, A))).max() for A in systems.A[: PLAN.contractions]
+    ]
+    assert found["contraction_median"] == pytest.approx(np.median(radii), rel=1e-6)
+    x = np.linalg.solve(mean, systems.b.T).T
+    assert found["normalized_mse"] == pytest.approx(np.sum((x - systems.x) ** 2) / np.sum(systems.x**2), rel=1e-6)
+
+
+def test_methods_stand_in_the_order_they_must(record):
+    """Projection sees all of A where others see some entries; learning beats the mean; acceleration saves steps."""
+    rho = {name: method["contraction_median"] for name, method in record["methods"].items() if "plain" in method}
+    assert rho[PROJECTED] == min(rho[name] for name in (PROJECTED, RIDGE, TRANSFORMER, MLP, NEAREST, MEAN))
+    assert rho[MEAN] == max(rho.values())
+    for method in record["methods"].values():
+        assert method["accelerated"]["certified"] == 1  # n = 16: even the mean's inverse gets there
+        assert method["forward_error_exact"] < 1e-9
+        if "plain" in method:
+            assert method["plain"]["certified"] <= 1
+
+
+def test_curve_ends_at_the_level_of_lapack(record):
+    curve = record["curve"]
+    assert record["methods"][curve["method"]]["normalized_mse"] == min(
+        record["methods"][name]["normalized_mse"] for name in FOLDERS
+    )
+    last = curve["accelerated"]
+    assert last["backward_error"][-1] < 2e-15
+    assert last["relative_error"][-1] < 100 * curve["LAPACK"]["relative_error"]
+    assert last["relative_error"][2] < last["relative_error"][0] / 10
+    for way in ("plain", "accelerated"):
+        assert len(curve[way]["relative_error"]) == operator.CURVE + 1
+
+
+def test_sample_is_the_familys(solvers):
+    """Solutions, coefficients and inverses of the peers' sample, against the family's own and NumPy's."""
+    solver = solvers[MLP]
+    family, basis = solver.info.problem_family(), solver.model.operator_head.basis
+    sample, systems = draw(family, basis, 300, seed=4), family.sample(300, seed=4)
+    np.testing.assert_allclose(sample.x, systems.x, rtol=1e-8, atol=1e-11)
+    s = basis.reading(systems.A)[1]
+    T = np.linalg.inv(systems.A / s[:, None, None]) @ basis.A_mean
+    np.testing.assert_allclose(sample.T, T, rtol=1e-4, atol=1e-5)
+    z, c, weight = basis.coefficients(systems.A)
+    np.testing.assert_allclose(sample.c, c, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(sample.weight, weight, rtol=1e-9)
+    np.testing.assert_allclose(sample.z, z.reshape(300, -1), rtol=1e-4, atol=1e-5)
+
+
+def test_exact_solution_has_all_digits():
+    rng = np.random.default_rng(0)
+    A, b = rng.standard_normal((10, 10)) * np.geomspace(1, 1e9, 10), rng.standard_normal(10)
+    with mpmath.workdps(60):
+        oracle = mpmath.lu_solve(mpmath.matrix(A.tolist()), mpmath.matrix(b.tolist()))
+        assert operator.exact_solution(A, b).tolist() == [float(value) for value in oracle]
+
+
+# ---------------------------------------------------------------- stopping and going on
+
+
+def test_a_measured_family_is_not_measured_again(result, folder, monkeypatch):
+    monkeypatch.setattr(operator, "measure", lambda *_: pytest.fail("measured again"))
+    again = run_study("operator", "quick", folder, Progress(disable=True))
+    assert again.data == result.data
+    assert list(again.verdict) == list(result.verdict)
+
+
+def test_another_plan_is_measured_again(result, record, folder, monkeypatch):
+    kept = (folder / "diffusion.json").read_text()
+    monkeypatch.setattr(operator, "measure", lambda *_: {**record, "systems": 61})
+    other = operator.run(dataclasses.replace(PLAN, systems=61), folder, Progress(disable=True))
+    assert other.data["records"][0]["systems"] == 61
+    (folder / "diffusion.json").write_text(kept)
+
+
+@pytest.mark.parametrize(("plain", "other"), [("mlp", "transformer"), ("transformer", "mlp")])
+def test_shipped_networks_go_by_their_names(solvers, monkeypatch, tmp_path, plain, other):
+    by_architecture = {solver.model.config.architecture: solver for solver in solvers.values()}
+    asked = {"diffusion-16": by_architecture[plain], f"diffusion-16-{other}": by_architecture[other]}
+    monkeypatch.setattr(operator.LearnedSolver, "from_pretrained", asked.__getitem__)
+    (tmp_path / f"diffusion-16-{plain}").mkdir()
+    (tmp_path / f"diffusion-16-{plain}" / "log.jsonl").write_text('{"seconds": 1.5}\n{"loss": 1}\n{"seconds": 2.5}\n')
+    found = operator.networks(dataclasses.replace(PLAN, recipes=(), runs=tmp_path), "diffusion", tmp_path)
+    assert found == [(by_architecture[plain], 2.5), (by_architecture[other], None)]
+
+
+# ---------------------------------------------------------------- tables and sentences
+
+
+def changed(record, *, seconds=None, contraction=None, n=16):
+    """A copy of the record with other times at batch 64 and contractions by method."""
+    record = copy.deepcopy(record) | {"n": n}
+    for name, value in (seconds or {}).items():
+        record["methods"][name]["seconds"]["64"] = value
+    for name, value in (contraction or {}).items():
+        record["methods"][name]["contraction_median"] = value
+    return record
+
+
+def test_tables_hold_the_records(result, record):
+    main = result.tables[0]
+    rows = {row[1]: dict(zip(main.columns, row, strict=True)) for row in main.rows}
+    assert set(rows) == ALL
+    for name, row in rows.items():
+        assert row["certified"] == record["methods"][name]["accelerated"]["certified"]
+        assert row["µs per system, batch 64"] == 1e6 * record["methods"][name]["seconds"]["64"]
+    assert "Targets" not in "".join(table.title for table in result.tables)  # they are for n = 64
+
+
+def test_refinements_by_hand():
+    found = {"systems": 200, "needed": [0, 1, 197, 0, 1], "certified": 199 / 200}
+    assert operator_summary.spread(found) == "2 / 2 / 4"
+    assert operator_summary.share_within(found, 2) == 198 / 200
+    assert operator_summary.share_within(found, 1) == 1 / 200
+    assert operator_summary.spread({"systems": 3, "needed": [], "certified": 0.0}) is None
+
+
+def test_who_is_worth_it(record):
+    slow = changed(record, seconds=dict.fromkeys(ALL, 0.001) | {LAPACK: 1e-5})
+    assert operator_summary.worth([slow]).startswith("The learned solver is not worth it for speed")
+    assert "LAPACK, 10 µs per system against 1000 µs" in operator_summary.worth([slow])
+    fast = changed(record, seconds=dict.fromkeys(ALL, 0.001) | {MLP: 1e-5})
+    assert operator_summary.worth([fast]).startswith("The learned solver is worth it on every family")
+    mixed = operator_summary.worth([fast, slow | {"family": "other"}])
+    assert "worth it at n = 16, 64 systems per call on diffusion; not on other (LAPACK" in mixed
+    tie = changed(record, seconds=dict.fromkeys(ALL, 0.001) | {MLP: 0.97e-3})
+    assert "not worth it" in operator_summary.worth([tie])
+
+
+def test_a_rival_that_certifies_too_few_does_not_count(record):
+    fast = changed(record, seconds=dict.fromkeys(ALL, 0.001) | {MLP: 1e-5, NEAREST: 1e-6})
+    assert "not worth it" in operator_summary.worth([fast])
+    fast["methods"][NEAREST]["accelerated"]["certified"] = 0.5
+    assert operator_summary.worth([fast]).startswith("The learned solver is worth it on every family")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "contraction", "earned"),
+    [((1e-4, 1e-4), (1e-3, 1e-2), True), ((1e-4, 1e-4), (1e-2, 1e-3), False), ((1e-4, 2e-4), (1e-2, 1e-3), True),
+     ((2e-4, 1e-4), (1e-2, 1e-3), False), ((2e-4, 1e-4), (1e-3, 1e-2), True)],
+)  # fmt: skip
+def test_a_place_is_earned_unless_dominated(record, seconds, contraction, earned):
+    case = changed(
+        record,
+        seconds=dict(zip((TRANSFORMER, MLP), seconds, strict=True)),
+        contraction=dict(zip((TRANSFORMER, MLP), contraction, strict=True)),
+    )
+    text = operator_summary.place([case], TRANSFORMER, MLP)
+    assert text.startswith("Transformer against MLP: it " + ("earns" if earned else "does not earn"))
+    assert f"{contraction[0]:.1e}" in text
+
+
+def test_a_classical_win_is_named(record):
+    lines = dict.fromkeys(ALL, 0.001)
+    case = changed(record, seconds=lines | {MLP: 1e-5}, contraction={MLP: 1e-9})
+    case["methods"][REDUCED]["normalized_mse"] = 0.5
+    assert "classical" not in operator_summary.standing(case)
+    case = changed(record, seconds=lines | {LAPACK: 1e-5}, contraction={PROJECTED: 1e-9})
+    text = operator_summary.standing(case)
+    assert "A classical method wins in contraction (projection) and in time (LAPACK)" in text
+
+
+def test_targets(record):
+    network = record["curve"]["method"]
+    case = changed(record, contraction={network: 1e-3}, n=64)
+    case["methods"][network] |= {
+        "normalized_mse": 2e-7, "forward_error": 1e-10, "forward_error_exact": 1e-8,
+        "accelerated": {"systems": 4, "needed": [0, 0, 0, 2, 2], "certified": 1.0},
+    }  # fmt: skip
+    rows = operator_summary.targets([case]).rows
+    assert [row[-1] for row in rows] == [False, True, True, False, True]
+    assert "3 of 5 targets are met; missed: diffusion (normalized_mse" in operator_summary.verdict([case])[-1]
+    case["methods"][network]["accelerated"]["needed"] = [0, 0, 0, 2, 1, 1]
+    assert operator_summary.targets([case]).rows[-1][-2:] == [0.75, False]
+
+
+def test_verdict_begins_with_the_worth(result):
+    assert result.verdict[0].startswith("The learned solver is")
+    assert any(line.startswith("Transformer against MLP") for line in result.verdict[:3])
+
+
+def test_figure_is_drawn_from_plain_data(result, tmp_path):
+    data = json.loads(json.dumps(result.data, allow_nan=False))
+    figure = plots.STUDIES["operator"](data)
+    plots.save(figure, tmp_path / "operator.png")
+    assert (tmp_path / "operator.png").stat().st_size > 10_000
+    left, right = figure.axes
+    assert left.get_title() == "diffusion, n = 16"
+    drawn = {line.get_label(): line for line in left.get_lines()}
+    assert set(drawn) == ALL
+    ridge = data["records"][0]["methods"][RIDGE]
+    assert drawn[RIDGE].get_ydata()[0] == ridge["contraction_median"]
+    assert len(right.get_lines()) == 6

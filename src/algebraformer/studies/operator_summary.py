@@ -187,7 +187,7 @@ def verdict(records: Sequence[Record]) -> list[str]:
 def worth(records: Sequence[Record]) -> str:
     """Say on which families a network is the fastest way to a certified answer at this n, and what is where not."""
     n, batch = records[0]["n"], largest(records[0])
-    won, lost = [], []
+    won, lost, alone = [], [], []
     for record in records:
         network, fastest = quickest(record, networks(record)), quickest(record, solvers(record))
         if seconds(record, network) < (1 - QUIET) * min(seconds(record, name) for name in rivals(record)):
@@ -195,18 +195,24 @@ def worth(records: Sequence[Record]) -> str:
         else:
             times = f"{micro(record, fastest)} per system against {micro(record, network)} of the {network}"
             lost.append(f"{record['family']} ({fastest}, {times})")
+            if network == quickest(record, [name for name in solvers(record) if name != LAPACK]):
+                alone.append(record["family"])
     where = f"at n = {n}, {batch} systems per call"
     if not lost:
         return f"The learned solver is worth it on every family {where}: nothing is as fast to a certified answer."
     if not won:
-        return (
+        text = (
             f"The learned solver is not worth it for speed {where}: a classical method is at least as fast on every "
             f"family: {', '.join(lost)}."
         )
-    return (
-        f"The learned solver is worth it {where} on {', '.join(won)}; not on {', '.join(lost)}, where a classical "
-        "method is at least as fast."
-    )
+    else:
+        text = (
+            f"The learned solver is worth it {where} on {', '.join(won)}; not on {', '.join(lost)}, where a classical "
+            "method is at least as fast."
+        )
+    if alone:
+        text += f" Without a factorisation, a network is the fastest way on {', '.join(alone)}."
+    return text + " LAPACK's time grows as n^3 and holds no certificate; the study `scaling` has larger n."
 
 
 def place(records: Sequence[Record], name: str, rival: str) -> str:

@@ -41,6 +41,8 @@ MODES = 32
 """Leading modes of A over the family that columns and rows are chosen on."""
 LEADING = 32
 """Components kept in float32; the rest, which matter less, are rounded to float16."""
+RARE = 1e-6
+"""Combinations of entries whose spread over the family is below this share of the largest are not read."""
 CONSTANT = 1e-9
 """An entry whose spread over the family is below this share of its size counts as constant and is not read."""
 
@@ -56,6 +58,9 @@ class Reading:
         Reciprocal root mean square of the entries.
     mean, inverse_std : ndarray, shape (m, q)
         Mean and reciprocal spread of the weighed entries of matrices of size one; 0 for constant entries.
+    whitening : ndarray, shape (q m, q m), optional
+        Takes the z-scored entries to uncorrelated combinations of variance one, the rarest last, and zeros. What is
+        small in every entry, as a reaction term beside a diffusion operator, shows in these alone.
     """
 
     rows: NDArray[np.int64]
@@ -63,9 +68,12 @@ class Reading:
     weight: FloatArray
     mean: FloatArray
     inverse_std: FloatArray
+    whitening: FloatArray | None = None
 
     def __call__(self, A: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return z-scored entries (B, q, m), one row per column of A that is read, and the sizes s (B,).
+
+        With a whitening, their combinations in rows of m.
 
         s is the signed root mean square of the weighed entries, so that d A gives the same entries and d s; it is 0
         where all entries that are read are 0.
@@ -73,7 +81,10 @@ class Reading:
         E = A[:, self.rows[:, None], self.columns] * self.weight  # (B, m, q)
         s = signed_size(E, self.mean)
         z = (E / np.where(s != 0, s, 1.0)[:, None, None] - self.mean) * self.inverse_std
-        return z.transpose(0, 2, 1), s
+        z = z.transpose(0, 2, 1)
+        if self.whitening is not None:
+            z = (z.reshape(len(z), -1) @ self.whitening.T).reshape(z.shape)
+        return z, s
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,7 +262,13 @@ def snapshot_count(n: int, rank: int) -> int:
 
 
 def fit(
-    family: ProblemFamily, rank: int, n_column: int, n_row: int, seed: int, count: int | None = None
+    family: ProblemFamily,
+    rank: int,
+    n_column: int,
+    n_row: int,
+    seed: int,
+    count: int | None = None,
+    whiten: bool = False,
 ) -> OperatorBasis:
     """Compute the basis of a family from samples.
 
@@ -266,6 +283,8 @@ def fit(
         Seed of the samples.
     count : int, optional
         Number of samples, at least R + 1; as many as fit into 2 GiB, but at most 4096, if None.
+    whiten : bool
+        Read uncorrelated combinations of the entries.
 
     Returns
     -------
@@ -298,7 +317,7 @@ def fit(
         for indices in batches(count, chunk):
             yield matrices(family, indices, seed)
 
-    reading = _reading(samples(), min(count, max(2 * MODES, 2**26 // n**2)), n_column, n_row)
+    reading = _reading(samples(), min(count, max(2 * MODES, 2**26 // n**2)), n_column, n_row, whiten)
     A_mean = np.zeros((n, n))
     for A in samples():
         A_mean += np.sum(A / reading(A)[1][:, None, None], axis=0) / count
@@ -356,7 +375,7 @@ def _principal(T: NDArray[np.float32], rank: int) -> tuple[NDArray[np.float32], 
     return components, np.sqrt(np.maximum(values[::-1], 0.0) / count)
 
 
-def _reading(samples: Iterator[FloatArray], kept: int, n_column: int, n_row: int) -> Reading:
+def _reading(samples: Iterator[FloatArray], kept: int, n_column: int, n_row: int, whiten: bool) -> Reading:
     """Choose columns and rows of A by pivoted QR on its leading modes over the first samples; take their statistics."""
     parts: list[FloatArray] = []
     while sum(map(len, parts)) < kept:
@@ -380,13 +399,25 @@ def _reading(samples: Iterator[FloatArray], kept: int, n_column: int, n_row: int
     E = A[:, rows[:, None], columns]
     size = signed_size(E, E.mean(axis=0))  # of what is read, now that this is known
     E /= np.where(size != 0, size, 1.0)[:, None, None]
-    return Reading(rows, columns, weight[chosen], E.mean(axis=0), _inverse_std(E))
+    plain = Reading(rows, columns, weight[chosen], E.mean(axis=0), _inverse_std(E))
+    if not whiten:
+        return plain
+    z = ((E - plain.mean) * plain.inverse_std).transpose(0, 2, 1).reshape(kept, -1)
+    values, vectors = np.linalg.eigh(z.T @ z / kept)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    spread = np.sqrt(np.maximum(values, 0.0))
+    whitening = _inverse_or_zero(spread, RARE * spread[0])[:, None] * vectors.T
+    return dataclasses.replace(plain, whitening=whitening)
 
 
 def _inverse_std(E: FloatArray) -> FloatArray:
     """Return the reciprocal spread over the first axis, 0 for what is constant."""
-    std = E.std(axis=0)
-    return np.where(std > CONSTANT, 1 / np.where(std > 0, std, 1.0), 0.0)
+    return _inverse_or_zero(E.std(axis=0), CONSTANT)
+
+
+def _inverse_or_zero(v: FloatArray, floor: float) -> FloatArray:
+    """Return 1 / v, and 0 where v <= floor."""
+    return np.where(v > floor, 1 / np.where(v > 0, v, 1.0), 0.0)
 
 
 def _pivots(modes: FloatArray) -> NDArray[np.int64]:

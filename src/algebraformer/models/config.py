@@ -33,6 +33,9 @@ class ModelConfig:
     """Columns of A that are read, a token each; operator head only, at most 64."""
     n_row: int = 0
     """Entries that are read of each of these columns; operator head only, at most 64."""
+    whiten: bool = False
+    """Read uncorrelated combinations of these entries, each of variance one, so that what is small in every entry is
+    seen as well; a token is then a row of such combinations, not a column of A. Operator head only."""
     encoding: Encoding = "column"
     """column: one token [a_i, b_i] per column of A, n tokens. entry: one token [a_ij, b_i] per entry, n^2 tokens."""
     n_layer: int = 12
@@ -75,6 +78,8 @@ class ModelConfig:
             if not is_whole(value) or not (1 <= value <= limit if self.head == "operator" else value == 0):
                 expected = f"from 1 to {limit}" if self.head == "operator" else "0 without an operator head"
                 raise ConfigurationError(f"{name} must be {expected}, received {value!r}")
+        if self.whiten and self.head != "operator":
+            raise ConfigurationError("whiten is for the operator head")
         if self.head == "operator" and self.encoding != "column":
             raise ConfigurationError(f"the operator head reads columns, received encoding {self.encoding!r}")
 

@@ -57,6 +57,8 @@ class OperatorHead(nn.Module):
             ("first_step", (), torch.float64),
         ):
             self.register_buffer(name, torch.zeros(shape, dtype=dtype))
+        if config.whiten:
+            self.register_buffer("whitening", torch.zeros((q * m, q * m), dtype=torch.float64))
         self._basis: OperatorBasis | None = None
 
     def forward(self, h: Tensor) -> Tensor:
@@ -83,6 +85,8 @@ class OperatorHead(nn.Module):
             "leading": basis.components[:lead],
             "others": basis.components[lead:],
         }
+        if basis.reading.whitening is not None:
+            values["whitening"] = basis.reading.whitening
         for name, value in values.items():
             self.get_buffer(name).copy_(torch.from_numpy(np.array(value)))
         self._basis = None
@@ -117,7 +121,8 @@ class OperatorHead(nn.Module):
                 raise ConfigurationError(
                     "the mean matrix of an operator head is singular: no basis was fitted"
                 ) from None
-            reading = Reading(*(arrays[name] for name in ("rows", "columns", "weight", "mean", "inverse_std")))
+            names = ("rows", "columns", "weight", "mean", "inverse_std", "whitening")
+            reading = Reading(*(arrays[name] for name in names if name in arrays))
             self._basis = OperatorBasis(
                 reading=reading,
                 A_mean=arrays["A_mean"],

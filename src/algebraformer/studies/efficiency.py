@@ -212,10 +212,10 @@ def run_once(recipe: Recipe, output: Path, bases: dict[Any, tuple[OperatorBasis,
 def shared_basis(recipe: Recipe, bases: dict[Any, tuple[OperatorBasis, float]]) -> tuple[OperatorBasis, float]:
     """Return the basis that training would compute, and its seconds, from `bases` if it is there."""
     family, model = recipe.problem_family(), recipe.model
-    key = family, model.rank, model.n_column, model.n_row
+    key = family, model.rank, model.n_column, model.n_row, model.whiten
     if key not in bases:
         begin = time.monotonic()
-        bases[key] = operator_basis.fit(*key, seed=SCALER_SEED), time.monotonic() - begin
+        bases[key] = operator_basis.fit(*key[:4], seed=SCALER_SEED, whiten=model.whiten), time.monotonic() - begin
     return bases[key]
 
 

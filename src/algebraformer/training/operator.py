@@ -26,7 +26,7 @@ def fit_basis(model: Algebraformer, family: ProblemFamily) -> None:
     """Compute the basis of the family from its scaler sample and give it to the model."""
     config = model.config
     model.operator_head.set_basis(
-        operator_basis.fit(family, config.rank, config.n_column, config.n_row, seed=SCALER_SEED)
+        operator_basis.fit(family, config.rank, config.n_column, config.n_row, seed=SCALER_SEED, whiten=config.whiten)
     )
 
 

@@ -314,3 +314,22 @@ def test_apply_to_all(columns):
     rng = np.random.default_rng(0)
     L, v = rng.standard_normal((N, N)), rng.standard_normal((4, N, columns))
     np.testing.assert_allclose(apply_to_all(L, v), np.stack([L @ part for part in v]), rtol=1e-12, atol=1e-13)
+
+
+def test_whitened_entries_are_uncorrelated() -> None:
+    """Over the systems they were fitted on: variance one or identically zero, and what is small is there too."""
+    family = problems.get("reaction-diffusion", n=16)
+    count = 400
+    plain = operator_basis.fit(family, 8, 6, 6, seed=0, count=count).reading
+    white = operator_basis.fit(family, 8, 6, 6, seed=0, count=count, whiten=True).reading
+    A = operator_basis.matrices(family, range(count), 0)
+    z, s = white(A)
+    covariance = np.cov(z.reshape(count, -1).T, bias=True)
+    kept = np.diag(covariance) > 0.5
+    assert 4 <= kept.sum() < 36
+    np.testing.assert_allclose(covariance[np.ix_(kept, kept)], np.eye(kept.sum()), atol=1e-6)
+    assert not z.reshape(count, -1)[:, ~kept].any()
+    np.testing.assert_array_equal(s, plain(A)[1])
+    spread = np.linalg.svd(plain(A)[0].reshape(count, -1), compute_uv=False)  # independent of the fit
+    assert kept.sum() == np.count_nonzero(spread > operator_basis.RARE * spread[0])
+    np.testing.assert_allclose(white(3.0 * A)[0], z, atol=1e-7)

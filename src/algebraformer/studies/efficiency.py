@@ -325,8 +325,8 @@ def reach(points: Sequence[tuple[float, float]], target: float) -> Reach:
 
     Examples
     --------
-    >>> reach([(1e9, 1.0), (1e11, 1e-4)], 1e-2).flops
-    10000000000.0
+    >>> str(reach([(1e9, 1.0), (1e11, 1e-4)], 1e-2))
+    '1e+10'
     >>> str(reach([(1e9, 1.0), (1e11, 0.1)], 1e-2))
     'not reached: > 1e+11'
     """

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mpmath
 import numpy as np
 import scipy.linalg
 
@@ -24,6 +23,7 @@ from algebraformer.problems.chebyshev import differentiation_matrix, points
 from algebraformer.provenance import provenance
 from algebraformer.report import print_table
 from algebraformer.studies.base import TableData
+from algebraformer.studies.operator import exact_solution
 
 MODEL, N = "diffusion-64", 64
 
@@ -34,12 +34,6 @@ def collocation() -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
     K = 1 + 0.7 * np.cos(2.6 * np.pi * x)
     f = 2 * np.exp(-6 * (x - 0.3) ** 2) - np.sin(2 * x)
     return x[interior], {"K(x)": K[interior], "f(x)": f[interior]}, -(D[interior] * K) @ D[:, interior]
-
-
-def in_fifty_digits(A: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the solution of A x = b, computed with 50 digits."""
-    with mpmath.workdps(50):
-        return np.array([float(v) for v in mpmath.lu_solve(mpmath.matrix(A.tolist()), mpmath.matrix(b.tolist()))])
 
 
 def timed(call: Callable[[], Any], repeats: int = 7) -> tuple[Any, float]:
@@ -61,7 +55,7 @@ def main(folder: Path) -> None:
 
     A, b = io.read_system(folder / "A.mtx", folder / "b.mtx")
     solver = af.LearnedSolver.from_pretrained(MODEL)
-    reference = in_fifty_digits(A, b)
+    reference = exact_solution(A, b)
     bare, bare_time = timed(lambda: solver.predict(A, b))
     learned, learned_time = timed(lambda: solver.solve(A, b, fallback=False))
     solved, solved_time = timed(lambda: solver.solve(A, b))

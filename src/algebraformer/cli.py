@@ -180,20 +180,16 @@ class Study:
 
     def run(self) -> int:
         from algebraformer import plots
-        from algebraformer.report import print_table, progress_bar, study_page
-        from algebraformer.studies.base import run_study, write_results
+        from algebraformer.report import print_table, progress_bar
+        from algebraformer.studies.base import run_study
 
         with progress_bar(disable=self.json) as bar:
             result = run_study(self.name, self.preset, self.work / f"{self.name}-{self.preset}", bar)
         command = shlex.join(["algebraformer", *sys.argv[1:]])
-        main, *others = result.tables
         path = self.output / f"{self.name}.json"
-        more = {"verdict": list(result.verdict), "tables": [table.settings() for table in others]}
-        write_results(path, command=command, table=main, preset=self.preset, **more, data=result.data)
-        path.with_suffix(".md").write_text(study_page(self.name, command, result.verdict, result.tables))
-        plots.save(plots.STUDIES[self.name](result.data), path.with_suffix(".png"))
+        plots.save_study(result, plots.STUDIES[self.name](result.data), path, command, preset=self.preset)
         if self.json:
-            emit({"output": str(path), "verdict": list(result.verdict), "table": main.settings()})
+            emit({"output": str(path), "verdict": list(result.verdict), "table": result.tables[0].settings()})
         else:
             for table in result.tables:
                 print_table(table)

@@ -138,10 +138,15 @@ def save_report(result: StudyResult, folder: Path | str, command: str | None = N
     command : str, optional
         Command that made the report; that of this process if None.
     """
-    command, path = command or shlex.join(sys.argv), Path(folder) / "report.json"
+    path = Path(folder) / "report.json"
+    save_study(result, family_figure(result.data), path, command or shlex.join(sys.argv))
+    return path
+
+
+def save_study(result: StudyResult, figure: Figure, path: Path, command: str, **about: Any) -> None:
+    """Write NAME.json, with `about` beside what was found, and NAME.md and NAME.png; path is that of NAME.json."""
     main, *others = result.tables
     more = {"verdict": list(result.verdict), "tables": [table.settings() for table in others]}
-    write_results(path, command=command, table=main, **more, data=result.data)
-    path.with_suffix(".md").write_text(study_page("report", command, result.verdict, result.tables))
-    save(family_figure(result.data), path.with_suffix(".png"))
-    return path
+    write_results(path, command=command, table=main, **about, **more, data=result.data)
+    path.with_suffix(".md").write_text(study_page(path.stem, command, result.verdict, result.tables))
+    save(figure, path.with_suffix(".png"))

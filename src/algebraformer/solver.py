@@ -19,14 +19,13 @@ from scipy.sparse.linalg import LinearOperator
 from algebraformer import checkpoint
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.classical import conjugate_residuals, direct
+from algebraformer.classical.refinement import RESTARTS
 from algebraformer.errors import ConfigurationError, SingularSystemError, Status
 from algebraformer.linalg import EPS, is_certified, measures
 from algebraformer.models import Algebraformer, predict, systems_at_once
 
 Array = NDArray[Any]
 RTOL = 1e-10
-RESTARTS = 2
-"""How often an operator head's refinement starts again from the true residual."""
 
 
 @dataclasses.dataclass(frozen=True)

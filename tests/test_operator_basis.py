@@ -7,6 +7,7 @@ import functools
 
 import numpy as np
 import pytest
+import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -333,3 +334,38 @@ def test_whitened_entries_are_uncorrelated() -> None:
     spread = np.linalg.svd(plain(A)[0].reshape(count, -1), compute_uv=False)  # independent of the fit
     assert kept.sum() == np.count_nonzero(spread > operator_basis.RARE * spread[0])
     np.testing.assert_allclose(white(3.0 * A)[0], z, atol=1e-7)
+
+
+def test_a_balanced_basis_measures_errors_of_the_inverse_too() -> None:
+    """Coefficients are those of least ||E||_F^2 + n ||E Abar^-1||_F^2 / ||Abar^-1||_F^2, by SciPy's least squares."""
+    family, rank, count = problems.get("reaction-diffusion", n=N), 5, 120
+    found = fit(family, rank, n_column=4, n_row=3, seed=1, count=count, balance=True)
+    A = operator_basis.matrices(family, range(6), 9)
+    _, c, weight = found.coefficients(A)
+    s = found.reading(A)[1]
+    inverse = np.linalg.inv(found.A_mean)
+    ratio = np.sqrt(N) / np.linalg.norm(inverse)
+
+    def stacked(E: np.ndarray) -> np.ndarray:
+        return np.concatenate((E.ravel(), ratio * (E @ inverse).ravel()))
+
+    columns = np.stack([stacked(E) for E in found.components.astype(float)], axis=1)
+    np.testing.assert_allclose(columns.T @ columns, np.eye(rank), atol=1e-5)
+    for i in range(len(A)):
+        T = np.linalg.inv(A[i] / s[i]) @ found.A_mean
+        best = scipy.linalg.lstsq(columns, stacked(T - found.T_mean))[0]
+        np.testing.assert_allclose(c[i], best, rtol=1e-4, atol=1e-5 * np.linalg.norm(best))
+        assert weight[i] == pytest.approx(1 / np.linalg.norm(stacked(T)), rel=1e-6)
+
+
+def test_a_balanced_basis_is_better_for_solutions() -> None:
+    """At the same rank, the error of the inverse itself is less than that of a plain basis."""
+    family, count = problems.get("reaction-diffusion", n=N), 300
+    A = operator_basis.matrices(family, range(100), 9)
+    exact, errors = np.linalg.inv(A), []
+    for balance in (False, True):
+        found = fit(family, 6, n_column=4, n_row=3, seed=1, count=count, balance=balance)
+        s = found.reading(A)[1]
+        M = found.inverse_of(found.coefficients(A)[1], s)(np.broadcast_to(np.eye(N), A.shape).copy())
+        errors.append(np.median(np.linalg.norm(M - exact, axis=(1, 2)) / np.linalg.norm(exact, axis=(1, 2))))
+    assert errors[1] < errors[0]

@@ -76,11 +76,14 @@ def test_operations_without_a_fixed_set_count_what_the_read_out_is_fitted_on() -
 
 
 def test_operations_of_a_basis(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More snapshots than entries: both Gram matrices are 256 x 256. Fewer: they are 100 x 100."""
-    n, R, gram = 16, 24, 2 * 4_096 * 256 * 256
-    common = 3 * 4_096 * (2 * n**2 * (n + 2)) + 4_096 * (8 / 3 * n**3) + 2 * 4_096 * R * n**2
+    """More snapshots than entries: both Gram matrices are 256 x 256. Fewer: they are 100 x 100.
+
+    Columns and rows are chosen on 1,024 matrices.
+    """
+    n, R = 16, 24
+    common = (2 * 4_096 + 1_024) * (2 * n**2 * (n + 2)) + 4_096 * (8 / 3 * n**3) + 2 * 4_096 * R * n**2
     pivoting = 2 * (2 * 32 * n**3 - 2 / 3 * n**3)
-    expected = common + 2 * (gram + 14 / 3 * 256**3) + pivoting
+    expected = common + 2 * (4_096 + 1_024) * 256 * 256 + 2 * 14 / 3 * 256**3 + pivoting
     assert efficiency.basis_flops(get("diffusion", n=n), R) == pytest.approx(expected)
     monkeypatch.setattr(operator_basis, "MAX_SNAPSHOTS", 100)
     common = 3 * 100 * (2 * n**2 * (n + 2)) + 100 * (8 / 3 * n**3) + 2 * 100 * R * n**2

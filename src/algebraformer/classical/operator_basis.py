@@ -11,6 +11,10 @@ are chosen here too: the entries where they meet are what a network, or any othe
 Matrices are divided by their size s(A) first, so that (d A) has the coefficients of A. Systems count by 1 / ||T||_F in
 mean and components, so that the few with a large inverse do not rule them.
 
+An error E of T is an error E Abar^-1 of the inverse itself, and the two are not large together: in ||E||_F the few
+smooth directions that make up most of a solution count no more than the others. A balanced basis measures both,
+||E||^2 = ||E||_F^2 + n ||E Abar^-1||_F^2 / ||Abar^-1||_F^2.
+
 References
 ----------
 .. [1] L. Sirovich, "Turbulence and the dynamics of coherent structures", Quart. Appl. Math. 45 (1987): the method of
@@ -97,13 +101,15 @@ class OperatorBasis:
     A_mean, inverse : ndarray, shape (n, n), float64
         Abar and Abar^-1.
     operators : ndarray, shape (1 + R, n, n), float32
-        Tbar and T_1 ... T_R, these of Frobenius norm one; from T_33 on every value is one of float16.
+        Tbar and T_1 ... T_R, these orthonormal in the norm of the basis; from T_33 on every value is one of float16.
     sigma : ndarray, shape (R,), float64
         Root mean square over the family of c_r / ||T||_F, the weighed coefficients.
     size : float
         Typical ||T||_F: the reciprocal root mean square of the weights 1 / ||T||_F.
     spectrum : ndarray, shape (S,), float64
         All singular values of the S weighed samples, divided by sqrt(S): how fast the components fall off.
+    metric : ndarray, shape (n, n), float64, optional
+        W with ||E||^2 = trace(E W E^T) for errors E of T; the identity if None.
     """
 
     reading: Reading
@@ -113,6 +119,7 @@ class OperatorBasis:
     sigma: FloatArray
     size: float
     spectrum: FloatArray
+    metric: FloatArray | None = None
 
     @property
     def T_mean(self) -> NDArray[np.float32]:
@@ -139,7 +146,7 @@ class OperatorBasis:
         c : ndarray, shape (B, R)
             Coefficients of T(A / s).
         weight : ndarray, shape (B,)
-            1 / ||T(A / s)||_F.
+            1 / ||T(A / s)||.
 
         Raises
         ------
@@ -147,9 +154,14 @@ class OperatorBasis:
             A matrix is singular.
         """
         z, s = self.reading(A)
-        T = preconditioned_inverse(A / s[:, None, None], self.A_mean).reshape(len(A), -1)
-        c = (T - self.T_mean.ravel()) @ self.components.reshape(self.rank, -1).T
-        return z, c, 1 / np.linalg.norm(T, axis=1)
+        return z, *self.projected(preconditioned_inverse(A / s[:, None, None], self.A_mean))
+
+    def projected(self, T: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the coefficients (B, R) of T (B, n, n) and the weights (B,), 1 / ||T||."""
+        E = T - self.T_mean
+        TW, EW = (T, E) if self.metric is None else (T @ self.metric, E @ self.metric)
+        c = EW.reshape(len(T), -1) @ self.components.reshape(self.rank, -1).T
+        return c, 1 / np.sqrt(np.sum(TW * T, axis=(1, 2)))
 
     def inverse_of(self, c: NDArray[np.floating], s: FloatArray) -> ApproximateInverse:
         """Return the approximate inverses of B matrices.
@@ -251,6 +263,12 @@ def preconditioned_inverse(A: FloatArray, A_mean: FloatArray) -> FloatArray:
     return np.linalg.solve(A, np.broadcast_to(A_mean, A.shape)).astype(np.float64, copy=False)
 
 
+def balanced_metric(A_mean: FloatArray) -> FloatArray:
+    """Return W = I + n (Abar^T Abar)^-1 / ||Abar^-1||_F^2, which measures errors of T and of the inverse alike."""
+    inverse = np.linalg.inv(A_mean)
+    return np.asarray(np.eye(len(A_mean)) + len(A_mean) * inverse @ inverse.T / np.sum(inverse**2), dtype=np.float64)
+
+
 def matrices(family: ProblemFamily, indices: Sequence[int] | NDArray[np.int64], seed: int) -> FloatArray:
     """Return the matrices of the systems at these indices, (B, n, n), without solving them."""
     return family.assemble(family.parameters(indices, seed))[0]
@@ -261,6 +279,11 @@ def snapshot_count(n: int, rank: int) -> int:
     return min(MAX_SNAPSHOTS, max(2 * rank, SNAPSHOT_ENTRIES // n**2))
 
 
+def read_count(n: int) -> int:
+    """Return how many samples columns and rows are chosen on: 1024, fewer where n is large."""
+    return max(2 * MODES, min(1024, 2**26 // n**2))
+
+
 def fit(
     family: ProblemFamily,
     rank: int,
@@ -269,6 +292,7 @@ def fit(
     seed: int,
     count: int | None = None,
     whiten: bool = False,
+    balance: bool = False,
 ) -> OperatorBasis:
     """Compute the basis of a family from samples.
 
@@ -285,6 +309,8 @@ def fit(
         Number of samples, at least R + 1; as many as fit into 2 GiB, but at most 4096, if None.
     whiten : bool
         Read uncorrelated combinations of the entries.
+    balance : bool
+        Measure errors of the inverse beside those of T.
 
     Returns
     -------
@@ -317,17 +343,20 @@ def fit(
         for indices in batches(count, chunk):
             yield matrices(family, indices, seed)
 
-    reading = _reading(samples(), min(count, max(2 * MODES, 2**26 // n**2)), n_column, n_row, whiten)
+    reading = _reading(samples(), min(count, read_count(n)), n_column, n_row, whiten)
     A_mean = np.zeros((n, n))
     for A in samples():
         A_mean += np.sum(A / reading(A)[1][:, None, None], axis=0) / count
     if not np.isfinite(A_mean).all() or np.linalg.cond(A_mean) > 1e-3 / EPS:
         raise ConfigurationError("the mean of the family's matrices is singular: an operator head does not fit it")
-    T = np.empty((count, n * n), dtype=np.float32)
+    metric = balanced_metric(A_mean) if balance else None
+    root = None if metric is None else np.asarray(scipy.linalg.sqrtm(metric), dtype=np.float64)
+    T = np.empty((count, n * n), dtype=np.float32)  # times the root of the metric
     weight = np.empty(count)
     start = 0
     for A in samples():
-        exact = preconditioned_inverse(A / reading(A)[1][:, None, None], A_mean).reshape(len(A), -1)
+        exact = preconditioned_inverse(A / reading(A)[1][:, None, None], A_mean)
+        exact = (exact if root is None else exact @ root).reshape(len(A), -1)
         weight[start : start + len(A)] = 1 / np.linalg.norm(exact, axis=1)
         T[start : start + len(A)] = exact
         start += len(A)
@@ -335,14 +364,19 @@ def fit(
     T -= T_mean
     T *= weight[:, None].astype(np.float32)
     components, spectrum = _principal(T, rank)
+    operators = np.concatenate((T_mean[None], components)).reshape(1 + rank, n, n)
+    if root is not None:
+        operators = (operators @ np.linalg.inv(root)).astype(np.float32)
+    operators[1 + LEADING :] = operators[1 + LEADING :].astype(np.float16)
     return OperatorBasis(
         reading=reading,
         A_mean=A_mean,
         inverse=np.linalg.inv(A_mean).astype(np.float64, copy=False),
-        operators=np.concatenate((T_mean[None], components)).reshape(1 + rank, n, n),
+        operators=operators,
         sigma=np.sqrt(np.mean((T @ components.T).astype(np.float64) ** 2, axis=0)),
         size=float(np.mean(weight**2) ** -0.5),
         spectrum=spectrum,
+        metric=metric,
     )
 
 
@@ -371,7 +405,6 @@ def _principal(T: NDArray[np.float32], rank: int) -> tuple[NDArray[np.float32], 
             components[:, block] = vectors[:, order].T @ T[:, block].astype(np.float64)
     norms = np.linalg.norm(components, axis=1, keepdims=True)
     components /= np.where(norms > 0, norms, 1.0)
-    components[LEADING:] = components[LEADING:].astype(np.float16)
     return components, np.sqrt(np.maximum(values[::-1], 0.0) / count)
 
 
@@ -403,10 +436,11 @@ def _reading(samples: Iterator[FloatArray], kept: int, n_column: int, n_row: int
     if not whiten:
         return plain
     z = ((E - plain.mean) * plain.inverse_std).transpose(0, 2, 1).reshape(kept, -1)
-    values, vectors = np.linalg.eigh(z.T @ z / kept)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    spread = np.sqrt(np.maximum(values, 0.0))
-    whitening = _inverse_or_zero(spread, RARE * spread[0])[:, None] * vectors.T
+    _, spread, directions = np.linalg.svd(
+        z / np.sqrt(kept), full_matrices=False
+    )  # a Gram matrix would blur what is rare
+    whitening = np.zeros((z.shape[1], z.shape[1]))
+    whitening[: len(spread)] = _inverse_or_zero(spread, RARE * spread[0])[:, None] * directions
     return dataclasses.replace(plain, whitening=whitening)
 
 

@@ -36,6 +36,9 @@ class ModelConfig:
     whiten: bool = False
     """Read uncorrelated combinations of these entries, each of variance one, so that what is small in every entry is
     seen as well; a token is then a row of such combinations, not a column of A. Operator head only."""
+    balance: bool = False
+    """Measure errors of the inverse itself beside those of its product with the mean matrix, so that the few smooth
+    directions that make up most of a solution count. Operator head only."""
     encoding: Encoding = "column"
     """column: one token [a_i, b_i] per column of A, n tokens. entry: one token [a_ij, b_i] per entry, n^2 tokens."""
     n_layer: int = 12
@@ -78,8 +81,9 @@ class ModelConfig:
             if not is_whole(value) or not (1 <= value <= limit if self.head == "operator" else value == 0):
                 expected = f"from 1 to {limit}" if self.head == "operator" else "0 without an operator head"
                 raise ConfigurationError(f"{name} must be {expected}, received {value!r}")
-        if self.whiten and self.head != "operator":
-            raise ConfigurationError("whiten is for the operator head")
+        for name in ("whiten", "balance"):
+            if getattr(self, name) and self.head != "operator":
+                raise ConfigurationError(f"{name} is for the operator head")
         if self.head == "operator" and self.encoding != "column":
             raise ConfigurationError(f"the operator head reads columns, received encoding {self.encoding!r}")
 

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from algebraformer.classical.operator_basis import LEADING, OperatorBasis, Reading
+from algebraformer.classical.operator_basis import LEADING, OperatorBasis, Reading, balanced_metric
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig
@@ -59,6 +59,7 @@ class OperatorHead(nn.Module):
             self.register_buffer(name, torch.zeros(shape, dtype=dtype))
         if config.whiten:
             self.register_buffer("whitening", torch.zeros((q * m, q * m), dtype=torch.float64))
+        self.balance = config.balance
         self._basis: OperatorBasis | None = None
 
     def forward(self, h: Tensor) -> Tensor:
@@ -133,5 +134,6 @@ class OperatorHead(nn.Module):
                 sigma=arrays["sigma"],
                 size=float(arrays["size"]),
                 spectrum=np.empty(0),
+                metric=balanced_metric(arrays["A_mean"]) if self.balance else None,
             )
         return self._basis

@@ -62,8 +62,8 @@ from algebraformer.problems import ProblemFamily
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies.base import Cell, StudyResult, TableData
 from algebraformer.training import RECIPES, Recipe, RunOptions, train
-from algebraformer.training.data import SCALER_SEED, SCALER_SIZE, limited
-from algebraformer.training.operator import READOUT_SAMPLES
+from algebraformer.training.data import SCALER_SIZE, limited
+from algebraformer.training.operator import READOUT_SAMPLES, basis_for
 
 TARGETS = (1e-2, 1e-3, 1e-4)
 """Values of normalized_mse."""
@@ -212,10 +212,10 @@ def run_once(recipe: Recipe, output: Path, bases: dict[Any, tuple[OperatorBasis,
 def shared_basis(recipe: Recipe, bases: dict[Any, tuple[OperatorBasis, float]]) -> tuple[OperatorBasis, float]:
     """Return the basis that training would compute, and its seconds, from `bases` if it is there."""
     family, model = recipe.problem_family(), recipe.model
-    key = family, model.rank, model.n_column, model.n_row, model.whiten
+    key = family, model.rank, model.n_column, model.n_row, model.whiten, model.balance
     if key not in bases:
         begin = time.monotonic()
-        bases[key] = operator_basis.fit(*key[:4], seed=SCALER_SEED, whiten=model.whiten), time.monotonic() - begin
+        bases[key] = basis_for(model, family), time.monotonic() - begin
     return bases[key]
 
 
@@ -284,7 +284,7 @@ def basis_flops(family: ProblemFamily, rank: int) -> float:
     """Return the operations of `operator_basis.fit`."""
     n, modes = family.n, operator_basis.MODES
     P = operator_basis.snapshot_count(n, rank)
-    kept = min(P, max(2 * modes, 2**26 // n**2))
+    kept = min(P, operator_basis.read_count(n))
     pivoting = 2 * (2.0 * modes * n**3 - 2 / 3 * n**3)
     return (
         (kept + 2 * P) * assembly(n)

@@ -100,15 +100,13 @@ def draw(family: ProblemFamily, basis: OperatorBasis, count: int, seed: int) -> 
     z = np.empty((count, basis.reading.rows.size * basis.reading.columns.size), dtype=np.float32)
     c, weight = np.empty((count, basis.rank)), np.empty(count)
     T, x = np.empty((count, n, n), dtype=np.float32), np.empty((count, n))
-    components = basis.components.reshape(basis.rank, -1).T
     for indices in batches(count, max(1, min(256, 2**24 // n**2))):
         rows = slice(indices.start, indices.stop)
         A, b = family.assemble(family.parameters(indices, seed))
         entries, s = basis.reading(A)
         exact = operator_basis.preconditioned_inverse(A / s[:, None, None], basis.A_mean)
-        flat = exact.reshape(len(A), -1)
         z[rows], T[rows] = entries.reshape(len(A), -1), exact
-        c[rows], weight[rows] = (flat - basis.T_mean.ravel()) @ components, 1 / np.linalg.norm(flat, axis=1)
+        c[rows], weight[rows] = basis.projected(exact)
         x[rows] = (exact @ (b @ basis.inverse.T)[:, :, None])[:, :, 0] / s[:, None]
     return Sample(z, c, weight, T, x, time.perf_counter() - begin)
 

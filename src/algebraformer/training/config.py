@@ -129,7 +129,9 @@ OPERATOR_HEADS = {
     "reaction-diffusion-64-transformer": operator_recipe(
         "reaction-diffusion", dataclasses.replace(TRANSFORMER, whiten=True), 192
     ),
-    "reaction-diffusion-64-mlp": operator_recipe("reaction-diffusion", dataclasses.replace(MLP, whiten=True), 192),
+    "reaction-diffusion-64-mlp": operator_recipe(
+        "reaction-diffusion", dataclasses.replace(MLP, whiten=True, balance=True, n_layer=10), 224, effort=4
+    ),
     "advection-diffusion-64-transformer": operator_recipe("advection-diffusion", TRANSFORMER, 192),
     "advection-diffusion-64-mlp": operator_recipe("advection-diffusion", dataclasses.replace(MLP, n_layer=10), 256),
     "random-diffusion-64-transformer": operator_recipe("random-diffusion", TRANSFORMER, 256),

@@ -7,8 +7,9 @@ import scipy.linalg
 import torch
 
 from algebraformer.classical import operator_basis
+from algebraformer.classical.operator_basis import OperatorBasis
 from algebraformer.errors import TrainingError
-from algebraformer.models import Algebraformer
+from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.models.encoding import MARGIN
 from algebraformer.problems import ProblemFamily
 from algebraformer.training.data import SCALER_SEED, Batch
@@ -22,12 +23,15 @@ NOTHING = 1e-12
 CHUNK = 2048
 
 
+def basis_for(config: ModelConfig, family: ProblemFamily) -> OperatorBasis:
+    """Return the basis of the family that an operator head of this configuration needs."""
+    sizes = config.rank, config.n_column, config.n_row
+    return operator_basis.fit(family, *sizes, seed=SCALER_SEED, whiten=config.whiten, balance=config.balance)
+
+
 def fit_basis(model: Algebraformer, family: ProblemFamily) -> None:
     """Compute the basis of the family from its scaler sample and give it to the model."""
-    config = model.config
-    model.operator_head.set_basis(
-        operator_basis.fit(family, config.rank, config.n_column, config.n_row, seed=SCALER_SEED, whiten=config.whiten)
-    )
+    model.operator_head.set_basis(basis_for(model.config, family))
 
 
 @torch.no_grad()

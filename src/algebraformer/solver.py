@@ -142,8 +142,10 @@ def _numbers(value: ArrayLike, name: str) -> Array:
         raise ValueError(f"{name} has dtype {array.dtype}, expected real or complex numbers")
     with np.errstate(over="ignore"):  # of a longdouble: it becomes infinity, which is refused below
         array = np.asarray(array, dtype=complex if array.dtype.kind == "c" else float, order="C")
-    finite = np.isfinite(array)
-    if not finite.all():
+    rows = array.reshape(-1, array.shape[-1]) if array.size and array.ndim else array.reshape(-1, 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = rows @ np.ones(rows.shape[1])  # one fast pass: what is not finite shows, and rarely what only overflows
+    if not np.isfinite(sums).all() and not (finite := np.isfinite(array)).all():
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
         raise ValueError(f"{name} contains NaN or infinity, first at index {where}")
     return array

@@ -20,7 +20,7 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from algebraformer.linalg import EPS, STABILITY_FACTOR, FloatArray, products
+from algebraformer.linalg import EPS, STABILITY_FACTOR, FloatArray, multiply, products
 
 SLOW = 0.9
 """Default of `slow`: a learned inverse that gains this little has not understood the system."""
@@ -109,9 +109,9 @@ def solve(
         for count in range(1, maxiter + 1):
             z = M.right(g)
             if count == 2:
-                v, size = products(A, z, x[active])
+                v, size = products(A, active, z, x[active])
             else:
-                v = A @ z
+                v = multiply(A, active, z)
             w = M.left(v)
             for Zj, Vj, Wj in zip(Z, V, W, strict=True):
                 beta = np.sum(Wj * w, axis=1, keepdims=True)
@@ -141,9 +141,9 @@ def solve(
             if not going.any():
                 break
             Z, V, W = [*Z, z], [*V, v], [*W, w]
-            if 2 * going.sum() <= going.size:  # the rest of the batch is done: go on with copies of what is left
+            if 2 * going.sum() <= going.size:  # the rest of the batch is done: go on with what is left
                 chosen = np.flatnonzero(going)
-                active, A, M = active[chosen], A[chosen], M.take(chosen)
+                active, M = active[chosen], M.take(chosen)
                 r, g, target, left_over, going = r[chosen], g[chosen], target[chosen], left_over[chosen], going[chosen]
                 Z, V, W = ([part[chosen] for part in parts] for parts in (Z, V, W))
                 size = None if size is None else size[chosen]

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import scipy.linalg
@@ -37,6 +38,8 @@ from numpy.typing import NDArray
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import EPS, FloatArray
 from algebraformer.problems.base import ProblemFamily, batches
+
+Real = TypeVar("Real", np.float32, np.float64)
 
 SNAPSHOT_ENTRIES = 2**29
 """Entries of T that are kept in memory at once while components are computed: 2 GiB in float32."""
@@ -242,7 +245,7 @@ class MeanInverse:
         return self
 
 
-def apply_to_all(matrix: FloatArray, v: FloatArray) -> FloatArray:
+def apply_to_all(matrix: NDArray[Real], v: NDArray[Real]) -> NDArray[Real]:
     """Return matrix @ v[i] for all i, v (B, n, k), as one product of two matrices."""
     B, n, k = v.shape
     if k == 1:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from algebraformer.classical.operator_basis import ApproximateInverse
+from algebraformer.classical.tiled_operators import TiledInverse
 from algebraformer.errors import ConfigurationError
 from algebraformer.models.config import ModelConfig
 from algebraformer.models.encoding import FamilyScaler, Tokens
@@ -100,16 +101,16 @@ class Algebraformer(nn.Module):
         return self.body(self.tokens.embed(z.flatten(1)[:, None] if self.config.n_token == 1 else z))
 
     @torch.inference_mode()
-    def approximate_inverse(self, A: FloatArray) -> ApproximateInverse:
+    def approximate_inverse(self, A: FloatArray) -> ApproximateInverse | TiledInverse:
         """Return the operator head's approximations of the inverses of A (B, n, n), float64."""
-        basis = self.operator_head.basis
-        z, s = basis.reading(A)
+        head = self.operator_head
+        z, s = head.basis.reading(A)
         device = self.tokens.embedding.weight.device
         parts = [
-            self.head(self.features(torch.from_numpy(z[i : i + BATCH_SIZE].astype(np.float32)).to(device))).cpu()
+            head(self.features(torch.from_numpy(z[i : i + BATCH_SIZE].astype(np.float32)).to(device))).cpu()
             for i in range(0, len(A), BATCH_SIZE)
         ]
-        return basis.inverse_of(torch.cat(parts).numpy() if parts else np.empty((0, basis.rank)), s)
+        return head.inverse_of(torch.cat(parts).numpy() if parts else np.empty((0, head.basis.rank)), s)
 
     @property
     def operator_head(self) -> OperatorHead:

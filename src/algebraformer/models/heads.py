@@ -7,7 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from algebraformer.classical.operator_basis import LEADING, OperatorBasis, Reading, balanced_metric
+from algebraformer.classical import tiled_operators
+from algebraformer.classical.operator_basis import LEADING, ApproximateInverse, OperatorBasis, Reading, balanced_metric
+from algebraformer.classical.tiled_operators import TiledInverse, TiledOperators
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig
@@ -61,6 +63,7 @@ class OperatorHead(nn.Module):
             self.register_buffer("whitening", torch.zeros((q * m, q * m), dtype=torch.float64))
         self.balance = config.balance
         self._basis: OperatorBasis | None = None
+        self._operators: OperatorBasis | TiledOperators | None = None
 
     def forward(self, h: Tensor) -> Tensor:
         """Return the coefficients (B, R), float32, from tokens (B, T, width)."""
@@ -104,6 +107,16 @@ class OperatorHead(nn.Module):
         """
         return (self.distance(A) <= float(self.get_buffer("reach"))) & (first <= float(self.get_buffer("first_step")))
 
+    def inverse_of(self, c: NDArray[np.floating], s: FloatArray) -> ApproximateInverse | TiledInverse:
+        """Return the approximate inverses of B matrices from coefficients c (B, R) and sizes s (B,).
+
+        By the basis, or in fewer operations where `tiled_operators.compress` finds a way.
+        """
+        basis = self.basis
+        if self._operators is None:
+            self._operators = tiled_operators.compress(basis) or basis
+        return self._operators.inverse_of(c, s)
+
     @property
     def basis(self) -> OperatorBasis:
         """The basis in NumPy; made from the buffers when it is first asked for.
@@ -122,6 +135,7 @@ class OperatorHead(nn.Module):
                 raise ConfigurationError(
                     "the mean matrix of an operator head is singular: no basis was fitted"
                 ) from None
+            self._operators = None
             names = ("rows", "columns", "weight", "mean", "inverse_std", "whitening")
             reading = Reading(*(arrays[name] for name in names if name in arrays))
             self._basis = OperatorBasis(

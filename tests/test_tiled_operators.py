@@ -1,0 +1,73 @@
+"""Tiles of the basis operators in sines: against the dense basis, and against a scipy.fft transform."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import scipy.fft
+
+from algebraformer import problems
+from algebraformer.classical import refinement, tiled_operators
+from algebraformer.classical.operator_basis import OperatorBasis, fit
+from algebraformer.classical.tiled_operators import LARGE, TILE, TiledOperators, compress, sines
+
+
+@functools.cache
+def basis(n: int = LARGE) -> OperatorBasis:
+    return fit(problems.get("diffusion", n=n), 8, n_column=8, n_row=8, seed=0, count=40)
+
+
+@functools.cache
+def tiled() -> TiledOperators:
+    found = compress(basis())
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("n", [1, 5, 64])
+def test_sines_are_the_discrete_sine_transform(n):
+    k = np.argsort(np.concatenate((np.arange(0, n, 2), np.arange(1, n, 2))))
+    v = np.random.default_rng(0).standard_normal(n)
+    np.testing.assert_allclose((sines(n) @ v)[k], scipy.fft.dst(v, type=1, norm="ortho"), atol=1e-13)
+
+
+def test_what_is_kept_are_tiles_of_the_transformed_operators():
+    P = sines(LARGE)
+    for r in (0, 3):
+        exact, start = P @ basis().operators[r].astype(float) @ P.T, 0
+        kept = np.zeros_like(exact)
+        for i, columns in enumerate(tiled().columns):
+            rows = slice(i * TILE, (i + 1) * TILE)
+            entries = tiled().operators[r, start : start + TILE * columns.size].reshape(TILE, -1)
+            np.testing.assert_allclose(entries, exact[rows, columns], atol=1e-5 * np.abs(exact).max())
+            kept[rows, columns] = exact[rows, columns]
+            start += entries.size
+        if r == 0:  # the mean is most of the whole
+            assert np.linalg.norm(kept - exact) <= 2 * tiled_operators.TOLERANCE * np.linalg.norm(exact)
+    assert tiled().operators.shape[1] < 0.5 * LARGE**2
+
+
+def test_the_inverse_is_that_of_the_dense_basis():
+    A = problems.get("diffusion", n=LARGE).sample(3, seed=5).A
+    _, c, _ = basis().coefficients(A)
+    s = basis().reading(A)[1]
+    dense, sparse = basis().inverse_of(c, s), tiled().inverse_of(c, s)
+    b = np.random.default_rng(0).standard_normal((3, LARGE, 2))
+    np.testing.assert_allclose(sparse.left(b), sines(LARGE) @ dense.left(b), rtol=1e-9, atol=1e-12)
+    expected = dense(b)
+    assert np.linalg.norm(sparse(b) - expected) < 1e-2 * np.linalg.norm(expected)
+    radii = refinement.contraction(A, dense), refinement.contraction(A, sparse)
+    np.testing.assert_allclose(radii[1], radii[0], rtol=0.2, atol=2 * tiled_operators.TOLERANCE)
+    np.testing.assert_array_equal(sparse.take(np.array([2]))(b[2:]), sparse(b)[2:])
+    np.testing.assert_allclose(sparse(1e-200 * b), 1e-200 * sparse(b), rtol=1e-6)
+    assert not sparse(0 * b).any()
+
+
+def test_compressing_is_left_where_nothing_is_gained(monkeypatch):
+    assert compress(basis(16)) is None
+    monkeypatch.setattr(tiled_operators, "LARGE", 16)
+    assert compress(basis(40)) is None  # not a multiple of a tile
+    monkeypatch.setattr(tiled_operators, "WORTHWHILE", 0.01)
+    assert compress(basis()) is None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 BARS = (("cold", "first", "first, not warmed up"), ("warm", "first", "first"), ("warm", "later", "later"))
@@ -19,10 +20,11 @@ def latency_figure(data: Mapping[str, Any]) -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
     solves = data["solves"]
     places, base = np.arange(len(solves)), np.zeros(len(solves))
+    colours = colormaps["tab20"](range(20))
     for number, phase in enumerate(solves[0]["phases"]):
         seconds = np.array([solve["phases"][phase] for solve in solves])
         large = (seconds > SHOWN * np.array([solve["sum"] for solve in solves])).any()
-        left.bar(places, seconds, 0.6, bottom=base, color=f"C{number % 10}", label=phase if large else None)
+        left.bar(places, seconds, 0.6, bottom=base, color=colours[number], label=phase if large else None)
         base += seconds
     left.plot(places, [solve["the command itself"] for solve in solves], "kD", label="the command itself")
     left.axhline(data["target"], color="k", linestyle="--", linewidth=1, label="target")

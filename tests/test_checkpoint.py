@@ -118,6 +118,16 @@ def test_a_folder_is_plain_files_that_coreutils_can_check(folder: Path) -> None:
     assert config["format"] == 1
 
 
+def test_the_cost_of_training_is_kept_and_older_checkpoints_do_not_have_it(folder: Path, tmp_path: Path) -> None:
+    info = dataclasses.replace(INFO, seconds=12.5, threads=2)
+    checkpoint.save(tmp_path / "new", network(), info)
+    assert checkpoint.load(tmp_path / "new")[1] == info
+    alter_config(lambda c: (c.pop("seconds"), c.pop("threads")))(folder)
+    sign(folder)
+    found = checkpoint.load(folder)[1]
+    assert (found.seconds, found.threads) == (None, None)
+
+
 def test_info_knows_its_family() -> None:
     assert INFO.problem_family().settings() == {**INFO.family, "alpha": (0.0, 0.9), "omega": (0.0, 2.0)}
 
@@ -147,6 +157,13 @@ def alter_tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callab
     return damage
 
 
+def rewrite(folder: Path, old: str, new: str) -> None:
+    """Replace a text that is in config.json once."""
+    text = (folder / CONFIG).read_text()
+    assert text.count(old) == 1
+    (folder / CONFIG).write_text(text.replace(old, new))
+
+
 def write(name: str, data: bytes) -> Callable[[Path], None]:
     """Return a damage that replaces a file."""
     return lambda folder: (folder / name).write_bytes(data) and None  # type: ignore[return-value]
@@ -174,6 +191,10 @@ SIGNED_DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "not text": (write(CONFIG, b"\xff\xfe\x00{"), "not valid JSON"),
     "a list": (write(CONFIG, b"[1]"), "expected a JSON object, received list"),
     "NaN": (alter_config(lambda c: c["scores"].update(mse=float("nan"))), "JSON has no NaN"),
+    "seconds is text": (alter_config(lambda c: c.update(seconds="9")), "seconds must be a number"),
+    "negative seconds": (alter_config(lambda c: c.update(seconds=-1.0)), "seconds must be a number"),
+    "threads is true": (alter_config(lambda c: c.update(threads=True)), "threads must be a number"),
+    "endless threads": (lambda f: rewrite(f, '"threads": null', '"threads": 1e999'), "threads must be a number"),
     "deep": (write(CONFIG, b'{"a":' * 100_000 + b"}" * 100_000), "not valid JSON"),
     "too long a number": (write(CONFIG, b"9" * 10_000), "not valid JSON"),
     "too large a config": (write(CONFIG, b" " * (2**20 + 1)), "expected at most"),

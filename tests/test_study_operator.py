@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import shutil
 
 import mpmath
 import numpy as np
@@ -171,12 +172,17 @@ def test_another_plan_is_measured_again(result, record, folder, monkeypatch):
 @pytest.mark.parametrize(("plain", "other"), [("mlp", "transformer"), ("transformer", "mlp")])
 def test_shipped_networks_go_by_their_names(solvers, monkeypatch, tmp_path, plain, other):
     by_architecture = {solver.model.config.architecture: solver for solver in solvers.values()}
-    asked = {"diffusion-16": by_architecture[plain], f"diffusion-16-{other}": by_architecture[other]}
+    old, new = by_architecture[plain], by_architecture[other]
+    old = LearnedSolver(old.model, dataclasses.replace(old.info, seconds=None))  # as older checkpoints
+    asked = {"diffusion-16": old, f"diffusion-16-{other}": new}
     monkeypatch.setattr(operator.LearnedSolver, "from_pretrained", asked.__getitem__)
     (tmp_path / f"diffusion-16-{plain}").mkdir()
     (tmp_path / f"diffusion-16-{plain}" / "log.jsonl").write_text('{"seconds": 1.5}\n{"loss": 1}\n{"seconds": 2.5}\n')
     found = operator.networks(dataclasses.replace(PLAN, recipes=(), runs=tmp_path), "diffusion", tmp_path)
-    assert found == [(by_architecture[plain], 2.5), (by_architecture[other], None)]
+    assert found == [(old, 2.5), (new, new.info.seconds)]
+    assert new.info.seconds > 0
+    shutil.rmtree(tmp_path / f"diffusion-16-{plain}")
+    assert operator.training_seconds(old, tmp_path / f"diffusion-16-{plain}") is None
 
 
 # ---------------------------------------------------------------- tables and sentences

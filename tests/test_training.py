@@ -25,7 +25,7 @@ import torch
 import algebraformer.training.data as data
 import algebraformer.training.loop as loop
 from algebraformer import problems
-from algebraformer.checkpoint import SUMS, step_folders
+from algebraformer.checkpoint import SUMS, load, step_folders
 from algebraformer.classical import operator_basis
 from algebraformer.errors import CheckpointError, ConfigurationError, TrainingError
 from algebraformer.models import Algebraformer, ModelConfig
@@ -115,8 +115,10 @@ def test_a_tiny_network_learns(tiny_run: Path) -> None:
     losses = [record["loss"] for record in log_records(tiny_run) if "loss" in record]
     assert len(losses) == 200
     assert np.mean(losses[-20:]) < np.mean(losses[:20]) / 4
-    scores = json.loads((tiny_run / "model" / "config.json").read_text())["scores"]
-    assert scores["normalized_mse"] < 0.3
+    info = load(tiny_run / "model")[1]
+    assert info.scores["normalized_mse"] < 0.3
+    assert info.seconds == max(record["seconds"] for record in log_records(tiny_run) if "seconds" in record) > 0
+    assert info.threads == torch.get_num_threads()
     validations = [
         record["validation_normalized_mse"] for record in log_records(tiny_run) if "validation_mse" in record
     ]

@@ -33,6 +33,8 @@ FORMAT = 1
 MODEL, CONFIG, SUMS = "model.safetensors", "config.json", "sha256sums"
 MAX_CONFIG_BYTES = 2**20
 MAX_MODEL_BYTES = 2**32
+OPTIONAL = ("seconds", "threads")
+"""Keys of config.json that older checkpoints do not have."""
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MISSING = (
     "the model {} was trained on a family of somebody's own: import the module that registers it, or, on the command "
@@ -53,6 +55,10 @@ class CheckpointInfo:
     """The resolved recipe of the training run."""
     scores: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Scores on the frozen test set."""
+    seconds: float | None = None
+    """Seconds that the steps of the training run took, all of its starts together; None where nobody knows."""
+    threads: int | None = None
+    """Threads of torch in that run."""
     commit: str | None = dataclasses.field(default_factory=commit)
     versions: dict[str, str] = dataclasses.field(default_factory=versions)
 
@@ -252,8 +258,8 @@ def unpack(files: Mapping[str, bytes], where: str) -> tuple[Algebraformer, Check
 
 
 def parse_config(settings: dict[str, Any], where: str) -> tuple[ModelConfig, CheckpointInfo]:
-    """Return architecture and info from config.json; unknown and missing keys are errors."""
-    settings = dict(settings)
+    """Return architecture and info from config.json; unknown and missing keys are errors, but for `OPTIONAL` ones."""
+    settings = dict.fromkeys(OPTIONAL) | settings
     if settings.pop("format", None) != FORMAT:
         raise CheckpointError(f"{where}: expected format {FORMAT}")
     fields = {field.name for field in dataclasses.fields(CheckpointInfo)} | {"model"}
@@ -267,6 +273,10 @@ def parse_config(settings: dict[str, Any], where: str) -> tuple[ModelConfig, Che
     for name in ("family", "recipe", "scores", "versions"):
         if not isinstance(settings[name], dict):
             raise CheckpointError(f"{where}: {name} must be an object, received {type(settings[name]).__name__}")
+    for name in OPTIONAL:
+        value = settings[name]
+        if value is not None and (type(value) not in (int, float) or not 0 <= value < math.inf):
+            raise CheckpointError(f"{where}: {name} must be a number >= 0 or null, received {value!r:.80}")
     try:
         return ModelConfig(**model), CheckpointInfo(**settings)
     except (ConfigurationError, TypeError) as error:

@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from typing import IO, Any, Literal, cast
 
 import numpy as np
-import scipy.io
 
 from algebraformer.untrusted import HEADER, Array, Refused, check_size, choose, complex_array, from_entries
 
@@ -211,6 +210,8 @@ def _mat4_dense(table: Array, max_bytes: int) -> Array:
 
 def write(stream: IO[bytes], arrays: Mapping[str, Array]) -> None:
     """Write the arrays under their names, as MATLAB 5 does; vectors as columns."""
+    import scipy.io  # reading does not need it
+
     try:
         scipy.io.savemat(cast(Any, stream), dict(arrays), oned_as="column")
     except scipy.io.matlab.MatWriteError as problem:

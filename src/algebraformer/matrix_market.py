@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import IO, cast
 
 import numpy as np
-import scipy.io
 
 from algebraformer.untrusted import BLOCK, HEADER, Array, Refused, check_size, complex_array, from_entries
 
@@ -147,6 +146,8 @@ def read_gz(stream: IO[bytes], size: int, key: str | None, max_bytes: int) -> Ar
 
 def write(stream: IO[bytes], arrays: Mapping[str, Array]) -> None:
     """Write the one array, a vector as a column."""
+    import scipy.io  # reading does not need it
+
     (x,) = arrays.values()
     if x.ndim not in (1, 2):
         raise Refused(f"expected a vector or a matrix for Matrix Market, received shape {x.shape}: use .npy or .npz")

@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from algebraformer.latency_figure import latency_figure
 from algebraformer.operator_figure import operator_figure
 from algebraformer.report import study_page
 from algebraformer.studies.base import StudyResult, write_results
@@ -96,6 +97,7 @@ STUDIES: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "scaling": scaling_figure,
     "efficiency": efficiency_figure,
     "outside": outside_figure,
+    "latency": latency_figure,
 }
 """The figure of every study, drawn from its data."""
 

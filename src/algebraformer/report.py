@@ -7,6 +7,7 @@
     <!-- end table -->
 
 from results/NAME.json, so that no number in a document is typed by hand; a test fails when a block is out of date.
+Blocks from <!-- claims: SECTION --> to <!-- end claims --> hold the tables of `paper_claims`, likewise.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from rich.table import Table
 from algebraformer.studies.base import Cell, TableData
 
 BLOCK = re.compile(r"(<!-- table: ([\w.-]+) -->\n).*?(<!-- end table -->)", re.DOTALL)
+CLAIMS = re.compile(r"(<!-- claims: ([\w-]+) -->\n).*?(<!-- end claims -->)", re.DOTALL)
 
 
 def format_cell(cell: Cell) -> str:
@@ -90,13 +92,19 @@ def study_page(name: str, command: str, verdict: Sequence[str], tables: Sequence
 
 
 def refreshed(text: str, results: Path) -> str:
-    """Return the text with every table block made anew from the results folder."""
+    """Return the text with every block made anew from the results folder."""
 
     def replace(match: re.Match[str]) -> str:
         table = json.loads((results / f"{match[2]}.json").read_text())["table"]
         return match[1] + markdown_table(table["columns"], table["rows"]) + match[3]
 
-    return BLOCK.sub(replace, text)
+    def claims(match: re.Match[str]) -> str:
+        from algebraformer.paper_claims import table  # which needs torch, and showing a table does not
+
+        found = table(match[2], results)
+        return match[1] + markdown_table(found.columns, found.rows) + match[3]
+
+    return CLAIMS.sub(claims, BLOCK.sub(replace, text))
 
 
 def documents(paths: Sequence[str]) -> list[Path]:

@@ -207,6 +207,9 @@ class LearnedSolver:
     def from_pretrained(cls, name_or_folder: str | Path, device: str = "cpu") -> LearnedSolver:
         """Load a shipped model by name (`pretrained_names()`), a checkpoint folder, or a training run's folder.
 
+        The network answers once before it is returned: the first call in a process takes several times as long as the
+        later ones, since torch and BLAS prepare what they need when they are first asked.
+
         Raises
         ------
         UnknownNameError
@@ -215,7 +218,10 @@ class LearnedSolver:
             The checkpoint is damaged, altered or not one of ours.
         """
         model, info = checkpoint.load(checkpoint.resolve(name_or_folder))
-        return cls(model.to(device), info)
+        solver = cls(model.to(device), info)
+        with np.errstate(all="ignore"):  # the answer does not matter
+            solver.predict(np.eye(solver.n), np.ones(solver.n))
+        return solver
 
     @property
     def n(self) -> int:

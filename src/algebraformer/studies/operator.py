@@ -128,20 +128,21 @@ def networks(plan: Plan, family: str, folder: Path) -> list[tuple[LearnedSolver,
                 output = folder / f"{family}-{recipe.model.architecture}"
                 if not (output / "model" / "config.json").exists():
                     train(recipe, output, RunOptions(progress=False, workers=0, validate_every=10**9))
-                found.append((LearnedSolver.from_pretrained(output), training_seconds(output)))
+                solver = LearnedSolver.from_pretrained(output)
+                found.append((solver, training_seconds(solver, output)))
         return sorted(found, key=lambda pair: pair[0].info.scores["normalized_mse"])
     plain = LearnedSolver.from_pretrained(f"{family}-{plan.n}")
     first = plain.model.config.architecture
     second = "transformer" if first == "mlp" else "mlp"
     logs = [plan.runs / f"{family}-{plan.n}-{architecture}" for architecture in (first, second)]
     other = LearnedSolver.from_pretrained(f"{family}-{plan.n}-{second}")
-    return [(plain, training_seconds(logs[0])), (other, training_seconds(logs[1]))]
+    return [(plain, training_seconds(plain, logs[0])), (other, training_seconds(other, logs[1]))]
 
 
-def training_seconds(run: Path) -> float | None:
-    """Return the seconds that a run's log ends with, None if there is no log."""
-    if not (run / "log.jsonl").exists():
-        return None
+def training_seconds(solver: LearnedSolver, run: Path) -> float | None:
+    """Return the seconds of training: those in the checkpoint, else those that the run's log ends with, else None."""
+    if solver.info.seconds is not None or not (run / "log.jsonl").exists():
+        return solver.info.seconds
     records = map(json.loads, (run / "log.jsonl").read_text().splitlines())
     return max((record["seconds"] for record in records if "seconds" in record), default=None)
 

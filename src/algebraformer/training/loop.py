@@ -334,7 +334,10 @@ class Trainer:
             fit_readout(self.model, self.stored or self._store(READOUT_SAMPLES))
             calibrate(self.model, self.family, limited(SCALER_SIZE, n))
         scores = dict(finite_scores(score(self.model, self.family.sample(limited(TEST_SIZE, n), TEST_SEED))))
-        save(self.output / "model", self.model, dataclasses.replace(self.info, scores=scores))
+        info = dataclasses.replace(
+            self.info, scores=scores, seconds=round(self.seconds, 3), threads=torch.get_num_threads()
+        )
+        save(self.output / "model", self.model, info)
         return scores
 
     # ---------------------------------------------------------------- what a person sees

@@ -26,7 +26,8 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.n_embd, config.n_embd)
 
     def forward(self, h: Tensor) -> Tensor:
-        mixed = F.scaled_dot_product_attention(*self.heads(h), is_causal=self.causal)
+        q, k, v = self.heads(h)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.out(mixed.transpose(1, 2).reshape(h.shape))
 
     def heads(self, h: Tensor) -> Tensor:

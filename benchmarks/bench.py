@@ -8,17 +8,13 @@ Its FLOP count is 6 x parameters x tokens: a multiplication and an addition per 
 backward; the products inside attention are not counted. The share is taken of the best rate at which torch multiplies
 float32 matrices in the same run, on the same threads.
 
-Memory. The most bytes that torch's CPU allocator held at once during one forward and backward pass, beyond what it
-held before (weights and input), summed from the allocation events of torch.profiler: the same to the byte in every
-run, unlike the size of the process. PyTorch's default attention kernel never stores the matrix of attention scores;
-its "math" kernel does, and shows the growth that the paper argues about.
+Memory. The most bytes that one forward and backward pass held at once, see `algebraformer.studies.growth`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import shlex
 import sys
 import tempfile
@@ -32,24 +28,19 @@ import numpy as np
 import torch
 import tyro
 from threadpoolctl import threadpool_info
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.profiler import ProfilerActivity, profile
 
-from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.models import ModelConfig
 from algebraformer.provenance import processor
 from algebraformer.report import print_table
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies.base import Cell, TableData, write_results
+from algebraformer.studies.growth import KERNELS, exponent, peak_bytes
 from algebraformer.training import RECIPES, RunOptions, Trainer
 from algebraformer.training.data import TEST_SEED, to_tensors
 
 BATCHES = (1, 64)
 TARGETS = {"paper": 0.50, "diffusion-64-token": 0.35, "lstm-64": 0.35, "gru-64": 0.35}
 """Shares of the matmul rate that training should reach."""
-KERNELS = {
-    "default": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
-    "math": [SDPBackend.MATH],
-}
 PAPER_EXPONENTS = {"column": "2 in the paper", "entry": "4 in the paper"}
 
 
@@ -158,24 +149,6 @@ def measure_inference(solvers: Mapping[str, LearnedSolver], plan: Plan) -> dict[
             methods = solver.solve(systems.A, systems.b).method
     seconds = {name: value / sizes[name] for name, value in medians(calls, plan).items()}
     return {"seconds_per_system": seconds, "solved_by_network": float(np.mean(methods != "lapack"))}
-
-
-def peak_bytes(config: ModelConfig, backends: list[SDPBackend], batch_size: int = 8) -> int:
-    """Return the most bytes that one forward and backward pass held at once beyond weights and input."""
-    model = Algebraformer(config)
-    A = torch.randn(batch_size, config.n, config.n, dtype=torch.float64)
-    b = torch.randn(batch_size, config.n, dtype=torch.float64)
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the profiler announces every start and stop on stderr
-    with sdpa_kernel(backends), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        model(A, b).square().mean().backward()
-    events = profiler.profiler.kineto_results.events()
-    sizes = [event.nbytes() for event in events if event.name() == "[memory]"]  # negative where memory is freed
-    return int(np.max(np.cumsum(sizes)))
-
-
-def exponent(peaks: Mapping[int, int]) -> float:
-    """Return the slope of log peak against log n."""
-    return float(np.polyfit(np.log(list(peaks)), np.log(list(peaks.values())), 1)[0])
 
 
 def measure_memory(plan: Plan) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
-"""The contract of every kind of network: architecture x encoding x direction, on systems of a few unknowns."""
+"""The contract of every kind of network: architecture x encoding x direction x positions, on a few unknowns."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import typing
@@ -19,7 +20,7 @@ from algebraformer.classical.operator_basis import OperatorBasis
 from algebraformer.errors import ConfigurationError
 from algebraformer.models import Algebraformer, ModelConfig, predict
 from algebraformer.models.config import Architecture, Encoding
-from algebraformer.models.encoding import column_tokens, entry_tokens
+from algebraformer.models.encoding import column_b_tokens, column_tokens, entry_tokens, row_tokens
 from algebraformer.training import RECIPES
 from algebraformer.training.data import examples
 
@@ -42,12 +43,13 @@ def kinds() -> dict[str, ModelConfig]:
             n=N, architecture=architecture, encoding=encoding, n_layer=2, n_head=2, n_embd=8, **{name: flag}
         )
         found["-".join((architecture, encoding, *([name] if flag else [])))] = config
-    return found
+    without = {f"{name}-unplaced": c for name, c in found.items() if c.architecture == "transformer"}
+    return found | {name: dataclasses.replace(config, positions=False) for name, config in without.items()}
 
 
 KINDS = kinds()
-TOKEN = [kind for kind in KINDS if not kind.endswith("-operator")]
-OPERATOR = [kind for kind in KINDS if kind.endswith("-operator")]
+TOKEN = [kind for kind, config in KINDS.items() if config.head == "token"]
+OPERATOR = [kind for kind, config in KINDS.items() if config.head == "operator"]
 every_kind = pytest.mark.parametrize("kind", KINDS)
 every_token_head = pytest.mark.parametrize("kind", TOKEN)
 every_operator_head = pytest.mark.parametrize("kind", OPERATOR)
@@ -203,25 +205,79 @@ def test_scaling_holds_where_the_sign_of_b_is_a_toss_up(f: typing.Callable[[np.n
 # ---------------------------------------------------------------- what a token sees
 
 
-@pytest.mark.parametrize("kind", [kind for kind in TOKEN if "-column" in kind])
+def beyond_the_first_token(config: ModelConfig, A: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Change everything that token 1 does not hold."""
+    A, b = A.clone(), b.clone()
+    if config.encoding == "row":
+        A[:, 1:] += 1
+    else:
+        A[:, :, 1:] += 1
+    if config.encoding != "column-b":
+        b[:, 1:] += 1
+    return A, b
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TOKEN if KINDS[kind].encoding != "entry"])
 @torch.no_grad()
-def test_who_sees_later_columns(kind: str) -> None:
-    """Behind the scaling, which reads the whole system, x_1 of a causal network depends on column 1 alone."""
+def test_who_sees_later_tokens(kind: str) -> None:
+    """Behind the scaling, which reads the whole system, x_1 of a causal network depends on token 1 alone."""
     config, model = KINDS[kind], shared(kind)
     one_way = config.causal if config.architecture == "transformer" else not config.bidirectional
-    A, b = torch.randn(3, N, N), torch.randn(3, N)
-    other_A, other_b = A.clone(), b.clone()
-    other_A[:, :, 1:] += 1
-    other_b[:, 1:] += 1
-    y, other = (model.head(model.body(model.tokens(*system))) for system in ((A, b), (other_A, other_b)))
+    system = torch.randn(3, N, N), torch.randn(3, N)
+    others = beyond_the_first_token(config, *system)
+    y, other = (model.head(model.body(model.tokens(*each))) for each in (system, others))
     assert torch.equal(y[:, 0], other[:, 0]) == one_way
     assert (y[:, 1:] != other[:, 1:]).all()
+
+
+@pytest.mark.parametrize("kind", [k for k in TOKEN if KINDS[k].architecture == "transformer" and not KINDS[k].causal])
+@torch.no_grad()
+def test_who_knows_the_order(kind: str) -> None:
+    """Without positions a permutation of the tokens permutes the answers; with them it gives others."""
+    config, model = KINDS[kind], shared(kind)
+    A, b, order = torch.randn(3, N, N), torch.randn(3, N), torch.tensor([3, 0, 5, 1, 4, 2])
+    permuted = {  # the tokens of row and entry go with an entry of b, and so do those of column
+        "column": (A[:, :, order], b[:, order]),
+        "column-b": (A[:, :, order], b),
+        "row": (A[:, order], b[:, order]),
+        "entry": (A[:, :, order], b),
+    }[config.encoding]
+    y, other = (model.head(model.body(model.tokens(*each))) for each in ((A, b), permuted))
+    assert torch.allclose(other, y[:, order], rtol=1e-4, atol=1e-5) != config.positions
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if KINDS[kind].architecture == "transformer"])
+@torch.no_grad()
+def test_attention_weights_are_those_of_the_kernel(kind: str) -> None:
+    """The kernel of PyTorch, given unit vectors as values, returns the weights it uses."""
+    attention = shared(kind).body.blocks[1].attention
+    h = torch.randn(3, 7, 8)
+    q, k, v = attention.heads(h)
+    unit = torch.eye(7).expand(3, 2, 7, 7)
+    found = attention.weights(h)
+    kernel = torch.nn.functional.scaled_dot_product_attention(q, k, unit, is_causal=attention.causal)
+    torch.testing.assert_close(found, kernel, rtol=1e-5, atol=1e-6)
+    mixed = (found @ v).transpose(1, 2).reshape(3, 7, 8)
+    torch.testing.assert_close(attention.out(mixed), attention(h), rtol=1e-4, atol=1e-5)
+    assert bool((found.triu(1) == 0).all()) == attention.causal
 
 
 def test_column_tokens_by_hand() -> None:
     """The paper's [a_i, b_i]: the first token of [[1, 2], [3, 4]] x = [5, 6] is the first column and 5."""
     A, b = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.tensor([[5.0, 6.0]])
     assert column_tokens(A, b).tolist() == [[[1, 3, 5], [2, 4, 6]]]
+
+
+def test_row_tokens_by_hand() -> None:
+    """One equation a token: 1 x_1 + 2 x_2 = 5 gives [1, 2, 5]."""
+    A, b = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.tensor([[5.0, 6.0]])
+    assert row_tokens(A, b).tolist() == [[[1, 2, 5], [3, 4, 6]]]
+
+
+def test_column_b_tokens_by_hand() -> None:
+    """Every column with all of b."""
+    A, b = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.tensor([[5.0, 6.0]])
+    assert column_b_tokens(A, b).tolist() == [[[1, 3, 5, 6], [2, 4, 5, 6]]]
 
 
 def test_entry_tokens_by_hand() -> None:
@@ -256,6 +312,24 @@ def test_parameter_count_of_the_paper() -> None:
     with torch.device("meta"):
         count = Algebraformer(RECIPES["paper"].model).parameter_count()
     assert count == expected == 9_511_169
+
+
+@pytest.mark.parametrize(
+    ("encoding", "tokens", "width"), [("column", 6, 7), ("row", 6, 7), ("column-b", 6, 12), ("entry", 36, 2)]
+)
+def test_tokens_and_operations_of_an_encoding(encoding: Encoding, tokens: int, width: int) -> None:
+    """Operations by hand, two blocks of width 8: q k^T and its product with v are 2 T^2 8 each, three times."""
+    config = ModelConfig(n=N, encoding=encoding, n_layer=2, n_head=2, n_embd=8)
+    assert (config.n_token, config.token_width) == (tokens, width)
+    model = Algebraformer(config)
+    block = 8 * 24 + 24 + 8 * 8 + 8 + 8 * 32 + 32 + 32 * 8 + 8 + 4 * 8
+    positions = 8 * N * (2 if encoding == "entry" else 1)
+    assert model.parameter_count() == (width + 1) * 8 + positions + 2 * block + 2 * 8 + 9
+    assert model.training_flops() == 6 * model.parameter_count() * tokens
+    assert model.attention_flops() == 2 * 3 * 2 * (2 * tokens**2 * 8)
+    unplaced = Algebraformer(dataclasses.replace(config, positions=False))
+    assert unplaced.parameter_count() == model.parameter_count() - positions
+    assert build("lstm-column").attention_flops() == 0
 
 
 @every_kind
@@ -412,9 +486,11 @@ def test_one_system_has_no_spread() -> None:
         ({"n_head": 2**20 + 1}, "n_head must be a whole number"),
         ({"n_head": 3, "n_embd": 8}, "n_head must divide n_embd"),
         ({"architecture": "rnn"}, "architecture must be one of"),
-        ({"encoding": "row"}, "encoding must be one of"),
+        ({"encoding": "diagonal"}, "encoding must be one of column, row, column-b, entry"),
         ({"bidirectional": True}, "bidirectional is for lstm and gru"),
         ({"architecture": "gru", "causal": True}, "causal is for the transformer"),
+        ({"architecture": "lstm", "positions": False}, "positions=False is for the transformer"),
+        ({"architecture": "mlp", "head": "operator", "positions": False}, "positions=False is for the transformer"),
         ({"architecture": "mlp"}, "mlp is for the operator head"),
         ({"head": "matrix"}, "head must be one of token, operator"),
         ({"rank": 3}, "rank must be 0 without an operator head, received 3"),
@@ -422,6 +498,7 @@ def test_one_system_has_no_spread() -> None:
         ({"head": "operator", "rank": 3, "n_column": 65, "n_row": 4}, "n_column must be from 1 to 64"),
         ({"head": "operator", "rank": 3, "n_column": 4, "n_row": 9, "n": 8}, "n_row must be from 1 to 8"),
         ({"head": "operator", "rank": 3, "n_column": 4, "n_row": 4, "encoding": "entry"}, "reads columns"),
+        ({"head": "operator", "rank": 3, "n_column": 4, "n_row": 4, "encoding": "row"}, "reads columns"),
     ],
 )
 def test_contradictory_configurations_are_refused(changes: dict[str, object], message: str) -> None:

@@ -17,7 +17,7 @@ from algebraformer.classical import operator_basis
 from algebraformer.errors import ConfigurationError
 from algebraformer.problems import get
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies import efficiency
+from algebraformer.studies import efficiency, runs
 from algebraformer.studies.base import StudyResult, run_study
 from algebraformer.studies.efficiency import MLP, MUON, PAPER, PRESETS, TRANSFORMER, Reach
 from algebraformer.training import RECIPES, Recipe, loop, score
@@ -206,7 +206,7 @@ def test_longer_runs_are_better(quick: tuple[StudyResult, Path]) -> None:
 def test_finished_runs_are_not_run_again(quick: tuple[StudyResult, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     result, folder = quick
     small(monkeypatch)
-    monkeypatch.setattr(efficiency, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
     again = run_study("efficiency", "quick", folder, Progress(disable=True))
     assert again.data == result.data
 
@@ -215,7 +215,7 @@ def test_a_run_of_another_recipe_is_not_taken_for_this_one(quick: tuple[StudyRes
     folder = quick[1] / "paper's-recipe-5-seed0"
     recipe = PRESETS["quick"].methods[0].recipes(0)[0]
     with pytest.raises(ConfigurationError, match="another recipe"):
-        efficiency.run_once(dataclasses.replace(recipe, lr=1e-5), folder, {})
+        runs.run_once(dataclasses.replace(recipe, lr=1e-5), folder)
 
 
 def test_figure_and_tables(quick: tuple[StudyResult, Path], tmp_path: Path) -> None:

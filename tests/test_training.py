@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -29,6 +29,7 @@ from algebraformer.checkpoint import SUMS, load, step_folders
 from algebraformer.classical import operator_basis
 from algebraformer.errors import CheckpointError, ConfigurationError, TrainingError
 from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.models.config import Encoding
 from algebraformer.training import Recipe, RunOptions, Trainer, score, train
 
 SMALL = ModelConfig(n=8, n_layer=1, n_head=2, n_embd=16)
@@ -345,7 +346,7 @@ def test_training_gives_up_after_50_such_steps_in_a_row(
 # ---------------------------------------------------------------- kinds of runs
 
 
-@pytest.mark.parametrize("encoding", ["column", "entry"])
+@pytest.mark.parametrize("encoding", get_args(Encoding))
 @pytest.mark.parametrize("architecture", ["transformer", "lstm", "gru"])
 def test_every_kind_of_network_goes_through_the_same_loop(tmp_path: Path, architecture: str, encoding: str) -> None:
     model = dataclasses.replace(SMALL, n=4, architecture=architecture, encoding=encoding)  # type: ignore[arg-type]

@@ -163,6 +163,15 @@ class Algebraformer(nn.Module):
         once = sum(p.numel() for p in self.head.parameters()) if isinstance(self.head, OperatorHead) else 0
         return 6 * ((self.parameter_count() - once) * self.config.n_token + once)
 
+    def attention_flops(self) -> int:
+        """Return what `training_flops` leaves out: q k^T and its product with the values, forward and twice backward.
+
+        12 n_layer T^2 n_embd for T tokens, as if a causal mask spared nothing. Where T is much larger than n_embd this
+        is most of the work. 0 without attention.
+        """
+        layers = sum(isinstance(module, Attention) for module in self.body.modules())
+        return 12 * layers * self.config.n_token**2 * self.config.n_embd
+
     def parameter_count(self) -> int:
         """Return the number of trained parameters; the scaler's buffers are not counted."""
         return sum(p.numel() for p in self.parameters())

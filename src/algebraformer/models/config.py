@@ -9,7 +9,7 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.problems.base import is_whole
 
 Architecture = Literal["transformer", "lstm", "gru", "mlp"]
-Encoding = Literal["column", "entry"]
+Encoding = Literal["column", "row", "column-b", "entry"]
 Head = Literal["token", "operator"]
 MAX_READ = 64
 """An operator head reads at most this many columns and rows, whatever n is."""
@@ -40,7 +40,9 @@ class ModelConfig:
     """Measure errors of the inverse itself beside those of its product with the mean matrix, so that the few smooth
     directions that make up most of a solution count. Operator head only."""
     encoding: Encoding = "column"
-    """column: one token [a_i, b_i] per column of A, n tokens. entry: one token [a_ij, b_i] per entry, n^2 tokens."""
+    """column: token i is [column i of A, b_i], the paper's. row: it is [row i of A, b_i]. column-b: it is [column i of
+    A, all of b]. These have n tokens. entry: one token [a_ij, b_i] per entry, n^2 tokens. An operator head reads
+    columns."""
     n_layer: int = 12
     """Number of blocks or recurrent layers."""
     n_head: int = 8
@@ -50,6 +52,8 @@ class ModelConfig:
     causal: bool = False
     """Let token i attend to tokens 1 ... i only. The paper says "decoder-only" and leaves this open; with a causal
     mask x_1 depends on column 1 alone, so both directions is the default (our choice)."""
+    positions: bool = True
+    """Add a learned vector to each token that tells its position; False for the transformer alone."""
     bidirectional: bool = False
     """Read the tokens in both directions; lstm and gru only."""
 
@@ -69,6 +73,8 @@ class ModelConfig:
                 raise ConfigurationError("bidirectional is for lstm and gru; a transformer has causal=False")
         elif self.causal:
             raise ConfigurationError("causal is for the transformer; lstm and gru have bidirectional=False")
+        elif not self.positions:
+            raise ConfigurationError("positions=False is for the transformer; lstm, gru and mlp know the order")
         elif self.architecture == "mlp" and (self.head == "token" or self.bidirectional):
             raise ConfigurationError("mlp is for the operator head, and has no directions")
         self._check_reading()
@@ -92,14 +98,14 @@ class ModelConfig:
         """Number of tokens a system becomes."""
         if self.head == "operator":
             return 1 if self.architecture == "mlp" else self.n_column
-        return self.n if self.encoding == "column" else self.n**2
+        return self.n**2 if self.encoding == "entry" else self.n
 
     @property
     def token_width(self) -> int:
         """Number of values in a token before the embedding."""
         if self.head == "operator":
             return self.n_row * (self.n_column if self.architecture == "mlp" else 1)
-        return self.n + 1 if self.encoding == "column" else 2
+        return {"column": self.n + 1, "row": self.n + 1, "column-b": 2 * self.n, "entry": 2}[self.encoding]
 
     def settings(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""

@@ -13,11 +13,13 @@ equilibration in our measurements (LOG.md).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from algebraformer.errors import ConfigurationError
-from algebraformer.models.config import ModelConfig
+from algebraformer.models.config import Encoding, ModelConfig
 
 MARGIN = 1.1
 """What lies further out than the furthest system of the fitted sample by this factor counts as outside the family."""
@@ -124,27 +126,45 @@ def column_tokens(A: Tensor, b: Tensor) -> Tensor:
     return torch.cat((A.transpose(1, 2), b[:, :, None]), dim=2)
 
 
+def row_tokens(A: Tensor, b: Tensor) -> Tensor:
+    """Return one token per equation: row i of A joined with entry i of b, shape (B, n, n + 1)."""
+    return torch.cat((A, b[:, :, None]), dim=2)
+
+
+def column_b_tokens(A: Tensor, b: Tensor) -> Tensor:
+    """Return column i of A joined with all of b, shape (B, n, 2 n)."""
+    return torch.cat((A.transpose(1, 2), b[:, None, :].expand_as(A)), dim=2)
+
+
 def entry_tokens(A: Tensor, b: Tensor) -> Tensor:
     """Return one token [a_ij, b_i] per entry of A, rows first, shape (B, n * n, 2): what the paper argues against."""
     return torch.stack((A, b[:, :, None].expand_as(A)), dim=3).flatten(1, 2)
 
 
+TOKENS: dict[Encoding, Callable[[Tensor, Tensor], Tensor]] = {
+    "column": column_tokens,
+    "row": row_tokens,
+    "column-b": column_b_tokens,
+    "entry": entry_tokens,
+}
+
+
 class Tokens(nn.Module):
-    """Tokens of a system in the width of the network, with learned positions."""
+    """Tokens of a system in the width of the network, with learned positions if the network is to have them."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.embedding = nn.Linear(config.token_width, config.n_embd)
-        axes = 1 if config.encoding == "column" else 2  # entry tokens have a row and a column position
+        axes = 2 if config.encoding == "entry" else 1  # entry tokens have a row and a column position
         self.positions = nn.ParameterList(
             nn.Parameter(torch.empty(config.n_token if axes == 1 else config.n, config.n_embd))
-            for _ in range(axes if config.architecture == "transformer" else 0)
+            for _ in range(axes if config.architecture == "transformer" and config.positions else 0)
         )
 
     def forward(self, A: Tensor, b: Tensor) -> Tensor:
         """Return tokens (B, T, n_embd) from standardised A (B, n, n) and b (B, n)."""
-        return self.embed((column_tokens if self.config.encoding == "column" else entry_tokens)(A, b))
+        return self.embed(TOKENS[self.config.encoding](A, b))
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Return tokens (B, T, n_embd) from raw ones (B, T, token_width)."""
@@ -154,5 +174,5 @@ class Tokens(nn.Module):
                 return tokens + column
             case [row, column]:
                 return tokens + (row[:, None] + column).flatten(0, 1)  # (n, n, n_embd) -> (n * n, n_embd)
-            case _:  # recurrent networks know the order
+            case _:  # recurrent networks know the order; a Transformer may be made not to
                 return tokens

@@ -9,6 +9,7 @@ References
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,12 +26,26 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.n_embd, config.n_embd)
 
     def forward(self, h: Tensor) -> Tensor:
-        B, T, C = h.shape
-        q, k, v = (
-            self.qkv(h).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)
-        )  # (B, head, T, C / head)
+        q, k, v = self.heads(h)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
-        return self.out(mixed.transpose(1, 2).reshape(B, T, C))
+        return self.out(mixed.transpose(1, 2).reshape(h.shape))
+
+    def heads(self, h: Tensor) -> Tensor:
+        """Return queries, keys and values (3, B, head, T, C / head) of tokens (B, T, C)."""
+        B, T, C = h.shape
+        return self.qkv(h).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)
+
+    def weights(self, h: Tensor) -> Tensor:
+        """Return softmax(q k^T / sqrt(C / head)) (B, head, T, T), which `forward` mixes the values with.
+
+        Row i says how much token i takes from each token j. The kernels of `forward` never show this matrix.
+        """
+        q, k, _ = self.heads(h)
+        scores = q @ k.mT / q.shape[-1] ** 0.5
+        if self.causal:
+            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=h.device).triu(1)
+            scores = scores.masked_fill(later, -torch.inf)
+        return scores.softmax(dim=-1)
 
 
 class Block(nn.Module):

@@ -42,10 +42,9 @@ References
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,15 +52,15 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from algebraformer.checkpoint import dump_json, pretrained_names
+from algebraformer.checkpoint import pretrained_names
 from algebraformer.classical import operator_basis
 from algebraformer.classical.operator_basis import OperatorBasis
-from algebraformer.errors import TrainingError
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.problems import ProblemFamily
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies.base import Cell, StudyResult, TableData
-from algebraformer.training import RECIPES, Recipe, RunOptions, train
+from algebraformer.studies.runs import run_once
+from algebraformer.training import RECIPES, Recipe
 from algebraformer.training.data import SCALER_SIZE, limited
 from algebraformer.training.operator import READOUT_SAMPLES, basis_for
 
@@ -168,44 +167,24 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
         for method in plan.methods:
             for recipe in method.recipes(seed):
                 output = folder / f"{method.name.replace(',', '').replace(' ', '-')}-{recipe.steps}-seed{seed}"
-                trained = run_once(recipe, output, bases)
-                runs.append({"method": method.name, "seed": seed, "steps": recipe.steps, **trained})
+                found = measured(recipe, output, bases)
+                runs.append({"method": method.name, "seed": seed, "steps": recipe.steps, **found})
                 bar.advance(task)
     return summary(plan, runs, shipped_point(plan))
 
 
-def run_once(recipe: Recipe, output: Path, bases: dict[Any, tuple[OperatorBasis, float]]) -> dict[str, Any]:
-    """Train one network, unless it is trained already, and return what it cost and gave.
-
-    Raises
-    ------
-    ConfigurationError
-        The folder holds a run of another recipe.
-    TrainingError
-        A signal stopped the training; the same call goes on from there.
-    """
-    record = output / "seconds.json"
-    seconds: dict[str, float] = json.loads(record.read_text()) if record.exists() else {"training": 0.0, "basis": 0.0}
-    finished = record.exists() and (output / "model" / "config.json").exists()
-    if not finished or dump_json(LearnedSolver.from_pretrained(output).info.recipe) != dump_json(recipe.settings()):
-        basis = None
-        if recipe.model.head == "operator":
-            basis, seconds["basis"] = shared_basis(recipe, bases)
-        options, begin = RunOptions(progress=False, workers=os.cpu_count() or 1, validate_every=10**9), time.monotonic()
-        result = train(recipe, output, options, basis=basis)
-        seconds["training"] += time.monotonic() - begin
-        record.write_text(json.dumps(seconds))
-        if not result.finished:
-            raise TrainingError(f"{output} was stopped: the same command goes on from there")
-    score = LearnedSolver.from_pretrained(output).info.scores.get("normalized_mse")
+def measured(recipe: Recipe, output: Path, bases: dict[Any, tuple[OperatorBasis, float]]) -> dict[str, Any]:
+    """Train one network, unless it is trained already, and return what it cost and gave."""
+    basis = partial(shared_basis, recipe, bases) if recipe.model.head == "operator" else None
+    trained = run_once(recipe, output, basis)
     parts = flops(recipe)
     return {
         "systems": recipe.steps * recipe.batch_size,
         "samples": recipe.samples,
         "parts": parts,
         "flops": sum(parts.values()),
-        "normalized_mse": score,
-        "seconds": sum(seconds.values()),
+        "normalized_mse": trained.solver.info.scores.get("normalized_mse"),
+        "seconds": trained.seconds,
     }
 
 

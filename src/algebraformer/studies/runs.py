@@ -1,0 +1,67 @@
+"""Training runs that a study is made of: each in a folder of its own, and trained once, whatever stopped the study."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from algebraformer.checkpoint import dump_json
+from algebraformer.classical.operator_basis import OperatorBasis
+from algebraformer.errors import TrainingError
+from algebraformer.solver import LearnedSolver
+from algebraformer.training import Recipe, RunOptions, train
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A finished run."""
+
+    solver: LearnedSolver
+    """Its network, with the scores on the frozen test set in `info.scores`."""
+    seconds: float
+    """Time of training and of computing the basis, if it has one."""
+
+    @property
+    def normalized_mse(self) -> float:
+        """Score on the frozen test set, infinity if it is not finite."""
+        score = self.solver.info.scores.get("normalized_mse")
+        return float("inf") if score is None else float(score)
+
+
+def run_once(recipe: Recipe, output: Path, basis: Callable[[], tuple[OperatorBasis, float]] | None = None) -> Trained:
+    """Train one network to the end of its schedule, unless it is trained already.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    output : Path
+        Folder of the run.
+    basis : callable, optional
+        Returns the basis of an operator head and the seconds that it took; asked for only if there is something to
+        train.
+
+    Raises
+    ------
+    ConfigurationError
+        The folder holds a run of another recipe.
+    TrainingError
+        A signal stopped the training; the same call goes on from there.
+    """
+    record = output / "seconds.json"
+    seconds: dict[str, float] = json.loads(record.read_text()) if record.exists() else {"training": 0.0, "basis": 0.0}
+    finished = record.exists() and (output / "model" / "config.json").exists()
+    if not finished or dump_json(LearnedSolver.from_pretrained(output).info.recipe) != dump_json(recipe.settings()):
+        given = None
+        if basis is not None:
+            given, seconds["basis"] = basis()
+        options, begin = RunOptions(progress=False, workers=os.cpu_count() or 1, validate_every=10**9), time.monotonic()
+        result = train(recipe, output, options, basis=given)
+        seconds["training"] += time.monotonic() - begin
+        record.write_text(json.dumps(seconds))
+        if not result.finished:
+            raise TrainingError(f"{output} was stopped: the same command goes on from there")
+    return Trained(LearnedSolver.from_pretrained(output), sum(seconds.values()))

@@ -26,7 +26,17 @@ FLOORS = {
     4: ("training", "solver"),
     5: ("newton",),
     6: ("studies",),
-    7: ("paper_claims", "report", "operator_figure", "latency_figure", "study_figures", "plots", "cli", "__main__"),
+    7: (
+        "paper_claims",
+        "report",
+        "operator_figure",
+        "latency_figure",
+        "spectral_figure",
+        "study_figures",
+        "plots",
+        "cli",
+        "__main__",
+    ),
 }
 ORDER = [unit for floor in FLOORS.values() for unit in floor]
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from algebraformer.latency_figure import latency_figure
 from algebraformer.operator_figure import operator_figure
 from algebraformer.report import study_page
+from algebraformer.spectral_figure import spectral_figure
 from algebraformer.studies.base import StudyResult, write_results
 from algebraformer.study_figures import efficiency_figure, outside_figure
 
@@ -98,6 +99,7 @@ STUDIES: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "efficiency": efficiency_figure,
     "outside": outside_figure,
     "latency": latency_figure,
+    "spectral": spectral_figure,
 }
 """The figure of every study, drawn from its data."""
 

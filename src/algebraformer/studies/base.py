@@ -41,7 +41,7 @@ class TableData:
         }
 
 
-NAMES = ("operator", "scaling", "efficiency", "outside", "latency")
+NAMES = ("operator", "scaling", "efficiency", "outside", "latency", "spectral")
 PRESETS = ("quick", "cpu", "paper")
 
 

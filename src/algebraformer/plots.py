@@ -13,6 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from algebraformer.attention_figure import attention_figure
+from algebraformer.encoding_figure import encoding_figure
 from algebraformer.operator_figure import operator_figure
 from algebraformer.report import study_page
 from algebraformer.studies.base import StudyResult, write_results
@@ -96,6 +98,8 @@ STUDIES: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "scaling": scaling_figure,
     "efficiency": efficiency_figure,
     "outside": outside_figure,
+    "encoding": encoding_figure,
+    "attention": attention_figure,
 }
 """The figure of every study, drawn from its data."""
 

@@ -41,7 +41,7 @@ class TableData:
         }
 
 
-NAMES = ("operator", "scaling", "efficiency", "outside")
+NAMES = ("operator", "scaling", "efficiency", "outside", "encoding", "attention")
 PRESETS = ("quick", "cpu", "paper")
 
 

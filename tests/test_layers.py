@@ -33,6 +33,8 @@ FLOORS = {
         "latency_figure",
         "spectral_figure",
         "study_figures",
+        "encoding_figure",
+        "attention_figure",
         "plots",
         "cli",
         "__main__",

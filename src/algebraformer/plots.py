@@ -13,6 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from algebraformer.attention_figure import attention_figure
+from algebraformer.encoding_figure import encoding_figure
 from algebraformer.latency_figure import latency_figure
 from algebraformer.operator_figure import operator_figure
 from algebraformer.report import study_page
@@ -100,6 +102,8 @@ STUDIES: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "outside": outside_figure,
     "latency": latency_figure,
     "spectral": spectral_figure,
+    "encoding": encoding_figure,
+    "attention": attention_figure,
 }
 """The figure of every study, drawn from its data."""
 

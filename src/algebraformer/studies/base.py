@@ -41,7 +41,7 @@ class TableData:
         }
 
 
-NAMES = ("operator", "scaling", "efficiency", "outside", "latency", "spectral")
+NAMES = ("operator", "scaling", "efficiency", "outside", "latency", "spectral", "encoding", "attention")
 PRESETS = ("quick", "cpu", "paper")
 
 

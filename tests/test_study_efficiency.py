@@ -78,14 +78,15 @@ def test_operations_without_a_fixed_set_count_what_the_read_out_is_fitted_on() -
 def test_operations_of_a_basis(monkeypatch: pytest.MonkeyPatch) -> None:
     """More snapshots than entries: both Gram matrices are 256 x 256. Fewer: they are 100 x 100.
 
-    Columns and rows are chosen on 1,024 matrices.
+    Sixteen for every component, unless memory allows fewer. Columns and rows are chosen on 1,024 at most.
     """
-    n, R = 16, 24
-    common = (2 * 4_096 + 1_024) * (2 * n**2 * (n + 2)) + 4_096 * (8 / 3 * n**3) + 2 * 4_096 * R * n**2
+    n, R, P = 16, 100, 1_600
+    common = (2 * P + 1_024) * (2 * n**2 * (n + 2)) + P * (8 / 3 * n**3) + 2 * P * R * n**2
     pivoting = 2 * (2 * 32 * n**3 - 2 / 3 * n**3)
-    expected = common + 2 * (4_096 + 1_024) * 256 * 256 + 2 * 14 / 3 * 256**3 + pivoting
+    expected = common + 2 * (P + 1_024) * 256 * 256 + 2 * 14 / 3 * 256**3 + pivoting
     assert efficiency.basis_flops(get("diffusion", n=n), R) == pytest.approx(expected)
-    monkeypatch.setattr(operator_basis, "MAX_SNAPSHOTS", 100)
+    monkeypatch.setattr(operator_basis, "SNAPSHOT_ENTRIES", 100 * n**2)
+    R = 24
     common = 3 * 100 * (2 * n**2 * (n + 2)) + 100 * (8 / 3 * n**3) + 2 * 100 * R * n**2
     spectra = 2 * (2 * 100 * 256 * 100 + 14 / 3 * 100**3) + 2 * 100 * 256 * (32 + R)
     assert efficiency.basis_flops(get("diffusion", n=n), R) == pytest.approx(common + spectra + pivoting)
@@ -174,7 +175,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, Path]:
 
 
 def small(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(operator_basis, "MAX_SNAPSHOTS", 128)
+    patch.setattr(operator_basis, "SNAPSHOT_ENTRIES", 128 * 16**2)
     for module in (loop, efficiency):
         patch.setattr(module, "SCALER_SIZE", 128)
 

@@ -43,7 +43,8 @@ Real = TypeVar("Real", np.float32, np.float64)
 
 SNAPSHOT_ENTRIES = 2**29
 """Entries of T that are kept in memory at once while components are computed: 2 GiB in float32."""
-MAX_SNAPSHOTS = 4096
+SNAPSHOTS_EACH = 16
+"""Samples for every component, where memory allows."""
 MODES = 32
 """Leading modes of A over the family that columns and rows are chosen on."""
 LEADING = 32
@@ -279,7 +280,7 @@ def matrices(family: ProblemFamily, indices: Sequence[int] | NDArray[np.int64], 
 
 def snapshot_count(n: int, rank: int) -> int:
     """Return how many samples a basis of R components is computed from."""
-    return min(MAX_SNAPSHOTS, max(2 * rank, SNAPSHOT_ENTRIES // n**2))
+    return max(2 * rank, min(SNAPSHOTS_EACH * rank, SNAPSHOT_ENTRIES // n**2))
 
 
 def read_count(n: int) -> int:
@@ -309,7 +310,7 @@ def fit(
     seed : int
         Seed of the samples.
     count : int, optional
-        Number of samples, at least R + 1; as many as fit into 2 GiB, but at most 4096, if None.
+        Number of samples, at least R + 1; 16 R, or as many as fit into 2 GiB, if None.
     whiten : bool
         Read uncorrelated combinations of the entries.
     balance : bool

@@ -137,7 +137,7 @@ PRESETS = {
     "quick": Plan(methods=quick_methods(), seeds=(0,)),
     "cpu": Plan(
         methods=methods(
-            paper=(20, 150),
+            paper=(20, 100),
             token=(60, 280),
             transformer=((30, 8_192), (150, 16_384), (600, 32_768)),
             mlp=((30, 8_192), (200, 16_384), (1_000, 32_768)),

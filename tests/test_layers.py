@@ -26,7 +26,17 @@ FLOORS = {
     4: ("training", "solver"),
     5: ("newton",),
     6: ("studies",),
-    7: ("report", "operator_figure", "study_figures", "plots", "cli_base", "cli_training", "cli", "__main__"),
+    7: (
+        "report",
+        "operator_figure",
+        "study_figures",
+        "transfer_figure",
+        "plots",
+        "cli_base",
+        "cli_training",
+        "cli",
+        "__main__",
+    ),
 }
 ORDER = [unit for floor in FLOORS.values() for unit in floor]
 

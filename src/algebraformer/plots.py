@@ -17,6 +17,7 @@ from algebraformer.operator_figure import operator_figure
 from algebraformer.report import study_page
 from algebraformer.studies.base import StudyResult, write_results
 from algebraformer.study_figures import efficiency_figure, outside_figure
+from algebraformer.transfer_figure import transfer_figure
 
 FloatArray = NDArray[np.float64]
 
@@ -96,6 +97,7 @@ STUDIES: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "scaling": scaling_figure,
     "efficiency": efficiency_figure,
     "outside": outside_figure,
+    "transfer": transfer_figure,
 }
 """The figure of every study, drawn from its data."""
 

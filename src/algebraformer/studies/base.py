@@ -41,7 +41,7 @@ class TableData:
         }
 
 
-NAMES = ("operator", "scaling", "efficiency", "outside")
+NAMES = ("operator", "scaling", "efficiency", "outside", "transfer")
 PRESETS = ("quick", "cpu", "paper")
 
 

@@ -131,7 +131,7 @@ def fine_tuning(
     known = {field.name for field in dataclasses.fields(FewSystems)} - {"family_settings", "steps"}
     if unknown := sorted(set(settings) - known):
         raise ConfigurationError(f"fine-tuning has no setting {unknown[0]!r}; it has: {', '.join(sorted(known))}")
-    model = initial.config
+    model = settings.pop("model", initial.config)
     if rank is not None:
         model = dataclasses.replace(model, rank=rank)
     elif settings.get("basis") == "extended" and model.head == "operator":

@@ -71,6 +71,17 @@ def test_a_class_or_an_instance_keeps_its_settings():
     assert as_family(known) is known
 
 
+def test_a_class_does_not_go_by_the_name_of_its_base():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class NarrowDiffusion(problems.family_class("diffusion")):
+        n: int = 6
+
+    family = as_family(NarrowDiffusion)
+    assert family.name == "narrow-diffusion"
+    assert type(problems.from_settings(family.settings())) is NarrowDiffusion
+    assert problems.get("diffusion").name == "diffusion"
+
+
 @pytest.mark.parametrize(
     ("identifier", "name"),
     [

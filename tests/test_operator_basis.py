@@ -369,3 +369,10 @@ def test_a_balanced_basis_is_better_for_solutions() -> None:
         M = found.inverse_of(found.coefficients(A)[1], s)(np.broadcast_to(np.eye(N), A.shape).copy())
         errors.append(np.median(np.linalg.norm(M - exact, axis=(1, 2)) / np.linalg.norm(exact, axis=(1, 2))))
     assert errors[1] < errors[0]
+
+
+def test_a_balanced_basis_is_not_extended() -> None:
+    family = problems.get("reaction-diffusion", n=N)
+    found = fit(family, 4, n_column=4, n_row=3, seed=1, count=60, balance=True)
+    with pytest.raises(ConfigurationError, match="balanced"):
+        operator_basis.extended(found, operator_basis.matrices(family, range(3), 0), 5)

@@ -10,6 +10,7 @@ from .errors import Status as Status
 from .solver import LearnedSolver as LearnedSolver
 from .solver import SolveResult as SolveResult
 from .solver import solve as solve
+from .training.finetuning import finetune as finetune
 from .training.loop import train as train
 
 __version__: str

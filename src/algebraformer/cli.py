@@ -6,11 +6,9 @@ Exit codes: 0 done, and for `solve` certified; 1 not solved; 2 bad input, with o
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shlex
 import sys
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,23 +16,10 @@ from typing import Annotated, Any
 
 import tyro
 
+from algebraformer.cli_base import BAD_INPUT, DONE, FALLBACK, NOT_SOLVED, emit, show
+from algebraformer.cli_training import Finetune, Train
 from algebraformer.errors import AlgebraformerError, SingularSystemError
-from algebraformer.training.config import RECIPES, Recipe, get_recipe
-
-DONE, NOT_SOLVED, BAD_INPUT, FALLBACK = 0, 1, 2, 3
-
-
-def emit(data: Any) -> None:
-    """Print one JSON value on one line."""
-    print(json.dumps(data, allow_nan=False))
-
-
-def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table for a person."""
-    from algebraformer.report import print_table
-    from algebraformer.studies.base import TableData
-
-    print_table(TableData(columns, rows, title))
+from algebraformer.training.config import RECIPES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +152,7 @@ class Study:
     """
 
     name: tyro.conf.Positional[str]
-    """operator, scaling, efficiency, outside, latency, spectral, encoding or attention."""
+    """operator, scaling, efficiency, outside, latency, spectral, encoding, attention or transfer."""
     preset: str = "quick"
     """quick: under two minutes, to see that it works. cpu: the committed results, up to an hour on two cores. paper:
     full scale, for a GPU."""
@@ -295,138 +280,16 @@ class Info:
         return DONE
 
 
-@dataclasses.dataclass(frozen=True)
-class Train:
-    """Train a network by a named recipe, or for a family of your own; --set changes every setting of the recipe.
-
-    For FILE.py:NAME, a family or a function that samples A, the recipe is made, and the folder of the run also gets a
-    report on whether the network is worth it. A run that was stopped (Ctrl-C, SIGTERM, a crash) goes on when the same
-    command is given again.
-    """
-
-    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE|FILE.py:NAME")]
-    """Name of a recipe, `algebraformer models` lists them; or a family in a Python file, which is executed."""
-    output: Path
-    """Folder of the run: log.jsonl, checkpoints, and model/ at the end; for a family of your own also report.md."""
-    name: str = ""
-    """Name of the model, recorded in its checkpoints; that of the recipe or the family if not given."""
-    set: tuple[str, ...] = ()
-    """Changes to the recipe, as name=value: steps=500 model.n_layer=2 family=reaction-diffusion
-    family_settings.alpha=[0,0.5]. Values are JSON."""
-    device: str = "cpu"
-    """Device of torch, for instance cuda."""
-    autocast: bool = False
-    """Compute in bfloat16 where that is safe; CUDA only."""
-    compile: bool = False
-    """Compile the network with torch.compile."""
-    workers: int = 1
-    """Processes that make training systems in the background."""
-    tensorboard: bool = False
-    """Also write TensorBoard event files."""
-    json: bool = False
-    """Print one JSON object at the end and no progress bar."""
-
-    def run(self) -> int:
-        from algebraformer.training.from_file import names_a_file
-        from algebraformer.training.loop import RunOptions, train
-
-        own = names_a_file(self.recipe)
-        recipe = own_recipe(self.recipe, self.set) if own else changed(get_recipe(self.recipe), self.set)
-        check_device(self.device)
-        options = RunOptions(
-            device=self.device,
-            autocast=self.autocast,
-            compile=self.compile,
-            workers=self.workers,
-            tensorboard=self.tensorboard,
-            progress=not self.json,
-        )
-        fresh, begin = not self.output.exists(), time.monotonic()
-        result = train(recipe, self.output, options, self.name or (recipe.family if own else self.recipe))
-        found: dict[str, Any] = {**dataclasses.asdict(result), "folder": str(result.folder)}
-        if result.finished and not self.json:
-            scores = [list(score) for score in result.scores.items()]
-            show(f"{self.output} on the frozen test set", ("measure", "value"), scores)
-        elif not self.json:
-            print(f"Stopped at step {result.step} of {recipe.steps}; the same command goes on from there.")
-        if result.finished and own and recipe.model.head == "operator":
-            found |= self._report(time.monotonic() - begin if fresh else None)
-        if self.json:
-            emit(found)
-        return DONE if result.finished else NOT_SOLVED
-
-    def _report(self, training_seconds: float | None) -> dict[str, Any]:
-        """Measure whether the network is worth it; write the report into the folder of the run and show it."""
-        from algebraformer import plots
-        from algebraformer.report import print_table
-        from algebraformer.studies.family import measure
-
-        report = measure(self.output, training_seconds=training_seconds)
-        path = plots.save_report(report, self.output, shlex.join(["algebraformer", *sys.argv[1:]]))
-        if not self.json:
-            for table in report.tables:
-                print_table(table)
-            print("\n".join([*report.verdict, f"Report: {path.with_suffix('.md')}"]))
-        return {"report": str(path), "verdict": list(report.verdict)}
-
-
-def own_recipe(source: str, changes: Sequence[str]) -> Recipe:
-    """Return the recipe for a family in a Python file; its settings and n are changed before its rank is read."""
-    from algebraformer.models.config import ModelConfig
-    from algebraformer.training.automatic import recipe_for
-    from algebraformer.training.from_file import family_from_file
-
-    family = family_from_file(source)
-    settings = {key: value for key, value in family.settings().items() if key not in ("name", "n")}
-    plain = Recipe(family=family.name, family_settings=settings, model=ModelConfig(n=family.n))
-    of_family = [change for change in changes if change.startswith(("model.n=", "family_settings."))]
-    family = changed(plain, of_family).problem_family()
-    family.sample(2)
-    return changed(recipe_for(family), changes)
-
-
-def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:
-    """Return the recipe with name=value changes; values are JSON, or text where they are not valid JSON."""
-    from algebraformer.errors import ConfigurationError
-    from algebraformer.models.config import ModelConfig
-
-    fields = recipe.settings()
-    for change in changes:
-        path, equals, text = change.partition("=")
-        *parents, last = path.split(".")
-        target: Any = fields
-        for parent in parents:
-            target = target.get(parent) if isinstance(target, dict) else None
-        if not equals or not isinstance(target, dict) or (last not in target and parents != ["family_settings"]):
-            raise ConfigurationError(f"--set expects name=value with a name of the recipe, received {change!r}")
-        try:
-            target[last] = json.loads(text)
-        except json.JSONDecodeError:
-            target[last] = text
-    return Recipe(**fields | {"model": ModelConfig(**fields["model"])})
-
-
 Command = (
     Annotated[Solve, tyro.conf.subcommand("solve")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Finetune, tyro.conf.subcommand("finetune")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Study, tyro.conf.subcommand("study")]
     | Annotated[Families, tyro.conf.subcommand("families")]
     | Annotated[Models, tyro.conf.subcommand("models")]
     | Annotated[Info, tyro.conf.subcommand("info")]
 )
-
-
-def check_device(device: str) -> None:
-    """Raise `ConfigurationError` if torch cannot use the device."""
-    import torch
-
-    from algebraformer.errors import ConfigurationError
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigurationError(f"device {device!r} cannot be used: {error}") from error
 
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

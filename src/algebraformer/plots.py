@@ -21,6 +21,7 @@ from algebraformer.report import study_page
 from algebraformer.spectral_figure import spectral_figure
 from algebraformer.studies.base import StudyResult, write_results
 from algebraformer.study_figures import efficiency_figure, outside_figure
+from algebraformer.transfer_figure import transfer_figure
 
 FloatArray = NDArray[np.float64]
 
@@ -104,6 +105,7 @@ STUDIES: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "spectral": spectral_figure,
     "encoding": encoding_figure,
     "attention": attention_figure,
+    "transfer": transfer_figure,
 }
 """The figure of every study, drawn from its data."""
 

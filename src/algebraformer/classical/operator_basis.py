@@ -384,6 +384,53 @@ def fit(
     )
 
 
+def extended(basis: OperatorBasis, A: FloatArray, rank: int) -> OperatorBasis:
+    """Return the basis for matrices of another family: what is read, Abar, Tbar and T_1 ... T_R stay.
+
+    After these come principal components of what they leave of the preconditioned inverses of A. The sizes sigma of the
+    coefficients are those of A.
+
+    Parameters
+    ----------
+    basis : OperatorBasis
+        With R components.
+    A : ndarray, shape (N, n, n)
+        Matrices of the other family.
+    rank : int
+        Number of components in the end, from R to R + N; R adds none.
+
+    Raises
+    ------
+    ConfigurationError
+        A rank outside these limits, matrices of another size, or a balanced basis.
+    LinAlgError
+        A matrix is singular.
+    """
+    R, n, N = basis.rank, len(basis.A_mean), len(A)
+    if A.shape[1:] != (n, n):
+        raise ConfigurationError(f"the basis belongs to n = {n}, the matrices have n = {A.shape[-1]}")
+    if not R <= rank <= min(R + N, n**2):
+        raise ConfigurationError(
+            f"a basis of {R} components can be extended by {N} matrices to {R} ... {min(R + N, n**2)}, received {rank}"
+        )
+    if basis.metric is not None:
+        raise ConfigurationError("a balanced basis cannot be extended: keep or refit it")
+    T = preconditioned_inverse(A / basis.reading(A)[1][:, None, None], basis.A_mean).reshape(N, -1)
+    weight = 1 / np.linalg.norm(T, axis=1)
+    T = ((T - basis.T_mean.ravel()) * weight[:, None]).astype(np.float32)
+    components = basis.components.reshape(R, -1)
+    new, spectrum = _principal(T - (T @ components.T) @ components, rank - R)
+    components = np.concatenate((components, new))
+    components[LEADING:] = components[LEADING:].astype(np.float16)
+    return dataclasses.replace(
+        basis,
+        operators=np.concatenate((basis.T_mean.reshape(1, -1), components)).reshape(1 + rank, n, n),
+        sigma=np.sqrt(np.mean((T @ components.T).astype(np.float64) ** 2, axis=0)),
+        size=float(np.mean(weight**2) ** -0.5),
+        spectrum=spectrum,
+    )
+
+
 def _principal(T: NDArray[np.float32], rank: int) -> tuple[NDArray[np.float32], FloatArray]:
     """Return the first principal components (R, n^2) of the rows of T, and all values (S,), from a Gram matrix.
 

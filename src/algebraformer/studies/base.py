@@ -41,7 +41,9 @@ class TableData:
         }
 
 
-NAMES = ("operator", "scaling", "efficiency", "outside", "latency", "spectral", "encoding", "attention")
+NAMES = (
+    "operator", "scaling", "efficiency", "outside", "latency", "spectral", "encoding", "attention", "transfer",
+)  # fmt: skip
 PRESETS = ("quick", "cpu", "paper")
 
 

@@ -1,6 +1,9 @@
 from .config import RECIPES as RECIPES
+from .config import FewSystems as FewSystems
 from .config import Recipe as Recipe
 from .config import get_recipe as get_recipe
+from .finetuning import fine_tuning as fine_tuning
+from .finetuning import finetune as finetune
 from .loop import RunOptions as RunOptions
 from .loop import Trainer as Trainer
 from .loop import TrainResult as TrainResult

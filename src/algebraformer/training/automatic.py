@@ -79,7 +79,7 @@ def as_family(source: ProblemFamily | type[ProblemFamily] | Sampler) -> ProblemF
             f"expected a family, a class of families or a function that samples A, received {family!r}"
         )
     cls = type(family)
-    if not cls.name:
+    if not vars(cls).get("name"):  # that of a registered base class is not its own
         register(_name(cls.__name__))(cls)
     return family
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from algebraformer.errors import ConfigurationError, UnknownNameError
 from algebraformer.models.config import ModelConfig
 from algebraformer.problems import ProblemFamily, from_settings
+from algebraformer.problems.base import is_whole
 
 Optimizer = Literal["adamw", "muon"]
+Scaler = Literal["refitted", "kept"]
+Basis = Literal["refitted", "extended", "kept"]
+HELD_OUT = 0.2
+"""Share of few systems that an operator head takes no steps on: it decides how strongly the read-out is fitted."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,9 +79,74 @@ class Recipe:
         """Return the family the recipe trains on."""
         return from_settings({"name": self.family, "n": self.model.n, **self.family_settings})
 
+    @property
+    def trained_on(self) -> int | None:
+        """Number of systems of the fixed set that the steps go through."""
+        return self.samples
+
     def settings(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
         return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FewSystems(Recipe):
+    """How a network learns from N systems and nothing else, as a rule from where another family has brought it.
+
+    Scaler, basis, read-out and calibration are taken from these N systems too. An operator head takes its steps on the
+    first four fifths of them.
+    """
+
+    samples: int = 250
+    """Number N of systems."""
+    start: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """The model it starts from: name, family, recipe and hash of the weights. Empty: new weights."""
+    scaler: Scaler = "refitted"
+    """Scaling and z-scores of a token head: refitted on the N systems, or kept."""
+    basis: Basis = "refitted"
+    """Basis of an operator head and what it reads of A: kept; extended by principal components of what it leaves of the
+    N inverses, up to model.rank; or refitted on the N systems, with a new read-out."""
+    layer_decay: float = 1.0
+    """Learning rates fall by this factor from each layer to the one before it; the read-out has the full rates."""
+    frozen: int = 0
+    """Number of first blocks that stay as they are; with them the embedding."""
+
+    def __post_init__(self) -> None:
+        if self.samples is None:
+            raise ConfigurationError("samples must be a number of systems, received None: choose how many there are")
+        super().__post_init__()
+        if self.model.head == "operator" and self.trained_on == self.samples:
+            raise ConfigurationError(f"an operator head needs at least 3 systems, received {self.samples}")
+        if self.trained_on < self.batch_size:
+            raise ConfigurationError(
+                f"steps are taken on {self.trained_on} of {self.samples} systems: choose a batch_size of at most that, "
+                f"received {self.batch_size}"
+            )
+        for name, kind in (("scaler", Scaler), ("basis", Basis)):
+            if getattr(self, name) not in get_args(kind):
+                expected = ", ".join(get_args(kind))
+                raise ConfigurationError(f"{name} must be one of {expected}, received {getattr(self, name)!r}")
+        if not (isinstance(self.layer_decay, (int, float)) and 0 < self.layer_decay <= 1):
+            raise ConfigurationError(f"layer_decay must be in (0, 1], received {self.layer_decay!r}")
+        if not (is_whole(self.frozen) and 0 <= self.frozen <= self.model.n_layer):
+            raise ConfigurationError(
+                f"frozen must be from 0 to the {self.model.n_layer} layers of the model, received {self.frozen!r}"
+            )
+        if self.model.head == "operator" and self.scaler != "refitted":
+            raise ConfigurationError("scaler is for token heads; an operator head has a basis, which can be kept")
+        if self.model.head == "token" and self.basis != "refitted":
+            raise ConfigurationError("basis is for operator heads; a token head has a scaler, which can be kept")
+        if self.basis == "refitted" and self.model.rank >= self.samples:
+            raise ConfigurationError(
+                f"a basis refitted on {self.samples} systems has at most {self.samples - 1} components, received rank "
+                f"{self.model.rank}: choose a smaller rank, or keep or extend the basis"
+            )
+        if not self.start and (self.scaler, self.basis, self.frozen) != ("refitted", "refitted", 0):
+            raise ConfigurationError("new weights have nothing to keep, extend or freeze: name a model to start from")
+
+    @property
+    def trained_on(self) -> int:
+        return self.samples - (round(HELD_OUT * self.samples) if self.model.head == "operator" else 0)
 
 
 PAPER = Recipe(

@@ -58,7 +58,7 @@ class StepBatches(Dataset[Batch]):
 
     def indices(self, step: int) -> np.ndarray:
         """Return the indices of the systems of a step: consecutive for fresh systems, shuffled for a fixed set."""
-        size, samples = self.recipe.batch_size, self.recipe.samples
+        size, samples = self.recipe.batch_size, self.recipe.trained_on
         if samples is None:
             return np.arange(step * size, (step + 1) * size)
         epoch, position = divmod(step, samples // size)  # what does not fill a batch waits for the next shuffle
@@ -73,7 +73,7 @@ class StepBatches(Dataset[Batch]):
 class StoredExamples(Dataset[Batch]):
     """Consecutive parts of a fixed training set, for workers to make."""
 
-    def __init__(self, family: ProblemFamily, basis: OperatorBasis, count: int, seed: int) -> None:
+    def __init__(self, family: ProblemFamily, basis: OperatorBasis | None, count: int, seed: int) -> None:
         self.family, self.basis, self.seed = family, basis, seed
         self.parts = list(batches(count, max(1, min(256, 2**24 // family.n**2))))
 
@@ -99,7 +99,7 @@ def examples(
 
 
 def store_examples(
-    family: ProblemFamily, basis: OperatorBasis, count: int, seed: int, workers: int, bar: Progress | None = None
+    family: ProblemFamily, basis: OperatorBasis | None, count: int, seed: int, workers: int, bar: Progress | None = None
 ) -> Batch:
     """Return the examples of the first `count` systems that `seed` names, made by `workers` processes."""
     parts = StoredExamples(family, basis, count, seed)

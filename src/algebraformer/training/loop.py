@@ -45,8 +45,9 @@ from algebraformer.linalg import normalized_mse, relative_error
 from algebraformer.models import Algebraformer, predict
 from algebraformer.models.heads import OperatorHead
 from algebraformer.problems import ProblemFamily, Systems
+from algebraformer.training import few
 from algebraformer.training.automatic import Sampler, as_family, recipe_for
-from algebraformer.training.config import Recipe
+from algebraformer.training.config import FewSystems, Recipe
 from algebraformer.training.data import (
     SCALER_SEED,
     SCALER_SIZE,
@@ -162,6 +163,8 @@ class Trainer:
         Name of the model, recorded in its checkpoints.
     basis : OperatorBasis, optional
         Basis for an operator head, if another run on the same family has computed it already.
+    initial : Algebraformer, optional
+        The network that a recipe of `FewSystems` starts from.
     """
 
     def __init__(
@@ -171,6 +174,7 @@ class Trainer:
         options: RunOptions | None = None,
         name: str = "",
         basis: OperatorBasis | None = None,
+        initial: Algebraformer | None = None,
     ) -> None:
         self.recipe, self.output, self.options = recipe, Path(output), options or RunOptions()
         self.family = recipe.problem_family()
@@ -185,22 +189,34 @@ class Trainer:
         for unfinished in self.output.glob(".step-*"):  # a checkpoint that was being written when the process died
             shutil.rmtree(unfinished)
         if not self._restore():
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(recipe.seed)
-                self.model = Algebraformer(recipe.model)
-            if basis is not None:
-                self.model.operator_head.set_basis(basis)
-            elif self.has_operator_head:
-                fit_basis(self.model, self.family)
-            else:
-                size = limited(SCALER_SIZE, self.family.n)
-                self.model.scaler.fit(*to_tensors(self.family.sample(size, SCALER_SEED)))
+            self.model = self._starting_model(basis, initial)
             self.model.to(self.options.device)
             self.optimizers = make_optimizers(self.model, recipe)
         self.loss = torch.compile(self.model.loss) if self.options.compile else self.model.loss
         self.log = self.output / "log.jsonl"
         self.log.touch()
         os.truncate(self.log, min(self.log_bytes, self.log.stat().st_size))  # what came after the checkpoint
+
+    def _starting_model(self, basis: OperatorBasis | None, initial: Algebraformer | None) -> Algebraformer:
+        """Return the network before the first step."""
+        recipe = self.recipe
+        if isinstance(recipe, FewSystems):
+            if basis is not None:
+                raise ConfigurationError("a recipe of few systems takes its basis from these: leave out basis")
+            return few.starting_model(recipe, self.family, initial)
+        if initial is not None:
+            raise ConfigurationError("a network to start from needs a recipe of FewSystems: call finetune")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            model = Algebraformer(recipe.model)
+        if basis is not None:
+            model.operator_head.set_basis(basis)
+        elif self.has_operator_head:
+            fit_basis(model, self.family)
+        else:
+            size = limited(SCALER_SIZE, self.family.n)
+            model.scaler.fit(*to_tensors(self.family.sample(size, SCALER_SEED)))
+        return model
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -296,17 +312,17 @@ class Trainer:
         return TrainResult(folder=self.output, step=self.step, finished=finished, scores=scores)
 
     def _batches(self, bar: Progress) -> Generator[Batch, None, None]:
-        """Return the batches from this step on; an operator head's examples are small, so a fixed set is kept."""
+        """Return the batches from this step on; a fixed set is kept in memory where it is small."""
         recipe, basis = self.recipe, self.model.head.basis if isinstance(self.model.head, OperatorHead) else None
-        if basis is not None and recipe.samples is not None:
-            self.stored = self._store(recipe.samples, bar)
+        n = self.family.n
+        if recipe.samples is not None and (basis is not None or recipe.samples == limited(recipe.samples, n)):
+            self.stored = self._store(recipe.samples, basis, bar)
         data = StepBatches(self.family, recipe, basis)
         pin = self.options.device.startswith("cuda")
         return step_batches(data, self.step, self.options.workers, pin, self.stored)
 
-    def _store(self, count: int, bar: Progress | None = None) -> Batch:
-        """Return the first examples of an operator head's training systems."""
-        basis = self.model.operator_head.basis
+    def _store(self, count: int, basis: OperatorBasis | None, bar: Progress | None = None) -> Batch:
+        """Return the examples of the first training systems."""
         return store_examples(self.family, basis, count, self.recipe.seed, self.options.workers, bar)
 
     def train_step(self, batch: Batch) -> dict[str, Any]:
@@ -330,8 +346,10 @@ class Trainer:
         """Score the network on the frozen test set and write model/."""
         self.model.eval()
         n = self.family.n
-        if self.has_operator_head:
-            fit_readout(self.model, self.stored or self._store(READOUT_SAMPLES))
+        if self.has_operator_head and isinstance(self.recipe, FewSystems) and self.stored is not None:
+            few.finish_operator_head(self.model, self.recipe, self.family, self.stored)
+        elif self.has_operator_head:
+            fit_readout(self.model, self.stored or self._store(READOUT_SAMPLES, self.model.operator_head.basis))
             calibrate(self.model, self.family, limited(SCALER_SIZE, n))
         scores = dict(finite_scores(score(self.model, self.family.sample(limited(TEST_SIZE, n), TEST_SEED))))
         info = dataclasses.replace(
@@ -411,6 +429,7 @@ def train(
     options: RunOptions | None = None,
     name: str = "",
     basis: OperatorBasis | None = None,
+    initial: Algebraformer | None = None,
 ) -> TrainResult:
     """Train a network, or go on with a run that stopped.
 
@@ -428,6 +447,8 @@ def train(
     basis : OperatorBasis, optional
         Basis for an operator head, if another run on the same family has computed it already: see
         `classical.operator_basis.fit`.
+    initial : Algebraformer, optional
+        The network that a recipe of `FewSystems` starts from: see `finetune`.
 
     Returns
     -------
@@ -454,4 +475,4 @@ def train(
     """
     if not isinstance(recipe, Recipe):
         recipe = recipe_for(as_family(recipe))
-    return Trainer(recipe, output, options, name, basis).run()
+    return Trainer(recipe, output, options, name, basis, initial).run()

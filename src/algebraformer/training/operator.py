@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 import torch
+from torch import Tensor
 
 from algebraformer.classical import operator_basis
 from algebraformer.classical.operator_basis import OperatorBasis
@@ -20,6 +21,8 @@ RIDGE = 1e-10
 """Ridge parameter of that fit, relative to the mean square of a feature."""
 NOTHING = 1e-12
 """Components whose coefficients are below this share of the largest are rounding."""
+RIDGES = tuple(10.0**power for power in range(3, -11, -1))
+"""Ridge parameters to choose from where the examples are few. The largest leaves the read-out nearly as it is."""
 CHUNK = 2048
 
 
@@ -47,9 +50,64 @@ def fit_readout(model: Algebraformer, stored: Batch) -> None:
     TrainingError
         The features are not finite.
     """
-    head = model.operator_head
-    linear, device = head.linear, head.linear.weight.device
-    width = linear.in_features + 1
+    gram, moment = normal_equations(model, stored)
+    set_readout(model, ridge_solution(gram, moment, RIDGE))
+
+
+@torch.no_grad()
+def choose_ridge(model: Algebraformer, stored: Batch, trained_on: int) -> float:
+    """Fit the read-out to the first of few examples, as `fit_to_few`, and return the ridge that the others like best.
+
+    Parameters
+    ----------
+    stored : tuple of Tensor
+        z, c and weights of N examples.
+    trained_on : int
+        Number of the first examples that the body has seen in training.
+
+    Returns
+    -------
+    float
+        One of `RIDGES`, the largest of those that lead to the smallest loss on the other examples. The read-out is left
+        as this fit on the first examples made it.
+
+    Raises
+    ------
+    TrainingError
+        The features are not finite.
+    """
+    seen, held = (tuple(part[rows] for part in stored) for rows in (slice(trained_on), slice(trained_on, None)))
+    device = model.tokens.embedding.weight.device
+    equations, before = normal_equations(model, seen), readout(model)
+    solutions = {ridge: moved(before, *equations, ridge) for ridge in RIDGES}
+    losses = {}
+    for ridge, solution in solutions.items():
+        set_readout(model, solution)
+        losses[ridge] = float(model.loss(*(part.to(device) for part in held)))
+    best = min(RIDGES, key=lambda ridge: losses[ridge])
+    set_readout(model, solutions[best])
+    return best
+
+
+@torch.no_grad()
+def fit_to_few(model: Algebraformer, stored: Batch, before: Tensor, ridge: float) -> None:
+    """Move the read-out from `before` to the minimum of loss + ridge ||read-out - before||^2 on few examples.
+
+    Fewer examples than features leave most of the read-out undecided: there it stays as training has made it.
+    """
+    set_readout(model, moved(before, *normal_equations(model, stored), ridge))
+
+
+def moved(before: Tensor, gram: Tensor, moment: Tensor, ridge: float) -> Tensor:
+    """Return the read-out that is nearest to both the examples and the one before."""
+    return before + ridge_solution(gram, moment - gram @ before, ridge)
+
+
+@torch.no_grad()
+def normal_equations(model: Algebraformer, stored: Batch) -> tuple[Tensor, Tensor]:
+    """Return Gram matrix (w, w) of the weighed features, a constant among them, and moments (w, R), float64."""
+    linear = model.operator_head.linear
+    device, width = linear.weight.device, linear.in_features + 1
     gram = torch.zeros(width, width, dtype=torch.float64)
     moment = torch.zeros(width, linear.out_features, dtype=torch.float64)
     for start in range(0, len(stored[0]), CHUNK):
@@ -58,25 +116,43 @@ def fit_readout(model: Algebraformer, stored: Batch) -> None:
         h = torch.cat((h, torch.ones(len(h), 1, dtype=torch.float64)), dim=1) * weight[:, None]
         gram += h.T @ h
         moment += h.T @ (c * weight[:, None]).double()
-    gram += RIDGE * gram.diagonal().mean() * torch.eye(width, dtype=torch.float64)
+    return gram, moment
+
+
+def ridge_solution(gram: Tensor, moment: Tensor, ridge: float) -> Tensor:
+    """Return the solution of the normal equations; `TrainingError` if they are not finite."""
+    damped = gram + ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
     try:
-        found = scipy.linalg.solve(gram.numpy(), moment.numpy(), assume_a="pos")
+        return torch.from_numpy(scipy.linalg.solve(damped.numpy(), moment.numpy(), assume_a="pos"))
     except (np.linalg.LinAlgError, ValueError) as error:
         raise TrainingError(f"the read-out cannot be fitted: {error}") from error
+
+
+def readout(model: Algebraformer) -> Tensor:
+    """Return weights and bias of the read-out as one matrix (w, R), float64, that gives coefficients in their size."""
+    linear = model.operator_head.linear
+    both = torch.cat((linear.weight.T, linear.bias[None])).detach().cpu().double()
+    return both * model.operator_head.scale_of_coefficients().cpu().double()
+
+
+@torch.no_grad()
+def set_readout(model: Algebraformer, solution: Tensor) -> None:
+    """Put what `readout` returned back."""
+    head = model.operator_head
     scale = head.scale_of_coefficients().cpu().double()
     spanned = scale > NOTHING * scale.max()  # a family may need fewer components than the basis has
-    solution = torch.where(spanned, torch.from_numpy(found) / torch.where(spanned, scale, 1.0), 0.0)
-    linear.weight.copy_(solution[:-1].T)
-    linear.bias.copy_(solution[-1])
+    solution = torch.where(spanned, solution / torch.where(spanned, scale, 1.0), 0.0)
+    head.linear.weight.copy_(solution[:-1].T)
+    head.linear.bias.copy_(solution[-1])
 
 
-def calibrate(model: Algebraformer, family: ProblemFamily, count: int) -> None:
+def calibrate(model: Algebraformer, family: ProblemFamily, count: int, seed: int = SCALER_SEED) -> None:
     """Measure on a sample of the family how far its matrices reach and how much the first answer leaves at most."""
     head = model.operator_head
     distance, first = [], []
     step = max(1, min(256, 2**24 // family.n**2))
     for indices in range(0, count, step):
-        systems = family.sample(min(step, count - indices), SCALER_SEED, start=indices)
+        systems = family.sample(min(step, count - indices), seed, start=indices)
         distance.append(head.distance(systems.A).max())
         inverse = model.approximate_inverse(systems.A)
         b = systems.b[:, :, None]

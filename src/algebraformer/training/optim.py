@@ -10,6 +10,7 @@ References
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,10 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from algebraformer.models import Algebraformer
-from algebraformer.training.config import Recipe
+from algebraformer.training.config import FewSystems, Recipe
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Coefficients of Muon's iteration [2]_: steep at zero, singular values end between 0.7 and 1.2."""
+BLOCK = re.compile(r"body\.(?:blocks\.|layers\.\w+_l)(\d+)")
+"""Names of the parameters of blocks and recurrent layers; the group is the number of the layer, from 0."""
 
 
 def orthogonalize(G: Tensor, iterations: int = 5) -> Tensor:
@@ -98,18 +101,51 @@ class Muon(torch.optim.Optimizer):
                     parameter.add_(update.reshape(parameter.shape), alpha=-rate)
 
 
+def depth(name: str, n_layer: int) -> int:
+    """Return the layer that a parameter of that name belongs to: 0 the embedding, then the blocks, last the read-out.
+
+    Examples
+    --------
+    >>> depth("tokens.embedding.weight", 4), depth("body.blocks.0.norm.bias", 4), depth("head.linear.weight", 4)
+    (0, 1, 5)
+    """
+    if name.startswith("tokens."):
+        return 0
+    block = BLOCK.match(name)
+    return int(block[1]) + 1 if block else n_layer + 1
+
+
+def rates(model: Algebraformer, recipe: Recipe) -> dict[nn.Parameter, float]:
+    """Return the share of the learning rate that each parameter has; 0 for what is frozen."""
+    n_layer = model.config.n_layer
+    if not isinstance(recipe, FewSystems):
+        return dict.fromkeys(model.parameters(), 1.0)
+    found = {}
+    for name, parameter in model.named_parameters():
+        layer = depth(name, n_layer)
+        frozen = recipe.frozen > 0 and layer <= recipe.frozen
+        found[parameter] = 0.0 if frozen else recipe.layer_decay ** (n_layer + 1 - layer)
+    return found
+
+
 def make_optimizers(model: Algebraformer, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Return the optimisers of a recipe: AdamW alone, or Muon for the hidden matrices and AdamW for the rest."""
+    """Return the optimisers of a recipe: AdamW alone, or Muon for the hidden matrices and AdamW for the rest.
+
+    Parameters that the recipe freezes need no gradient from here on and are in none of them.
+    """
+    share = rates(model, recipe)
+    for parameter, value in share.items():
+        parameter.requires_grad_(value > 0)
+    shares = sorted({value for value in share.values() if value > 0}, reverse=True)
+    hidden = dict(model.hidden_matrices()) if recipe.optimizer == "muon" else {}
     optimizers: list[torch.optim.Optimizer] = []
-    hidden = list(model.hidden_matrices()) if recipe.optimizer == "muon" else []
-    if hidden:
-        optimizers.append(Muon(hidden, lr=recipe.muon_lr, weight_decay=recipe.weight_decay))
-    taken = {id(parameter) for parameter, _ in hidden}
-    rest = [p for p in model.parameters() if id(p) not in taken]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    groups: list[dict[str, Any]] = []
+    for value in shares:
+        if matrices := [(p, count) for p, count in hidden.items() if share[p] == value]:
+            optimizers.append(Muon(matrices, lr=value * recipe.muon_lr, weight_decay=recipe.weight_decay))
+        rest, rate = [p for p in share if share[p] == value and p not in hidden], value * recipe.lr
+        groups.append({"params": [p for p in rest if p.ndim >= 2], "lr": rate, "weight_decay": recipe.weight_decay})
+        groups.append({"params": [p for p in rest if p.ndim < 2], "lr": rate, "weight_decay": 0.0})
     betas = (recipe.beta1, recipe.beta2)
     optimizers.append(torch.optim.AdamW([g for g in groups if g["params"]], lr=recipe.lr, betas=betas))
     for optimizer in optimizers:

@@ -1,0 +1,222 @@
+"""The commands that train networks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import tyro
+
+from algebraformer.cli_base import DONE, NOT_SOLVED, emit, show
+from algebraformer.training.config import Basis, Recipe, Scaler, get_recipe
+
+if TYPE_CHECKING:
+    from algebraformer.problems import ProblemFamily
+    from algebraformer.training.loop import RunOptions, TrainResult
+
+SomeRecipe = TypeVar("SomeRecipe", bound=Recipe)
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train a network by a named recipe, or for a family of your own; --set changes every setting of the recipe.
+
+    For FILE.py:NAME, a family or a function that samples A, the recipe is made, and the folder of the run also gets a
+    report on whether the network is worth it. A run that was stopped (Ctrl-C, SIGTERM, a crash) goes on when the same
+    command is given again.
+    """
+
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE|FILE.py:NAME")]
+    """Name of a recipe, `algebraformer models` lists them; or a family in a Python file, which is executed."""
+    output: Path
+    """Folder of the run: log.jsonl, checkpoints, and model/ at the end; for a family of your own also report.md."""
+    name: str = ""
+    """Name of the model, recorded in its checkpoints; that of the recipe or the family if not given."""
+    set: tuple[str, ...] = ()
+    """Changes to the recipe, as name=value: steps=500 model.n_layer=2 family=reaction-diffusion
+    family_settings.alpha=[0,0.5]. Values are JSON."""
+    device: str = "cpu"
+    """Device of torch, for instance cuda."""
+    autocast: bool = False
+    """Compute in bfloat16 where that is safe; CUDA only."""
+    compile: bool = False
+    """Compile the network with torch.compile."""
+    workers: int = 1
+    """Processes that make training systems in the background."""
+    tensorboard: bool = False
+    """Also write TensorBoard event files."""
+    json: bool = False
+    """Print one JSON object at the end and no progress bar."""
+
+    def run(self) -> int:
+        from algebraformer.training.from_file import names_a_file
+        from algebraformer.training.loop import train
+
+        own = names_a_file(self.recipe)
+        recipe = own_recipe(self.recipe, self.set) if own else changed(get_recipe(self.recipe), self.set)
+        options = run_options(self)
+        fresh, begin = not self.output.exists(), time.monotonic()
+        result = train(recipe, self.output, options, self.name or (recipe.family if own else self.recipe))
+        found = tell(result, recipe, self.json)
+        if result.finished and own and recipe.model.head == "operator":
+            found |= self._report(time.monotonic() - begin if fresh else None)
+        if self.json:
+            emit(found)
+        return DONE if result.finished else NOT_SOLVED
+
+    def _report(self, training_seconds: float | None) -> dict[str, Any]:
+        """Measure whether the network is worth it; write the report into the folder of the run and show it."""
+        from algebraformer import plots
+        from algebraformer.report import print_table
+        from algebraformer.studies.family import measure
+
+        report = measure(self.output, training_seconds=training_seconds)
+        path = plots.save_report(report, self.output, shlex.join(["algebraformer", *sys.argv[1:]]))
+        if not self.json:
+            for table in report.tables:
+                print_table(table)
+            print("\n".join([*report.verdict, f"Report: {path.with_suffix('.md')}"]))
+        return {"report": str(path), "verdict": list(report.verdict)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetune:
+    """Train a model further on few systems of another family.
+
+    Scaler or basis, read-out and calibration come from these systems too. A run that was stopped goes on when the same
+    command is given again.
+    """
+
+    start: Annotated[str, tyro.conf.arg(name="from", metavar="MODEL")]
+    """Name of a shipped model, or folder of a checkpoint or of a training run."""
+    family: Annotated[str, tyro.conf.arg(metavar="NAME|FILE.py:NAME")]
+    """The new family, of the size of the model; or one in a Python file, which is executed."""
+    samples: int
+    """Number of systems of this family that are learned from."""
+    output: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+    """Folder of the run: log.jsonl, checkpoints, and model/ at the end."""
+    epochs: int = 100
+    """How often the systems are gone through."""
+    batch_size: int | None = None
+    """Systems per step; 50, or all of them where these are fewer, if not given."""
+    scaler: Scaler = "refitted"
+    """What becomes of a token head's scaling and z-scores: refitted on the systems, or kept."""
+    basis: Basis = "refitted"
+    """What becomes of an operator head's basis and reading: refitted on the systems; extended by what it leaves of
+    them; or kept."""
+    rank: int | None = None
+    """Components of an operator head's basis in the end; as many as before, 64 more where it is extended."""
+    layer_decay: float = 1.0
+    """Factor by which learning rates fall from each layer to the one before it."""
+    frozen: int = 0
+    """Number of first blocks that stay as they are; with them the embedding."""
+    name: str = ""
+    """Name of the new model, recorded in its checkpoints; that of the family if not given."""
+    set: tuple[str, ...] = ()
+    """Other changes to the recipe, as name=value: lr=3e-4 seed=1 family_settings.s=[0,5]. Values are JSON."""
+    device: str = "cpu"
+    """Device of torch, for instance cuda."""
+    autocast: bool = False
+    """Compute in bfloat16 where that is safe; CUDA only."""
+    compile: bool = False
+    """Compile the network with torch.compile."""
+    workers: int = 1
+    """Processes that make training systems in the background."""
+    tensorboard: bool = False
+    """Also write TensorBoard event files."""
+    json: bool = False
+    """Print one JSON object at the end and no progress bar."""
+
+    def run(self) -> int:
+        from algebraformer.training.finetuning import fine_tuning
+        from algebraformer.training.from_file import names_a_file
+        from algebraformer.training.loop import train
+
+        names = ("epochs", "batch_size", "scaler", "basis", "rank", "layer_decay", "frozen")
+        family = own_family(self.family, self.set) if names_a_file(self.family) else self.family
+        recipe, initial = fine_tuning(self.start, family, self.samples, **{name: getattr(self, name) for name in names})
+        recipe = changed(recipe, self.set)
+        result = train(recipe, self.output, run_options(self), self.name, initial=initial)
+        found = tell(result, recipe, self.json)
+        if self.json:
+            emit(found)
+        return DONE if result.finished else NOT_SOLVED
+
+
+def run_options(command: Train | Finetune) -> RunOptions:
+    """Return how the run of a command is carried out."""
+    from algebraformer.training.loop import RunOptions
+
+    check_device(command.device)
+    names = ("device", "autocast", "compile", "workers", "tensorboard")
+    return RunOptions(progress=not command.json, **{name: getattr(command, name) for name in names})
+
+
+def tell(result: TrainResult, recipe: Recipe, quiet: bool) -> dict[str, Any]:
+    """Tell a person, unless quiet, how a run ended; return it as plain JSON values."""
+    if not quiet and result.finished:
+        scores = [list(score) for score in result.scores.items()]
+        show(f"{result.folder} on the frozen test set", ("measure", "value"), scores)
+    elif not quiet:
+        print(f"Stopped at step {result.step} of {recipe.steps}; the same command goes on from there.")
+    return {**dataclasses.asdict(result), "folder": str(result.folder)}
+
+
+def own_family(source: str, changes: Sequence[str]) -> ProblemFamily:
+    """Return the family in a Python file with the changes of its settings and its n."""
+    from algebraformer.models.config import ModelConfig
+    from algebraformer.training.from_file import family_from_file
+
+    family = family_from_file(source)
+    settings = {key: value for key, value in family.settings().items() if key not in ("name", "n")}
+    plain = Recipe(family=family.name, family_settings=settings, model=ModelConfig(n=family.n))
+    of_family = [change for change in changes if change.startswith(("model.n=", "family_settings."))]
+    family = changed(plain, of_family).problem_family()
+    family.sample(2)
+    return family
+
+
+def own_recipe(source: str, changes: Sequence[str]) -> Recipe:
+    """Return the recipe for a family in a Python file; its settings and n are changed before its rank is read."""
+    from algebraformer.training.automatic import recipe_for
+
+    return changed(recipe_for(own_family(source, changes)), changes)
+
+
+def changed(recipe: SomeRecipe, changes: Sequence[str]) -> SomeRecipe:
+    """Return the recipe with name=value changes; values are JSON, or text where they are not valid JSON."""
+    from algebraformer.errors import ConfigurationError
+    from algebraformer.models.config import ModelConfig
+
+    fields = recipe.settings()
+    for change in changes:
+        path, equals, text = change.partition("=")
+        *parents, last = path.split(".")
+        target: Any = fields
+        for parent in parents:
+            target = target.get(parent) if isinstance(target, dict) else None
+        if not equals or not isinstance(target, dict) or (last not in target and parents != ["family_settings"]):
+            raise ConfigurationError(f"--set expects name=value with a name of the recipe, received {change!r}")
+        try:
+            target[last] = json.loads(text)
+        except json.JSONDecodeError:
+            target[last] = text
+    return type(recipe)(**fields | {"model": ModelConfig(**fields["model"])})
+
+
+def check_device(device: str) -> None:
+    """Raise `ConfigurationError` if torch cannot use the device."""
+    import torch
+
+    from algebraformer.errors import ConfigurationError
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigurationError(f"device {device!r} cannot be used: {error}") from error

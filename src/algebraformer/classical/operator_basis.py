@@ -43,8 +43,8 @@ Real = TypeVar("Real", np.float32, np.float64)
 
 SNAPSHOT_ENTRIES = 2**29
 """Entries of T that are kept in memory at once while components are computed: 2 GiB in float32."""
-SNAPSHOTS_EACH = 16
-"""Samples for every component, where memory allows."""
+SNAPSHOTS_EACH, MAX_SNAPSHOTS = 16, 4096
+"""Samples for every component, where memory allows, and most samples of all."""
 MODES = 32
 """Leading modes of A over the family that columns and rows are chosen on."""
 LEADING = 32
@@ -280,7 +280,7 @@ def matrices(family: ProblemFamily, indices: Sequence[int] | NDArray[np.int64], 
 
 def snapshot_count(n: int, rank: int) -> int:
     """Return how many samples a basis of R components is computed from."""
-    return max(2 * rank, min(SNAPSHOTS_EACH * rank, SNAPSHOT_ENTRIES // n**2))
+    return min(MAX_SNAPSHOTS, max(2 * rank, min(SNAPSHOTS_EACH * rank, SNAPSHOT_ENTRIES // n**2)))
 
 
 def read_count(n: int) -> int:

@@ -373,11 +373,11 @@ def test_normalized_mse_of_a_diverged_answer_is_infinite_not_nan(bad):
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32), B=st.integers(1, 3), n=st.sampled_from([1, 5, 40, 300]), k=st.integers(1, 2))
 def test_products(seed, B, n, k):
-    """A z and |A| |x| of chosen systems, block by block, are those of the whole matrices."""
+    """A x and |A| |x| block by block, and A z of chosen systems, are those of the whole matrices."""
     rng = np.random.default_rng(seed)
     chosen = np.flatnonzero(rng.random(B) < 0.6)
-    A, (z, x) = rng.standard_normal((B, n, n)), rng.standard_normal((2, len(chosen), n, k))
-    v, size = linalg.products(A, chosen, z, x)
-    np.testing.assert_allclose(v, A[chosen] @ z, atol=1e-12 * n)
-    np.testing.assert_allclose(size, np.abs(A[chosen]) @ np.abs(x), rtol=1e-12)
+    A, x, z = rng.standard_normal((B, n, n)), rng.standard_normal((B, n, k)), rng.standard_normal((len(chosen), n, k))
+    v, size = linalg.products(A, x)
+    np.testing.assert_allclose(v, A @ x, atol=1e-12 * n)
+    np.testing.assert_allclose(size, np.abs(A) @ np.abs(x), rtol=1e-12)
     np.testing.assert_allclose(linalg.multiply(A, chosen, z), A[chosen] @ z, atol=1e-12 * n)

@@ -229,7 +229,7 @@ def test_both_kinds_have_the_same_architecture(quick: tuple[StudyResult, Path]) 
 
 def test_finished_runs_are_not_run_again(quick: tuple[StudyResult, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     small(monkeypatch)
-    monkeypatch.setattr(transfer, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("algebraformer.studies.runs.train", lambda *_, **__: pytest.fail("trained again"))
     again = run_study("transfer", "quick", quick[1], Progress(disable=True))
     assert again.data == quick[0].data
 

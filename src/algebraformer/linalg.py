@@ -32,7 +32,7 @@ a-priori bound grows with n; ten times n * eps leaves room for the rounding in t
 FloatArray = NDArray[np.float64]
 
 LARGE = 128
-"""From this n on, systems of a batch are multiplied one by one rather than copied."""
+"""From this n on, chosen systems of a batch are better multiplied one by one than copied."""
 CACHED = 2**16
 """Entries of A that are worked on at a time: 512 kB, which stay in the cache for the second product."""
 
@@ -127,7 +127,7 @@ def backward_error(A: FloatArray, b: FloatArray, x: FloatArray) -> FloatArray:
 
 
 def multiply(A: FloatArray, chosen: NDArray[np.int64], z: FloatArray) -> FloatArray:
-    """Return A[chosen] @ z, without a copy of A where that costs more than a loop.
+    """Return A[chosen] @ z without a copy of A.
 
     Parameters
     ----------
@@ -148,50 +148,47 @@ def multiply(A: FloatArray, chosen: NDArray[np.int64], z: FloatArray) -> FloatAr
     """
     if len(chosen) == len(A):
         return A @ z
-    if A.shape[-1] < LARGE:
-        return A[chosen] @ z
     v = np.empty(z.shape)
     for i, system in enumerate(chosen):
         np.matmul(A[system], z[i], out=v[i])
     return v
 
 
-def products(A: FloatArray, chosen: NDArray[np.int64], z: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return A z and |A| |x| for the chosen systems from one pass over A: what is large is read from memory once.
+def products(A: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return A x and |A| |x| from one pass over A: what is large is read from memory once.
 
     Parameters
     ----------
     A : ndarray, shape (B, n, n)
-    chosen : ndarray of int, shape (C,)
-    z, x : ndarray, shape (C, n, k)
+    x : ndarray, shape (B, n, k)
 
     Returns
     -------
-    ndarray, ndarray, shape (C, n, k)
+    ndarray, ndarray, shape (B, n, k)
 
     Examples
     --------
     >>> import numpy as np
-    >>> v, size = products(-np.eye(2)[None], np.array([0]), np.ones((1, 2, 1)), np.full((1, 2, 1), -3.0))
+    >>> v, size = products(-np.eye(2)[None], np.full((1, 2, 1), -3.0))
     >>> v.ravel(), size.ravel()
-    (array([-1., -1.]), array([3., 3.]))
+    (array([3., 3.]), array([3., 3.]))
     """
-    C, n, _ = z.shape
+    B, n, _ = x.shape
     magnitude = np.abs(x)
-    v, size = np.empty(z.shape, dtype=np.result_type(A, z)), np.empty_like(magnitude)
+    v, size = np.empty(x.shape, dtype=np.result_type(A, x)), np.empty_like(magnitude)
     rows = max(1, CACHED // max(1, n))
     if rows >= n:
         systems = max(1, CACHED // max(1, n * n))
-        for i in range(0, C, systems):
-            part = A[chosen[i : i + systems]] if len(A) > C else A[i : i + systems]
-            v[i : i + systems] = part @ z[i : i + systems]
+        for i in range(0, B, systems):
+            part = A[i : i + systems]
+            v[i : i + systems] = part @ x[i : i + systems]
             size[i : i + systems] = np.abs(part) @ magnitude[i : i + systems]
         return v, size
     absolute = np.empty((rows, n))
-    for i, system in enumerate(chosen):
+    for i in range(B):
         for j in range(0, n, rows):
-            part = A[system, j : j + rows]
-            v[i, j : j + rows] = part @ z[i]
+            part = A[i, j : j + rows]
+            v[i, j : j + rows] = part @ x[i]
             size[i, j : j + rows] = np.abs(part, out=absolute[: len(part)]) @ magnitude[i]
     return v, size
 
@@ -209,7 +206,7 @@ def measures(A: FloatArray, b: FloatArray, x: FloatArray) -> tuple[FloatArray, F
     systems = x.reshape(B, *shape[-2:])
     finite = np.isfinite(x).all(axis=-2)
     with np.errstate(over="ignore", invalid="ignore"):
-        Ax, size = (part.reshape(shape) for part in products(A.reshape(B, n, n), np.arange(B), systems, systems))
+        Ax, size = (part.reshape(shape) for part in products(A.reshape(B, n, n), systems))
         r, size = b - Ax, size + np.abs(b)
     relative = _ratio(_norm(r), _norm(b))
     omega = np.max(_ratio(np.abs(r), size), axis=-2, initial=0.0)

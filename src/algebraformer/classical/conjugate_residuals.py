@@ -20,7 +20,7 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from algebraformer.linalg import EPS, FloatArray, multiply
+from algebraformer.linalg import EPS, LARGE, FloatArray, multiply
 
 SLOW = 0.9
 """Default of `slow`: a learned inverse that gains this little has not understood the system."""
@@ -96,7 +96,7 @@ def solve(
     B, n, _ = b.shape
     x, steps = np.zeros_like(b) if x0 is None else x0.copy(), np.zeros(B, dtype=np.int64)
     first, last = np.full(B, np.inf), np.full(B, np.nan)
-    active = np.arange(B)
+    active = rows = np.arange(B)  # of the batch, and of A
     with np.errstate(all="ignore"):
         r = b.copy() if x0 is None else b - A @ x0
         g = M.left(r)
@@ -108,7 +108,7 @@ def solve(
         going = np.ones(B, dtype=bool)
         for count in range(1, maxiter + 1):
             z = M.right(g)
-            v = multiply(A, active, z)
+            v = multiply(A, rows, z)
             w = M.left(v)
             for Zj, Vj, Wj in zip(Z, V, W, strict=True):
                 beta = np.sum(Wj * w, axis=1, keepdims=True)
@@ -138,7 +138,9 @@ def solve(
             Z, V, W = [*Z, z], [*V, v], [*W, w]
             if 2 * going.sum() <= going.size:  # the rest of the batch is done: go on with what is left
                 chosen = np.flatnonzero(going)
-                active, M = active[chosen], M.take(chosen)
+                active, rows, M = active[chosen], rows[chosen], M.take(chosen)
+                if n < LARGE:
+                    A, rows = A[rows], np.arange(rows.size)
                 r, g, target, left_over, going = r[chosen], g[chosen], target[chosen], left_over[chosen], going[chosen]
                 Z, V, W = ([part[chosen] for part in parts] for parts in (Z, V, W))
                 start, stable = start[chosen], stable[chosen]

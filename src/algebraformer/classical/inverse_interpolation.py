@@ -21,7 +21,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from algebraformer.classical.operator_basis import ApproximateInverse, OperatorBasis, Reading, apply_to_all
+from algebraformer.classical.operator_basis import ApproximateInverse, OperatorBasis, Reading, apply_to_all, combined
 from algebraformer.linalg import FloatArray
 
 DAMPING = 1e-7
@@ -56,11 +56,11 @@ class InverseInterpolation:
         """Return the best M for each of the matrices A (B, n, n)."""
         s = self.reading(A)[1]
         s = np.where(s != 0, s, 1.0)
-        weights = np.ones((len(A), len(self.operators)), dtype=np.float32)
+        c = np.empty((len(A), len(self.operators) - 1), dtype=np.float32)
         step = max(1, ENTRIES // (len(self.operators) * self.sketch.size))
         for i in range(0, len(A), step):
-            weights[i : i + step, 1:] = self._coefficients(A[i : i + step] / s[i : i + step, None, None])
-        flat = weights @ self.operators.reshape(len(self.operators), -1)
+            c[i : i + step] = self._coefficients(A[i : i + step] / s[i : i + step, None, None])
+        flat = combined(c, self.operators.reshape(len(self.operators), -1))
         return ApproximateInverse(flat.reshape(A.shape), self.inverse, s)
 
     def _coefficients(self, A: FloatArray) -> FloatArray:

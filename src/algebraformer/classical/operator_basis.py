@@ -177,10 +177,7 @@ class OperatorBasis:
         s : ndarray, shape (B,)
             Their sizes, from `reading`.
         """
-        weights = np.ones((len(c), 1 + self.rank), dtype=np.float32)
-        weights[:, 1:] = c
-        with np.errstate(over="ignore", invalid="ignore"):  # of coefficients that are not finite
-            flat = weights @ self.operators.reshape(1 + self.rank, -1)
+        flat = combined(c, self.operators.reshape(1 + self.rank, -1))
         return ApproximateInverse(flat.reshape(-1, *self.T_mean.shape), self.inverse, np.where(s != 0, s, 1.0))
 
 
@@ -213,8 +210,7 @@ class ApproximateInverse:
 
     def right(self, g: FloatArray) -> FloatArray:
         """Return T g / s (B, n, k)."""
-        peak = np.abs(g).max(axis=1, keepdims=True, initial=0.0)  # float32 has a range of its own
-        unit = (g / np.where(peak > 0, peak, 1.0)).astype(np.float32)
+        unit, peak = single(g)
         return (self.T @ unit) * (peak / self.s[:, None, None])
 
     def take(self, chosen: NDArray[np.int64]) -> ApproximateInverse:
@@ -244,6 +240,20 @@ class MeanInverse:
     def take(self, chosen: NDArray[np.int64]) -> MeanInverse:
         """Return the same: it is one matrix for all systems."""
         return self
+
+
+def combined(c: NDArray[np.floating], operators: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return operators[0] + sum_r c_r operators[r] (B, E) for coefficients c (B, R) and flat operators (1 + R, E)."""
+    weights = np.ones((len(c), len(operators)), dtype=np.float32)
+    weights[:, 1:] = c
+    with np.errstate(over="ignore", invalid="ignore"):  # of coefficients that are not finite
+        return weights @ operators
+
+
+def single(g: FloatArray) -> tuple[NDArray[np.float32], FloatArray]:
+    """Return g (B, n, k) in float32, which has a range of its own, and what it was divided by (B, 1, k)."""
+    peak = np.abs(g).max(axis=1, keepdims=True, initial=0.0)
+    return (g / np.where(peak > 0, peak, 1.0)).astype(np.float32), peak
 
 
 def apply_to_all(matrix: NDArray[Real], v: NDArray[Real]) -> NDArray[Real]:

@@ -19,7 +19,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from algebraformer.classical.operator_basis import OperatorBasis, apply_to_all
+from algebraformer.classical.operator_basis import OperatorBasis, apply_to_all, combined, single
 from algebraformer.linalg import FloatArray
 
 TILE = 32
@@ -55,11 +55,7 @@ class TiledOperators:
 
     def inverse_of(self, c: NDArray[np.floating], s: FloatArray) -> TiledInverse:
         """Return the approximate inverses of B matrices, as `OperatorBasis.inverse_of` does."""
-        weights = np.ones((len(c), len(self.operators)), dtype=np.float32)
-        weights[:, 1:] = c
-        with np.errstate(over="ignore", invalid="ignore"):  # of coefficients that are not finite
-            entries = weights @ self.operators
-        return TiledInverse(entries, self, np.where(s != 0, s, 1.0))
+        return TiledInverse(combined(c, self.operators), self, np.where(s != 0, s, 1.0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +84,7 @@ class TiledInverse:
 
     def right(self, g: FloatArray) -> FloatArray:
         """Return P^T Y g / s (B, n, k)."""
-        peak = np.abs(g).max(axis=1, keepdims=True, initial=0.0)  # float32 has a range of its own
-        unit = (g / np.where(peak > 0, peak, 1.0)).astype(np.float32)
+        unit, peak = single(g)
         y, start = np.empty_like(unit), 0
         for row, columns in enumerate(self.tiled.columns):
             part = self.entries[:, start : start + TILE * columns.size].reshape(len(g), TILE, columns.size)
@@ -132,11 +127,11 @@ def compress(basis: OperatorBasis) -> TiledOperators | None:
     if n < LARGE or n % TILE:
         return None
     P, tiles = sines(n), n // TILE
-    single = P.astype(np.float32)
+    transform = P.astype(np.float32)
     blocks, energy = np.empty((count, tiles, tiles, TILE, TILE), dtype=np.float32), np.zeros((tiles, tiles))
     typical = np.concatenate(([1.0], basis.size * basis.sigma))
     for r, operator in enumerate(basis.operators):
-        blocks[r] = (single @ operator @ single.T).reshape(tiles, TILE, tiles, TILE).swapaxes(1, 2)
+        blocks[r] = (transform @ operator @ transform.T).reshape(tiles, TILE, tiles, TILE).swapaxes(1, 2)
         energy += typical[r] ** 2 * np.sum(blocks[r].astype(np.float64) ** 2, axis=(2, 3))
     order = np.argsort(-energy, axis=None)
     lost = energy.sum() - np.cumsum(energy.ravel()[order])
@@ -147,7 +142,7 @@ def compress(basis: OperatorBasis) -> TiledOperators | None:
     keep.flat[order[:needed]] = True
     kept = [np.flatnonzero(row) for row in keep]
     return TiledOperators(
-        transform=single,
+        transform=transform,
         left=P @ basis.inverse,
         columns=[(TILE * chosen[:, None] + np.arange(TILE)).ravel() for chosen in kept],
         operators=np.concatenate(

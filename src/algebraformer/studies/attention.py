@@ -47,7 +47,7 @@ from algebraformer.models.transformer import Attention, Block, Transformer
 from algebraformer.problems import Systems
 from algebraformer.studies.base import Cell, StudyResult, TableData, finite
 from algebraformer.studies.encoding import compared, deviation, difference, in_words
-from algebraformer.studies.runs import run_once
+from algebraformer.studies.runs import folder_name, run_once
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED, to_tensors
 
@@ -125,7 +125,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
         model = dataclasses.replace(plan.recipe.model, causal=causal, positions=positions)
         for seed in plan.seeds:
             recipe = dataclasses.replace(plan.recipe, model=model, seed=seed)
-            trained = run_once(recipe, folder / f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}")
+            trained = run_once(recipe, folder / folder_name(name, f"seed{seed}"))
             scores = trained.solver.info.scores
             runs.append(
                 {

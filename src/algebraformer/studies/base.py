@@ -84,6 +84,11 @@ def run_study(name: str, preset: str, folder: Path, bar: Progress) -> StudyResul
     return result
 
 
+def number(value: float | None) -> float:
+    """Return a score; infinity for None, which stands for one that was not finite."""
+    return math.inf if value is None else float(value)
+
+
 def finite(cell: Any) -> Any:
     """Return the value, or its name as text where it is NaN or infinite."""
     if isinstance(cell, float):

@@ -43,7 +43,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -58,8 +58,8 @@ from algebraformer.classical.operator_basis import OperatorBasis
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.problems import ProblemFamily
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies.base import Cell, StudyResult, TableData
-from algebraformer.studies.runs import run_once
+from algebraformer.studies.base import Cell, StudyResult, TableData, number
+from algebraformer.studies.runs import folder_name, run_once
 from algebraformer.training import RECIPES, Recipe
 from algebraformer.training.data import SCALER_SIZE, limited
 from algebraformer.training.operator import READOUT_SAMPLES, basis_for
@@ -166,7 +166,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
     for seed in plan.seeds:
         for method in plan.methods:
             for recipe in method.recipes(seed):
-                output = folder / f"{method.name.replace(',', '').replace(' ', '-')}-{recipe.steps}-seed{seed}"
+                output = folder / folder_name(method.name, recipe.steps, f"seed{seed}")
                 found = measured(recipe, output, bases)
                 runs.append({"method": method.name, "seed": seed, "steps": recipe.steps, **found})
                 bar.advance(task)
@@ -238,6 +238,12 @@ def flops(recipe: Recipe) -> dict[str, float]:
         "read-out": stored * (features + 2 * width**2 + 2 * width * R) + width**3 / 3 + 2 * width**2 * R,
         "calibration": limited(SCALER_SIZE, n) * (assembly(n) + solution(n, 1) + first_answer),
     }
+
+
+def steps_for(cost: Callable[[int], float], flops: float) -> int:
+    """Return the most steps, one at least, that cost no more than `flops`; the cost is linear in the steps."""
+    one, two = cost(1), cost(2)
+    return max(1, int(1 + (flops - one) / (two - one)))
 
 
 def assembly(n: int) -> float:
@@ -350,7 +356,7 @@ def summary(plan: Plan, runs: list[dict[str, Any]], shipped: dict[str, Any] | No
     curve_rows: list[list[Cell]] = []
     for name, steps in dict.fromkeys((run["method"], run["steps"]) for run in runs):
         chosen = [run for run in runs if (run["method"], run["steps"]) == (name, steps)]
-        scores = [score_of(run) for run in chosen]
+        scores = [number(run["normalized_mse"]) for run in chosen]
         total, first = chosen[0]["flops"], chosen[0]
         offline = 1 - (first["parts"]["steps"] + first["parts"]["optimiser"]) / total
         middle = float(np.median(scores))
@@ -398,15 +404,12 @@ def summary(plan: Plan, runs: list[dict[str, Any]], shipped: dict[str, Any] | No
 def reached(runs: list[dict[str, Any]], plan: Plan, name: str, target: float) -> list[Reach]:
     """Return where the curve of every seed of a method falls to the target."""
     return [
-        reach([(r["flops"], score_of(r)) for r in runs if (r["method"], r["seed"]) == (name, seed)], target)
+        reach(
+            [(r["flops"], number(r["normalized_mse"])) for r in runs if (r["method"], r["seed"]) == (name, seed)],
+            target,
+        )
         for seed in plan.seeds
     ]
-
-
-def score_of(run: dict[str, Any]) -> float:
-    """Return the normalized_mse of a run, infinity if it is not finite."""
-    score = run["normalized_mse"]
-    return float("inf") if score is None else float(score)
 
 
 def in_words(value: float | None, kind: str) -> str:

@@ -156,8 +156,8 @@ def equal_compute(plan: Plan, encoding: Encoding) -> Recipe:
     recipe = dataclasses.replace(
         plan.recipe, model=model, batch_size=max(1, plan.tokens // model.n_token), seed=plan.seeds[0]
     )
-    one, two = (cost(dataclasses.replace(recipe, steps=steps)) for steps in (1, 2))
-    return dataclasses.replace(recipe, steps=max(1, int(1 + (plan.flops - one) / (two - one))))
+    steps = efficiency.steps_for(lambda steps: cost(dataclasses.replace(recipe, steps=steps)), plan.flops)
+    return dataclasses.replace(recipe, steps=steps)
 
 
 def equal_systems(plan: Plan, encoding: Encoding) -> Recipe:

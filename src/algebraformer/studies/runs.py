@@ -12,8 +12,10 @@ from pathlib import Path
 from algebraformer.checkpoint import dump_json
 from algebraformer.classical.operator_basis import OperatorBasis
 from algebraformer.errors import TrainingError
+from algebraformer.models import Algebraformer
 from algebraformer.solver import LearnedSolver
-from algebraformer.training import Recipe, RunOptions, train
+from algebraformer.studies.base import number
+from algebraformer.training import FewSystems, Recipe, RunOptions, train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +30,26 @@ class Trained:
     @property
     def normalized_mse(self) -> float:
         """Score on the frozen test set, infinity if it is not finite."""
-        score = self.solver.info.scores.get("normalized_mse")
-        return float("inf") if score is None else float(score)
+        return number(self.solver.info.scores.get("normalized_mse"))
 
 
-def run_once(recipe: Recipe, output: Path, basis: Callable[[], tuple[OperatorBasis, float]] | None = None) -> Trained:
+def folder_name(*words: object) -> str:
+    """Return words as the name of a folder: joined by hyphens, without commas and spaces.
+
+    Examples
+    --------
+    >>> folder_name("LSTM, two directions", 0)
+    'LSTM-two-directions-0'
+    """
+    return "-".join(map(str, words)).replace(",", "").replace(" ", "-")
+
+
+def run_once(
+    recipe: Recipe,
+    output: Path,
+    basis: Callable[[], tuple[OperatorBasis, float]] | None = None,
+    initial: Algebraformer | None = None,
+) -> Trained:
     """Train one network to the end of its schedule, unless it is trained already.
 
     Parameters
@@ -43,6 +60,8 @@ def run_once(recipe: Recipe, output: Path, basis: Callable[[], tuple[OperatorBas
     basis : callable, optional
         Returns the basis of an operator head and the seconds that it took; asked for only if there is something to
         train.
+    initial : Algebraformer, optional
+        The network that a recipe of `FewSystems` starts from.
 
     Raises
     ------
@@ -58,8 +77,9 @@ def run_once(recipe: Recipe, output: Path, basis: Callable[[], tuple[OperatorBas
         given = None
         if basis is not None:
             given, seconds["basis"] = basis()
-        options, begin = RunOptions(progress=False, workers=os.cpu_count() or 1, validate_every=10**9), time.monotonic()
-        result = train(recipe, output, options, basis=given)
+        workers = 0 if isinstance(recipe, FewSystems) else os.cpu_count() or 1  # few systems are made in a moment
+        options, begin = RunOptions(progress=False, workers=workers, validate_every=10**9), time.monotonic()
+        result = train(recipe, output, options, basis=given, initial=initial)
         seconds["training"] += time.monotonic() - begin
         record.write_text(json.dumps(seconds))
         if not result.finished:

@@ -35,6 +35,7 @@ from algebraformer.linalg import FloatArray, relative_error
 from algebraformer.models import ModelConfig
 from algebraformer.problems import Systems
 from algebraformer.solver import LearnedSolver
+from algebraformer.studies import growth
 from algebraformer.studies.base import Cell, StudyResult, TableData
 from algebraformer.training import Recipe, RunOptions, train
 from algebraformer.training.data import TEST_SEED
@@ -180,11 +181,6 @@ def in_turn(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float
 
 def rivals(solver: LearnedSolver) -> dict[str, Solve]:
     """Return the classical ways, each taking A (B, n, n) and b (B, n)."""
-    basis = solver.model.operator_head.basis
-
-    def mean_inverse(A: FloatArray, b: FloatArray) -> FloatArray:
-        M = MeanInverse(basis.inverse)
-        return conjugate_residuals.solve(A, b[:, :, None], M, RTOL, maxiter=60, slow=1.0).x[:, :, 0]
 
     def batched(A: FloatArray, b: FloatArray) -> FloatArray:
         return np.asarray(np.linalg.solve(A, b[:, :, None])[:, :, 0], dtype=np.float64)
@@ -196,8 +192,14 @@ def rivals(solver: LearnedSolver) -> dict[str, Solve]:
         "dgesv, pool": pooled(one_by_one(dgesv)),
         "float32 LU + refinement": one_by_one(mixed_precision),
         "float32 LU + refinement, pool": pooled(one_by_one(mixed_precision)),
-        "mean inverse + conjugate residuals": mean_inverse,
+        "mean inverse + conjugate residuals": mean_inverse(solver.model.operator_head.basis.inverse),
     }
+
+
+def mean_inverse(inverse: FloatArray) -> Solve:
+    """Return conjugate residuals preconditioned by the inverse of the family's mean."""
+    M = MeanInverse(inverse)
+    return lambda A, b: conjugate_residuals.solve(A, b[:, :, None], M, RTOL, maxiter=60, slow=1.0).x[:, :, 0]
 
 
 def one_by_one(solve: Callable[[FloatArray, FloatArray], FloatArray]) -> Solve:
@@ -320,5 +322,4 @@ def exponent(records: list[dict[str, Any]], name: str) -> float | None:
     sizes = sorted(largest)[-3:]
     if len(sizes) < 2:
         return None
-    times = [largest[n]["seconds"][name] for n in sizes]
-    return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
+    return growth.exponent({n: largest[n]["seconds"][name] for n in sizes})

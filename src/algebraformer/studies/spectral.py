@@ -25,23 +25,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.progress import Progress
 
-from algebraformer.classical import conjugate_residuals, linear_estimator, operator_basis, reduced_basis
+from algebraformer.classical import linear_estimator, operator_basis, reduced_basis
 from algebraformer.classical.nearest_inverse import NearestInverse
-from algebraformer.classical.operator_basis import MeanInverse, OperatorBasis
+from algebraformer.classical.operator_basis import OperatorBasis
 from algebraformer.linalg import FloatArray, normalized_mse, relative_error
-from algebraformer.models import Algebraformer, ModelConfig
-from algebraformer.problems import ProblemFamily, Systems
+from algebraformer.models import ModelConfig
+from algebraformer.problems import Systems
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies import efficiency, peers, spectral_summary
 from algebraformer.studies.base import StudyResult
 from algebraformer.studies.growth import KERNELS, peak_bytes
-from algebraformer.studies.runs import Trained, run_once
-from algebraformer.studies.scaling import in_turn
+from algebraformer.studies.runs import Trained, folder_name, run_once
+from algebraformer.studies.scaling import in_turn, mean_inverse
 from algebraformer.training import RECIPES, Recipe, score
 from algebraformer.training.data import TEST_SEED, TEST_SIZE, VALIDATION_SEED, VALIDATION_SIZE
+from algebraformer.training.operator import basis_for
 
 TOKEN, OPERATOR, PERCEPTRON = "Algebraformer, token head", "Algebraformer, operator head", "operator head, MLP"
 LSTM, GRU, BILSTM, BIGRU = "LSTM", "GRU", "LSTM, two directions", "GRU, two directions"
@@ -51,7 +51,6 @@ GOALS = {LSTM: 0.5, GRU: 0.77}
 """Our token head's mse is to be at most this share of theirs: the paper's own ratios."""
 MSE_GOALS = {TOKEN: 2.4e-5, OPERATOR: 2.4e-7}
 CLASSICAL_SAMPLES = 4096
-RTOL = 1e-10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -170,12 +169,6 @@ PRESETS = {
 }  # fmt: skip
 
 
-def parameter_count(model: ModelConfig) -> int:
-    """Return the number of parameters of a network."""
-    with torch.device("meta"):  # shapes alone
-        return Algebraformer(model).parameter_count()
-
-
 @dataclasses.dataclass(frozen=True)
 class Rates:
     """Optimiser and learning rate of a network."""
@@ -203,8 +196,7 @@ def recipe_of(plan: Plan, family: str, model: ModelConfig, chosen: Rates, flops:
             optimizer="adamw" if chosen.optimizer == "adamw" else "muon", lr=chosen.lr, muon_lr=muon_lr, seed=seed,
         )  # fmt: skip
 
-    one, many = (sum(efficiency.flops(of(steps)).values()) for steps in (100, 200))
-    return of(max(2, int(100 + 100 * (flops - one) / (many - one))))
+    return of(efficiency.steps_for(lambda steps: sum(efficiency.flops(of(steps)).values()), flops))
 
 
 def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
@@ -217,10 +209,9 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
     bases: dict[Any, tuple[OperatorBasis, float]] = {}
 
     def trained(recipe: Recipe, name: str, *words: object, basis: Any = None) -> Trained:
-        place = "-".join(str(word) for word in (name, recipe.family, *words)).replace(",", "").replace(" ", "-")
         if basis is None and recipe.model.head == "operator":
             basis = partial(efficiency.shared_basis, recipe, bases)
-        found = run_once(recipe, folder / place, basis)
+        found = run_once(recipe, folder / folder_name(name, recipe.family, *words), basis)
         bar.advance(task)
         return found
 
@@ -235,17 +226,20 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
             scores.append(score(solver.model, validation)["normalized_mse"])
             tuning.append({"network": name, **dataclasses.asdict(rates), "validation": scores[-1]})
         chosen[name] = grid[name][int(np.argmin(scores))]
-    runs = []
+    runs: list[dict[str, Any]] = []
+    seconds: dict[str, dict[str, float]] = {}
     for family in plan.families:
         for name, model in plan.networks.items():
             for seed in plan.seeds:
                 recipe = recipe_of(plan, family, model, chosen[name], plan.flops, seed)
                 found = trained(recipe, name, seed)
                 runs.append({"family": family, "network": name, "seed": seed, **described(recipe, found)})
+                if name not in seconds:
+                    seconds[name] = times(found.solver, plan.rounds)
     data: dict[str, Any] = {
         "tuning": tuning,
         "runs": runs,
-        "times": {name: times(folder, plan, name, first) for name in plan.networks},
+        "times": seconds,
         "memory": {name: peak_bytes(model, KERNELS["default"]) for name, model in plan.networks.items()
                    if model.head == "token"},
         "classical": [row for family in plan.families for row in classical(plan, family, runs)],
@@ -273,15 +267,13 @@ def described(recipe: Recipe, found: Trained) -> dict[str, Any]:
     }
 
 
-def times(folder: Path, plan: Plan, name: str, family: str) -> dict[str, float]:
+def times(solver: LearnedSolver, rounds: int) -> dict[str, float]:
     """Return the seconds per system of the bare network, for one system at a time and for 64."""
-    place = f"{name}-{family}-{plan.seeds[0]}".replace(",", "").replace(" ", "-")
-    solver = LearnedSolver.from_pretrained(folder / place)
     systems = solver.info.problem_family().sample(64, TEST_SEED)
     calls: dict[str, Callable[[], Any]] = {
         str(batch): partial(solver.predict, systems.A[:batch], systems.b[:batch]) for batch in (1, len(systems.b))
     }
-    return {batch: seconds / int(batch) for batch, seconds in in_turn(calls, plan.rounds).items()}
+    return {batch: seconds / int(batch) for batch, seconds in in_turn(calls, rounds).items()}
 
 
 def small_samples(plan: Plan, chosen: dict[str, Rates], trained: Callable[..., Trained]) -> list[dict[str, Any]]:
@@ -297,20 +289,16 @@ def small_samples(plan: Plan, chosen: dict[str, Rates], trained: Callable[..., T
             if recipe.model.head == "operator":
                 model = dataclasses.replace(recipe.model, rank=min(recipe.model.rank, count // 2))
                 recipe = dataclasses.replace(recipe, model=model)
-                sizes = model.rank, model.n_column, model.n_row
-                family = recipe.problem_family()
                 few = min(count, operator_basis.snapshot_count(model.n, model.rank))
-                basis = partial(_own_basis, family, sizes, recipe.seed, few)
+                basis = partial(own_basis, recipe, few)
             found = trained(recipe, name, "of", count, basis=basis)
             rows.append({"network": name, "count": count, **described(recipe, found)})
     return rows
 
 
-def _own_basis(
-    family: ProblemFamily, sizes: tuple[int, int, int], seed: int, count: int
-) -> tuple[OperatorBasis, float]:
-    """Return a basis from the first systems of a training set."""
-    return operator_basis.fit(family, *sizes, seed=seed, count=count), 0.0
+def own_basis(recipe: Recipe, count: int) -> tuple[OperatorBasis, float]:
+    """Return a basis from the first systems of the recipe's training set; it is not timed."""
+    return basis_for(recipe.model, recipe.problem_family(), recipe.seed, count), 0.0
 
 
 # ---------------------------------------------------------------- classical rows
@@ -322,14 +310,13 @@ def classical(plan: Plan, name: str, runs: list[dict[str, Any]]) -> list[dict[st
     seen = min(run["systems"] for run in runs if (run["family"], run["network"]) == (name, TOKEN))
     count = min(seen, CLASSICAL_SAMPLES)
     family = Recipe(family=name, model=plan.networks[TOKEN]).problem_family()
-    q = min(16, n)
-    basis = operator_basis.fit(family, min(n, 64), q, q, seed=0, count=min(count, 1024))
+    q, snapshots = min(16, n), min(count, 1024)
+    basis = operator_basis.fit(family, min(n, 64), q, q, seed=0, count=snapshots)
     sample = peers.draw(family, basis, count, seed=0)
     sources = family.sample(count, seed=0)
     estimator = linear_estimator.fit(sources.b, sources.x)
     reduced = reduced_basis.fit(sources.x, basis.inverse, rank=max(1, n // 2))
     nearest = NearestInverse(basis.reading, basis.inverse, sample.z, sample.T)
-    mean = MeanInverse(basis.inverse)
 
     def of_single(A: FloatArray, b: FloatArray) -> FloatArray:
         x = np.linalg.solve(A.astype(np.float32), b[:, :, None].astype(np.float32))
@@ -341,8 +328,8 @@ def classical(plan: Plan, name: str, runs: list[dict[str, Any]]) -> list[dict[st
         "nearest inverse": (count, lambda A, b: nearest(A)(b[:, :, None])[:, :, 0]),
         "reduced basis": (count, lambda A, b: reduced(A, b[:, :, None])[:, :, 0]),
         "mean inverse + conjugate residuals": (
-            len(sample.z[:1024]),
-            lambda A, b: conjugate_residuals.solve(A, b[:, :, None], mean, RTOL, maxiter=60, slow=1.0).x[:, :, 0],
+            snapshots,
+            mean_inverse(basis.inverse),
         ),
         "LU, float32": (0, of_single),
         "LU, float64": (0, lambda A, b: np.asarray(np.linalg.solve(A, b[:, :, None])[:, :, 0])),

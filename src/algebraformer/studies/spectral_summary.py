@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from algebraformer.studies.base import Cell, TableData
+from algebraformer.studies.base import Cell, TableData, number
 
 SCORES = ("mse", "normalized_mse", "relative_error_median", "relative_error_95")
 Data = Mapping[str, Any]
@@ -16,11 +16,6 @@ Data = Mapping[str, Any]
 def of(runs: Sequence[Data], family: str, network: str) -> list[Data]:
     """Return the runs of a network on a family."""
     return [run for run in runs if (run["family"], run["network"]) == (family, network)]
-
-
-def number(value: float | None) -> float:
-    """Return a score, infinity where it is missing because it was not finite."""
-    return float("inf") if value is None else float(value)
 
 
 def mean(runs: Sequence[Data], score: str) -> float:

@@ -18,19 +18,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
 
-from algebraformer.checkpoint import dump_json, load, resolve
-from algebraformer.errors import TrainingError
+from algebraformer.checkpoint import load, resolve
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.studies.base import StudyResult
+from algebraformer.studies.runs import folder_name, run_once
 from algebraformer.studies.transfer_summary import FINE, SCRATCH, summary, validation
-from algebraformer.training import RECIPES, FewSystems, Recipe, RunOptions, fine_tuning, score, train
+from algebraformer.training import RECIPES, FewSystems, Recipe, fine_tuning, score
 from algebraformer.training.data import VALIDATION_SEED, VALIDATION_SIZE, limited
 
 
@@ -208,9 +207,9 @@ def curve(
 
     def done(variant: Variant, rate: float, epochs: int, seed: int) -> dict[str, Any]:
         words = setup.head.name, setup.family, variant.name, f"rate{rate:.3g}", f"epochs{epochs}", f"seed{seed}"
-        output = folder / "-".join(words).replace(",", "").replace(" ", "-")
+        output = folder / folder_name(*words)
         about = {"variant": variant.name, "rate": rate, "epochs": epochs, "seed": seed}
-        return about | run_once(*setup.recipe(variant, rate, epochs, seed, initial), output)
+        return about | measured(*setup.recipe(variant, rate, epochs, seed, initial), output)
 
     trials = []
     for variant in variants:
@@ -227,38 +226,16 @@ def known(head: Head, folder: Path) -> str:
     """Return name or folder of the network that knows diffusion, trained first if it does not ship."""
     if isinstance(head.start, str):
         return head.start
-    output = folder / f"{head.name}-start".replace(" ", "-")
-    trained(head.start, output)
+    output = folder / folder_name(head.name, "start")
+    run_once(head.start, output)
     return str(output)
 
 
-def trained(recipe: Recipe, output: Path, initial: Algebraformer | None = None) -> None:
-    """Train one network, unless it is trained already.
-
-    Raises
-    ------
-    ConfigurationError
-        The folder holds a run of another recipe.
-    TrainingError
-        A signal stopped the training; the same call goes on from there.
-    """
-    finished = (output / "model" / "config.json").exists()
-    if finished and dump_json(load(output / "model")[1].recipe) == dump_json(recipe.settings()):
-        return
-    workers = 0 if isinstance(recipe, FewSystems) else os.cpu_count() or 1  # few systems are made in a moment
-    options = RunOptions(progress=False, workers=workers, validate_every=10**9)
-    if not train(recipe, output, options, initial=initial).finished:
-        raise TrainingError(f"{output} was stopped: the same command goes on from there")
-
-
-def run_once(recipe: FewSystems, initial: Algebraformer | None, output: Path) -> dict[str, float | None]:
+def measured(recipe: FewSystems, initial: Algebraformer | None, output: Path) -> dict[str, float | None]:
     """Return normalized_mse on the frozen test set and on the frozen validation set, None if not finite."""
-    trained(recipe, output, initial)
-    record = output / "validation.json"
-    model, info = load(output / "model")
+    solver, record = run_once(recipe, output, initial=initial).solver, output / "validation.json"
     if not record.exists():
-        n = recipe.model.n
-        systems = recipe.problem_family().sample(limited(VALIDATION_SIZE, n), VALIDATION_SEED)
-        found = score(model, systems)["normalized_mse"]
+        systems = recipe.problem_family().sample(limited(VALIDATION_SIZE, recipe.model.n), VALIDATION_SEED)
+        found = score(solver.model, systems)["normalized_mse"]
         record.write_text(json.dumps(found if math.isfinite(found) else None))
-    return {"normalized_mse": info.scores.get("normalized_mse"), "validation": json.loads(record.read_text())}
+    return {"normalized_mse": solver.info.scores.get("normalized_mse"), "validation": json.loads(record.read_text())}

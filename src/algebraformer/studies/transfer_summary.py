@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from algebraformer.studies.base import Cell, StudyResult, TableData
+from algebraformer.studies.base import Cell, StudyResult, TableData, number
 
 SCRATCH, FINE = "from scratch", "fine-tuned"
 PAPER_SIZE, PAPER_N, PAPER_EPOCHS = 9_511_169, 64, 1_000
@@ -21,8 +21,7 @@ Record = dict[str, Any]
 
 def error(record: Record) -> float:
     """Return normalized_mse on the test set, infinity if it is not finite."""
-    value = record["normalized_mse"]
-    return math.inf if value is None else float(value)
+    return number(record["normalized_mse"])
 
 
 def epochs_to(points: Sequence[tuple[int, float]], target: float) -> float:
@@ -163,7 +162,7 @@ def trials(own: Sequence[Record]) -> list[list[Cell]]:
 
 def validation(record: Record) -> float:
     """Return normalized_mse on the validation set, infinity if it is not finite."""
-    return math.inf if record["validation"] is None else float(record["validation"])
+    return number(record["validation"])
 
 
 def plain(comparison: Record) -> Record:

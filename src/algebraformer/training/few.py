@@ -11,7 +11,7 @@ from algebraformer.models.encoding import MARGIN
 from algebraformer.problems import ProblemFamily
 from algebraformer.training.config import FewSystems
 from algebraformer.training.data import Batch, to_tensors
-from algebraformer.training.operator import calibrate, choose_ridge, fit_to_few, readout, set_readout
+from algebraformer.training.operator import basis_for, calibrate, choose_ridge, fit_to_few, readout, set_readout
 
 CHANGEABLE = {"refitted": ("rank", "whiten", "balance"), "extended": ("rank",), "kept": ()}
 """What the architecture of an operator head may differ in from the one it starts from, by what becomes of its basis."""
@@ -85,11 +85,7 @@ def _begin_operator_head(
 ) -> None:
     config, count = recipe.model, recipe.samples
     if initial is None or recipe.basis == "refitted":
-        sizes = config.rank, config.n_column, config.n_row
-        basis = operator_basis.fit(
-            family, *sizes, seed=recipe.seed, count=count, whiten=config.whiten, balance=config.balance
-        )
-        model.operator_head.set_basis(basis)
+        model.operator_head.set_basis(basis_for(config, family, recipe.seed, count))
         return
     A = operator_basis.matrices(family, range(count), recipe.seed)
     model.operator_head.set_basis(operator_basis.extended(initial.operator_head.basis, A, config.rank))

@@ -26,10 +26,12 @@ RIDGES = tuple(10.0**power for power in range(3, -11, -1))
 CHUNK = 2048
 
 
-def basis_for(config: ModelConfig, family: ProblemFamily) -> OperatorBasis:
-    """Return the basis of the family that an operator head of this configuration needs."""
+def basis_for(
+    config: ModelConfig, family: ProblemFamily, seed: int = SCALER_SEED, count: int | None = None
+) -> OperatorBasis:
+    """Return the basis of the family that an operator head of this configuration needs, see `operator_basis.fit`."""
     sizes = config.rank, config.n_column, config.n_row
-    return operator_basis.fit(family, *sizes, seed=SCALER_SEED, whiten=config.whiten, balance=config.balance)
+    return operator_basis.fit(family, *sizes, seed, count, config.whiten, config.balance)
 
 
 def fit_basis(model: Algebraformer, family: ProblemFamily) -> None:

@@ -134,15 +134,15 @@ PRESETS = {
     "cpu": Plan(
         families=FAMILIES,
         networks=SMALL,
-        flops=3e12,
-        tuning=6e11,
+        flops=1.5e12,
+        tuning=3e11,
         rates=(1e-3, 3e-3),
         batch_size=64,
         seeds=(0, 1, 2),
         samples=(250, 1_000, 4_000, 16_000, 50_000),
         sampled=(TOKEN, OPERATOR, LSTM, GRU),
         paper=RECIPES["paper"],
-        lengths=(50, 150, 400),
+        lengths=(50, 150, 250),
         full=RECIPES["paper"].steps,
     ),
     "paper": Plan(

@@ -125,8 +125,9 @@ def spectrum(family: ProblemFamily) -> FloatArray:
 def recipe_for(family: ProblemFamily) -> Recipe:
     """Return a recipe for a family that is registered.
 
-    An operator head with a perceptron of six blocks of width 128 on 16 x 16 entries of A. Its rank is the least
-    multiple of 16 behind which the singular values are below 1e-4 of the first, and 256 at most.
+    An operator head with a perceptron of six blocks of width 128 on 16 x 16 entries of A, whitened, so that a small
+    term beside a large one is seen: a perceptron on plain entries fails there (LOG.md). Its rank is the least multiple
+    of 16 behind which the singular values are below 1e-4 of the first, and 256 at most.
 
     Parameters
     ----------
@@ -157,8 +158,8 @@ def recipe_for(family: ProblemFamily) -> Recipe:
     needed = int(np.count_nonzero(values > TOLERANCE * values[0]))
     rank = min(MAX_RANK, n**2, MULTIPLE * max(1, -(-needed // MULTIPLE)))
     model = ModelConfig(
-        n=n, architecture="mlp", head="operator", rank=rank, n_column=min(READ, n), n_row=min(READ, n), n_layer=6,
-        n_embd=128,
+        n=n, architecture="mlp", head="operator", rank=rank, n_column=min(READ, n), n_row=min(READ, n), whiten=True,
+        n_layer=6, n_embd=128,
     )  # fmt: skip
     return Recipe(
         family=family.name,

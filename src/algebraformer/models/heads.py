@@ -103,7 +103,8 @@ class OperatorHead(nn.Module):
         """Say which systems (B,) look like the family.
 
         Their distance is not above that of the furthest system of a sample, and the share `first` (B,) of the
-        preconditioned residual that the first answer left is not above the sample's largest, both with a margin.
+        preconditioned residual that the first answer left is not above that of all but one in a thousand of the sample
+        (of all in a small sample), both with a margin.
         """
         return (self.distance(A) <= float(self.get_buffer("reach"))) & (first <= float(self.get_buffer("first_step")))
 

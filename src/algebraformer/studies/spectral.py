@@ -142,7 +142,7 @@ PRESETS = {
         samples=(250, 1_000, 4_000, 16_000, 50_000),
         sampled=(TOKEN, OPERATOR, LSTM, GRU),
         paper=RECIPES["paper"],
-        lengths=(50, 150, 250),
+        lengths=(40, 80, 160),
         full=RECIPES["paper"].steps,
     ),
     "paper": Plan(

@@ -43,6 +43,7 @@ from algebraformer.models import ModelConfig
 from algebraformer.problems import BoundaryValueFamily, generator
 from algebraformer.problems.base import Parameters
 from algebraformer.problems.chebyshev import differentiation_matrix
+from algebraformer.problems.conditioned import haar
 from algebraformer.solver import RTOL, LearnedSolver
 from algebraformer.studies.base import StudyResult, TableData
 from algebraformer.training import Recipe, RunOptions, train
@@ -159,10 +160,9 @@ def with_condition(family: BoundaryValueFamily, params: Parameters, gamma: float
 def with_singular_values(rng: np.random.Generator, count: int, n: int) -> FloatArray:
     """Return (count, n, n) matrices U diag(s) V^T with singular values from 1 to 1 / KAPPA in geometric progression.
 
-    U and V are orthogonal, from the QR factorisation of normal matrices with the signs that make it Haar's measure.
+    U and V are orthogonal, of Haar's measure.
     """
-    Q, R = np.linalg.qr(rng.standard_normal((2, count, n, n)))
-    U, V = Q * np.sign(np.diagonal(R, axis1=-2, axis2=-1))[..., None, :]
+    U, V = haar(rng.standard_normal((2, count, n, n)))
     return (U * np.geomspace(1, 1 / KAPPA, n)) @ V.transpose(0, 2, 1)
 
 

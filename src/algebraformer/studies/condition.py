@@ -24,8 +24,10 @@ network's doing, not the basis's.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from rich.progress import Progress
 from scipy.linalg import LinAlgWarning
 
 from algebraformer import problems
+from algebraformer.classical.operator_basis import OperatorBasis
 from algebraformer.linalg import FloatArray, condition_number, normalized_mse, relative_error, residual
 from algebraformer.models import ModelConfig, predict
 from algebraformer.problems import Systems
@@ -45,6 +48,7 @@ from algebraformer.studies.condition_summary import summary
 from algebraformer.studies.runs import folder_name, run_once
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
+from algebraformer.training.operator import basis_for
 
 TRAINED = (1e3, 1e4)
 """Condition numbers of the training where they are prescribed."""
@@ -104,30 +108,56 @@ def subject(
     return Subject(name, {head: dataclasses.replace(recipe, **common) for head, recipe in heads.items()}, groups)
 
 
-def token(n: int, steps: int, width: int = 64, layers: int = 3) -> Recipe:
-    """Return the recipe of a small Transformer on column tokens."""
-    return Recipe(model=ModelConfig(n=n, n_layer=layers, n_head=4, n_embd=width), steps=steps)
+def token(n: int, steps: int, width: int = 48, layers: int = 2) -> Recipe:
+    """Return the recipe of a small Transformer on column tokens; every step has about 1,024 of them."""
+    model = ModelConfig(n=n, n_layer=layers, n_head=4, n_embd=width)
+    return Recipe(model=model, steps=steps, batch_size=max(1, 1024 // n))
 
 
-def operator(n: int, rank: int, read: int, steps: int, samples: int, width: int = 128, layers: int = 4) -> Recipe:
+def operator(n: int, rank: int, read: int, steps: int, width: int = 96, layers: int = 3) -> Recipe:
     """Return the recipe of residual perceptrons that give coefficients of `rank` operators."""
     model = ModelConfig(
         n=n, architecture="mlp", head="operator", rank=rank, n_column=read, n_row=read, n_layer=layers, n_head=1,
         n_embd=width,
     )  # fmt: skip
-    return Recipe(model=model, samples=samples, steps=steps, batch_size=128, lr=3e-3)
+    return Recipe(model=model, samples=max(8_192, 10 * steps), steps=steps, batch_size=128, lr=3e-3)
 
 
-def conditioned(
-    kappas: tuple[float, ...], small: Recipe, dense: Recipe, spreads: dict[str, float | None]
-) -> Iterator[Subject]:
-    """Yield the subjects whose condition number is prescribed."""
-    for name, spread in spreads.items():
-        yield subject(f"randsvd, {name}", "randsvd", prescribed(kappas), small, dense, kappa=TRAINED, spread=spread)
-    yield subject("normal equations", "normal-equations", prescribed(kappas), small, dense, kappa=TRAINED)
+def subjects(
+    steps: int, kappas: tuple[float, ...], spreads: dict[str, float | None], sizes: tuple[int, ...], **size: int
+) -> tuple[Subject, ...]:
+    """Return all subjects: randsvd by spread, normal equations, diffusion by n; `size` is that of both networks."""
+    small, full = token(16, steps, **size), operator(16, 256, 16, steps, **size)
+    return (
+        *(
+            subject(f"randsvd, {name}", "randsvd", prescribed(kappas), small, full, kappa=TRAINED, spread=spread)
+            for name, spread in spreads.items()
+        ),
+        subject("normal equations", "normal-equations", prescribed(kappas), small, full, kappa=TRAINED),
+        *(
+            subject(
+                f"diffusion, n = {n}", "diffusion", by_contrast(ALPHA),
+                token(n, steps, **size), operator(n, 96, 16, steps, **size), alpha=ALPHA[0],
+            )
+            for n in sizes
+        ),
+    )  # fmt: skip
 
 
-PRESETS: dict[str, Plan] = {}
+SPREADS = {"Haar": None, "spread 0.1": 0.1, "spread 0.001": 0.001}
+SIZES = (16, 32, 64, 128)
+
+PRESETS = {
+    "quick": Plan(
+        subjects=subjects(40, (1e2, 1e3, 1e4, 1e5), {"Haar": None, "spread 0.001": 0.001}, (16,), width=16, layers=1),
+        seeds=(0,),
+        systems=10,
+    ),
+    "cpu": Plan(subjects=subjects(500, HALF_DECADES, SPREADS, SIZES), seeds=(0, 1, 2), systems=100),
+    "paper": Plan(
+        subjects=subjects(20_000, HALF_DECADES, SPREADS, SIZES, width=256, layers=12), seeds=(0, 1, 2), systems=1_000
+    ),
+}
 
 
 def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
@@ -137,10 +167,11 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
     about: list[dict[str, Any]] = []
     for subject in plan.subjects:
         samples = drawn(subject, plan.systems)
-        for head, recipe in subject.heads.items():
+        for head, first in subject.heads.items():
+            basis = shared_basis(first) if first.model.head == "operator" else None
             for seed in plan.seeds:
-                recipe = dataclasses.replace(recipe, seed=seed)
-                trained = run_once(recipe, folder / folder_name(subject.name, head, seed))
+                recipe = dataclasses.replace(first, seed=seed)
+                trained = run_once(recipe, folder / folder_name(subject.name, head, seed), basis)
                 common = {"subject": subject.name, "head": head, "seed": seed}
                 about.append(common | {"n": recipe.model.n, "seconds": trained.seconds,
                                        "parameters": trained.solver.model.parameter_count()})  # fmt: skip
@@ -153,6 +184,17 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
                     )
                 bar.advance(task)
     return summary(plan.systems, about, records)
+
+
+def shared_basis(recipe: Recipe) -> Callable[[], tuple[OperatorBasis, float]]:
+    """Return what computes the basis of an operator head, and the seconds that took: once for all seeds."""
+
+    @functools.cache
+    def compute() -> tuple[OperatorBasis, float]:
+        begin = time.monotonic()
+        return basis_for(recipe.model, recipe.problem_family()), time.monotonic() - begin
+
+    return compute
 
 
 def drawn(subject: Subject, count: int) -> list[Systems]:

@@ -81,7 +81,7 @@ LEVELS = tuple(10.0**power for power in range(-12, -1))
 
 PRESETS = {
     "quick": Plan(cases=(RANDSVD, DIFFUSION), systems=6, levels=(1e-12, CHECK, 1e-4)),
-    "cpu": Plan(cases=(RANDSVD, DIFFUSION), systems=200, levels=LEVELS),
+    "cpu": Plan(cases=(RANDSVD, DIFFUSION), systems=100, levels=LEVELS),
     "paper": Plan(cases=(RANDSVD, DIFFUSION), systems=2_000, levels=LEVELS),
 }
 
@@ -159,9 +159,15 @@ def summary(plan: Plan, about: list[dict[str, Any]], records: list[dict[str, Any
     """Put measurements into tables and sentences."""
     names = list(dict.fromkeys(name for one in records for name in one["change"]))
     columns = ("system", "perturbed", "direction", "eps", "kappa eps", *names)
+    middle = f"Relative change of x, median of {plan.systems} systems"
+    checked = [one for one in records if one["level"] == CHECK]
     tables = [
-        TableData(columns, [row(one, names, key) for one in records], f"Relative change of x, {what}")
-        for key, what in (("change", f"median of {plan.systems} systems"), ("largest", "largest"))
+        TableData(columns, [row(one, names, key) for one in chosen], title)
+        for chosen, key, title in (
+            (checked, "change", f"{middle}, eps = {CHECK:g}"),
+            (records, "change", f"{middle}, every eps"),
+            (records, "largest", "Relative change of x, largest of them, every eps"),
+        )
     ]
     data = {"systems": plan.systems, "cases": about, "records": records}
     return StudyResult(tables, verdict(about, records), data)

@@ -108,13 +108,13 @@ def subject(
     return Subject(name, {head: dataclasses.replace(recipe, **common) for head, recipe in heads.items()}, groups)
 
 
-def token(n: int, steps: int, width: int = 48, layers: int = 2) -> Recipe:
-    """Return the recipe of a small Transformer on column tokens; every step has about 1,024 of them."""
+def token(n: int, steps: int, width: int = 32, layers: int = 2) -> Recipe:
+    """Return the recipe of a small Transformer on column tokens; every step has 512 of them."""
     model = ModelConfig(n=n, n_layer=layers, n_head=4, n_embd=width)
-    return Recipe(model=model, steps=steps, batch_size=max(1, 1024 // n))
+    return Recipe(model=model, steps=steps, batch_size=512 // n)
 
 
-def operator(n: int, rank: int, read: int, steps: int, width: int = 96, layers: int = 3) -> Recipe:
+def operator(n: int, rank: int, read: int, steps: int, width: int = 64, layers: int = 3) -> Recipe:
     """Return the recipe of residual perceptrons that give coefficients of `rank` operators."""
     model = ModelConfig(
         n=n, architecture="mlp", head="operator", rank=rank, n_column=read, n_row=read, n_layer=layers, n_head=1,
@@ -153,7 +153,7 @@ PRESETS = {
         seeds=(0,),
         systems=10,
     ),
-    "cpu": Plan(subjects=subjects(500, HALF_DECADES, SPREADS, SIZES), seeds=(0, 1, 2), systems=100),
+    "cpu": Plan(subjects=subjects(500, HALF_DECADES, SPREADS, SIZES), seeds=(0, 1, 2), systems=64),
     "paper": Plan(
         subjects=subjects(20_000, HALF_DECADES, SPREADS, SIZES, width=256, layers=12), seeds=(0, 1, 2), systems=1_000
     ),

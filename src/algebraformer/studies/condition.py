@@ -103,7 +103,7 @@ def subject(
     name: str, family: str, groups: tuple[Group, ...], token: Recipe, operator: Recipe, **settings: Any
 ) -> Subject:
     """Return a subject: both recipes on this family."""
-    common = {"family": family, "family_settings": settings}
+    common: dict[str, Any] = {"family": family, "family_settings": settings}
     heads = {"token head": token, "operator head": operator}
     return Subject(name, {head: dataclasses.replace(recipe, **common) for head, recipe in heads.items()}, groups)
 

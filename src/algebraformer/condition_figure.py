@@ -70,7 +70,7 @@ def noise_figure(data: Mapping[str, Any]) -> Figure:
             for number, name in enumerate(mine[0]["change"]):
                 values = [max(float(one["change"][name]), 1e-17) for one in mine]
                 axes.loglog(levels, values, f"C{number}o-", markersize=4, label=name)
-            axes.set(title=f"{case}: {kind[0]}, {kind[1]} direction", xlabel="eps")
+            axes.set(title=f"{case}\n{kind[0]}, {kind[1]} direction", xlabel="eps")
             axes.grid(alpha=0.3)
         line[0].set(ylabel="relative change of x, median")
     panels[-1, 0].legend(fontsize="small")

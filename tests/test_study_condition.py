@@ -205,7 +205,7 @@ def test_measures_of_a_token_head_by_hand(quick: tuple[StudyResult, Path]) -> No
         farthest = token.model.scaler.distance(
             torch.from_numpy(get("diffusion", n=16).sample(256, SCALER_SEED).A)
         ).max()
-    assert study.distance(token, systems.A).max() < float(farthest) / float(token.model.scaler.reach) * 1.3
+    assert study.distance(token, systems).max() < float(farthest) / float(token.model.scaler.reach) * 1.3
 
 
 def test_measures_of_an_operator_head_by_hand(quick: tuple[StudyResult, Path]) -> None:
@@ -217,10 +217,10 @@ def test_measures_of_an_operator_head_by_hand(quick: tuple[StudyResult, Path]) -
         M = operator.operator(A) @ np.eye(16)
         radii.append(np.abs(np.linalg.eigvals(np.eye(16) - M @ A)).max())
     assert found["contraction"] == pytest.approx(np.median(radii), rel=1e-3)
-    far = study.distance(operator, get("randsvd", n=16).sample(6).A)
-    assert far.min() > 1 > np.median(study.distance(operator, systems.A))
-    result = operator.solve(systems.A, systems.b)
-    assert found["lapack"] == np.mean(result.method == "lapack")
+    for samples in (systems, get("randsvd", n=16).sample(6), get("diffusion", n=16, alpha=(0.99, 0.99)).sample(6)):
+        result = operator.solve(samples.A, samples.b)
+        np.testing.assert_array_equal(study.distance(operator, samples) <= 1, result.in_distribution)
+        assert study.measure(operator, samples)["lapack"] == np.mean(result.method == "lapack")
 
 
 def test_networks_are_trained_once(quick: tuple[StudyResult, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,7 @@ def condition_figure(data: Mapping[str, Any]) -> Figure:
         right.set(title=f"{head}: by distance", ylabel="share solved without LAPACK", ylim=(-0.04, 1.04))
         for axes, label in ((left, "kappa"), (middle, "kappa"), (right, "distance from the family of the training")):
             axes.set(xscale="log", xlabel=label)
+            axes.tick_params(axis="x", which="minor", labelbottom=False)
             axes.grid(alpha=0.3)
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
     figure.suptitle("Where it works and where it does not (full symbols: the condition numbers of the training)")

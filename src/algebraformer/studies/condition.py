@@ -10,9 +10,9 @@ The condition number kappa is controlled in three ways.
 - Regularised normal equations (`normal-equations`): the ridge parameter sets kappa, trained and tested as `randsvd`.
 
 For every group of systems: normalized_mse of the bare network, the contraction of its refinement, refinements and
-fallbacks of a certified solve, and the distance of the matrices from the family of the training, which is the root mean
-square of the z-scores of what the network reads, relative to its largest value over a sample of the family and the
-margin. Up to 1 a matrix looks like the family.
+fallbacks of a certified solve, and the distance from the family of the training: what `in_distribution` looks at,
+relative to where it draws the line. Up to 1 a system looks like the family. With a token head these are the z-scores of
+the entries of A, with an operator head also the residual of the first answer, as in the study `outside`.
 
 The contraction of an operator head is the spectral radius of I - M A. A token head is no linear map: there it is the
 share of the error of x that asking the network about the residual leaves, ||x_1 - x|| / ||x_0 - x||.
@@ -43,6 +43,7 @@ from algebraformer.models import ModelConfig, predict
 from algebraformer.problems import Systems
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies import family as report
+from algebraformer.studies import outside
 from algebraformer.studies.base import StudyResult, finite
 from algebraformer.studies.condition_summary import summary
 from algebraformer.studies.runs import folder_name, run_once
@@ -222,7 +223,7 @@ def measure(solver: LearnedSolver, systems: Systems) -> dict[str, Any]:
     return {
         "normalized_mse": finite(normalized_mse(bare, x)),
         "contraction": finite(float(np.median(contraction(solver, A, b, x, bare)))),
-        "distance": float(np.median(distance(solver, A))),
+        "distance": float(np.median(distance(solver, systems))),
         "lapack": float(np.mean(lapack)),
         "certified": float(np.mean(result.certified)),
         "refinements": float(np.median(result.refinements[~lapack])) if not lapack.all() else None,
@@ -237,11 +238,10 @@ def contraction(solver: LearnedSolver, A: FloatArray, b: FloatArray, x: FloatArr
     return relative_error(again, x)[:, 0] / relative_error(bare, x)[:, 0]
 
 
-def distance(solver: LearnedSolver, A: FloatArray) -> FloatArray:
-    """Return how far matrices are from the family of the training, (B,); up to 1 they look like it."""
+def distance(solver: LearnedSolver, systems: Systems) -> FloatArray:
+    """Return how far systems are from the family of the training, (B,); up to 1 they look like it."""
     if solver.model.config.head == "operator":
-        head = solver.model.operator_head
-        return head.distance(A) / float(head.get_buffer("reach"))
+        return np.maximum(*outside.distances(solver, systems.A, systems.b))
     scaler = solver.model.scaler
     with torch.no_grad():
-        return (scaler.distance(torch.from_numpy(A)) / scaler.reach).numpy()
+        return (scaler.distance(torch.from_numpy(systems.A)) / scaler.reach).numpy()

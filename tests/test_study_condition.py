@@ -98,7 +98,7 @@ def test_what_is_expected() -> None:
     assert "0.01 to 0.7 for near (operator head)" in lines[1]
     text = " ".join(lines)
     assert "near (operator head): 1.0e+03 to 1.0e+04." in text
-    assert "It works nowhere: randsvd, Haar (token head)." in text
+    assert "It works nowhere, with the share solved inside the family: randsvd, Haar (token head), 0 %." in text
     assert "solve 100 % in 2 groups whose median distance is at most 1 and 0 % in 3 groups" in text
     assert lines[-1].startswith("All 100 answers of solve are certified")
 

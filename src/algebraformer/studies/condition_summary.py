@@ -234,12 +234,13 @@ def where_verdict(rows: Sequence[Row]) -> list[str]:
     """Say for which condition numbers every network works."""
     found = {pair: reach(of(rows, pair)) for pair in pairs(rows)}
     works = [f"{named(pair)}: {text}" for pair, text in found.items() if text]
-    nowhere = [named(pair) for pair, text in found.items() if not text]
+    shares = {pair: mean(of(rows, pair, True), "solved") for pair in found}
+    nowhere = [f"{named(pair)}, {percent(shares[pair])}" for pair, text in found.items() if not text]
     lines = []
     if works:
         lines.append(f"It works, {percent(WORKS)} solved without LAPACK, for kappa as follows. {'; '.join(works)}.")
     if nowhere:
-        lines.append(f"It works nowhere: {', '.join(nowhere)}.")
+        lines.append(f"It works nowhere, with the share solved inside the family: {'; '.join(nowhere)}.")
     return lines
 
 

@@ -134,7 +134,7 @@ def summary(systems: int, about: list[Row], records: list[Row]) -> StudyResult:
 
 def percent(share: float) -> str:
     """Return a share as text."""
-    return f"{100 * share:.3g} %"
+    return f"{100 * share:.4g} %"
 
 
 def named(pair: tuple[str, str]) -> str:

@@ -271,7 +271,12 @@ CAUSAL = Sentences("attention", ("causal",))
 HEADS = Sentences("attention", ("heads",))
 TRANSFER = Sentences("transfer")
 NEWTON = Sentences("newton")
-CONDITION = Sentences("condition")
+AROUND = Sentences("condition", ("around 1e5",))
+BEYOND = Sentences("condition", ("far above 1e5",))
+LOST = Sentences("condition", ("Less accurate",))
+WHERE = Sentences("condition", ("It works",))
+RANDOM = Sentences("condition", ("Haar-random",))
+PERTURBED = Sentences("noise", ("rule kappa eps",))
 BENCH = Numbers("bench", memory)
 
 CLAIMS = (
@@ -291,7 +296,7 @@ CLAIMS = (
         "key-results",
         "It copes with condition numbers around 10⁵.",
         (
-            CONDITION,
+            AROUND,
             Fact(difficulty, "[families](families.md)"),
             Numbers("diffusion-64-token", direct, TOKEN),
             Numbers("diffusion-64", operator_answers, OPERATOR),
@@ -318,7 +323,7 @@ CLAIMS = (
     Claim(
         "questions",
         "Condition number 10⁵ and a relative error of 10⁻⁸ in the input: how large can the error of x get? About 10⁻³.",
-        (Fact(conditioning, "[the certificate](certificate.md)"), Sentences("outside", ("Never wrong",))),
+        (Fact(conditioning, "[the certificate](certificate.md)"), PERTURBED, Sentences("outside", ("Never wrong",))),
     ),
     Claim(
         "questions",
@@ -345,7 +350,7 @@ CLAIMS = (
         "Decoder-only is simpler than an encoder and a decoder, and may use context in both directions less well.",
         (CAUSAL,),
     ),
-    Claim("failures", "Less accurate where the condition number is far above that of the training.", (CONDITION,)),
+    Claim("failures", "Less accurate where the condition number is far above that of the training.", (LOST,)),
     Claim(
         "failures", "From scratch a new equation may take more than 1,000 epochs, fine-tuned about 100.", (TRANSFER,)
     ),
@@ -363,7 +368,7 @@ CLAIMS = (
     Claim(
         "experiments",
         "Train on condition numbers from 10³ to 10⁴, test from 10⁵ to 10⁶, and measure what is lost.",
-        (CONDITION,),
+        (LOST, RANDOM),
     ),
     Claim("limitations", "The paper names no open questions.", (Fact(none_called_out, DEPARTURES),)),
     Claim(
@@ -371,7 +376,7 @@ CLAIMS = (
         "The encoding may not capture unstructured sparse matrices.",
         (Numbers("outside", unstructured),),
     ),
-    Claim("limitations", "Condition numbers far above 10⁵ are untested and may go wrong.", (CONDITION,)),
+    Claim("limitations", "Condition numbers far above 10⁵ are untested and may go wrong.", (BEYOND,)),
     Claim("limitations", "Far more than 64 unknowns are unproven.", (Numbers("scaling", large),)),
     Claim("confidence", "High: column tokens need less memory than flattening.", (MEMORY, BENCH)),
     Claim("confidence", "High: the network has about 9.5 million parameters.", (Fact(parameters, MODELS),)),
@@ -382,7 +387,7 @@ CLAIMS = (
         (TRANSFER,),
     ),
     Claim("confidence", "Medium: Newton's method becomes about four times faster.", (NEWTON,)),
-    Claim("confidence", "Low: systems with condition numbers far above 10⁵ can be solved.", (CONDITION,)),
+    Claim("confidence", "Low: systems with condition numbers far above 10⁵ can be solved.", (BEYOND,)),
     Claim(
         "checks",
         "Reproduce the diffusion result with AdamW, a cosine schedule and 400 epochs, K = 1 + α cos(2πωx).",
@@ -395,6 +400,8 @@ CLAIMS = (
         (TRANSFER,),
     ),
     Claim(
-        "checks", "Condition numbers from 10³ to 10⁶, inside and outside the training, against the error.", (CONDITION,)
+        "checks",
+        "Condition numbers from 10³ to 10⁶, inside and outside the training, against the error.",
+        (WHERE, LOST),
     ),
 )

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from algebraformer.attention_figure import attention_figure
+from algebraformer.condition_figure import condition_figure, noise_figure
 from algebraformer.encoding_figure import encoding_figure
 from algebraformer.latency_figure import latency_figure
 from algebraformer.operator_figure import operator_figure
@@ -106,6 +107,8 @@ STUDIES: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "encoding": encoding_figure,
     "attention": attention_figure,
     "transfer": transfer_figure,
+    "condition": condition_figure,
+    "noise": noise_figure,
 }
 """The figure of every study, drawn from its data."""
 

@@ -11,9 +11,11 @@ from algebraformer.problems.base import (
     register,
 )
 from algebraformer.problems.boundary_value import BoundaryValueFamily
+from algebraformer.problems.conditioned import ConditionedFamily
 
 __all__ = [
     "BoundaryValueFamily",
+    "ConditionedFamily",
     "ProblemFamily",
     "Systems",
     "family_class",

@@ -18,6 +18,7 @@ from algebraformer.errors import ConfigurationError, SingularSystemError, Unknow
 
 FloatArray = NDArray[np.float64]
 Parameters = dict[str, NDArray[Any]]
+Limits = tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,14 @@ def is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def uniform(rng: np.random.Generator, limits: tuple[float, float]) -> float:
+def is_limits(value: object) -> bool:
+    """Say whether a value is a pair of finite numbers in ascending order."""
+    if not (isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, (int, float)) for v in value)):
+        return False
+    return bool(-np.inf < value[0] <= value[1] < np.inf)
+
+
+def uniform(rng: np.random.Generator, limits: Limits) -> float:
     """Draw one number from U(low, high)."""
     return limits[0] + (limits[1] - limits[0]) * rng.random()
 

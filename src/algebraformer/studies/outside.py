@@ -43,6 +43,7 @@ from algebraformer.models import ModelConfig
 from algebraformer.problems import BoundaryValueFamily, generator
 from algebraformer.problems.base import Parameters
 from algebraformer.problems.chebyshev import differentiation_matrix
+from algebraformer.problems.conditioned import haar
 from algebraformer.solver import RTOL, LearnedSolver
 from algebraformer.studies.base import StudyResult, TableData
 from algebraformer.training import Recipe, RunOptions, train
@@ -159,10 +160,9 @@ def with_condition(family: BoundaryValueFamily, params: Parameters, gamma: float
 def with_singular_values(rng: np.random.Generator, count: int, n: int) -> FloatArray:
     """Return (count, n, n) matrices U diag(s) V^T with singular values from 1 to 1 / KAPPA in geometric progression.
 
-    U and V are orthogonal, from the QR factorisation of normal matrices with the signs that make it Haar's measure.
+    U and V are orthogonal, of Haar's measure.
     """
-    Q, R = np.linalg.qr(rng.standard_normal((2, count, n, n)))
-    U, V = Q * np.sign(np.diagonal(R, axis1=-2, axis2=-1))[..., None, :]
+    U, V = haar(rng.standard_normal((2, count, n, n)))
     return (U * np.geomspace(1, 1 / KAPPA, n)) @ V.transpose(0, 2, 1)
 
 
@@ -192,13 +192,10 @@ def load(plan: Plan, folder: Path) -> LearnedSolver:
 
 def measure(solver: LearnedSolver, group: Group) -> dict[str, Any]:
     """Solve a group; return what became of each system, as lists."""
-    head = solver.model.operator_head
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LinAlgWarning)  # LAPACK's, about matrices that are meant to be bad
         result = solver.solve(group.A, group.b, RTOL)
-    inverse = solver.model.approximate_inverse(group.A)
-    first = conjugate_residuals.solve(group.A, group.b[:, :, None], inverse, RTOL, maxiter=1).first
-    entries = head.distance(group.A) / float(head.get_buffer("reach"))
+    entries, residual = distances(solver, group.A, group.b)
     exact: FloatArray = np.linalg.solve(group.A, group.b[:, :, None]).astype(np.float64, copy=False)
     size = np.abs(exact).max(axis=(1, 2))
     error = np.abs(result.x[:, :, None] - exact).max(axis=(1, 2)) / size
@@ -208,7 +205,7 @@ def measure(solver: LearnedSolver, group: Group) -> dict[str, Any]:
         "group": group.name,
         "inside": group.inside,
         "entries": entries.tolist(),
-        "distance": np.maximum(entries, first / float(head.get_buffer("first_step"))).tolist(),
+        "distance": np.maximum(entries, residual).tolist(),
         "method": [str(method) for method in result.method],
         "certified": result.certified.tolist(),
         "refinements": result.refinements.tolist(),
@@ -216,6 +213,16 @@ def measure(solver: LearnedSolver, group: Group) -> dict[str, Any]:
         "relative_error": error.tolist(),
         "of_bound": (error / bound).tolist(),
     }
+
+
+def distances(solver: LearnedSolver, A: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return how far systems A (B, n, n), b (B, n) are from an operator head's family by entries and by residual, (B,).
+
+    The two things that `in_distribution` looks at, each relative to where it draws the line.
+    """
+    head, inverse = solver.model.operator_head, solver.model.approximate_inverse(A)
+    first = conjugate_residuals.solve(A, b[:, :, None], inverse, RTOL, maxiter=1).first
+    return head.distance(A) / float(head.get_buffer("reach")), first / float(head.get_buffer("first_step"))
 
 
 # ---------------------------------------------------------------- what came out

@@ -24,10 +24,8 @@ network's doing, not the basis's.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import time
 import warnings
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +35,6 @@ from rich.progress import Progress
 from scipy.linalg import LinAlgWarning
 
 from algebraformer import problems
-from algebraformer.classical.operator_basis import OperatorBasis
 from algebraformer.linalg import FloatArray, condition_number, normalized_mse, relative_error, residual
 from algebraformer.models import ModelConfig, predict
 from algebraformer.problems import Systems
@@ -46,10 +43,9 @@ from algebraformer.studies import family as report
 from algebraformer.studies import outside
 from algebraformer.studies.base import StudyResult, finite
 from algebraformer.studies.condition_summary import summary
-from algebraformer.studies.runs import folder_name, run_once
+from algebraformer.studies.runs import Bases, folder_name, run_once, shared_basis
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
-from algebraformer.training.operator import basis_for
 
 TRAINED = (1e3, 1e4)
 """Condition numbers of the training where they are prescribed."""
@@ -166,10 +162,11 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
     task = bar.add_task("condition", total=len(plan.seeds) * sum(len(subject.heads) for subject in plan.subjects))
     records: list[dict[str, Any]] = []
     about: list[dict[str, Any]] = []
+    bases: Bases = {}
     for subject in plan.subjects:
         samples = drawn(subject, plan.systems)
         for head, first in subject.heads.items():
-            basis = shared_basis(first) if first.model.head == "operator" else None
+            basis = partial(shared_basis, first, bases) if first.model.head == "operator" else None
             for seed in plan.seeds:
                 recipe = dataclasses.replace(first, seed=seed)
                 trained = run_once(recipe, folder / folder_name(subject.name, head, seed), basis)
@@ -185,17 +182,6 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
                     )
                 bar.advance(task)
     return summary(plan.systems, about, records)
-
-
-def shared_basis(recipe: Recipe) -> Callable[[], tuple[OperatorBasis, float]]:
-    """Return what computes the basis of an operator head, and the seconds that took: once for all seeds."""
-
-    @functools.cache
-    def compute() -> tuple[OperatorBasis, float]:
-        begin = time.monotonic()
-        return basis_for(recipe.model, recipe.problem_family()), time.monotonic() - begin
-
-    return compute
 
 
 def drawn(subject: Subject, count: int) -> list[Systems]:

@@ -42,7 +42,6 @@ References
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -54,15 +53,14 @@ from rich.progress import Progress
 
 from algebraformer.checkpoint import pretrained_names
 from algebraformer.classical import operator_basis
-from algebraformer.classical.operator_basis import OperatorBasis
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.problems import ProblemFamily
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies.base import Cell, StudyResult, TableData, number
-from algebraformer.studies.runs import folder_name, run_once
+from algebraformer.studies.runs import Bases, folder_name, run_once, shared_basis
 from algebraformer.training import RECIPES, Recipe
 from algebraformer.training.data import SCALER_SIZE, limited
-from algebraformer.training.operator import READOUT_SAMPLES, basis_for
+from algebraformer.training.operator import READOUT_SAMPLES
 
 TARGETS = (1e-2, 1e-3, 1e-4)
 """Values of normalized_mse."""
@@ -161,7 +159,7 @@ PRESETS = {
 def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
     """Train what is missing, then put the scores together."""
     task = bar.add_task("efficiency", total=len(plan.seeds) * sum(len(method.lengths) for method in plan.methods))
-    bases: dict[Any, tuple[OperatorBasis, float]] = {}
+    bases: Bases = {}
     runs = []
     for seed in plan.seeds:
         for method in plan.methods:
@@ -173,7 +171,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
     return summary(plan, runs, shipped_point(plan))
 
 
-def measured(recipe: Recipe, output: Path, bases: dict[Any, tuple[OperatorBasis, float]]) -> dict[str, Any]:
+def measured(recipe: Recipe, output: Path, bases: Bases) -> dict[str, Any]:
     """Train one network, unless it is trained already, and return what it cost and gave."""
     basis = partial(shared_basis, recipe, bases) if recipe.model.head == "operator" else None
     trained = run_once(recipe, output, basis)
@@ -186,16 +184,6 @@ def measured(recipe: Recipe, output: Path, bases: dict[Any, tuple[OperatorBasis,
         "normalized_mse": trained.solver.info.scores.get("normalized_mse"),
         "seconds": trained.seconds,
     }
-
-
-def shared_basis(recipe: Recipe, bases: dict[Any, tuple[OperatorBasis, float]]) -> tuple[OperatorBasis, float]:
-    """Return the basis that training would compute, and its seconds, from `bases` if it is there."""
-    family, model = recipe.problem_family(), recipe.model
-    key = family, model.rank, model.n_column, model.n_row, model.whiten, model.balance
-    if key not in bases:
-        begin = time.monotonic()
-        bases[key] = basis_for(model, family), time.monotonic() - begin
-    return bases[key]
 
 
 def shipped_point(plan: Plan) -> dict[str, Any] | None:

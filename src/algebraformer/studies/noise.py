@@ -30,7 +30,7 @@ from rich.progress import Progress
 from scipy.linalg import LinAlgWarning
 
 from algebraformer import problems
-from algebraformer.linalg import FloatArray, relative_error
+from algebraformer.linalg import FloatArray, condition_number, relative_error
 from algebraformer.problems import generator
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies.base import Cell, StudyResult, TableData, finite
@@ -96,8 +96,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
         A, b = systems.A, systems.b[:, :, None]
         chosen = methods(case)
         before = {name: method(A, b) for name, method in chosen.items()}
-        sigma = np.linalg.svd(A, compute_uv=False)
-        kappa = float(np.median(sigma[:, 0] / sigma[:, -1]))
+        kappa = float(np.median(condition_number(A)))
         about.append({"case": case.name, "n": A.shape[-1], "kappa": kappa})
         for what in WHAT:
             for direction in DIRECTIONS:
@@ -126,11 +125,13 @@ def methods(case: Case) -> dict[str, Method]:
     def refined(A: FloatArray, b: FloatArray) -> FloatArray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LinAlgWarning)
-            return np.asarray(LearnedSolver.from_pretrained(case.refined).solve(A, b).x, dtype=np.float64)
+            return np.asarray(solvers[case.refined].solve(A, b).x, dtype=np.float64)
 
+    shipped = {*case.networks.values(), case.refined} - {""}
+    solvers = {model: LearnedSolver.from_pretrained(model) for model in shipped}
     found: dict[str, Method] = {LU: lu}
     for name, model in case.networks.items():
-        found[f"{name}, bare"] = LearnedSolver.from_pretrained(model).predict
+        found[f"{name}, bare"] = solvers[model].predict
     return found | ({REFINED: refined} if case.refined else {})
 
 

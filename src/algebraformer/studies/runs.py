@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from algebraformer.checkpoint import dump_json
 from algebraformer.classical.operator_basis import OperatorBasis
@@ -16,6 +17,7 @@ from algebraformer.models import Algebraformer
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies.base import number
 from algebraformer.training import FewSystems, Recipe, RunOptions, train
+from algebraformer.training.operator import basis_for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,20 @@ def folder_name(*words: object) -> str:
     'LSTM-two-directions-0'
     """
     return "-".join(map(str, words)).replace(",", "").replace(" ", "-")
+
+
+Bases = dict[Any, tuple[OperatorBasis, float]]
+"""Bases of operator heads, and the seconds that each took, by what they depend on."""
+
+
+def shared_basis(recipe: Recipe, bases: Bases) -> tuple[OperatorBasis, float]:
+    """Return the basis that training would compute, and its seconds, from `bases` if it is there."""
+    family, model = recipe.problem_family(), recipe.model
+    key = family, model.rank, model.n_column, model.n_row, model.whiten, model.balance
+    if key not in bases:
+        begin = time.monotonic()
+        bases[key] = basis_for(model, family), time.monotonic() - begin
+    return bases[key]
 
 
 def run_once(

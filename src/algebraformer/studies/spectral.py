@@ -37,7 +37,7 @@ from algebraformer.solver import LearnedSolver
 from algebraformer.studies import efficiency, peers, spectral_summary
 from algebraformer.studies.base import StudyResult
 from algebraformer.studies.growth import KERNELS, peak_bytes
-from algebraformer.studies.runs import Trained, folder_name, run_once
+from algebraformer.studies.runs import Bases, Trained, folder_name, run_once, shared_basis
 from algebraformer.studies.scaling import in_turn, mean_inverse
 from algebraformer.training import RECIPES, Recipe, score
 from algebraformer.training.data import TEST_SEED, TEST_SIZE, VALIDATION_SEED, VALIDATION_SIZE
@@ -206,11 +206,11 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
     total = sum(map(len, grid.values())) + len(plan.families) * len(plan.networks) * len(plan.seeds)
     total += len(plan.samples) * len(plan.sampled) + len(plan.lengths)
     task = bar.add_task("spectral", total=total)
-    bases: dict[Any, tuple[OperatorBasis, float]] = {}
+    bases: Bases = {}
 
     def trained(recipe: Recipe, name: str, *words: object, basis: Any = None) -> Trained:
         if basis is None and recipe.model.head == "operator":
-            basis = partial(efficiency.shared_basis, recipe, bases)
+            basis = partial(shared_basis, recipe, bases)
         found = run_once(recipe, folder / folder_name(name, recipe.family, *words), basis)
         bar.advance(task)
         return found

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from threadpoolctl import threadpool_limits
 
-pytest.register_assert_rewrite("files")
+pytest.register_assert_rewrite("files", "study_results")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from rich.progress import Progress
 
-from algebraformer import plots
 from algebraformer.errors import ConfigurationError
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.problems import get
@@ -24,6 +22,7 @@ from algebraformer.studies.attention import MAIN, MEASURES, PRESETS, VARIANTS
 from algebraformer.studies.base import StudyResult, run_study
 from algebraformer.training import Recipe, RunOptions, Trainer, score
 from algebraformer.training.data import TEST_SEED, to_tensors
+from study_results import assert_tables_and_figure
 
 N = 7
 FAMILY = get("diffusion", n=N)
@@ -269,13 +268,7 @@ def test_finished_runs_are_not_run_again(quick: tuple[StudyResult, Path], monkey
 
 
 def test_tables_and_figure(quick: tuple[StudyResult, Path], tmp_path: Path) -> None:
-    result, _ = quick
-    json.dumps(result.data, allow_nan=False)
-    assert [len(row) for table in result.tables for row in table.rows] == [
-        len(table.columns) for table in result.tables for _ in table.rows
-    ]
-    plots.save(plots.STUDIES["attention"](result.data), tmp_path / "attention.png")
-    assert (tmp_path / "attention.png").stat().st_size > 10_000
+    assert_tables_and_figure("attention", quick[0], tmp_path)
 
 
 def test_presets_differ_in_mask_and_positions_alone() -> None:

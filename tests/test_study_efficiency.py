@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 
-from algebraformer import plots
 from algebraformer.classical import operator_basis
 from algebraformer.errors import ConfigurationError
 from algebraformer.problems import get
@@ -22,6 +21,7 @@ from algebraformer.studies.base import StudyResult, run_study
 from algebraformer.studies.efficiency import MLP, MUON, PAPER, PRESETS, TRANSFORMER, Reach
 from algebraformer.training import RECIPES, Recipe, loop, score
 from algebraformer.training.data import TEST_SEED
+from study_results import assert_tables_and_figure
 
 # ---------------------------------------------------------------- operations, by hand
 
@@ -220,13 +220,7 @@ def test_a_run_of_another_recipe_is_not_taken_for_this_one(quick: tuple[StudyRes
 
 
 def test_figure_and_tables(quick: tuple[StudyResult, Path], tmp_path: Path) -> None:
-    result, _ = quick
-    json.dumps(result.data, allow_nan=False)
-    assert [len(row) for table in result.tables for row in table.rows] == [
-        len(table.columns) for table in result.tables for _ in table.rows
-    ]
-    plots.save(plots.STUDIES["efficiency"](result.data), tmp_path / "efficiency.png")
-    assert (tmp_path / "efficiency.png").stat().st_size > 10_000
+    assert_tables_and_figure("efficiency", quick[0], tmp_path)
 
 
 def test_presets_take_the_named_recipes() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,11 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 
-from algebraformer import plots
 from algebraformer.problems import get
 from algebraformer.studies import noise as study
 from algebraformer.studies.base import StudyResult, run_study
 from algebraformer.training.data import TEST_SEED
+from study_results import assert_tables_and_figure
 
 SYSTEMS = get("randsvd", n=10, kappa=(1e5, 1e5)).sample(4, TEST_SEED)
 
@@ -109,9 +108,4 @@ def test_the_rule_either_way(worst: float, words: str) -> None:
 
 
 def test_figure_and_tables(quick: StudyResult, tmp_path: Path) -> None:
-    json.dumps(quick.data, allow_nan=False)
-    for table in quick.tables:
-        assert table.rows
-        assert all(len(row) == len(table.columns) for row in table.rows)
-    plots.save(plots.STUDIES["noise"](quick.data), tmp_path / "noise.png")
-    assert (tmp_path / "noise.png").stat().st_size > 10_000
+    assert_tables_and_figure("noise", quick, tmp_path)

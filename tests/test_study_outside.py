@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 
-from algebraformer import plots
 from algebraformer.classical import operator_basis
 from algebraformer.linalg import FloatArray
 from algebraformer.problems import BoundaryValueFamily, generator, get
@@ -20,6 +18,7 @@ from algebraformer.studies import outside
 from algebraformer.studies.base import StudyResult, run_study
 from algebraformer.training import loop
 from algebraformer.training.data import TEST_SEED
+from study_results import assert_tables_and_figure
 
 ALPHA, OMEGA = np.array([0.7, 0.3]), np.array([1.3, 0.4])
 
@@ -231,9 +230,4 @@ def test_the_network_is_trained_once(quick: tuple[StudyResult, Path], monkeypatc
 
 
 def test_figure_and_tables(quick: tuple[StudyResult, Path], tmp_path: Path) -> None:
-    result, _ = quick
-    json.dumps(result.data, allow_nan=False)
-    for table in result.tables:
-        assert all(len(row) == len(table.columns) for row in table.rows)
-    plots.save(plots.STUDIES["outside"](result.data), tmp_path / "outside.png")
-    assert (tmp_path / "outside.png").stat().st_size > 10_000
+    assert_tables_and_figure("outside", quick[0], tmp_path)

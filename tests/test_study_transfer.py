@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from rich.progress import Progress
 
-from algebraformer import plots
 from algebraformer.checkpoint import load, resolve
 from algebraformer.classical import operator_basis
 from algebraformer.problems import get
@@ -22,6 +21,7 @@ from algebraformer.studies.transfer_summary import FINE, SCRATCH, compare, epoch
 from algebraformer.training import RECIPES, loop, score
 from algebraformer.training.data import TEST_SEED, VALIDATION_SEED
 from algebraformer.training.few import check_initial
+from study_results import assert_tables_and_figure
 
 SEEDS = (0, 1, 2)
 SMALL = {"type": "token", "n": 24, "parameters": 1_000}
@@ -235,12 +235,7 @@ def test_finished_runs_are_not_run_again(quick: tuple[StudyResult, Path], monkey
 
 
 def test_figure_and_tables(quick: tuple[StudyResult, Path], tmp_path: Path) -> None:
-    result = quick[0]
-    json.dumps(result.data, allow_nan=False)
-    for table in result.tables:
-        assert {len(row) for row in table.rows} == {len(table.columns)}
-    plots.save(plots.STUDIES["transfer"](result.data), tmp_path / "transfer.png")
-    assert (tmp_path / "transfer.png").stat().st_size > 10_000
+    assert_tables_and_figure("transfer", quick[0], tmp_path)
 
 
 def test_recipes_at_full_size() -> None:

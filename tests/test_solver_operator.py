@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
 
@@ -18,6 +17,7 @@ from algebraformer.checkpoint import CheckpointInfo, save
 from algebraformer.errors import ConfigurationError, SingularSystemError, Status, UnknownNameError
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.solver import LearnedSolver
+from algebraformer.studies.wall.stand_ins import noise, not_a_number, spoilt, zeros
 
 N = 16
 EPS = np.finfo(float).eps
@@ -29,34 +29,16 @@ def trained(operator_run):
     return LearnedSolver.from_pretrained(operator_run)
 
 
-def spoilt(trained, change):
-    """A solver whose model was changed; the one that is shared stays as it is."""
-    model = copy.deepcopy(trained.model)
-    with torch.no_grad():
-        change(model.head)
-    model.head._basis = None
-    return LearnedSolver(model, trained.info)
-
-
-def zeros(head):
-    for name in ("T_mean", "leading", "others"):
-        head.get_buffer(name).zero_()
-
-
 def opposite(head):
     for name in ("T_mean", "leading", "others"):
         head.get_buffer(name).neg_()
-
-
-def noise(head):
-    head.linear.bias.copy_(1e3 * torch.randn(head.linear.bias.shape, generator=torch.Generator().manual_seed(0)))
 
 
 WRONG = {
     "zeros": zeros,
     "opposite": opposite,
     "noise": noise,
-    "nan": lambda head: head.linear.bias.fill_(torch.nan),
+    "nan": not_a_number,
     "infinity": lambda head: head.linear.bias.fill_(torch.inf),
     "1e30": lambda head: head.linear.bias.fill_(1e30),
     "1e38": lambda head: head.linear.bias.fill_(1e38),

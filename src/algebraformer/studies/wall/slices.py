@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgWarning
 
@@ -19,9 +20,7 @@ from algebraformer.studies.wall import stand_ins
 from algebraformer.studies.wall.base import Check
 
 BATCH = 256
-MODELS = ("diffusion-64", "diffusion-64-token")
-NEARLY = 1e-16
-"""What is left of a row of the nearly singular system beside another row."""
+MODELS = ("diffusion-64", "random-diffusion-64", "diffusion-64-token")
 
 
 def check(trials: int, batch: int = BATCH, models: Sequence[str] = MODELS) -> Check:
@@ -37,6 +36,7 @@ def check(trials: int, batch: int = BATCH, models: Sequence[str] = MODELS) -> Ch
             where = [int(i) for i in rng.choice(batch, 3, replace=False)]
             wrong = spoiled_batch(solver, systems.A.copy(), systems.b.copy(), where, rng, counts)
             failures += [f"{name}, seed {seed}, systems {where}: {text}" for text in wrong]
+        counts.update(equal_rows(solver, family.sample(batch, trials)))
     claim = f"a singular, a NaN and a nearly singular system among {batch} are named, and the others answered"
     return Check("one bad system among many", claim, trials * len(models), failures, dict(counts))
 
@@ -52,8 +52,7 @@ def spoiled_batch(
     """Spoil three systems; return what was not said, or said wrongly."""
     singular, unknown, nearly = where
     n = A.shape[-1]
-    first, second = rng.choice(n, 2, replace=False)
-    A[nearly, first] = A[nearly, second] * (1 + NEARLY * rng.standard_normal(n)) + NEARLY * np.abs(A[nearly]).max()
+    A[nearly] = rng.permutation(scipy.linalg.hilbert(n))
     row, column = rng.integers(n, size=2)
     A[unknown, row, column] = np.nan
     wrong = []
@@ -98,3 +97,26 @@ def spoiled_batch(
         wrong.append(f"not certified: {others[~result.certified[others].astype(bool)]}")
     counts.update(f"systems {status.name}" for status in result.status)
     return wrong
+
+
+def equal_rows(solver: LearnedSolver, systems: problems.Systems) -> Counter[str]:
+    """Count what becomes of matrices of the family with two rows made equal, and right-hand sides in their range.
+
+    Elimination in float64 finds some of them exactly singular; of the others it says that they are ill-conditioned. The
+    network may solve them, and nothing but another right-hand side tells that they are singular.
+    """
+    A, rng = systems.A.copy(), np.random.default_rng(len(systems.A))
+    for matrix in A:
+        first, second = rng.choice(len(matrix), 2, replace=False)
+        matrix[first] = matrix[second]
+    counts: Counter[str] = Counter()
+    for matrix in A:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                solver.solve(matrix, matrix @ rng.standard_normal(len(matrix)))
+            except SingularSystemError:
+                counts["two equal rows: LinAlgError"] += 1
+            else:
+                counts["two equal rows: " + ("LinAlgWarning" if caught else "not noticed")] += 1
+    return counts

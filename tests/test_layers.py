@@ -36,6 +36,7 @@ FLOORS = {
         "encoding_figure",
         "attention_figure",
         "transfer_figure",
+        "reliability_figure",
         "plots",
         "cli_base",
         "cli_training",

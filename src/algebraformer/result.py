@@ -44,8 +44,9 @@ class SolveResult:
     in_distribution : bool
         Whether the system looks like the family the network was trained on: its matrix is not further from the middle
         of the family than the training sample reached, and, with an operator head, the first answer leaves no larger
-        share of the preconditioned residual. A judgement about speed, not about x: the certificate is that. False
-        where the network was not asked.
+        share of the preconditioned residual, and M A gives back one random vector to a half at least. Not a judgement
+        about x: the certificate is that. Where it is False and the network answered, LAPACK has looked whether A is
+        singular. False where the network was not asked.
     """
 
     x: Array
@@ -77,13 +78,15 @@ class SolveResult:
 
         Examples
         --------
+        >>> import textwrap
         >>> import numpy as np
         >>> import algebraformer as af
-        >>> solver = af.LearnedSolver.from_pretrained("diffusion-64")
-        >>> print(solver.solve(np.diag([1.0, 2.0]), np.ones(2)).explain())
-        The model does not cover systems of this size or kind, so LAPACK answered. Certified: relative residual 0, \
-        backward error 0. The relative error of x is at most about cond(A) times the backward error, with Skeel's \
-        cond(A) (linalg.skeel_condition_number); the last correction suggests 0. There is nothing left to do.
+        >>> result = af.LearnedSolver.from_pretrained("diffusion-64").solve(np.diag([1.0, 2.0]), np.ones(2))
+        >>> print(textwrap.fill(result.explain(), 100))
+        The model does not cover systems of this size or kind, so LAPACK answered. Certified: relative
+        residual 0, backward error 0. The relative error of x is at most about cond(A) times the backward
+        error, with Skeel's cond(A) (linalg.skeel_condition_number); the last correction suggests 0. There
+        is nothing left to do.
         """
         batched = isinstance(self.status, np.ndarray)
         columns = [np.atleast_1d(np.asarray(getattr(self, name), dtype=object)) for name in _COLUMNS]

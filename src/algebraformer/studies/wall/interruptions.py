@@ -109,6 +109,15 @@ def ended(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+def wait_for_progress(pid: int, folder: Path) -> None:
+    """Wait until a child has written a checkpoint, or has ended."""
+    before = step_folders(folder)[:1]
+    while step_folders(folder)[:1] == before:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return
+        time.sleep(0.001)
+
+
 def newest_step(folder: Path) -> int:
     """Return the step of the newest checkpoint if it loads, of the previous one if not, -1 if there is none.
 
@@ -164,7 +173,9 @@ class Attack:
         folder, step, runs, left = self.root / f"{number.name}-0", -1, 0, times
         while left:
             pid = started(folder)
-            time.sleep(self.rng.uniform(0, self.span / 2))
+            if self.rng.random() < 0.8:  # in the middle of steps and checkpoints; else while it begins
+                wait_for_progress(pid, folder)
+            time.sleep(self.rng.uniform(0, 10 * self.span / RECIPE.steps))
             os.kill(pid, number)
             code = ended(pid)
             what = f"{number.name} {times - left} in {folder.name}"

@@ -159,7 +159,7 @@ def pytest_runtest_makereport(item: Any, call: Any) -> None:
 def pytest_sessionfinish(session: Any) -> None:
     """Write the counts."""
     if (path := session.config.getoption("--counts")) is not None:
-        Path(path).write_text(json.dumps({name: dataclasses.asdict(counts) for name, counts in COUNTS.items()}))
+        Path(path).write_text(json.dumps({name: vars(counts) for name, counts in COUNTS.items()}))
 
 
 # ---------------------------------------------------------------- the check

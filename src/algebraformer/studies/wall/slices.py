@@ -20,6 +20,8 @@ from algebraformer.studies.wall import stand_ins
 from algebraformer.studies.wall.base import Check
 
 BATCH = 256
+EQUAL_ROWS = 16
+"""Matrices with two equal rows, for every model and trial."""
 MODELS = ("diffusion-64", "random-diffusion-64", "diffusion-64-token")
 
 
@@ -36,7 +38,7 @@ def check(trials: int, batch: int = BATCH, models: Sequence[str] = MODELS) -> Ch
             where = [int(i) for i in rng.choice(batch, 3, replace=False)]
             wrong = spoiled_batch(solver, systems.A.copy(), systems.b.copy(), where, rng, counts)
             failures += [f"{name}, seed {seed}, systems {where}: {text}" for text in wrong]
-        counts.update(equal_rows(solver, family.sample(batch, trials)))
+        counts.update(equal_rows(solver, family.sample(EQUAL_ROWS * trials, trials)))
     claim = f"a singular, a NaN and a nearly singular system among {batch} are named, and the others answered"
     return Check("one bad system among many", claim, trials * len(models), failures, dict(counts))
 

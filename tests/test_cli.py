@@ -139,7 +139,13 @@ def test_solve_tells_a_person(run, files, tmp_path):
     options = ("--model", files / "model", "--output", tmp_path / "x.npy")
     code, out, err = run("solve", files / "batch_A.npy", files / "batch_b.npy", *options)
     assert (code, err) == (3, "")
-    for words in ("batch_A.npy", f"n = {N}", "lapack", "Of 3 systems, 3: the network did not reach the tolerance", "x written to"):
+    for words in (
+        "batch_A.npy",
+        f"n = {N}",
+        "lapack",
+        "Of 3 systems, 3: the network did not reach the tolerance",
+        "x written to",
+    ):
         assert words in out
     assert np.load(tmp_path / "x.npy").shape == (3, N)
     io.write_system(tmp_path / "many.npz", np.tile(np.load(files / "A.npy"), (25, 1, 1)), np.ones((25, N)))

@@ -125,7 +125,7 @@ def not_finite(files: Files, rng: np.random.Generator, _: Path) -> Files:
     dtype, size = kinds[entry["dtype"]]
     begin, end = entry["data_offsets"]
     at = begin + size * int(rng.integers((end - begin) // size))
-    value = dtype(rng.choice([np.nan, np.inf, -np.inf])).tobytes()
+    value = np.array(rng.choice([np.nan, np.inf, -np.inf]), dtype).tobytes()
     return files | {MODEL: with_header(header, data[:at] + value + data[at + size :])}
 
 

@@ -32,7 +32,6 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from algebraformer import checkpoint
 from algebraformer.checkpoint import read_folder, step_folders, unpack
 from algebraformer.errors import CheckpointError
 from algebraformer.models import ModelConfig
@@ -234,7 +233,7 @@ class Attack:
             def fail(*_: Any, **__: Any) -> None:
                 raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-            checkpoint.tempfile.mkdtemp = fail  # type: ignore[attr-defined]  # in the child alone
+            tempfile.mkdtemp = fail  # type: ignore[assignment]  # in the child alone
 
         self.disturbed("read-only (an error in place of the call)", self.root / "refused", refuse, lambda: None)
 

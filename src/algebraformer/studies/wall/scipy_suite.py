@@ -123,12 +123,6 @@ def pytest_addoption(parser: Any) -> None:
     parser.addoption("--counts")
 
 
-def pytest_generate_tests(metafunc: Any) -> None:
-    """Run every test once for each network."""
-    metafunc.fixturenames.append("network")
-    metafunc.parametrize("network", metafunc.config.getoption("--networks").split(","), indirect=True)
-
-
 def pytest_collection_modifyitems(items: list[Any]) -> None:
     """Leave out what insists on overwriting where the learned path answers."""
     items[:] = [
@@ -137,11 +131,11 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
 
 
 def pytest_configure(config: Any) -> None:
-    """Register the fixture that puts our function in the place of SciPy's."""
+    """Register the fixture that runs every test once for each network, with our function in the place of SciPy's."""
     import pytest
 
     class Fixtures:
-        @pytest.fixture
+        @pytest.fixture(autouse=True, params=config.getoption("--networks").split(","))
         def network(self, request: Any, monkeypatch: Any) -> None:
             monkeypatch.setattr(request.module, "solve", replacement(request.param))
 

@@ -33,13 +33,14 @@ def answers(solver: LearnedSolver, seed: int) -> tuple[bytes, dict[str, Any]]:
 
 def state() -> tuple[Any, ...]:
     """Return what is global: threads of torch and BLAS, generators, default type and gradients of torch."""
-    legacy = np.random.get_state()[1]  # noqa: NPY002
+    legacy = np.random.get_state(legacy=False)["state"]  # noqa: NPY002
     return (
         torch.get_num_threads(),
         torch.get_num_interop_threads(),
         sorted((info["filepath"], info["num_threads"]) for info in threadpool_info()),
         torch.get_rng_state().numpy().tobytes(),
-        np.asarray(legacy).tobytes(),
+        legacy["key"].tobytes(),
+        legacy["pos"],
         random.getstate(),
         torch.get_default_dtype(),
         torch.is_grad_enabled(),
@@ -74,7 +75,7 @@ def check(jobs: int, models: Sequence[str] = MODELS, threads: int = THREADS, pro
             counts.update(f"systems {status}" for _, record in serial for status in record["status"])
             before = state()
             with ThreadPoolExecutor(threads) as pool:
-                in_threads = list(pool.map(lambda seed, solver=solver: answers(solver, seed), range(jobs)))  # type: ignore[misc]
+                in_threads = list(pool.map(lambda seed, solver=solver: answers(solver, seed), range(jobs)))
             changed = [i for i, (one, other) in enumerate(zip(before, state(), strict=True)) if one != other]
             failures += [f"{name}: global state {changed} was changed"] * bool(changed)
             arguments = (solver, torch.get_num_threads())

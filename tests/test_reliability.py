@@ -151,7 +151,7 @@ def test_the_verdict_says_what_failed(result: StudyResult) -> None:
 
 @pytest.mark.slow
 def test_the_wall_at_full_size(tmp_path: Path) -> None:
-    found = run_study("reliability", "cpu", tmp_path, QUIET)
+    found = run_study("reliability", "paper", tmp_path, QUIET)
     assert {r["name"]: r["failures"] for r in found.data["records"]} == {r["name"]: [] for r in found.data["records"]}
 
 

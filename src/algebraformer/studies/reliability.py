@@ -86,7 +86,7 @@ PRESETS = {
         chosen="",
         seeds=10,
         right_hand_sides=lapack_types.RIGHT_HAND_SIDES,
-        made_up=100_000,
+        made_up=10_000,
         trials=20,
         batch=256,
         checkpoints=10_000,
@@ -97,6 +97,7 @@ PRESETS = {
         jobs=100,
     ),
 }
+PRESETS["paper"] = dataclasses.replace(PRESETS["cpu"], made_up=WANTED["made-up systems"])
 
 
 def lines(plan: Plan) -> dict[str, tuple[Callable[..., Check], tuple[Any, ...]]]:

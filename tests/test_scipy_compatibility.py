@@ -283,9 +283,9 @@ def test_scipys_own_tests():
     for name, row in rows.items():
         assert row["skipped"] == 1
         if name in scipy_suite.OF_64:
-            assert row["passed"] == 1167 + 784
+            assert row["passed"] == 1167 + 784  # 1,168 and 784, one skipped upstream
             assert row["learned"] == row["learned+refined"] == 0
         else:
             assert row["passed"] > 1000
             answers = row["learned"] + row["learned+refined"]
-            assert (answers > 300) == (name in ("nearly right", "solves singular systems"))
+            assert (answers > 300) == (name == "nearly right")

@@ -34,8 +34,8 @@ TOLERANCE = 20.0
 FAMILIES = ("diffusion", "reaction-diffusion", "advection-diffusion", "random-diffusion")
 SIZES = (2, 128)
 """Least and largest n of systems that are left to LAPACK."""
-BATCH = 64
-"""Largest number of systems in a call."""
+BATCH, COLUMNS = 64, 4
+"""Largest numbers of systems in a call, and of right-hand sides."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,8 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
     """Solve until the time is over."""
     task = bar.add_task("soak", total=plan.seconds)
     solvers = [LearnedSolver.from_pretrained(name) for name in plan.models or pretrained_names()]
+    for solver in solvers:
+        warmed(solver)
     rng, counts, failures = np.random.default_rng(0), Counter[str](), []
     seconds: list[float] = []
     memory: list[float] = []
@@ -86,6 +88,12 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
     return summary(plan, seconds, memory, number, failures, counts)
 
 
+def warmed(solver: LearnedSolver) -> None:
+    """Let a model do once what takes most memory, so that what it keeps is there from the beginning."""
+    systems = problems.get(FAMILIES[0], n=solver.n).sample(BATCH, 0)
+    solver.solve(systems.A, np.repeat(systems.b[:, :, None], COLUMNS, axis=2))
+
+
 def resident() -> float:
     """Return the resident memory of this process in megabytes, from /proc."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -105,7 +113,7 @@ def solved(solver: LearnedSolver, rng: np.random.Generator, scratch: Path, count
     """Solve a batch; return what is wrong with the answer."""
     n = solver.n if rng.random() < 0.7 else int(rng.integers(*SIZES))
     systems = drawn(rng, n)
-    b = systems.b if rng.random() < 0.7 else rng.standard_normal((len(systems.A), n, int(rng.integers(1, 5))))
+    b = systems.b if rng.random() < 0.7 else rng.standard_normal((len(systems.A), n, int(rng.integers(1, COLUMNS + 1))))
     result = solver.solve(systems.A, b, rtol=10.0 ** -int(rng.integers(2, 13)), max_refinements=int(rng.integers(12)))
     counts.update(f"systems {status.name}" for status in result.status)
     answered = np.array([status is not Status.INACCURATE for status in result.status])

@@ -4,6 +4,9 @@ This module is a plugin of pytest as well (`-p algebraformer.studies.wall.scipy_
 network that is asked for. Some are loaded as a user would load them, for systems of 64 unknowns, of which SciPy's tests
 have none: they show that nothing breaks where LAPACK answers. Others are stand-ins for every size, which really answer.
 
+SciPy's tests compare to 1e-14, the tolerance of `solve` is 1e-10 of b by default: a network that just meets it fails some
+of them. The nearly right one is refined beyond it.
+
 SciPy's test_overwrite_args insists that an array which may be overwritten is. The learned path never overwrites any, so
 that this test runs with the networks of 64 unknowns alone.
 """
@@ -53,7 +56,6 @@ OF_64: dict[str, Callable[[], LearnedSolver]] = {
 """Networks for systems of 64 unknowns."""
 ANY_SIZE = {
     "nearly right": stand_ins.nearly_right,
-    "solves singular systems": stand_ins.consistent,
     "wrong": stand_ins.WRONG["1e30"],
     "NaN": stand_ins.WRONG["nan"],
 }

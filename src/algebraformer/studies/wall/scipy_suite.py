@@ -4,8 +4,8 @@ This module is a plugin of pytest as well (`-p algebraformer.studies.wall.scipy_
 network that is asked for. Some are loaded as a user would load them, for systems of 64 unknowns, of which SciPy's tests
 have none: they show that nothing breaks where LAPACK answers. Others are stand-ins for every size, which really answer.
 
-SciPy's tests compare to 1e-14, and the tolerance of `solve` is 1e-10 of b by default: a network that just meets it fails
-some of them. The nearly right one is refined beyond it.
+SciPy's tests compare to 1e-14, and the tolerance of `solve` is 1e-10 of b by default: a network that only just meets it
+fails some of them. The nearly right one is refined beyond it.
 
 SciPy's test_overwrite_args insists that an array which may be overwritten is. The learned path never overwrites any, so
 that this test runs with the networks of 64 unknowns alone.

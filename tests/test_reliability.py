@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -309,8 +310,6 @@ def test_soak(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", soak.CALLS)
 def test_every_call_of_the_soak(name: str, tmp_path: Path) -> None:
-    from collections import Counter
-
     for seed in range(3):
         rng = np.random.default_rng(seed)
         with warnings.catch_warnings():
@@ -319,11 +318,19 @@ def test_every_call_of_the_soak(name: str, tmp_path: Path) -> None:
 
 
 def test_memory_that_grows_is_noticed() -> None:
-    from collections import Counter
-
-    plan = soak.PRESETS["cpu"]
+    plan, flat = soak.PRESETS["cpu"], [100.0, 300.0, 300.0, 300.0]
     for growth, word in ((15.0, "met"), (25.0, "missed"), (-25.0, "missed")):
         seconds, memory = [0.0, 130.0, 300.0, 600.0], [100.0, 300.0, 300.0 + growth, 300.0]
-        found = soak.summary(plan, seconds, memory, 9, [], Counter())
-        assert f"is {word}." in found.verdict[1]
-    assert "2 of them failed" in soak.summary(plan, seconds, memory, 9, ["a", "b"], Counter()).verdict[0]
+        for values, at in (((memory, flat), 1), ((flat, memory), 2)):  # in use, resident
+            found = soak.summary(plan, seconds, values[1], values[0], 250.0, 9, [], Counter())
+            assert f"is {word}." in found.verdict[at]
+            assert "is met." in found.verdict[3 - at]
+    assert "2 of them failed" in soak.summary(plan, seconds, flat, flat, 250.0, 9, ["a", "b"], Counter()).verdict[0]
+
+
+def test_memory_in_use_is_what_malloc_gave_out() -> None:
+    before = soak.allocated()
+    block = np.ones(2**22)  # 32 MB
+    assert soak.allocated() - before == pytest.approx(32, abs=2)
+    del block
+    assert soak.allocated() - before == pytest.approx(0, abs=2)

@@ -36,15 +36,18 @@ def reliability_figure(data: Mapping[str, Any]) -> Figure:
 
 
 def soak_figure(data: Mapping[str, Any]) -> Figure:
-    """Draw the resident memory over time, and the band it has to stay in."""
+    """Draw the memory in use and the resident memory over time, and the bands they have to stay in."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots()
-    seconds, memory = (np.array(data[key]) for key in ("seconds", "memory_mb"))
-    axes.plot(seconds, memory, ".-", markersize=3, label="resident memory")
+    seconds = np.array(data["seconds"])
+    for number, (key, label) in enumerate((("memory_mb", "resident"), ("in_use_mb", "in use"))):
+        values = np.array(data[key])
+        axes.plot(seconds, values, ".-", color=f"C{number}", markersize=3, label=label)
+        middle = (values[seconds >= data["warm_up"]].tolist() or values[-1:].tolist())[0]
+        axes.axhspan(middle - data["tolerance"], middle + data["tolerance"], color=f"C{number}", alpha=0.15)
     axes.axvline(data["warm_up"], color="k", linestyle=":", linewidth=1, label="end of the warm-up")
-    low, high = data["band"]
-    axes.axhspan(low, high, color="C2", alpha=0.15, label="allowed after it")
     axes.set(xlabel="seconds", ylabel="MB", title=f"{data['calls']} calls, {data['failed']} failures")
+    axes.set(ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     return figure

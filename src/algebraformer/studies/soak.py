@@ -2,12 +2,17 @@
 
 Every call draws a family, its size, how many systems and right-hand sides there are and what the answer may cost; the
 system goes to a shipped model, which hands other sizes to LAPACK. In between files are written and read, models are
-loaded, preconditioners are used and singular systems are refused. After the warm-up the resident memory must stay
-within `TOLERANCE` of what it was then.
+loaded, preconditioners are used and singular systems are refused. After the warm-up memory must stay within `TOLERANCE`
+of what it was then.
+
+Two kinds of memory are looked at. What is *in use* is what malloc has given out and not got back: a leak shows there.
+What is *resident* is more, since malloc keeps freed pieces between others for the next call, and how much it keeps
+depends on the sizes that came along. At the end malloc is asked to give back what it can.
 """
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import gc
 import os
@@ -65,6 +70,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
     rng, counts, failures = np.random.default_rng(0), Counter[str](), []
     seconds: list[float] = []
     memory: list[float] = []
+    in_use: list[float] = []
     begin, number = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as scratch:
         while (now := time.monotonic() - begin) < plan.seconds:
@@ -83,9 +89,11 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
                 gc.collect()
                 seconds.append(now)
                 memory.append(resident())
+                in_use.append(allocated())
                 bar.update(task, completed=now)
     bar.update(task, completed=plan.seconds)
-    return summary(plan, seconds, memory, number, failures, counts)
+    LIBC.malloc_trim(0)
+    return summary(plan, seconds, memory, in_use, resident(), number, failures, counts)
 
 
 def warmed(solver: LearnedSolver) -> None:
@@ -98,6 +106,24 @@ def resident() -> float:
     """Return the resident memory of this process in megabytes, from /proc."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+class MallInfo(ctypes.Structure):
+    """What glibc's mallinfo2 returns."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+    )]  # fmt: skip
+
+
+LIBC = ctypes.CDLL(None)
+
+
+def allocated() -> float:
+    """Return what malloc has given out in this process, in megabytes, from glibc."""
+    LIBC.mallinfo2.restype = MallInfo
+    info = LIBC.mallinfo2()
+    return (info.uordblks + info.hblkhd) / 2**20
 
 
 # ---------------------------------------------------------------- calls
@@ -179,38 +205,55 @@ CALLS = {
 
 
 def summary(
-    plan: Plan, seconds: list[float], memory: list[float], calls: int, failures: list[str], counts: Counter[str]
+    plan: Plan,
+    seconds: list[float],
+    memory: list[float],
+    in_use: list[float],
+    trimmed: float,
+    calls: int,
+    failures: list[str],
+    counts: Counter[str],
 ) -> StudyResult:
     """Compare the memory after the warm-up with what it was then, and put it into a table and sentences."""
-    settled = [value for now, value in zip(seconds, memory, strict=True) if now >= plan.warm_up] or memory[-1:]
-    low, high = settled[0] - TOLERANCE, settled[0] + TOLERANCE
-    flat = low <= min(settled) and max(settled) <= high
-    rows: list[list[Any]] = [
-        ["minutes", seconds[-1] / 60],
-        ["calls", calls],
-        ["failures", len(failures)],
-        ["memory at the start, MB", memory[0]],
-        ["memory after the warm-up, MB", settled[0]],
-        ["least after that, MB", min(settled)],
-        ["most after that, MB", max(settled)],
-        ["memory at the end, MB", memory[-1]],
-    ]
+    settled = {name: after(plan.warm_up, seconds, values) for name, values in (("use", in_use), ("resident", memory))}
+    rows: list[list[Any]] = [["minutes", seconds[-1] / 60], ["calls", calls], ["failures", len(failures)]]
+    for name, words in (("use", "memory in use"), ("resident", "resident memory")):
+        values = settled[name]
+        rows += [
+            [f"{words} after the warm-up, MB", values[0]],
+            [f"{words}, least after that, MB", min(values)],
+            [f"{words}, most after that, MB", max(values)],
+        ]
+    rows.append(["resident memory after malloc_trim, MB", trimmed])
     happened = TableData(("what", "times"), [[name, count] for name, count in sorted(counts.items())], "What happened")
     tables = [TableData(("measure", "value"), rows), happened]
     if failures:
         tables.append(TableData(("failure",), [[text[:300]] for text in failures[:20]], "Failures"))
-    verdict = [
-        f"{calls} calls in {seconds[-1] / 60:.3g} minutes, {len(failures) or 'none'} of them failed.",
-        f"After {plan.warm_up / 60:.2g} minutes memory stayed between {min(settled):.0f} and {max(settled):.0f} MB, "
-        f"from {settled[0]:.0f} MB: the target of {TOLERANCE:g} MB more or less is {'met' if flat else 'missed'}.",
-    ]
+    verdict = [f"{calls} calls in {seconds[-1] / 60:.3g} minutes, {len(failures) or 'none'} of them failed."]
+    for name, words in (("use", "the memory in use"), ("resident", "resident memory")):
+        values = settled[name]
+        flat = max(values) - values[0] <= TOLERANCE and values[0] - min(values) <= TOLERANCE
+        verdict.append(
+            f"After {plan.warm_up / 60:.2g} minutes {words} stayed between {min(values):.0f} and {max(values):.0f} MB, "
+            f"from {values[0]:.0f} MB: the target of {TOLERANCE:g} MB more or less is {'met' if flat else 'missed'}."
+        )
+    verdict.append(
+        f"When malloc gives back what it keeps, {trimmed:.0f} MB of the last {memory[-1]:.0f} MB stay resident."
+    )
     data = {
         "seconds": seconds,
         "memory_mb": memory,
+        "in_use_mb": in_use,
+        "trimmed_mb": trimmed,
         "warm_up": plan.warm_up,
-        "band": [low, high],
+        "tolerance": TOLERANCE,
         "calls": calls,
         "failed": len(failures),
         "failures": failures[:20],
     }
     return StudyResult(tables, verdict, data)
+
+
+def after(warm_up: float, seconds: list[float], values: list[float]) -> list[float]:
+    """Return the values after the warm-up, the last one if there are none."""
+    return [value for now, value in zip(seconds, values, strict=True) if now >= warm_up] or values[-1:]

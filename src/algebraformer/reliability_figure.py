@@ -18,7 +18,7 @@ def reliability_figure(data: Mapping[str, Any]) -> Figure:
     left.barh(places, [record["cases"] for record in records], color="C2", label="cases")
     left.barh(places, [record["failed"] for record in records], color="C3", label="failed")
     left.set_yticks(places, [record["name"] for record in records])
-    left.set(xscale="log", xlabel="number", title="what was tried")
+    left.set(xscale="log", xlim=(1, None), xlabel="number", title="what was tried")
     networks = next(record["networks"] for record in records if record["name"] == "SciPy's tests")
     places, base = np.arange(len(networks)), np.zeros(len(networks))
     labels = {"learned": "network", "learned+refined": "network, refined", "lapack": "LAPACK"}

@@ -341,8 +341,8 @@ class LearnedSolver:
             refinements[left] = np.minimum(refinements[left] + again.steps, limit)
             correction[left[better]] = again.last[better]
             going[left] = better & ~new.certified & (refinements[left] < limit)
-        solved = np.flatnonzero(familiar & answers.certified)
-        familiar[solved] = conjugate_residuals.share_left(A, solved, inverse) <= UNDERSTOOD
+        near = np.flatnonzero(familiar)
+        familiar[near] = conjugate_residuals.share_left(A, near, inverse) <= UNDERSTOOD
         return answers, refinements, correction, familiar
 
 

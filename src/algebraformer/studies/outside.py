@@ -4,9 +4,9 @@ Groups of systems from ever further away: the family itself, its own equation wi
 training, other families, other boundary conditions, rows permuted or scaled, and random matrices. For each of them who
 computed the answers, how many refinements that took, and whether `in_distribution` told.
 
-The distance of a system is the larger of the two things `in_distribution` looks at, each relative to its largest value
-over a sample of the family and the margin: the z-scores of the entries that are read, and the share of the
-preconditioned residual that the first answer leaves. Up to 1 a system looks like the family.
+The distance of a system is the largest of the three things `in_distribution` looks at, each relative to its limit: the
+z-scores of the entries that are read, the share of the preconditioned residual that the first answer leaves, and the
+share of a random vector that is left in its place. Up to 1 a system looks like the family.
 
 Every answer is measured against LU's in the largest norm. Both x and LU's x_LU solve systems near the given one, by
 their backward errors omega, so with Skeel's condition number [1]_
@@ -43,7 +43,7 @@ from algebraformer.models import ModelConfig
 from algebraformer.problems import BoundaryValueFamily, generator
 from algebraformer.problems.base import Parameters
 from algebraformer.problems.chebyshev import differentiation_matrix
-from algebraformer.solver import RTOL, LearnedSolver
+from algebraformer.solver import RTOL, UNDERSTOOD, LearnedSolver
 from algebraformer.studies.base import StudyResult, TableData
 from algebraformer.training import Recipe, RunOptions, train
 from algebraformer.training.data import TEST_SEED
@@ -198,6 +198,7 @@ def measure(solver: LearnedSolver, group: Group) -> dict[str, Any]:
         result = solver.solve(group.A, group.b, RTOL)
     inverse = solver.model.approximate_inverse(group.A)
     first = conjugate_residuals.solve(group.A, group.b[:, :, None], inverse, RTOL, maxiter=1).first
+    random = conjugate_residuals.share_left(group.A, np.arange(len(group.A)), inverse) / UNDERSTOOD
     entries = head.distance(group.A) / float(head.get_buffer("reach"))
     exact: FloatArray = np.linalg.solve(group.A, group.b[:, :, None]).astype(np.float64, copy=False)
     size = np.abs(exact).max(axis=(1, 2))
@@ -208,7 +209,7 @@ def measure(solver: LearnedSolver, group: Group) -> dict[str, Any]:
         "group": group.name,
         "inside": group.inside,
         "entries": entries.tolist(),
-        "distance": np.maximum(entries, first / float(head.get_buffer("first_step"))).tolist(),
+        "distance": np.max([entries, first / float(head.get_buffer("first_step")), random], axis=0).tolist(),
         "method": [str(method) for method in result.method],
         "certified": result.certified.tolist(),
         "refinements": result.refinements.tolist(),

@@ -40,10 +40,10 @@ from algebraformer.training import Recipe, RunOptions, Trainer
 from algebraformer.training.data import Batch
 from algebraformer.training.loop import OPTIMIZERS, RNG, STATE
 
-RECIPE = Recipe(model=ModelConfig(n=8, n_layer=1, n_head=2, n_embd=16), steps=40, batch_size=8)
+RECIPE = Recipe(model=ModelConfig(n=8, n_layer=1, n_head=2, n_embd=16), steps=24, batch_size=8)
 OPTIONS = RunOptions(workers=0, progress=False, log_every=5, validate_every=20, checkpoint_seconds=0.0)
 TIMING = ("seconds", "samples_per_second", "data_wait")
-AT = 15
+AT = 8
 """The step at which something happens to the file system."""
 MEGABYTES = 4
 """Size of the file system in memory."""

@@ -196,7 +196,7 @@ def test_singular_systems_that_pass_are_noticed(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_is_beyond_float64_is_not_certified() -> None:
-    """x = 1e308 everywhere and rows that sum to 0: |A| |x| is beyond float64, and the small backward error not known."""
+    """x = 1e308 everywhere, rows that sum to 0: |A| |x| is beyond float64, and the small backward error not known."""
     case = certificates.Case(
         seed=5552, network="1e308", kind="small integers", n=2, batch=3, columns=1, A_power=10, b_power=-10,
         consistent=False, rtol=1e-14, fallback=False, real=True,

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import struct
 import tempfile
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import settings
 
 from algebraformer.errors import InputFormatError
 from algebraformer.io import read_array, write_array
 
-SUFFIXES = [".npy", ".npz", ".mtx", ".mtx.gz", ".mat"]
 BINARY = [".npy", ".npz", ".mat"]
-BANNER = "%%MatrixMarket matrix "
-MEGABYTE = 2**20
-RANDOM = np.random.default_rng(1).standard_normal((5, 5))
 
 quick = settings(max_examples=40, deadline=None)
 
@@ -40,13 +33,6 @@ def refused(path, *words, read=read_array, **options):
     return message
 
 
-def held(write, *arguments, **options):
-    """Return the bytes a NumPy or SciPy writer produces."""
-    stream = io.BytesIO()
-    write(stream, *arguments, **options)
-    return stream.getvalue()
-
-
 def there_and_back(suffix, x):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"x{suffix}"
@@ -59,40 +45,3 @@ def assert_same_bits(got, x):
     assert got.dtype == x.dtype
     assert got.shape == x.shape
     assert got.tobytes() == x.tobytes()
-
-
-# ------------------------------------------------------------------------------------------------------------- .npy
-
-
-def npy_with(header, data=b"", version=(1, 0)):
-    text = header.encode() + b"\n"
-    return b"\x93NUMPY" + bytes(version) + struct.pack("<H" if version == (1, 0) else "<I", len(text)) + text + data
-
-
-def npy_header(descr="'<f8'", shape="(2, 2)", order="False"):
-    return f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}"
-
-
-# ------------------------------------------------------------------------------------------------------------- .mat
-
-
-def mat5_part(kind, data):
-    return struct.pack("<II", kind, len(data)) + data + bytes(-len(data) % 8)
-
-
-def mat5_element(dims, *parts, kind=6, name=b"x", flags=0):
-    """Return a matrix element of a MATLAB 5 file; the parts are pairs of type and bytes."""
-    content = mat5_part(6, struct.pack("<II", kind | flags, 1)) + mat5_part(5, np.array(dims, "<i4").tobytes())
-    content += mat5_part(1, name) + b"".join(mat5_part(*part) for part in parts)
-    return struct.pack("<II", 14, len(content)) + content
-
-
-def mat5(*elements, version=b"\0\1IM"):
-    return b"MATLAB 5.0 MAT-file".ljust(124) + version + b"".join(elements)
-
-
-def doubles(*values):
-    return 9, np.array(values, "<f8").tobytes()
-
-
-GOOD_MAT = mat5_element((2, 2), doubles(1, 2, 3, 4))

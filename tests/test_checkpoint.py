@@ -186,6 +186,8 @@ SIGNED_DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "astronomic n_layer": (alter_config(lambda c: c["model"].update(n_layer=10**30)), "n_layer must be"),
     "huge n_embd": (alter_config(lambda c: c["model"].update(n_embd=2**20)), "expected"),
     "huge n": (alter_config(lambda c: c["model"].update(n=2**20)), "expected"),
+    "causal is a number": (alter_config(lambda c: c["model"].update(causal=1e300)), "causal must be true or false"),
+    "positions is text": (alter_config(lambda c: c["model"].update(positions="no")), "positions must be true or false"),
     "other architecture": (alter_config(lambda c: c["model"].update(architecture="lstm")), "unknown tensor"),
     "not JSON": (write(CONFIG, b"{"), "not valid JSON"),
     "not text": (write(CONFIG, b"\xff\xfe\x00{"), "not valid JSON"),

@@ -139,7 +139,13 @@ def test_solve_tells_a_person(run, files, tmp_path):
     options = ("--model", files / "model", "--output", tmp_path / "x.npy")
     code, out, err = run("solve", files / "batch_A.npy", files / "batch_b.npy", *options)
     assert (code, err) == (3, "")
-    for words in ("batch_A.npy", f"n = {N}", "lapack", "FALLBACK: The network's answer did not reach", "x written to"):
+    for words in (
+        "batch_A.npy",
+        f"n = {N}",
+        "lapack",
+        "Of 3 systems, 3: the network did not reach the tolerance",
+        "x written to",
+    ):
         assert words in out
     assert np.load(tmp_path / "x.npy").shape == (3, N)
     io.write_system(tmp_path / "many.npz", np.tile(np.load(files / "A.npy"), (25, 1, 1)), np.ones((25, N)))
@@ -487,11 +493,11 @@ def processes(files):
 @pytest.mark.parametrize(
     ("name", "code", "words", "line"),
     [
-        ("certified", 0, "LEARNED: ", ""),
-        ("fallback", 3, "FALLBACK: ", ""),
-        ("singular", 1, "SINGULAR: ", "algebraformer: matrix A is singular\n"),
+        ("certified", 0, "The network answered, without refinement.", ""),
+        ("fallback", 3, "so LAPACK answered.", ""),
+        ("singular", 1, "A is exactly singular", "algebraformer: matrix A is singular\n"),
         ("missing", 2, "", "algebraformer: {}/absent.npy: no such file; expected a NumPy array (.npy)\n"),
-        ("own family", 0, "LEARNED: ", ""),
+        ("own family", 0, "The network answered, without refinement.", ""),
     ],
 )
 def test_exit_codes(processes, files, name, code, words, line):

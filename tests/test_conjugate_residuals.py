@@ -126,3 +126,31 @@ def test_nothing_to_solve():
     assert not conjugate_residuals.solve(A, 0 * b, identity(A, L), 1e-10, 9).x.any()
     empty = conjugate_residuals.solve(A[:0], b[:0], identity(A[:0], L), 1e-10, 9)
     assert empty.x.shape == (0, 9, 1)
+
+
+def test_share_that_is_left_of_one_vector():
+    """By SVD: what the best multiple of L A R g leaves of g, for the same g; only the chosen systems are asked for."""
+    A, _, L = systems()
+    M = Dense(np.linalg.inv(L @ A) + 0.05 * np.random.default_rng(1).standard_normal(A.shape), L)
+    share = conjugate_residuals.share_left(A, np.array([0, 2]), M)
+    assert M.calls == [2]
+    g = np.random.default_rng(0).standard_normal(A.shape[-1])
+    for value, i in zip(share, (0, 2), strict=True):
+        w = L @ A[i] @ M.R[i] @ g
+        (best,), (square,), *_ = np.linalg.lstsq(w[:, None], g, rcond=None)
+        assert value == pytest.approx(np.sqrt(square) / np.linalg.norm(g))
+        assert best == pytest.approx(1, abs=0.5)
+
+
+def test_little_is_left_where_the_inverse_is_near_and_nearly_all_where_the_matrix_has_low_rank():
+    A, _, L = systems(B=3, n=40)
+    M = Dense(np.linalg.inv(L @ A), L)
+    A[1] = 1.0
+    A[2, 5] = A[2, 6]
+    everywhere = np.arange(3)
+    near, low_rank, equal_rows = conjugate_residuals.share_left(A, everywhere, M)
+    assert near < 1e-10
+    assert low_rank > 0.9
+    assert equal_rows > 0.01
+    bad = Dense(np.full_like(A, np.nan), L)
+    np.testing.assert_array_equal(conjugate_residuals.share_left(A, everywhere, bad), 1.0)

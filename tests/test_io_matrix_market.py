@@ -11,7 +11,8 @@ import scipy.sparse
 
 from algebraformer.errors import InputFormatError
 from algebraformer.io import read_array, write_array
-from files import BANNER, RANDOM, held, refused
+from algebraformer.studies.wall.files import BANNER, RANDOM, held
+from files import refused
 
 # ---------------------------------------------------------------------------------------------------- what we write
 

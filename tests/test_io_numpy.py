@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from algebraformer.io import read_array
-from files import RANDOM, held, npy_header, npy_with, refused
+from algebraformer.studies.wall.files import RANDOM, held, npy_header, npy_with
+from files import refused
 
 # ------------------------------------------------------------------------------------------------ what NumPy writes
 

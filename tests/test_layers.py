@@ -19,7 +19,7 @@ PACKAGE = "algebraformer"
 SOURCE = Path(__file__).resolve().parents[1] / "src" / PACKAGE
 
 FLOORS = {
-    0: ("errors", "linalg", "provenance"),
+    0: ("errors", "linalg", "checked_input", "provenance", "result"),
     1: ("untrusted", "matrix_market", "matlab", "io", "problems", "classical"),
     2: ("models",),
     3: ("checkpoint",),
@@ -37,6 +37,7 @@ FLOORS = {
         "attention_figure",
         "transfer_figure",
         "condition_figure",
+        "reliability_figure",
         "plots",
         "cli_base",
         "cli_training",

@@ -381,3 +381,15 @@ def test_products(seed, B, n, k):
     np.testing.assert_allclose(v, A @ x, atol=1e-12 * n)
     np.testing.assert_allclose(size, np.abs(A) @ np.abs(x), rtol=1e-12)
     np.testing.assert_allclose(linalg.multiply(A, chosen, z), A[chosen] @ z, atol=1e-12 * n)
+
+
+@pytest.mark.parametrize("dtype", [float, complex])
+def test_lines_of_zeros(dtype):
+    """By counting; a first entry of zero alone is no line, nor is a tiny one."""
+    rng = np.random.default_rng(0)
+    A = (rng.random((200, 4, 4)) < 0.5).astype(dtype) * 1e-300
+    expected = [not (a.any(axis=0).all() and a.any(axis=1).all()) for a in A]
+    assert 20 < sum(expected) < 180
+    np.testing.assert_array_equal(linalg.has_zero_line(A), expected)
+    assert linalg.has_zero_line(np.empty((2, 0, 0))).tolist() == [False, False]
+    assert linalg.has_zero_line(np.zeros((1, 1, 1))).tolist() == [True]

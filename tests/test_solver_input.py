@@ -10,6 +10,7 @@ import scipy.linalg
 from scipy.linalg import LinAlgWarning
 
 from algebraformer.errors import SingularSystemError, Status
+from algebraformer.studies.wall.stand_ins import consistent
 from test_solver import WRONG, N, exact, reference, shrunk, stub_solver, systems
 
 ZEROS = WRONG["zeros"]
@@ -183,3 +184,50 @@ def test_nearly_singular_systems_are_named():
     assert np.isfinite(result.x).all()
     with pytest.warns(LinAlgWarning, match="detected: rcond = "):
         stub_solver(ZEROS, 64).solve(A[2], b[2])
+
+
+# ---------------------------------------------------------------- singular, and consistent: no residual tells
+
+
+def singular_and_consistent(count=5, which=(1, 3)):
+    """Systems of which some have rank one and a right-hand side in their range."""
+    A, b = systems(count)
+    A[list(which)] = 2.0
+    b[list(which)] = 7.0
+    return A, b
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+def test_a_singular_system_that_the_network_solves_is_named(fallback):
+    A, b = singular_and_consistent()
+    x = consistent(A, b)
+    np.testing.assert_allclose(np.einsum("bij,bj->bi", A, x), b, rtol=1e-12)  # it does solve them
+    with pytest.raises(SingularSystemError, match="singular in systems 1, 3 of the batch") as caught:
+        stub_solver(consistent).solve(A, b, fallback=fallback)
+    result = caught.value.result
+    assert caught.value.indices == (1, 3)
+    assert [s.name for s in result.status] == ["LEARNED", "SINGULAR", "LEARNED", "SINGULAR", "LEARNED"]
+    assert np.isnan(result.x[[1, 3]]).all()
+    assert result.certified.tolist() == [True, False, True, False, True]
+    assert list(result.method) == ["learned", "lapack", "learned", "lapack", "learned"]
+    with pytest.raises(scipy.linalg.LinAlgError, match=r"^matrix A is singular$"):
+        stub_solver(consistent).solve(A[1], b[1], fallback=fallback)
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_line_of_zeros_is_singular_whatever_the_network_says(axis, fallback):
+    A, b = systems(3)
+    A[1][(slice(None), 2) if axis else 2] = 0.0
+    b[1] = A[1] @ b[1]
+    for network in (consistent, ZEROS, WRONG["nan"]):
+        with pytest.raises(SingularSystemError, match="system 1 of the batch"):
+            stub_solver(network).solve(A, b, fallback=fallback)
+
+
+def test_a_nearly_singular_system_that_the_network_solves_warns_as_scipy_does():
+    A, b = systems(4)
+    A[2] = np.diag([1.0] * (N - 1) + [1e-17])
+    with pytest.warns(LinAlgWarning, match="system 2 of the batch has rcond = 1e-17; x may not be accurate"):
+        result = stub_solver(exact).solve(A, b)
+    assert {s.name for s in result.status} == {"LEARNED"}

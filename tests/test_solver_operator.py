@@ -15,9 +15,11 @@ import torch
 from algebraformer import problems
 from algebraformer import solver as solver_module
 from algebraformer.checkpoint import CheckpointInfo, save
+from algebraformer.classical import direct
 from algebraformer.errors import ConfigurationError, SingularSystemError, Status, UnknownNameError
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.solver import LearnedSolver
+from algebraformer.studies.wall.stand_ins import noise, not_a_number, spoilt, zeros
 
 N = 16
 EPS = np.finfo(float).eps
@@ -29,34 +31,16 @@ def trained(operator_run):
     return LearnedSolver.from_pretrained(operator_run)
 
 
-def spoilt(trained, change):
-    """A solver whose model was changed; the one that is shared stays as it is."""
-    model = copy.deepcopy(trained.model)
-    with torch.no_grad():
-        change(model.head)
-    model.head._basis = None
-    return LearnedSolver(model, trained.info)
-
-
-def zeros(head):
-    for name in ("T_mean", "leading", "others"):
-        head.get_buffer(name).zero_()
-
-
 def opposite(head):
     for name in ("T_mean", "leading", "others"):
         head.get_buffer(name).neg_()
-
-
-def noise(head):
-    head.linear.bias.copy_(1e3 * torch.randn(head.linear.bias.shape, generator=torch.Generator().manual_seed(0)))
 
 
 WRONG = {
     "zeros": zeros,
     "opposite": opposite,
     "noise": noise,
-    "nan": lambda head: head.linear.bias.fill_(torch.nan),
+    "nan": not_a_number,
     "infinity": lambda head: head.linear.bias.fill_(torch.inf),
     "1e30": lambda head: head.linear.bias.fill_(1e30),
     "1e38": lambda head: head.linear.bias.fill_(1e38),
@@ -212,6 +196,44 @@ def test_singular_systems_are_named(trained):
     with pytest.raises(SingularSystemError, match="singular in system 2 of the batch") as raised:
         trained.solve(A, b)
     assert raised.value.result.certified.tolist() == [True, True, False, True]
+
+
+def test_singular_systems_that_the_head_solves_are_named(trained):
+    """Conjugate residuals solve a consistent system of rank one in one step: elimination has to look at it."""
+    A, b = batch(4)
+    A[1], b[1] = 1.0, 1.0
+    A[3], b[3] = np.outer(np.arange(1, N + 1), np.ones(N)), np.arange(1, N + 1)
+    for fallback in (True, False):
+        with pytest.raises(SingularSystemError, match="singular in systems 1, 3 of the batch") as raised:
+            trained.solve(A, b, fallback=fallback)
+        assert raised.value.result.certified.tolist() == [True, False, True, False]
+        assert not raised.value.result.in_distribution[[1, 3]].any()
+
+
+def test_systems_of_the_family_are_not_factorised(trained, monkeypatch):
+    asked = []
+    conditions = direct.conditions
+    monkeypatch.setattr(direct, "conditions", lambda A, chosen: asked.extend(chosen) or conditions(A, chosen))
+    A, b = batch(50)
+    A[7] = np.eye(N)
+    result = trained.solve(A, b)
+    assert result.certified.all()
+    assert asked == np.flatnonzero((result.method != "lapack") & ~result.in_distribution).tolist()
+    assert 7 in asked or result.method[7] == "lapack"
+    assert len(asked) < 5
+
+
+def test_the_basis_outlives_a_move_of_the_tensors(trained):
+    """Whoever sends a model to another process makes torch move its tensors into memory that both can see."""
+    solver = LearnedSolver(copy.deepcopy(trained.model), trained.info)
+    A, b = batch(5)
+    before = solver.solve(A, b).x
+    basis = solver.model.head.basis
+    arrays = [basis.A_mean, basis.operators, basis.sigma, basis.reading.rows, basis.reading.mean]
+    for buffer in solver.model.head.buffers():
+        assert not any(np.shares_memory(array, buffer.numpy()) for array in arrays)
+    solver.model.share_memory()
+    np.testing.assert_array_equal(solver.solve(A, b).x, before)
 
 
 def test_nothing_to_solve(trained):

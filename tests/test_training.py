@@ -19,7 +19,6 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 
 import algebraformer.training.data as data
@@ -30,6 +29,7 @@ from algebraformer.classical import operator_basis
 from algebraformer.errors import CheckpointError, ConfigurationError, TrainingError
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.models.config import Encoding
+from algebraformer.studies.wall.interruptions import Disturbed, outcome
 from algebraformer.training import Recipe, RunOptions, Trainer, score, train
 
 SMALL = ModelConfig(n=8, n_layer=1, n_head=2, n_embd=16)
@@ -49,7 +49,6 @@ OPERATOR = Recipe(
 OPERATOR_FRESH = dataclasses.replace(
     OPERATOR, model=dataclasses.replace(OPERATOR.model, architecture="transformer"), samples=None
 )
-TIMING = ("seconds", "samples_per_second", "data_wait")
 
 every_recipe = pytest.mark.parametrize(
     "recipe",
@@ -74,35 +73,6 @@ def log_records(folder: Path) -> list[dict[str, Any]]:
         raise ValueError(constant)
 
     return [json.loads(line, parse_constant=refuse) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
-def outcome(folder: Path) -> dict[str, Any]:
-    """Everything a run leaves but for timings: weights, optimisers, counters, log, scores."""
-    newest = step_folders(folder)[0]
-    optimizers = safetensors.torch.load_file(newest / loop.OPTIMIZERS)
-    optimizers.pop(loop.RNG)  # nothing in training draws from it
-    state = json.loads((newest / loop.STATE).read_text())
-    return {
-        "weights": (newest / "model.safetensors").read_bytes(),
-        "final": (folder / "model" / "model.safetensors").read_bytes(),
-        "optimizers": {name: tensor.numpy().tobytes() for name, tensor in optimizers.items()},
-        "state": {name: state[name] for name in ("step", "skipped")},
-        "log": [{k: v for k, v in record.items() if k not in TIMING} for record in log_records(folder)],
-        "scores": json.loads((folder / "model" / "config.json").read_text())["scores"],
-    }
-
-
-class Disturbed(Trainer):
-    """A run to which something happens at the beginning of one step."""
-
-    def __init__(self, *args: Any, at: int, action: Callable[[], object], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.at, self.action = at, action
-
-    def train_step(self, batch: data.Batch) -> dict[str, Any]:
-        if self.step == self.at:
-            self.action()
-        return super().train_step(batch)
 
 
 def crash() -> None:

@@ -7,8 +7,8 @@ from . import problems as problems
 from . import training as training
 from .checkpoint import pretrained_names as pretrained_names
 from .errors import Status as Status
+from .result import SolveResult as SolveResult
 from .solver import LearnedSolver as LearnedSolver
-from .solver import SolveResult as SolveResult
 from .solver import solve as solve
 from .training.finetuning import finetune as finetune
 from .training.loop import train as train

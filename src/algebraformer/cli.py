@@ -71,23 +71,20 @@ class Solve:
         if self.json:
             emit(record)
         else:
-            self._show(record)
+            self._show(record, result.explain())
         certified, methods = record["certified"], record["method"]
         if not (all(certified) if isinstance(certified, list) else certified):
             return NOT_SOLVED
         return FALLBACK if "lapack" in methods else DONE
 
-    def _show(self, record: dict[str, Any]) -> None:
-        from algebraformer.errors import Status
-
+    def _show(self, record: dict[str, Any], explanation: str) -> None:
         names = ("method", "refinements", "relative_residual", "backward_error", "certified", "status")
         values = [v if isinstance(v, list) else [v] for v in (record[name] for name in names)]
         rows = [[i, *row] for i, row in enumerate(zip(*values, strict=True))]
         show(f"{self.A}, n = {record['n']}, model {self.model}", ("system", *names), rows[:20])
         if len(rows) > 20:
             print(f"... and {len(rows) - 20} more systems (--json lists all)")
-        for name in sorted({row[-1] for row in rows}):
-            print(f"{name}: {Status[name].value}")
+        print(explanation)
         if self.output is not None:
             print(f"x written to {self.output}")
 
@@ -152,7 +149,8 @@ class Study:
     """
 
     name: tyro.conf.Positional[str]
-    """operator, scaling, efficiency, outside, latency, spectral, encoding, attention, transfer, condition or noise."""
+    """operator, scaling, efficiency, outside, latency, spectral, encoding, attention, transfer, condition, noise,
+    reliability or soak."""
     preset: str = "quick"
     """quick: under two minutes, to see that it works. cpu: the committed results, up to an hour on two cores. paper:
     full scale, for a GPU."""

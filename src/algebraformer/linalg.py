@@ -16,6 +16,7 @@ References
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -240,6 +241,33 @@ def is_certified(relative: FloatArray, omega: FloatArray, n: int, rtol: float) -
     array([ True,  True, False])
     """
     return (relative <= rtol) | (omega <= STABILITY_FACTOR * n * EPS)
+
+
+def has_zero_line(A: NDArray[Any]) -> NDArray[np.bool_]:
+    """Say which matrices have a row or a column of zeros and are singular for that.
+
+    A row can be zero only where its first entry is, and a column likewise: full matrices cost O(n).
+
+    Parameters
+    ----------
+    A : ndarray, shape (B, n, n)
+
+    Returns
+    -------
+    ndarray of bool, shape (B,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> has_zero_line(np.array([np.eye(2), np.diag([1.0, 0.0]), np.ones((2, 2))]))
+    array([False,  True, False])
+    """
+    found = np.zeros(len(A), dtype=bool)
+    if A.shape[-1]:
+        for i in np.flatnonzero((A[:, 0] == 0).any(axis=1) | (A[:, :, 0] == 0).any(axis=1)):
+            entries = A[i] != 0
+            found[i] = not (entries.any(axis=0).all() and entries.any(axis=1).all())
+    return found
 
 
 def test_ratio(A: FloatArray, b: FloatArray, x: FloatArray) -> FloatArray:

@@ -18,6 +18,7 @@ from algebraformer.condition_figure import condition_figure, noise_figure
 from algebraformer.encoding_figure import encoding_figure
 from algebraformer.latency_figure import latency_figure
 from algebraformer.operator_figure import operator_figure
+from algebraformer.reliability_figure import reliability_figure, soak_figure
 from algebraformer.report import study_page
 from algebraformer.spectral_figure import spectral_figure
 from algebraformer.studies.base import StudyResult, write_results
@@ -109,6 +110,8 @@ STUDIES: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "transfer": transfer_figure,
     "condition": condition_figure,
     "noise": noise_figure,
+    "reliability": reliability_figure,
+    "soak": soak_figure,
 }
 """The figure of every study, drawn from its data."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import operator
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,73 +16,19 @@ from scipy.linalg import LinAlgWarning
 from scipy.sparse.linalg import LinearOperator
 
 from algebraformer import checkpoint
+from algebraformer.checked_input import CheckedSystem, check_options, check_system
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.classical import conjugate_residuals, direct
 from algebraformer.classical.refinement import RESTARTS
 from algebraformer.errors import ConfigurationError, SingularSystemError, Status
-from algebraformer.linalg import EPS, is_certified, measures
+from algebraformer.linalg import EPS, has_zero_line, is_certified, measures
 from algebraformer.models import Algebraformer, predict, systems_at_once
+from algebraformer.result import SolveResult, scalar
 
 Array = NDArray[Any]
 RTOL = 1e-10
-
-
-@dataclasses.dataclass(frozen=True)
-class SolveResult:
-    """The answer to one system or to a batch of B, and how good it is.
-
-    For one system every field but x is a scalar; for a batch they are arrays of shape (B,). With several right-hand
-    sides the measures are those of the worst one.
-
-    Attributes
-    ----------
-    x : ndarray
-        The solution, in the shape of b. NaN where status is SINGULAR.
-    status : Status
-        What became of the system; `str(status.value)` is a sentence.
-    method : str
-        "learned", "learned+refined" or "lapack": who computed x.
-    refinements : int
-        Refinements that the learned answer took, also where LAPACK answered in the end.
-    backward_error : float
-        Componentwise backward error omega of x (Oettli and Prager), recomputed in float64 from the caller's A and b.
-    relative_residual : float
-        ||b - A x|| / ||b||, recomputed likewise.
-    certified : bool
-        relative_residual <= rtol, or backward_error <= 10 n eps (`linalg.is_certified`). Neither bounds the forward
-        error by itself: that is at most about cond(A) * backward_error, with Skeel's cond
-        (`linalg.skeel_condition_number`).
-    forward_error_estimate : float
-        Size of the last correction relative to x, ||M r|| / ||x|| with M the network or LAPACK's factors: an estimate
-        of the relative error of x, not a bound. NaN if no correction was computed.
-    in_distribution : bool
-        Whether the system looks like the family the network was trained on: its matrix is not further from the middle
-        of the family than the training sample reached, and, with an operator head, the first answer leaves no larger
-        share of the preconditioned residual. A judgement about speed, not about x: the certificate is that. False
-        where the network was not asked.
-    """
-
-    x: Array
-    status: Any
-    method: Any
-    refinements: Any
-    backward_error: Any
-    relative_residual: Any
-    certified: Any
-    forward_error_estimate: Any
-    in_distribution: Any
-
-    def record(self) -> dict[str, Any]:
-        """Return every field but x as plain JSON values; the status by its name, NaN and infinity as None."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, Status):
-                return value.name
-            value = _scalar(value)
-            return None if isinstance(value, float) and not np.isfinite(value) else value
-
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "x"}
-        return {k: [plain(e) for e in v] if isinstance(v, np.ndarray) else plain(v) for k, v in fields.items()}
+UNDERSTOOD = 0.5
+"""An operator head understands A if M A leaves at most this share of a random vector: singular matrices leave more."""
 
 
 @dataclasses.dataclass
@@ -111,73 +56,6 @@ class _Answers:
         """Replace the systems where[chosen] by other[chosen]."""
         for field in dataclasses.fields(self):
             getattr(self, field.name)[where[chosen]] = getattr(other, field.name)[chosen]
-
-
-@dataclasses.dataclass(frozen=True)
-class _System:
-    """Checked input: A (B, n, n) and b (B, n, k), float64 or complex128, and the shape x shall have."""
-
-    A: Array
-    b: Array
-    shape: tuple[int, ...]
-    batched: bool
-
-    @property
-    def n(self) -> int:
-        return self.A.shape[-1]
-
-    def restored(self, x: Array) -> Array:
-        return x.reshape(self.shape)
-
-
-def _numbers(value: ArrayLike, name: str) -> Array:
-    """Return float64 or complex128, C-contiguous; the caller's array is never written to."""
-    if np.ma.isMaskedArray(value):
-        raise ValueError(f"{name} is a masked array, expected every entry to be there")
-    try:
-        array = np.asarray(value)
-    except ValueError as error:  # ragged lists
-        raise ValueError(f"{name} is not an array of numbers: {error}") from error
-    if array.dtype.kind not in "biufc":
-        raise ValueError(f"{name} has dtype {array.dtype}, expected real or complex numbers")
-    with np.errstate(over="ignore"):  # of a longdouble: it becomes infinity, which is refused below
-        array = np.asarray(array, dtype=complex if array.dtype.kind == "c" else float, order="C")
-    rows = array.reshape(-1, array.shape[-1]) if array.size and array.ndim else array.reshape(-1, 1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        sums = rows @ np.ones(rows.shape[1])  # one fast pass: what is not finite shows, and rarely what only overflows
-    if not np.isfinite(sums).all() and not (finite := np.isfinite(array)).all():
-        where = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise ValueError(f"{name} contains NaN or infinity, first at index {where}")
-    return array
-
-
-def _system(A: ArrayLike, b: ArrayLike) -> _System:
-    """Check A and b and bring them to the shapes (B, n, n) and (B, n, k)."""
-    A, b = _numbers(A, "A"), _numbers(b, "b")
-    if A.ndim not in (2, 3) or A.shape[-1] != A.shape[-2]:
-        raise ValueError(f"A must have shape (n, n) or (B, n, n), received {A.shape}")
-    batched, n = A.ndim == 3, A.shape[-1]
-    if batched and b.ndim in (2, 3) and len(b) != len(A):
-        raise ValueError(f"b holds {len(b)} systems, A holds {len(A)}")
-    if b.ndim - batched not in (1, 2):
-        raise ValueError(
-            f"b must have shape {'(B, n) or (B, n, k)' if batched else '(n,) or (n, k)'}, received {b.shape}"
-        )
-    if b.shape[batched] != n:
-        raise ValueError(f"b has {b.shape[batched]} rows, A has {n}")
-    if A.dtype != b.dtype:
-        A, b = A.astype(complex), b.astype(complex)
-    k = b.shape[-1] if b.ndim - batched == 2 else 1
-    return _System(A if batched else A[None], b.reshape(len(b) if batched else 1, n, k), b.shape, batched)
-
-
-def _checked_options(rtol: float, max_refinements: int) -> tuple[float, int]:
-    rtol, max_refinements = float(rtol), operator.index(max_refinements)
-    if not 0 <= rtol < np.inf:
-        raise ValueError(f"rtol must be a finite number >= 0, received {rtol}")
-    if max_refinements < 0:
-        raise ValueError(f"max_refinements must be at least 0, received {max_refinements}")
-    return rtol, max_refinements
 
 
 class LearnedSolver:
@@ -249,13 +127,13 @@ class LearnedSolver:
         ValueError
             Shapes do not match, entries are not finite or not real, or the model does not support this n.
         """
-        system = self._supported(_system(A, b))
+        system = self._supported(check_system(A, b))
         x = predict(self.model, system.A, system.b)
         if x.shape != system.b.shape:
             raise ConfigurationError("the model's output does not have the shape of b")
         return system.restored(x)
 
-    def _supported(self, system: _System) -> _System:
+    def _supported(self, system: CheckedSystem) -> CheckedSystem:
         """Return the system if the network reads such systems, else raise ValueError."""
         if system.b.dtype.kind == "c":
             raise ValueError("the network reads real systems, received complex numbers: use solve")
@@ -296,7 +174,7 @@ class LearnedSolver:
         matrix = np.asarray(A)
         if matrix.ndim != 2:
             raise ValueError(f"operator needs one matrix of shape (n, n), received {matrix.shape}")
-        system = self._supported(_system(matrix, np.zeros(matrix.shape[-1])))
+        system = self._supported(check_system(matrix, np.zeros(matrix.shape[-1])))
         inverse = self.model.approximate_inverse(system.A)
 
         def matmat(b: Array) -> Array:
@@ -340,15 +218,16 @@ class LearnedSolver:
             size that the model does not support when fallback is False.
         SingularSystemError
             A `LinAlgError`: one or more systems are exactly singular; it names their indices and carries the result
-            of the others.
+            of the others. LAPACK's elimination decides, also for what the network solved outside its family; a row or
+            column of zeros always counts.
 
         Warns
         -----
         LinAlgWarning
-            LAPACK answered and A is ill-conditioned to working precision, as in scipy.linalg.solve.
+            LAPACK factorised A and it is ill-conditioned to working precision, as in scipy.linalg.solve.
         """
-        rtol, max_refinements = _checked_options(rtol, max_refinements)
-        system = _system(A, b)
+        rtol, max_refinements = check_options(rtol, max_refinements)
+        system = check_system(A, b)
         supported = system.n == self.n and system.b.dtype.kind == "f"
         if not (supported or fallback):
             kind = "real" if system.b.dtype.kind == "f" else "complex"
@@ -356,30 +235,31 @@ class LearnedSolver:
                 f"the model supports real systems with n = {self.n}, received {kind} ones with n = {system.n}"
             )
         answers, refinements, correction, familiar = self._learned(system, rtol, max_refinements if supported else -1)
+        singular, rcond = _checked_for_singularity(system, answers.certified & ~familiar)
+        answers.certified[singular] = False
         method = np.where(refinements > 0, "learned+refined", "learned").astype(object)
         status = np.full(len(system.b), Status.UNCERTIFIED if supported else Status.UNSUPPORTED, dtype=object)
         status[answers.certified] = Status.LEARNED
         status[answers.certified & (refinements > 0)] = Status.REFINED
-        singular = np.zeros(0, dtype=int)
-        if fallback and (left := np.flatnonzero(~answers.certified)).size:
+        if (left := np.flatnonzero(~answers.certified if fallback else singular)).size:
             method[left] = "lapack"
             status[left] = Status.FALLBACK if supported else Status.UNSUPPORTED
             solution = direct.solve(system.A[left], system.b[left], rtol)
             answers.put(left, _Answers.measured(system.A[left], system.b[left], solution.x, rtol), np.arange(left.size))
             correction[left] = solution.correction
             status[left[~answers.certified[left]]] = Status.INACCURATE
-            singular = left[solution.singular]
+            rcond[left], singular[left] = solution.rcond, solution.singular
             status[singular] = Status.SINGULAR
-            _warn_ill_conditioned(left, solution.rcond, system.batched)
+        _warn_ill_conditioned(rcond, system.batched)
         fields = (
             status, method, refinements, answers.omega, answers.relative, answers.certified, correction, familiar,
         )  # fmt: skip
-        result = SolveResult(system.restored(answers.x), *(f if system.batched else _scalar(f[0]) for f in fields))
-        if singular.size:
-            raise SingularSystemError(singular.tolist(), system.batched, result)
+        result = SolveResult(system.restored(answers.x), *(f if system.batched else scalar(f[0]) for f in fields))
+        if singular.any():
+            raise SingularSystemError(np.flatnonzero(singular).tolist(), system.batched, result)
         return result
 
-    def _learned(self, system: _System, rtol: float, limit: int) -> tuple[_Answers, Array, Array, Array]:
+    def _learned(self, system: CheckedSystem, rtol: float, limit: int) -> tuple[_Answers, Array, Array, Array]:
         """Predict, and refine up to `limit` times; limit -1 does not ask the network.
 
         Returns the answers, refinements (B,), the size of the last correction (B,) and whether a system looks like the
@@ -461,18 +341,31 @@ class LearnedSolver:
             refinements[left] = np.minimum(refinements[left] + again.steps, limit)
             correction[left[better]] = again.last[better]
             going[left] = better & ~new.certified & (refinements[left] < limit)
+        near = np.flatnonzero(familiar)
+        familiar[near] = conjugate_residuals.share_left(A, near, inverse) <= UNDERSTOOD
         return answers, refinements, correction, familiar
 
 
-def _scalar(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+def _checked_for_singularity(system: CheckedSystem, unfamiliar: Array) -> tuple[Array, Array]:
+    """Return which systems (B,) are exactly singular, as far as it was looked at, and rcond (B,), NaN where it was not.
+
+    A row or column of zeros is looked for in all of them. LAPACK factorises those that the network solved and that do
+    not look like its family: where b lies in the range of a singular A, no residual tells.
+    """
+    rcond = np.full(len(system.b), np.nan)
+    if system.b.size == 0:
+        return np.zeros(len(system.b), dtype=bool), rcond
+    singular = has_zero_line(system.A)
+    where = np.flatnonzero(unfamiliar & ~singular)
+    rcond[where], singular[where] = direct.conditions(system.A, where)
+    return singular, rcond
 
 
-def _warn_ill_conditioned(where: Array, rcond: Array, batched: bool) -> None:
+def _warn_ill_conditioned(rcond: Array, batched: bool) -> None:
     """Warn as scipy.linalg.solve does, in words that start as its own, naming the systems."""
     poor = np.flatnonzero((rcond > 0) & (rcond < EPS))
     if poor.size:
-        named = ", ".join(f"system {where[i]} of the batch has rcond = {rcond[i]:.3g}" for i in poor[:5])
+        named = ", ".join(f"system {i} of the batch has rcond = {rcond[i]:.3g}" for i in poor[:5])
         named = (named if batched else f"rcond = {rcond[0]:.3g}") + (", ..." if poor.size > 5 else "")
         text = f"An ill-conditioned matrix detected: {named}; x may not be accurate."
         warnings.warn(text, LinAlgWarning, stacklevel=3)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import get_lapack_funcs
 
-from algebraformer.linalg import is_certified, measures
+from algebraformer.linalg import has_zero_line, is_certified, measures
 
 MAX_REFINEMENTS = 3
 
@@ -35,7 +35,7 @@ class DirectSolution:
     rcond : ndarray, shape (B,)
         Estimated reciprocal condition number in the 1-norm; 0 for singular systems.
     singular : ndarray of bool, shape (B,)
-        Elimination met an exact zero pivot.
+        A row or column is zero, or elimination met an exact zero pivot.
     correction : ndarray, shape (B,)
         ||A^-1 r|| / ||x|| with the computed factors and r the residual of x: an estimate of the relative forward
         error, largest over the right-hand sides.
@@ -72,17 +72,15 @@ def solve(A: NDArray[Any], b: NDArray[Any], rtol: float) -> DirectSolution:
     """
     B, n = b.shape[:2]
     x = np.full_like(b, np.nan)
-    rcond, correction, singular = np.zeros(B), np.full(B, np.nan), np.zeros(B, dtype=bool)
+    rcond, correction = np.zeros(B), np.full(B, np.nan)
     if b.size == 0:
-        return DirectSolution(x, np.ones(B), singular, np.zeros(B))
-    getrf, getrs, gecon = get_lapack_funcs(("getrf", "getrs", "gecon"), (A,))
-    for i in range(B):
-        lu, pivots, info = getrf(A[i])
-        if info > 0:
-            singular[i] = True
+        return DirectSolution(x, np.ones(B), np.zeros(B, dtype=bool), np.zeros(B))
+    (getrs,) = get_lapack_funcs(("getrs",), (A,))
+    singular = has_zero_line(A)
+    for i in np.flatnonzero(~singular):
+        lu, pivots, rcond[i], singular[i] = _factors(A[i])
+        if singular[i]:
             continue
-        with np.errstate(over="ignore"):
-            rcond[i] = gecon(lu, np.max(np.sum(np.abs(A[i]), axis=0)))[0]
         x[i] = getrs(lu, pivots, b[i])[0]
         relative, omega, r = measures(A[i], b[i], x[i])
         for _ in range(MAX_REFINEMENTS):
@@ -98,6 +96,41 @@ def solve(A: NDArray[Any], b: NDArray[Any], rtol: float) -> DirectSolution:
                 break
             x[i], (relative, omega, r) = refined, new
     return DirectSolution(x, rcond, singular, correction)
+
+
+def conditions(A: NDArray[Any], chosen: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return for A[chosen] the estimated reciprocal condition numbers, 0 where singular, and which are singular.
+
+    Parameters
+    ----------
+    A : ndarray, shape (B, n, n), float64 or complex128, finite
+    chosen : ndarray of int, shape (C,)
+
+    Returns
+    -------
+    ndarray, shape (C,)
+        In the 1-norm.
+    ndarray of bool, shape (C,)
+        Elimination met an exact zero pivot.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conditions(np.stack([np.ones((2, 2)), np.eye(2)]), np.array([0, 1]))
+    (array([0., 1.]), array([ True, False]))
+    """
+    found = [_factors(A[i])[2:] for i in chosen]
+    return np.array([rcond for rcond, _ in found], dtype=float), np.array([zero for _, zero in found], dtype=bool)
+
+
+def _factors(A: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int32], float, bool]:
+    """Return LU and pivots of one matrix, its estimated reciprocal condition number and whether a pivot is zero."""
+    getrf, gecon = get_lapack_funcs(("getrf", "gecon"), (A,))
+    lu, pivots, info = getrf(A)
+    if info > 0:
+        return lu, pivots, 0.0, True
+    with np.errstate(over="ignore"):
+        return lu, pivots, float(gecon(lu, np.max(np.sum(np.abs(A), axis=0)))[0]), False
 
 
 def relative_size(step: NDArray[Any], x: NDArray[Any]) -> float:

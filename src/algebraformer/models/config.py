@@ -66,6 +66,9 @@ class ModelConfig:
             known = get_args(kind)
             if getattr(self, name) not in known:
                 raise ConfigurationError(f"{name} must be one of {', '.join(known)}, received {getattr(self, name)!r}")
+        for name in ("whiten", "balance", "causal", "positions", "bidirectional"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(f"{name} must be true or false, received {getattr(self, name)!r:.80}")
         if self.architecture == "transformer":
             if self.n_embd % self.n_head:
                 raise ConfigurationError(f"n_head must divide n_embd, received {self.n_head} and {self.n_embd}")

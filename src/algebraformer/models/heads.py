@@ -125,7 +125,8 @@ class OperatorHead(nn.Module):
         Raises `ConfigurationError` if the buffers hold no basis.
         """
         if self._basis is None:
-            arrays = {name: buffer.cpu().numpy() for name, buffer in self.named_buffers()}
+            # Copies: sending a model to another process makes torch move its tensors, and leaves views behind.
+            arrays = {name: buffer.cpu().numpy().copy() for name, buffer in self.named_buffers()}
             n = len(arrays["A_mean"])
             for name in ("rows", "columns"):
                 if not ((arrays[name] >= 0) & (arrays[name] < n)).all():

@@ -43,7 +43,7 @@ class TableData:
 
 NAMES = (
     "operator", "scaling", "efficiency", "outside", "latency", "spectral", "encoding", "attention", "transfer",
-    "condition", "noise",
+    "condition", "noise", "reliability", "soak",
 )  # fmt: skip
 PRESETS = ("quick", "cpu", "paper")
 

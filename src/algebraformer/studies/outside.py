@@ -4,9 +4,9 @@ Groups of systems from ever further away: the family itself, its own equation wi
 training, other families, other boundary conditions, rows permuted or scaled, and random matrices. For each of them who
 computed the answers, how many refinements that took, and whether `in_distribution` told.
 
-The distance of a system is the larger of the two things `in_distribution` looks at, each relative to its largest value
-over a sample of the family and the margin: the z-scores of the entries that are read, and the share of the
-preconditioned residual that the first answer leaves. Up to 1 a system looks like the family.
+The distance of a system is the largest of the three things `in_distribution` looks at, each relative to its limit: the
+z-scores of the entries that are read, the share of the preconditioned residual that the first answer leaves, and the
+share of a random vector that is left in its place. Up to 1 a system looks like the family.
 
 Every answer is measured against LU's in the largest norm. Both x and LU's x_LU solve systems near the given one, by
 their backward errors omega, so with Skeel's condition number [1]_
@@ -44,7 +44,7 @@ from algebraformer.problems import BoundaryValueFamily, generator
 from algebraformer.problems.base import Parameters
 from algebraformer.problems.chebyshev import differentiation_matrix
 from algebraformer.problems.conditioned import haar
-from algebraformer.solver import RTOL, LearnedSolver
+from algebraformer.solver import RTOL, UNDERSTOOD, LearnedSolver
 from algebraformer.studies.base import StudyResult, TableData
 from algebraformer.training import Recipe, RunOptions, train
 from algebraformer.training.data import TEST_SEED
@@ -195,7 +195,7 @@ def measure(solver: LearnedSolver, group: Group) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LinAlgWarning)  # LAPACK's, about matrices that are meant to be bad
         result = solver.solve(group.A, group.b, RTOL)
-    entries, residual = distances(solver, group.A, group.b)
+    entries, answers = distances(solver, group.A, group.b)
     exact: FloatArray = np.linalg.solve(group.A, group.b[:, :, None]).astype(np.float64, copy=False)
     size = np.abs(exact).max(axis=(1, 2))
     error = np.abs(result.x[:, :, None] - exact).max(axis=(1, 2)) / size
@@ -205,7 +205,7 @@ def measure(solver: LearnedSolver, group: Group) -> dict[str, Any]:
         "group": group.name,
         "inside": group.inside,
         "entries": entries.tolist(),
-        "distance": np.maximum(entries, residual).tolist(),
+        "distance": np.maximum(entries, answers).tolist(),
         "method": [str(method) for method in result.method],
         "certified": result.certified.tolist(),
         "refinements": result.refinements.tolist(),
@@ -216,13 +216,16 @@ def measure(solver: LearnedSolver, group: Group) -> dict[str, Any]:
 
 
 def distances(solver: LearnedSolver, A: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return how far systems A (B, n, n), b (B, n) are from an operator head's family by entries and by residual, (B,).
+    """Return how far systems A (B, n, n), b (B, n) are from an operator head's family by entries and by answers, (B,).
 
-    The two things that `in_distribution` looks at, each relative to where it draws the line.
+    All that `in_distribution` looks at, each relative to where it draws the line; of the two answers, to b and to a
+    random vector, the one that leaves more.
     """
     head, inverse = solver.model.operator_head, solver.model.approximate_inverse(A)
     first = conjugate_residuals.solve(A, b[:, :, None], inverse, RTOL, maxiter=1).first
-    return head.distance(A) / float(head.get_buffer("reach")), first / float(head.get_buffer("first_step"))
+    random = conjugate_residuals.share_left(A, np.arange(len(A)), inverse)
+    answers = np.maximum(first / float(head.get_buffer("first_step")), random / UNDERSTOOD)
+    return head.distance(A) / float(head.get_buffer("reach")), answers
 
 
 # ---------------------------------------------------------------- what came out

@@ -7,7 +7,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from algebraformer.classical import operator_basis
+from algebraformer.classical import conjugate_residuals, operator_basis
 from algebraformer.classical.operator_basis import OperatorBasis
 from algebraformer.errors import TrainingError
 from algebraformer.models import Algebraformer, ModelConfig
@@ -163,11 +163,6 @@ def calibrate(model: Algebraformer, family: ProblemFamily, count: int, seed: int
         systems = family.sample(min(step, count - indices), seed, start=indices)
         distance.append(head.distance(systems.A).max())
         inverse = model.approximate_inverse(systems.A)
-        b = systems.b[:, :, None]
-        g = inverse.left(b)
-        w = inverse.left(systems.A @ inverse.right(g))
-        alpha = np.sum(w * g, axis=1) / np.sum(w * w, axis=1)
-        left = np.linalg.norm(g - alpha[:, None] * w, axis=1) / np.linalg.norm(g, axis=1)
-        first.append(left.max(axis=1))
+        first.append(conjugate_residuals.solve(systems.A, systems.b[:, :, None], inverse, rtol=0.0, maxiter=1).first)
     head.get_buffer("reach").fill_(MARGIN * float(max(distance)))
     head.get_buffer("first_step").fill_(MARGIN * float(np.quantile(np.concatenate(first), USUAL)))

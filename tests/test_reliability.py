@@ -1,0 +1,348 @@
+"""The wall of reliability at a small size, and that each line of it notices what it is there to notice."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.progress import Progress
+
+from algebraformer import plots
+from algebraformer import solver as solver_module
+from algebraformer.checkpoint import CheckpointError, load, read_folder, resolve, step_folders
+from algebraformer.studies import reliability, soak
+from algebraformer.studies.base import StudyResult, run_study
+from algebraformer.studies.wall import (
+    certificates,
+    checkpoints,
+    files,
+    interruptions,
+    lapack_types,
+    sharing,
+    slices,
+    stand_ins,
+)
+from algebraformer.studies.wall.base import Check
+
+QUIET = Progress(disable=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("reliability")
+
+
+@pytest.fixture(scope="module")
+def result(folder: Path) -> StudyResult:
+    return run_study("reliability", "quick", folder, QUIET)
+
+
+@pytest.fixture(scope="module")
+def records(result: StudyResult) -> dict[str, dict[str, Any]]:
+    return {record["name"]: record for record in result.data["records"]}
+
+
+# ---------------------------------------------------------------- the lines
+
+
+def test_nothing_failed(records: dict[str, dict[str, Any]]) -> None:
+    assert {name: record["failures"] for name, record in records.items()} == {name: [] for name in records}
+    assert len(records) == 8
+
+
+def test_scipys_tests_reach_the_networks(records: dict[str, dict[str, Any]]) -> None:
+    rows = {row["network"]: row for row in records["SciPy's tests"]["networks"]}
+    assert set(rows) == set(reliability.PRESETS["quick"].networks)
+    assert all(row["passed"] > 130 and row["failed"] == 0 for row in rows.values())
+    assert rows["nearly right"]["learned"] + rows["nearly right"]["learned+refined"] > 90
+    assert rows["NaN"]["learned"] + rows["NaN"]["learned+refined"] == 0
+    assert rows["NaN"]["lapack"] > 90
+
+
+def test_lapacks_matrices_are_solved_by_networks_too(records: dict[str, dict[str, Any]]) -> None:
+    record = records["LAPACK's matrix types"]
+    assert record["cases"] == len(lapack_types.SOLVERS) * len(lapack_types.TYPES) * len(lapack_types.SIZES)
+    assert record["counts"]["LinAlgError"] == 3 * 7 * len(lapack_types.SOLVERS)
+    assert record["counts"]["learned"] > 20
+    assert record["counts"]["learned+refined"] > 20
+    assert record["counts"]["lapack"] > 20
+
+
+def test_made_up_systems_end_in_every_way(records: dict[str, dict[str, Any]]) -> None:
+    counts = records["made-up systems"]["counts"]
+    assert records["made-up systems"]["cases"] >= 300
+    for status in ("LEARNED", "REFINED", "FALLBACK", "UNSUPPORTED", "UNCERTIFIED", "SINGULAR"):
+        assert counts[f"systems {status}"] > 5, status
+
+
+def test_most_of_a_batch_with_bad_systems_is_the_networks(records: dict[str, dict[str, Any]]) -> None:
+    counts = records["one bad system among many"]["counts"]
+    assert counts["systems SINGULAR"] == len(slices.MODELS)
+    assert counts["systems REFINED"] > 256
+
+
+def test_most_mutations_are_refused(records: dict[str, dict[str, Any]]) -> None:
+    record = records["checkpoints"]
+    assert record["counts"]["refused"] > 200
+    assert sum(record["counts"].values()) == record["cases"] == 300
+    assert all(sum(kind.values()) for kind in record["kinds"].values())
+    for kind in ("NaN or infinity", "wrong shape", "truncated", "name that leads away", "pickle", "other tensors"):
+        assert set(record["kinds"][kind]) == {"refused"}, kind
+    assert record["counts"]["loaded, another network"] > 0  # forged weights with hashes of their own
+
+
+def test_hostile_files_do_not_fill_the_memory(records: dict[str, dict[str, Any]]) -> None:
+    record = records["files"]
+    assert record["counts"]["bomb: refused"] == 12
+    assert record["counts"]["forged: refused"] == len(files.forged())
+    assert record["counts"]["damaged: read"] > 0
+    assert 0 <= record["growth_mb"] < files.GROWTH
+
+
+def test_trainings_were_disturbed(records: dict[str, dict[str, Any]]) -> None:
+    counts = records["interrupted trainings"]["counts"]
+    assert counts["SIGKILL: killed"] == 3
+    assert counts["limit on the size of files"] == 1
+    assert sum(count for name, count in counts.items() if name.startswith("read-only")) == 1
+    assert counts["runs that ended with the same bytes"] >= 4
+
+
+# ---------------------------------------------------------------- the study
+
+
+def test_the_study_keeps_what_is_done(folder: Path, result: StudyResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("scipy_suite", "lapack_types", "certificates", "slices", "checkpoints", "files", "interruptions"):
+        monkeypatch.setattr(getattr(reliability, name), "check", None)
+    asked = []
+    empty = Check("threads and processes", "", 0, [], {})
+    monkeypatch.setattr(sharing, "check", lambda jobs: asked.append(jobs) or empty)
+    assert run_study("reliability", "quick", folder, QUIET).data == result.data
+    kept = json.loads((folder / "sharing.json").read_text())
+    (folder / "sharing.json").write_text(json.dumps(kept | {"settings": [1]}))  # made with other numbers
+    run_study("reliability", "quick", folder, QUIET)
+    assert asked == [reliability.PRESETS["quick"].jobs]
+    (folder / "sharing.json").write_text(json.dumps(kept))
+
+
+def test_table_figure_and_file(result: StudyResult, tmp_path: Path) -> None:
+    plots.save_study(result, plots.STUDIES["reliability"](result.data), tmp_path / "reliability.json", "command")
+    assert json.loads((tmp_path / "reliability.json").read_text())["data"] == result.data
+    assert (tmp_path / "reliability.png").read_bytes().startswith(b"\x89PNG")
+    main = result.tables[0]
+    assert [row[0] for row in main.rows] == [record["name"] for record in result.data["records"]]
+    assert sum(row[2] for row in main.rows) == sum(record["cases"] for record in result.data["records"])
+
+
+def test_the_verdict_says_what_failed(result: StudyResult) -> None:
+    assert result.verdict[0].endswith("none of them failed.")
+    assert "cases were tried instead of 100000" in result.verdict[1]
+    broken = json.loads(json.dumps(result.data["records"]))
+    broken[2] |= {"failed": 2, "failures": ["one", "other"], "cases": 100_000}
+    found = reliability.summary(broken)
+    assert found.verdict[0].endswith("2 of them failed: 2 of made-up systems.")
+    assert not any("instead of 100000" in sentence for sentence in found.verdict)
+    assert [list(row) for row in found.tables[-1].rows] == [["made-up systems", "one"], ["made-up systems", "other"]]
+
+
+@pytest.mark.slow
+def test_the_wall_at_full_size(tmp_path: Path) -> None:
+    found = run_study("reliability", "paper", tmp_path, QUIET)
+    assert {r["name"]: r["failures"] for r in found.data["records"]} == {r["name"]: [] for r in found.data["records"]}
+
+
+# ---------------------------------------------------------------- the lines notice
+
+
+def certify_all(relative: Any, omega: Any, n: int, rtol: float) -> Any:
+    return np.ones_like(relative, dtype=bool)
+
+
+def test_false_certificates_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solver_module, "is_certified", certify_all)
+    found = certificates.check(60)
+    assert any("certified, and is not" in text for text in found.failures)
+    assert "Case(seed=" in found.failures[0]
+
+
+def test_wrong_measures_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = solver_module.measures
+    monkeypatch.setattr(solver_module, "measures", lambda *a: tuple(2 * part for part in real(*a)[:2]) + real(*a)[2:])
+    assert any(" is " in text for text in certificates.check(60).failures)
+
+
+def test_singular_systems_that_pass_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def blind(system: Any, unfamiliar: Any) -> tuple[Any, Any]:
+        return np.zeros(len(system.b), dtype=bool), np.full(len(system.b), np.nan)
+
+    monkeypatch.setattr(solver_module, "_checked_for_singularity", blind)
+    case = certificates.Case(
+        seed=1, network="consistent", kind="zero column", n=4, batch=2, columns=1, A_power=0, b_power=0,
+        consistent=True, rtol=1e-10, fallback=True, real=True,
+    )  # fmt: skip
+    wrong, _ = certificates.disagreements(case)
+    assert wrong == [f"system {i} is singular and passed in silence" for i in (0, 1)]
+    solver = stand_ins.stand_in(stand_ins.consistent, 5)
+    rng = np.random.default_rng(0)
+    A = lapack_types.matrix(6, 5, rng)
+    assert lapack_types.solved(solver, A, A @ rng.uniform(-1, 1, (5, 2)))[0] == "learned"
+    found = slices.check(1, batch=8, models=("diffusion-64",))
+    assert any("singular system is answered" in text for text in found.failures)
+
+
+def test_what_is_beyond_float64_is_not_certified() -> None:
+    """x = 1e308 everywhere, rows that sum to 0: |A| |x| is beyond float64, and the small backward error not known."""
+    case = certificates.Case(
+        seed=5552, network="1e308", kind="small integers", n=2, batch=3, columns=1, A_power=10, b_power=-10,
+        consistent=False, rtol=1e-14, fallback=False, real=True,
+    )  # fmt: skip
+    result = case.solver().solve(*case.systems(), case.rtol, fallback=False)
+    assert result.backward_error[0] == np.inf
+    assert not result.certified[0]
+    assert certificates.disagreements(case)[0] == []
+
+
+def test_mpmath_and_longdouble_agree() -> None:
+    rng = np.random.default_rng(0)
+    for complex_too in (False, True):
+        A, b, x = rng.standard_normal((5, 5)), rng.standard_normal(5), rng.standard_normal(5)
+        if complex_too:
+            A, b = A + 1j * A.T, b * (1 - 1j)
+        fast, slow = (np.array([float(v) for v in f(A, b, x)]) for f in (
+            certificates.exact_measures, certificates.mpmath_measures
+        ))  # fmt: skip
+        np.testing.assert_allclose(fast, slow, rtol=1e-15)
+    r, size = np.abs(b - A @ x), np.abs(A) @ np.abs(x) + np.abs(b)
+    np.testing.assert_allclose(
+        slow, [np.linalg.norm(r) / np.linalg.norm(b), max(r / size), np.linalg.norm(size) / np.linalg.norm(b)]
+    )
+
+
+@pytest.mark.parametrize("kind", lapack_types.TYPES)
+def test_lapacks_matrices_are_what_they_are_called(kind: int) -> None:
+    A = lapack_types.matrix(kind, 10, np.random.default_rng(kind))
+    sigma = np.linalg.svd(A, compute_uv=False)
+    if kind in lapack_types.WITH_ZERO_COLUMN:
+        zero = {5: [0], 6: [9], 7: [5, 6, 7, 8, 9]}[kind]
+        assert np.flatnonzero((A == 0).all(axis=0)).tolist() == zero
+        return
+    condition = {8: np.sqrt(0.1 / 2.0**-52), 9: 0.1 / 2.0**-52}.get(kind, 2.0)
+    assert sigma[0] / sigma[-1] == pytest.approx(condition, rel=0.1 if kind == 9 else 1e-6)
+    steps = np.diff(sigma)
+    np.testing.assert_allclose(steps, steps[0], rtol=1e-6)  # LAPACK's mode 4
+    size = {10: 0.25 * 2.0**-1022 / 2.0**-52, 11: 4 * 2.0**-52 / 2.0**-1022}.get(kind, 1.0)
+    assert sigma[0] == pytest.approx(size)
+    shape = {1: np.diag(np.diag(A)), 2: np.triu(A), 3: np.tril(A)}.get(kind, A)
+    np.testing.assert_array_equal(A, shape)
+    assert np.count_nonzero(A) == {1: 10, 2: 55, 3: 55}.get(kind, 100)
+
+
+def test_loading_that_goes_wrong_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(path: Path) -> Any:
+        return load(resolve("diffusion-64-token"))
+
+    monkeypatch.setattr(checkpoints, "load", careless)
+    found = checkpoints.check(30, models=("diffusion-64-token",))
+    assert any("loaded against its hashes" in text for text in found.failures)
+
+    def crashing(path: Path) -> Any:
+        (path / "left-behind").touch()
+        raise KeyError("x")
+
+    monkeypatch.setattr(checkpoints, "load", crashing)
+    failures = checkpoints.check(3, models=("diffusion-64-token",)).failures
+    assert any("KeyError" in text for text in failures)
+    assert any("files appeared" in text for text in failures)
+
+
+def test_the_forged_pickle_would_be_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that its being harmless says something."""
+    import pickle
+
+    original = dict(read_folder(resolve("diffusion-64-token")))
+    original[checkpoints.SUMS] = checkpoints.hashes(original)
+    found = checkpoints.pickled(original, np.random.default_rng(0), tmp_path / "model")
+    (code,) = [data for name, data in found.items() if data != original[name]]
+    pickle.loads(code)
+    assert (tmp_path / "executed").exists()
+
+
+def test_reading_that_goes_wrong_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crashing(path: Path, **_: Any) -> Any:
+        warnings.warn("look", stacklevel=1)
+        raise KeyError("x")
+
+    monkeypatch.setattr(files, "read_array", crashing)
+    assert files.read_or_refused(tmp_path / "x.npy")[1] == ["KeyError: 'x'"]
+    monkeypatch.setattr(files, "read_array", lambda path, **_: np.zeros(files.MEGABYTE))
+    assert files.read_or_refused(tmp_path / "x.npy")[1] == [f"gives {8 * files.MEGABYTE} bytes of float64"]
+
+
+def test_checkpoints_that_do_not_load_are_noticed(tiny_run: Path) -> None:
+    assert interruptions.newest_step(tiny_run.parent / "nothing") == -1
+    assert interruptions.newest_step(tiny_run) == 200
+
+
+def test_the_newest_or_the_previous_checkpoint(tmp_path: Path) -> None:
+    run = interruptions.Disturbed(
+        interruptions.RECIPE, tmp_path, interruptions.OPTIONS, at=2, action=lambda: os.kill(os.getpid(), 15)
+    )
+    assert not run.run().finished
+    newest, previous = step_folders(tmp_path)
+    os.truncate(newest / "model.safetensors", 100)
+    assert interruptions.newest_step(tmp_path) == int(previous.name.removeprefix("step-"))
+    os.truncate(previous / "model.safetensors", 100)
+    with pytest.raises(CheckpointError):
+        interruptions.newest_step(tmp_path)
+
+
+def test_answers_that_differ_in_threads_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    number = iter(range(10**6))
+    monkeypatch.setattr(sharing, "answers", lambda solver, seed: (b"", {"status": ["X"], "number": next(number)}))
+    found = sharing.check(4, models=("diffusion-64-token",), threads=2, processes=1)
+    assert any("differ in threads" in text for text in found.failures)
+
+
+# ---------------------------------------------------------------- the soak
+
+
+def test_soak(tmp_path: Path) -> None:
+    found = run_study("soak", "quick", tmp_path, QUIET)
+    assert found.data["failures"] == []
+    assert found.data["calls"] >= 1
+    assert found.data["memory_mb"][-1] > 50
+    plots.save_study(found, plots.STUDIES["soak"](found.data), tmp_path / "soak.json", "command")
+    assert (tmp_path / "soak.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", soak.CALLS)
+def test_every_call_of_the_soak(name: str, tmp_path: Path) -> None:
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", soak.LinAlgWarning)
+            assert soak.CALLS[name][0](stand_ins.shipped(), rng, tmp_path, Counter()) == ""
+
+
+def test_memory_that_grows_is_noticed() -> None:
+    plan, flat = soak.PRESETS["cpu"], [100.0, 300.0, 300.0, 300.0]
+    for growth, word in ((15.0, "met"), (25.0, "missed"), (-25.0, "missed")):
+        seconds, memory = [0.0, 130.0, 300.0, 600.0], [100.0, 300.0, 300.0 + growth, 300.0]
+        for values, at in (((memory, flat), 1), ((flat, memory), 2)):  # in use, resident
+            found = soak.summary(plan, seconds, values[1], values[0], 250.0, 9, [], Counter())
+            assert f"is {word}." in found.verdict[at]
+            assert "is met." in found.verdict[3 - at]
+    assert "2 of them failed" in soak.summary(plan, seconds, flat, flat, 250.0, 9, ["a", "b"], Counter()).verdict[0]
+
+
+def test_memory_in_use_is_what_malloc_gave_out() -> None:
+    before = soak.allocated()
+    block = np.ones(2**22)  # 32 MB
+    assert soak.allocated() - before == pytest.approx(32, abs=2)
+    del block
+    assert soak.allocated() - before == pytest.approx(0, abs=2)

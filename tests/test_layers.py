@@ -23,7 +23,7 @@ FLOORS = {
     1: ("untrusted", "matrix_market", "matlab", "io", "problems", "classical"),
     2: ("models",),
     3: ("checkpoint",),
-    4: ("training", "solver"),
+    4: ("training", "estimation", "solver"),
     5: ("newton",),
     6: ("studies",),
     7: (

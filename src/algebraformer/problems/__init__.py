@@ -11,9 +11,15 @@ from algebraformer.problems.base import (
     register,
 )
 from algebraformer.problems.boundary_value import BoundaryValueFamily
+from algebraformer.problems.fredholm import FredholmFamily
+from algebraformer.problems.noisy import NoisyFamily
+from algebraformer.problems.signals import PRIORS
 
 __all__ = [
+    "PRIORS",
     "BoundaryValueFamily",
+    "FredholmFamily",
+    "NoisyFamily",
     "ProblemFamily",
     "Systems",
     "family_class",

@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 
 from algebraformer.errors import ConfigurationError
-from algebraformer.problems.base import FloatArray, Parameters, ProblemFamily, is_whole, register, uniform
+from algebraformer.problems.base import (
+    FloatArray,
+    Limits,
+    Parameters,
+    ProblemFamily,
+    check_limits,
+    is_whole,
+    register,
+    uniform,
+)
 from algebraformer.problems.chebyshev import differentiation_matrix, points
-
-Limits = tuple[float, float]
-
-
-def _is_limits(value: object) -> bool:
-    """Say whether a value is a pair of finite numbers in ascending order."""
-    if not (isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, (int, float)) for v in value)):
-        return False
-    return bool(-np.inf < value[0] <= value[1] < np.inf)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,10 +42,7 @@ class BoundaryValueFamily(ProblemFamily):
         super().__post_init__()
         if not is_whole(self.f_modes) or self.f_modes < 1:
             raise ConfigurationError(f"f_modes must be a whole number of at least 1, received {self.f_modes!r}")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(field.default, tuple) and not _is_limits(value):
-                raise ConfigurationError(f"{field.name} must be (low, high) with low <= high, received {value!r}")
+        check_limits(self)
 
     @property
     def grid(self) -> FloatArray:

@@ -15,7 +15,7 @@ from algebraformer.classical.tiled_operators import TiledInverse
 from algebraformer.errors import ConfigurationError
 from algebraformer.models.config import Head, ModelConfig
 from algebraformer.models.encoding import FamilyScaler, Tokens
-from algebraformer.models.estimate import Answer, EstimateHead, Reading, Scaled, reading, scaled
+from algebraformer.models.estimate import Answer, EstimateHead, Scaled, reading, scaled
 from algebraformer.models.heads import OperatorHead, TokenHead
 from algebraformer.models.perceptron import Perceptron, PerceptronBlock
 from algebraformer.models.recurrent import Recurrent
@@ -129,12 +129,12 @@ class Algebraformer(nn.Module):
     def answer(self, systems: Scaled) -> Answer:
         """Return what an estimate head says of scaled systems."""
         device = self.tokens.embedding.weight.device
-        return self.estimate_head(self.read(*(part.to(device) for part in reading(self.config, systems))))
+        return self.answer_to(*(part.to(device) for part in reading(self.config, systems)))
 
-    def read(self, tokens: Tensor, A: Tensor, b: Tensor) -> Tensor:
-        """Return what an estimate head reads (B, n, width) from a `Reading`."""
+    def answer_to(self, tokens: Tensor, A: Tensor, b: Tensor) -> Answer:
+        """Return what an estimate head says of a `Reading`."""
         h = self.tokens.embed(tokens)
-        return self.body(h, A, b) if isinstance(self.body, Feedback) else self.body(h)
+        return self.estimate_head(self.body(h, A, b) if isinstance(self.body, Feedback) else self.body(h), tokens)
 
     @property
     def estimate_head(self) -> EstimateHead:
@@ -167,7 +167,7 @@ class Algebraformer(nn.Module):
         """
         if isinstance(self.head, EstimateHead):
             tokens, A, b, y, log_noise = batch
-            return self.head.loss(self.head(self.read(tokens, A, b)), y, log_noise)
+            return self.head.loss(self.answer_to(tokens, A, b), y, log_noise)
         if isinstance(self.head, OperatorHead):
             z, c, weight = batch
             return self.head.loss(self.head(self.features(z)), c, weight)

@@ -140,6 +140,9 @@ class Answer(NamedTuple):
 class EstimateHead(nn.Module):
     """Token i gives mean and standard deviation of x_i; the mean of all tokens gives the noise level.
 
+    With the encoding column-tikhonov the mean is the sum of an output and of the five Tikhonov solutions, each weighed by
+    an output of its own: which of them to trust depends on the noise level and on the place.
+
     The buffers say how far the family reaches and how the standard deviations are calibrated; they are float64 and
     travel in the checkpoint.
     """
@@ -156,7 +159,8 @@ class EstimateHead(nn.Module):
     def __init__(self, config: ModelConfig, width: int) -> None:
         super().__init__()
         m, n = config.n_equation, config.n
-        self.linear = nn.Linear(width, 2)
+        self.channels = TIKHONOV if config.encoding == "column-tikhonov" else 0
+        self.linear = nn.Linear(width, 2 + self.channels)
         self.noise = nn.Linear(width, 1)
         shapes = {"A_mean": (m, n), "A_inverse_std": (m, n), "b_mean": (m,), "b_whitening": (m, m), "A_reach": (),
                   "b_reach": (), "misfit": (2,)}  # fmt: skip
@@ -164,10 +168,13 @@ class EstimateHead(nn.Module):
             self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
         self.register_buffer("std_factor", torch.ones((), dtype=torch.float64))
 
-    def forward(self, h: Tensor) -> Answer:
-        mean, log_std = self.linear(h).unbind(dim=2)
+    def forward(self, h: Tensor, tokens: Tensor) -> Answer:
+        """Return the answer from what the body returned (B, n, width) and the raw tokens (B, n, token_width)."""
+        mean, log_std, weights = self.linear(h).split((1, 1, self.channels), dim=2)
+        if self.channels:
+            mean = mean + (weights * tokens[:, :, -2 * TIKHONOV : -TIKHONOV]).sum(dim=2, keepdim=True)
         log_noise = self.noise(h.mean(dim=1))[:, 0] + math.log(TYPICAL_NOISE)
-        return Answer(mean, FLOOR + log_std.exp(), log_noise)
+        return Answer(mean[:, :, 0], FLOOR + log_std[:, :, 0].exp(), log_noise)
 
     def loss(self, answer: Answer, y: Tensor, log_noise: Tensor) -> Tensor:
         """Return the mean relative error ||mean - y|| / ||y||, and a little of what teaches the other outputs.

@@ -140,7 +140,8 @@ def estimate(model: Algebraformer, A: ArrayLike, b: ArrayLike) -> Estimate:
     tikhonov = None
     if (odd := np.flatnonzero(~fits)).size:
         tikhonov = np.full_like(found.mean, np.nan)
-        tikhonov[odd] = regularization.tikhonov(system.A[odd], system.b[odd])
+        path = regularization.tikhonov(regularization.decompose(system.A[odd]), system.b[odd])
+        tikhonov[odd] = path.chosen(regularization.cross_validation(path))
         count = f"{odd.size} of {len(fits)} systems" if system.lead else "the system"
         warnings.warn(
             f"the estimate of {count} does not fit the data to the noise level that the network sees: do not use it; "

@@ -220,6 +220,17 @@ OPERATOR_HEADS = {
 random-diffusion missed their goals by a little with the usual perceptron and training; LOG.md has both networks after
 equal training."""
 
+ESTIMATE = ModelConfig(
+    n=64, architecture="feedback", head="estimate", encoding="column-tikhonov", n_layer=4, n_head=4, n_embd=64
+)
+"""Network of the estimate heads: 0.21 million parameters."""
+
+ESTIMATE_HEADS = {
+    f"{family}-64": Recipe(family=family, model=ESTIMATE, steps=6_000, batch_size=32, lr=2e-3)
+    for family in ("deblur", "gravity", "fredholm")
+}
+"""Noisy families, fresh systems in every step; "fredholm" is all integral equations together."""
+
 QUICK = Recipe(model=ModelConfig(n=16, n_layer=2, n_head=2, n_embd=32), steps=400)
 """A network for systems of 16 unknowns that trains in seconds: for trying things out, and for tests."""
 
@@ -230,6 +241,7 @@ RECIPES: dict[str, Recipe] = {
     "gru-64": GRU_64,
     "quick": QUICK,
     **OPERATOR_HEADS,
+    **ESTIMATE_HEADS,
 }
 
 

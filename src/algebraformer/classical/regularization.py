@@ -82,7 +82,7 @@ def decompose(A: FloatArray, order: int = 0) -> Decomposition:
     Decomposition
     """
     m, n = A.shape[1:]
-    A = A[:1] if (A == A[:1]).all() else A
+    A = A[:1] if (A[:1] == A).all() else A
     W = np.linalg.qr(np.vander(np.linspace(-1, 1, n), order, increasing=True))[0]  # (n, p): the null space of L
     Q, R = np.linalg.qr(A @ W)  # (G, m, p), (G, p, p)
     N = W @ np.linalg.inv(R)

@@ -96,7 +96,7 @@ def total_variation(A: FloatArray, b: FloatArray) -> SparsePath:
 
 
 def lasso(A: FloatArray, b: FloatArray) -> SparsePath:
-    """Return the path of argmin ||A x - b||_2^2 / 2 + alpha ||x||_1.
+    """Return the path of argmin ||A x - b||_2^2 / 2 + alpha ||x||_1, down to 1.2e-7 of the alpha that gives zero.
 
     Parameters
     ----------
@@ -106,10 +106,12 @@ def lasso(A: FloatArray, b: FloatArray) -> SparsePath:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import lars_path
 
+    largest = np.max(np.abs(b @ A))
+    unit = largest / len(b) if largest > 0 else 1.0  # so that alpha / m starts at 1: scikit-learn ends it at 1.2e-7
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a path that rounding stops is used as far as it goes
-        alpha, _, x = lars_path(A, b, method="lasso", max_iter=MAX_KNOTS)
-    return SparsePath(len(b) * alpha, np.ascontiguousarray(x.T))
+        alpha, _, x = lars_path(A, b / unit, method="lasso", max_iter=MAX_KNOTS)
+    return SparsePath(unit * len(b) * alpha, unit * x.T)
 
 
 def matching_pursuit(A: FloatArray, b: FloatArray) -> SparsePath:

@@ -1,6 +1,6 @@
-"""Measures of how well x solves A x = b, in float64 with NumPy alone.
+"""Measures of how well x solves A x = b, in float64 with NumPy alone, and the check of what a user gives.
 
-Everything here is batched: A is (..., n, n), b and x are (..., n, k) with k right-hand sides, and a measure comes
+The measures are batched: A is (..., n, n), b and x are (..., n, k) with k right-hand sides, and a measure comes
 back with the leading shape and one entry per right-hand side, (..., k).
 
 Notation: r = b - A x is the residual, eps = 2**-52 the spacing of float64 at 1.
@@ -16,9 +16,10 @@ References
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -35,6 +36,33 @@ LARGE = 128
 """From this n on, chosen systems of a batch are better multiplied one by one than copied."""
 CACHED = 2**16
 """Entries of A that are worked on at a time: 512 kB, which stay in the cache for the second product."""
+
+
+def numbers(value: ArrayLike, name: str) -> NDArray[Any]:
+    """Return a user's array as float64 or complex128, C-contiguous; the caller's array is never written to.
+
+    Raises
+    ------
+    ValueError
+        It is masked, ragged, not of numbers, or not finite; the message calls it `name`.
+    """
+    if np.ma.isMaskedArray(value):
+        raise ValueError(f"{name} is a masked array, expected every entry to be there")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # ragged lists
+        raise ValueError(f"{name} is not an array of numbers: {error}") from error
+    if array.dtype.kind not in "biufc":
+        raise ValueError(f"{name} has dtype {array.dtype}, expected real or complex numbers")
+    with np.errstate(over="ignore"):  # of a longdouble: it becomes infinity, which is refused below
+        array = np.asarray(array, dtype=complex if array.dtype.kind == "c" else float, order="C")
+    rows = array.reshape(-1, array.shape[-1]) if array.size and array.ndim else array.reshape(-1, 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = rows @ np.ones(rows.shape[1])  # one fast pass: what is not finite shows, and rarely what only overflows
+    if not np.isfinite(sums).all() and not (finite := np.isfinite(array)).all():
+        where = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise ValueError(f"{name} contains NaN or infinity, first at index {where}")
+    return array
 
 
 def residual(A: FloatArray, b: FloatArray, x: FloatArray) -> FloatArray:

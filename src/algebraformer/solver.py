@@ -16,12 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgWarning
 from scipy.sparse.linalg import LinearOperator
 
-from algebraformer import checkpoint
+from algebraformer import checkpoint, estimation
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.classical import conjugate_residuals, direct
 from algebraformer.classical.refinement import RESTARTS
 from algebraformer.errors import ConfigurationError, SingularSystemError, Status
-from algebraformer.linalg import EPS, is_certified, measures
+from algebraformer.estimation import Estimate
+from algebraformer.linalg import EPS, is_certified, measures, numbers
 from algebraformer.models import Algebraformer, predict, systems_at_once
 
 Array = NDArray[Any]
@@ -130,30 +131,9 @@ class _System:
         return x.reshape(self.shape)
 
 
-def _numbers(value: ArrayLike, name: str) -> Array:
-    """Return float64 or complex128, C-contiguous; the caller's array is never written to."""
-    if np.ma.isMaskedArray(value):
-        raise ValueError(f"{name} is a masked array, expected every entry to be there")
-    try:
-        array = np.asarray(value)
-    except ValueError as error:  # ragged lists
-        raise ValueError(f"{name} is not an array of numbers: {error}") from error
-    if array.dtype.kind not in "biufc":
-        raise ValueError(f"{name} has dtype {array.dtype}, expected real or complex numbers")
-    with np.errstate(over="ignore"):  # of a longdouble: it becomes infinity, which is refused below
-        array = np.asarray(array, dtype=complex if array.dtype.kind == "c" else float, order="C")
-    rows = array.reshape(-1, array.shape[-1]) if array.size and array.ndim else array.reshape(-1, 1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        sums = rows @ np.ones(rows.shape[1])  # one fast pass: what is not finite shows, and rarely what only overflows
-    if not np.isfinite(sums).all() and not (finite := np.isfinite(array)).all():
-        where = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise ValueError(f"{name} contains NaN or infinity, first at index {where}")
-    return array
-
-
 def _system(A: ArrayLike, b: ArrayLike) -> _System:
     """Check A and b and bring them to the shapes (B, n, n) and (B, n, k)."""
-    A, b = _numbers(A, "A"), _numbers(b, "b")
+    A, b = numbers(A, "A"), numbers(b, "b")
     if A.ndim not in (2, 3) or A.shape[-1] != A.shape[-2]:
         raise ValueError(f"A must have shape (n, n) or (B, n, n), received {A.shape}")
     batched, n = A.ndim == 3, A.shape[-1]
@@ -220,7 +200,7 @@ class LearnedSolver:
         model, info = checkpoint.load(checkpoint.resolve(name_or_folder))
         solver = cls(model.to(device), info)
         with np.errstate(all="ignore"):  # the answer does not matter
-            solver.predict(np.eye(solver.n), np.ones(solver.n))
+            solver.predict(np.eye(solver.model.config.n_equation, solver.n), np.ones(solver.model.config.n_equation))
         return solver
 
     @property
@@ -232,13 +212,14 @@ class LearnedSolver:
         return f"LearnedSolver({self.info.name!r}, n={self.n}, parameters={self.model.parameter_count()})"
 
     def predict(self, A: ArrayLike, b: ArrayLike) -> Array:
-        """Return the bare network's answer, neither refined nor certified.
+        """Return the bare network's answer, neither refined nor certified; of an estimate head the mean.
 
         Parameters
         ----------
         A : array_like, shape (n, n) or (B, n, n)
         b : array_like, shape (n,), (n, k), (B, n) or (B, n, k)
-            (B, n) beside a batch A is one right-hand side per system.
+            (B, n) beside a batch A is one right-hand side per system. For an estimate head A may have m rows, and b then
+            has as many.
 
         Returns
         -------
@@ -249,11 +230,48 @@ class LearnedSolver:
         ValueError
             Shapes do not match, entries are not finite or not real, or the model does not support this n.
         """
+        if self.model.config.head == "estimate":
+            return estimation.mean(self.model, A, b)
         system = self._supported(_system(A, b))
         x = predict(self.model, system.A, system.b)
         if x.shape != system.b.shape:
             raise ConfigurationError("the model's output does not have the shape of b")
         return system.restored(x)
+
+    def estimate(self, A: ArrayLike, b: ArrayLike) -> Estimate:
+        """Estimate x from noisy b = A x + e, with a standard deviation for every entry.
+
+        Parameters
+        ----------
+        A : array_like, shape (m, n) or (B, m, n)
+            Real, of the size the model was trained for; never modified.
+        b : array_like, shape (m,), (m, k), (B, m) or (B, m, k)
+            Every right-hand side is a system of its own.
+
+        Returns
+        -------
+        Estimate
+
+        Raises
+        ------
+        ValueError
+            Shapes do not match or are not the model's, entries are NaN, infinite, complex or not numbers.
+        ConfigurationError
+            The model has no estimate head.
+
+        Warns
+        -----
+        InconsistentWarning
+            An estimate does not fit b to the noise level that the network sees; Tikhonov's answer stands beside it.
+        """
+        return estimation.estimate(self.model, A, b)
+
+    def _refuse_estimates(self) -> None:
+        """Raise `ConfigurationError` if the model does not solve systems but estimates from noisy ones."""
+        if self.model.config.head == "estimate":
+            raise ConfigurationError(
+                f"the model {self.info.name} estimates x from noisy b and solves nothing exactly: use estimate"
+            )
 
     def _supported(self, system: _System) -> _System:
         """Return the system if the network reads such systems, else raise ValueError."""
@@ -281,7 +299,7 @@ class LearnedSolver:
         ValueError
             A is not one square real matrix of the model's size, or not finite.
         ConfigurationError
-            The model has a token head, which is not linear in b.
+            The model has another head, which is not linear in b.
 
         Examples
         --------
@@ -293,6 +311,7 @@ class LearnedSolver:
         >>> info
         0
         """
+        self._refuse_estimates()
         matrix = np.asarray(A)
         if matrix.ndim != 2:
             raise ValueError(f"operator needs one matrix of shape (n, n), received {matrix.shape}")
@@ -341,12 +360,15 @@ class LearnedSolver:
         SingularSystemError
             A `LinAlgError`: one or more systems are exactly singular; it names their indices and carries the result
             of the others.
+        ConfigurationError
+            The model estimates from noisy systems: use `estimate`.
 
         Warns
         -----
         LinAlgWarning
             LAPACK answered and A is ill-conditioned to working precision, as in scipy.linalg.solve.
         """
+        self._refuse_estimates()
         rtol, max_refinements = _checked_options(rtol, max_refinements)
         system = _system(A, b)
         supported = system.n == self.n and system.b.dtype.kind == "f"
@@ -536,6 +558,7 @@ def solve(
     masked = np.ma.isMaskedArray(a) or np.ma.isMaskedArray(b)  # SciPy refuses these
     real = A.dtype.kind in "biuf" and B.dtype.kind in "biuf" and not masked
     solver = model if isinstance(model, LearnedSolver) else _loaded(model)
+    solver._refuse_estimates()
     square = A.ndim >= 2 and A.shape[-2:] == (solver.n, solver.n) and A.size > 0
     rows = B.ndim >= 1 and B.size > 0 and B.shape[-min(B.ndim, 2)] == solver.n
     if not (real and square and rows and assume_a in (None, "gen", "general")) or transposed:

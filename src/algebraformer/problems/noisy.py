@@ -97,11 +97,11 @@ class NoisyFamily(ProblemFamily):
     def assemble(self, params: Parameters) -> tuple[FloatArray, FloatArray]:
         A = self.matrix(params)
         clean = measured(A, params["signal"])
-        deviation = params["noise"] * np.sqrt(np.mean(clean**2, axis=1))  # (B,)
+        deviation = params["noise"] * np.sqrt(total(clean**2) / self.rows)  # (B,)
         e = deviation[:, None] * params["z"]
         if self.noise_kind == "poisson":
             size = np.abs(clean)
-            e *= np.sqrt(size / np.mean(size, axis=1, keepdims=True))
+            e *= np.sqrt(size * self.rows / total(size)[:, None])
         return A, clean + e
 
     def solution(self, A: FloatArray, b: FloatArray, params: Parameters) -> FloatArray:
@@ -115,8 +115,10 @@ class NoisyFamily(ProblemFamily):
 
 
 def measured(A: FloatArray, x: FloatArray) -> FloatArray:
-    """Return A x for a batch: (B, m) from (B, m, n) and (B, n).
+    """Return A x for a batch: (B, m) from (B, m, n) and (B, n)."""
+    return total(A * x[:, None, :])
 
-    The same bit for bit whatever the batch, which BLAS is not.
-    """
-    return np.sum(A * x[:, None, :], axis=2)
+
+def total(v: FloatArray) -> FloatArray:
+    """Return the sums over the last axis, added up in order: the same bits whatever the batch, which np.sum is not."""
+    return np.cumsum(v, axis=-1)[..., -1]

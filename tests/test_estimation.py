@@ -75,7 +75,7 @@ def test_scaling_by_hand(c):
         norm = np.linalg.norm(systems.A[i].T @ systems.A[i]) ** 0.5
         np.testing.assert_allclose(
             A[i], systems.A[i] / norm, rtol=1e-12, atol=1e-17
-        )  # all entries are positive: so is the sign
+        )  # positive, as all entries are
         sign = np.sign(systems.b[i].sum())
         rms = np.sqrt(np.mean(systems.b[i] ** 2))
         np.testing.assert_allclose(b[i], sign * systems.b[i] / rms, rtol=1e-12)

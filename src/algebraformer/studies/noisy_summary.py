@@ -232,12 +232,8 @@ def winners(errors: Errors, name: str) -> str:
             first = min(honest, key=lambda m: honest[m])
             counts[first] = counts.get(first, 0) + 1
     ranked = sorted(counts.items(), key=lambda item: -item[1])
-    total = sum(counts.values())
-    return (
-        f"{name}: lowest median error, oracles aside, in {total} cells: "
-        + ", ".join(f"{m} {c}" for m, c in ranked)
-        + "."
-    )
+    by_method = ", ".join(f"{method} in {count}" for method, count in ranked)
+    return f"{name}: lowest median error, oracles aside, of {sum(counts.values())} cells: {by_method}."
 
 
 def each(levels: Sequence[float]) -> str:

@@ -57,7 +57,7 @@ def estimate_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         n=12, architecture="feedback", head="estimate", encoding="column-tikhonov", n_row=15, n_layer=2, n_head=2,
         n_embd=24,
     )  # fmt: skip
-    settings = {"m": 15, "priors": ["piecewise", "smooth"]}
+    settings = {"m": 15, "width": [0.08, 0.16], "priors": ["piecewise", "smooth"]}
     recipe = Recipe(family="deblur", family_settings=settings, model=model, steps=150, batch_size=32, lr=3e-3)
     folder = tmp_path_factory.mktemp("runs") / "estimate"
     with threadpool_limits(1, "blas"), pytest.MonkeyPatch.context() as patch:

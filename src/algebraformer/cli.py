@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import tyro
 
 from algebraformer.cli_base import BAD_INPUT, DONE, FALLBACK, NOT_SOLVED, emit, show
+from algebraformer.cli_estimate import estimate, refuse_tolerances
 from algebraformer.cli_training import Finetune, Train
 from algebraformer.errors import AlgebraformerError, ConfigurationError, SingularSystemError
 from algebraformer.training.config import RECIPES
@@ -28,8 +29,8 @@ class Solve:
 
     Files: .npy, .npz, .mtx, .mtx.gz, .mat. Without the second file, the first one (.npz or .mat) holds A and b. A batch
     has A of shape (B, n, n). Exit codes: 0 certified, 3 solved by LAPACK, 1 not solved, 2 bad input. A model that
-    estimates x from noisy b gives a mean with a standard deviation instead; exit codes: 0 consistent with the noise level
-    and in distribution, 3 not, 2 bad input.
+    estimates x from noisy b gives a mean with a standard deviation instead; exit codes: 0 consistent with the noise
+    level and in distribution, 3 not, 2 bad input.
     """
 
     A: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
@@ -61,8 +62,6 @@ class Solve:
 
         solver = LearnedSolver.from_pretrained(self.model)
         if solver.model.config.head == "estimate":
-            from algebraformer.cli_estimate import estimate
-
             return estimate(self, solver, A, b)
         if self.figure is not None:
             raise ConfigurationError(f"figure is for models that estimate from noisy systems; {self.model} solves")
@@ -141,6 +140,7 @@ class Evaluate:
             family = problems.get(name, n=solver.n)
         systems = family.sample(self.count, TEST_SEED)
         if solver.model.config.head == "estimate":
+            refuse_tolerances(self)
             scores = evaluation.evaluate_estimates(solver, systems)
         else:
             scores = evaluation.evaluate(solver, systems, self.rtol, self.max_refinements)

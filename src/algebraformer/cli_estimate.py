@@ -18,12 +18,19 @@ SHOWN = 20
 """Systems that are shown at most; --json lists all."""
 
 
-def estimate(command: Any, solver: LearnedSolver, A: Any, b: Any) -> int:
-    """Estimate, show and write as the command `solve` says; 0 if all are consistent and in distribution, else 3."""
+def refuse_tolerances(command: Any) -> None:
+    """Raise `ConfigurationError` if a command has options that say nothing to a model that estimates."""
     for field in dataclasses.fields(command):
         if field.name in ("rtol", "max_refinements", "fallback") and getattr(command, field.name) != field.default:
             option = field.name.replace("_", "-")
             raise ConfigurationError(f"{option} is for models that solve; {command.model} estimates from noisy systems")
+
+
+def estimate(command: Any, solver: LearnedSolver, A: Any, b: Any) -> int:
+    """Estimate, show and write as the command `solve` says; 0 if all are consistent and in distribution, else 3."""
+    refuse_tolerances(command)
+    if command.figure is not None and np.ndim(b) != 1:
+        raise ConfigurationError(f"a figure shows one system, received b of shape {np.shape(b)}")
     found = solver.estimate(A, b)
     if command.output is not None:
         from algebraformer import io
@@ -44,8 +51,6 @@ def _draw(command: Any, found: Estimate) -> None:
     from algebraformer.estimate_figure import estimate_figure
     from algebraformer.plots import save
 
-    if found.x.ndim != 1:
-        raise ConfigurationError(f"a figure shows one system, received estimates of shape {found.x.shape}")
     level = f"noise level {found.noise:.2g}, {'consistent' if found.consistent else 'not consistent'}"
     save(estimate_figure(found, f"{command.model}: {level}"), command.figure)
 

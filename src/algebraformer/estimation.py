@@ -44,8 +44,8 @@ class Estimate:
         Whether the system looks like the family the network was trained on: neither matrix nor data are further from
         the middle of the family than the training sample reached. A judgement about A and b, not about x.
     tikhonov : ndarray or None
-        Tikhonov's answer, with its parameter from generalised cross-validation, for systems that are not consistent; NaN
-        for the others, None if there are no such systems.
+        Tikhonov's answer, with its parameter from generalised cross-validation, for systems that are not consistent;
+        NaN for the others, None if there are no such systems.
     """
 
     x: FloatArray

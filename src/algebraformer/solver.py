@@ -218,7 +218,7 @@ class LearnedSolver:
         ----------
         A : array_like, shape (n, n) or (B, n, n)
         b : array_like, shape (n,), (n, k), (B, n) or (B, n, k)
-            (B, n) beside a batch A is one right-hand side per system. For an estimate head A may have m rows, and b then
+            (B, n) beside a batch A is one right-hand side per system. For an estimate head A may have m rows; b then
             has as many.
 
         Returns

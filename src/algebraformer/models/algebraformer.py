@@ -288,9 +288,7 @@ def estimates(model: Algebraformer, A: FloatArray, b: FloatArray) -> Estimates:
         systems = scaled(A[start : start + BATCH_SIZE], b[start : start + BATCH_SIZE])
         mean, std, log_noise = (part.double().cpu().numpy() for part in model.answer(systems))
         size, factor = systems.size[:, None], float(head.std_factor)
-        parts.append(
-            Estimates(size * mean, np.abs(size) * factor * std, np.exp(log_noise), head.is_familiar(systems))
-        )
+        parts.append(Estimates(size * mean, np.abs(size) * factor * std, np.exp(log_noise), head.is_familiar(systems)))
     return Estimates(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 

@@ -3,17 +3,18 @@
 The paper's systems are exact. Here b carries noise of a level nobody tells, A need not be square and may damp what is
 wanted to nothing, so that the answer is an estimate: a mean and a standard deviation for each entry of x.
 
-Departs from the paper: head, scaling, the channels of the encoding column-tikhonov and the feedback of
-`models.transformer.Feedback` are ours. So is the scaling: entries of such matrices are constant over a family or nearly so,
-and z-scores would blow up what is left; A and b are divided by their sizes alone.
+Departs from the paper: the head, the channels of the encoding column-tikhonov and `models.transformer.Feedback` are
+ours. So is the scaling: entries of such matrices are constant over a family or nearly so, and z-scores would blow up
+what is left; A and b are divided by their sizes alone.
 
 References
 ----------
 .. [1] A. N. Tikhonov, "Solution of incorrectly formulated problems and the regularization method", Soviet Mathematics
    Doklady 4 (1963).
-.. [2] D. A. Nix and A. S. Weigend, "Estimating the mean and variance of the target probability distribution", ICNN 1994.
-.. [3] M. Seitzer et al., "On the pitfalls of heteroscedastic uncertainty estimation with probabilistic neural networks",
-   ICLR 2022.
+.. [2] D. A. Nix and A. S. Weigend, "Estimating the mean and variance of the target probability distribution", ICNN
+   1994.
+.. [3] M. Seitzer et al., "On the pitfalls of heteroscedastic uncertainty estimation with probabilistic neural
+   networks", ICLR 2022.
 """
 
 from __future__ import annotations
@@ -147,8 +148,8 @@ class Answer(NamedTuple):
 class EstimateHead(nn.Module):
     """Token i gives mean and standard deviation of x_i; the mean of all tokens gives the noise level.
 
-    With the encoding column-tikhonov the mean is the sum of an output and of the five Tikhonov solutions, each weighed by
-    an output of its own: which of them to trust depends on the noise level and on the place.
+    With the encoding column-tikhonov the mean is the sum of an output and of the five Tikhonov solutions, each weighed
+    by an output of its own: which of them to trust depends on the noise level and on the place.
 
     The buffers say how far the family reaches and how the standard deviations are calibrated; they are float64 and
     travel in the checkpoint.

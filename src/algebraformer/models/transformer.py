@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from algebraformer.models.config import ModelConfig
 
-
 SMALLEST = 1e-8
 """Added to a mean square before a division by its root."""
 
@@ -87,8 +86,9 @@ class Transformer(nn.Module):
 class Feedback(nn.Module):
     """The same blocks; between them every token learns how its part of a first answer fits the data (ours).
 
-    After a block, entry i of a first answer x is read from token i, and the gradient A^T (b - A x) of the misfit is added
-    to the tokens, as it is and divided by its root mean square: with A of size one it falls to the size of the noise.
+    After a block, entry i of a first answer x is read from token i, and A^T (b - A x), along which the misfit falls, is
+    added to the tokens, as it is and divided by its root mean square: with A of size one it falls to the size of the
+    noise.
 
     References
     ----------

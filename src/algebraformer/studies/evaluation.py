@@ -77,8 +77,8 @@ def evaluate_estimates(solver: LearnedSolver, systems: Systems) -> dict[str, dic
     Returns
     -------
     dict
-        estimate : what `training.estimate.estimate_scores` returns, the shares of the systems that are consistent and in
-        distribution, and relative_error_median and coverage for the systems between two noise levels.
+        estimate : what `training.estimate.estimate_scores` returns, the shares of the systems that are consistent and
+        in distribution, and relative_error_median and coverage for the systems between two noise levels.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InconsistentWarning)  # their share is among the scores

@@ -226,7 +226,7 @@ ESTIMATE = ModelConfig(
 """Network of the estimate heads: 0.21 million parameters."""
 
 ESTIMATE_HEADS = {
-    f"{family}-64": Recipe(family=family, model=ESTIMATE, steps=6_000, batch_size=32, lr=2e-3)
+    f"{family}-64": Recipe(family=family, model=ESTIMATE, steps=3_000, batch_size=32, lr=2e-3)
     for family in ("deblur", "gravity", "fredholm")
 }
 """Noisy families, fresh systems in every step; "fredholm" is all integral equations together."""

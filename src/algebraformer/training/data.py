@@ -45,8 +45,8 @@ def limited(size: int, n: int) -> int:
 
 Batch = tuple[Tensor, ...]
 Reader = OperatorBasis | ModelConfig | None
-"""What decides what is read of a system: the basis of an operator head, the configuration of an estimate head; None for a
-token head, which reads everything."""
+"""What decides what is read of a system: the basis of an operator head, the configuration of an estimate head; None for
+a token head, which reads everything."""
 
 
 def to_tensors(systems: Systems) -> Batch:
@@ -89,9 +89,7 @@ class StoredExamples(Dataset[Batch]):
         return examples(self.family, self.reader, self.parts[part], self.seed)
 
 
-def examples(
-    family: ProblemFamily, reader: Reader, indices: Sequence[int] | NDArray[np.int64], seed: int
-) -> Batch:
+def examples(family: ProblemFamily, reader: Reader, indices: Sequence[int] | NDArray[np.int64], seed: int) -> Batch:
     """Return what a model learns from the systems at these indices.
 
     For a token head A, b and x, float64; for an operator head z, c and weights, float32, see

@@ -48,8 +48,8 @@ def estimate_scores(model: Algebraformer, systems: Systems) -> dict[str, float]:
     -------
     dict
         relative_error_median, relative_error_90, relative_error_95 : quantiles over the systems of
-        ||mean - x|| / ||x||; coverage : share of the entries of x in their 90 % intervals; noise_error_median : median of
-        |noise_hat / noise - 1|.
+        ||mean - x|| / ||x||; coverage : share of the entries of x in their 90 % intervals; noise_error_median : median
+        of |noise_hat / noise - 1|.
     """
     found = estimates(model, systems.A, systems.b)
     errors = relative_error(found.mean[..., None], systems.x[..., None])[:, 0]

@@ -1,7 +1,7 @@
 """A photograph, blurred along its lines as by a camera that moved, with noise: recovered line by line in three ways.
 
-The picture comes with scikit-learn. Every line of a patch of it is one system b = A x + e: A blurs by a Gaussian as the family
-"deblur" has it, e is noise of one per cent. No signal of this kind was in any training set.
+The picture comes with scikit-learn. Every line of a patch of it is one system b = A x + e: A blurs by a Gaussian as the
+family "deblur" has it, e is noise of one per cent. No signal of this kind was in any training set.
 
 - Tikhonov's regularisation with first differences, its parameter by cross-validation: told nothing.
 - Total variation by the discrepancy principle: told the norm of the noise.
@@ -44,7 +44,7 @@ def patch(lines: int, n: int) -> np.ndarray:
 
 
 def measure(x: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return the matrix of the camera (m, n), blurred and noisy lines (lines, m), and the norm of the noise in a line."""
+    """Return the camera's matrix (m, n), blurred and noisy lines (lines, m), and the norm of the noise in a line."""
     camera = af.problems.get("deblur", n=x.shape[1], m=m, width=(WIDTH, WIDTH), varying=0.0)
     A = camera.sample(1).A[0]
     clean = x @ A.T
@@ -60,9 +60,7 @@ def main(folder: Path, model: str | None = "deblur-64", lines: int = 64) -> None
     n, m = (64, 64) if solver is None else (solver.n, solver.model.config.n_equation)
     x = patch(lines, n)
     A, b, noise_norm = measure(x, m)
-    grey = (
-        b.mean(axis=1, keepdims=True) / A.sum(axis=1).mean()
-    )  # a guess at the mean brightness of each line, taken off
+    grey = b.mean(axis=1, keepdims=True) / A.sum(axis=1).mean()  # about the mean brightness of each line
     rest = b - grey * A.sum(axis=1)
 
     def tikhonov() -> np.ndarray:
@@ -76,10 +74,8 @@ def main(folder: Path, model: str | None = "deblur-64", lines: int = 64) -> None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", InconsistentWarning)  # counted below
             found = solver.estimate(np.tile(A, (lines, 1, 1)), rest)
-        about["consistent"], about["in_distribution"] = (
-            float(found.consistent.mean()),
-            float(found.in_distribution.mean()),
-        )
+        about["consistent"] = float(found.consistent.mean())
+        about["in_distribution"] = float(found.in_distribution.mean())
         about["coverage"] = float(np.mean(np.abs(found.x + grey - x) <= found.interval[1] - found.x))
         band.append(found.interval[1] - found.x)
         return found.x
@@ -99,9 +95,8 @@ def main(folder: Path, model: str | None = "deblur-64", lines: int = 64) -> None
         errors = np.linalg.norm(pictures[name] - x, axis=1) / np.linalg.norm(x - grey, axis=1)
         rows.append([name, float(np.median(errors)), float(np.quantile(errors, 0.9)), 1e3 * seconds / lines])
     columns = ("method", "relative error, median", "90 % below", "ms per line")
-    table = TableData(
-        columns, rows, f"{lines} lines of a photograph, noise {NOISE:g}; errors without the mean brightness"
-    )
+    title = f"{lines} lines of a photograph, noise {NOISE:g}; errors relative to what varies in a line"
+    table = TableData(columns, rows, title)
     print_table(table)
     for name, value in about.items():
         print(f"{name}: {100 * value:.3g} %")

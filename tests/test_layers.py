@@ -36,6 +36,7 @@ FLOORS = {
         "encoding_figure",
         "attention_figure",
         "transfer_figure",
+        "noisy_figure",
         "estimate_figure",
         "plots",
         "cli_base",

@@ -43,6 +43,7 @@ class TableData:
 
 NAMES = (
     "operator", "scaling", "efficiency", "outside", "latency", "spectral", "encoding", "attention", "transfer",
+    "noisy", "heldout",
 )  # fmt: skip
 PRESETS = ("quick", "cpu", "paper")
 

@@ -65,9 +65,9 @@ class Plan:
     families: tuple[str, ...] = FAMILIES
     priors: tuple[str, ...] = PRIORS
     levels: tuple[float, ...] = LEVELS
-    systems: int = 60
+    systems: int = 200
     """Systems in a cell."""
-    slow: int = 20
+    slow: int = 60
     """Of these, systems for the methods that take one at a time."""
     timed: tuple[str, ...] = ("deblur", "gravity")
     """Families whose systems are timed."""
@@ -99,7 +99,7 @@ PRESETS = {
         models={"deblur": small("deblur"), "gravity": "gravity-12", "fredholm": small("fredholm")},
     ),
     "cpu": Plan(),
-    "paper": Plan(systems=500, slow=200, rounds=15),
+    "paper": Plan(systems=1000, slow=300, rounds=15),
 }
 
 

@@ -150,8 +150,8 @@ def recipe_for(family: ProblemFamily) -> Recipe:
     """
     if isinstance(family, NoisyFamily):
         raise ConfigurationError(
-            f"{family.name or type(family).__name__} is a noisy family, which an operator head does not fit: give a recipe "
-            'with model.head="estimate", such as deblur-64 with another family'
+            f"{family.name or type(family).__name__} is a noisy family, which an operator head does not fit: "
+            'give a recipe with model.head="estimate", such as deblur-64 with another family'
         )
     settings = {key: value for key, value in family.settings().items() if key not in ("name", "n")}
     try:

@@ -23,7 +23,7 @@ from algebraformer import problems
 from algebraformer.checkpoint import pretrained_names
 from algebraformer.linalg import FloatArray
 from algebraformer.models import ModelConfig
-from algebraformer.problems import NoisyFamily, Systems
+from algebraformer.problems import Systems
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies.base import StudyResult
 from algebraformer.studies.noisy_peers import (
@@ -165,10 +165,7 @@ def classical_errors(plan: Plan, name: str, prior: str, folder: Path) -> list[di
     asked = {"n": plan.n, "levels": list(plan.levels), "systems": plan.systems, "slow": plan.slow}
     if path.exists() and (kept := json.loads(path.read_text()))["plan"] == asked:
         return list(kept["errors"])
-    family = problems.get(name, n=plan.n, priors=(prior,))
-    if not isinstance(family, NoisyFamily):
-        raise TypeError(f"the study is about noisy families, received {name}")
-    moments, decomposed = prior_of(family), None
+    moments, decomposed = prior_of(problems.get(name, n=plan.n, priors=(prior,))), None
     methods = (TOTAL_VARIATION, LASSO, PURSUIT) if prior in SPARSE_PRIORS else (TOTAL_VARIATION,)
     cells = []
     for level in plan.levels:
@@ -183,8 +180,6 @@ def classical_errors(plan: Plan, name: str, prior: str, folder: Path) -> list[di
 def timed(plan: Plan, name: str, solvers: dict[str, LearnedSolver]) -> dict[str, dict[str, float]]:
     """Return seconds per system of every method, by batch, on systems of all priors and one level."""
     family = problems.get(name, n=plan.n, priors=plan.priors, noise=(TIMED_LEVEL, TIMED_LEVEL))
-    if not isinstance(family, NoisyFamily):
-        raise TypeError(f"the study is about noisy families, received {name}")
     moments, seconds = prior_of(family), {}
     for batch in BATCHES:
         systems = family.sample(min(batch, plan.systems), TEST_SEED)

@@ -21,7 +21,7 @@ import numpy as np
 
 from algebraformer.classical import linear_estimator, regularization, sparse
 from algebraformer.linalg import FloatArray
-from algebraformer.problems import NoisyFamily, Systems
+from algebraformer.problems import ProblemFamily, Systems
 
 ORDERS = (0, 1, 2)
 CHOICES = ("cross-validation", "L-curve", "discrepancy", "oracle")
@@ -45,8 +45,8 @@ class Prior:
     covariance: FloatArray
 
 
-def prior_of(family: NoisyFamily) -> Prior:
-    """Return the moments of a sample of the family's signals."""
+def prior_of(family: ProblemFamily) -> Prior:
+    """Return the moments of a sample of the signals of a noisy family."""
     signals = family.parameters(range(MOMENTS), PRIOR_SEED)["signal"]
     return Prior(signals.mean(axis=0), np.cov(signals.T))
 

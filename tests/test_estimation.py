@@ -30,6 +30,7 @@ from algebraformer.models.estimate import (
     reading,
     scaled,
     tikhonov_channels,
+    updated,
 )
 from algebraformer.models.transformer import FirstAnswer
 from algebraformer.solver import LearnedSolver
@@ -73,9 +74,7 @@ def test_scaling_by_hand(c):
     A, b, size = scaled(c * systems.A, systems.b)
     for i in range(5):
         norm = np.linalg.norm(systems.A[i].T @ systems.A[i]) ** 0.5
-        np.testing.assert_allclose(
-            A[i], systems.A[i] / norm, rtol=1e-12, atol=1e-17
-        )  # positive, as all entries are
+        np.testing.assert_allclose(A[i], systems.A[i] / norm, rtol=1e-12, atol=1e-17)  # positive, as all entries are
         sign = np.sign(systems.b[i].sum())
         rms = np.sqrt(np.mean(systems.b[i] ** 2))
         np.testing.assert_allclose(b[i], sign * systems.b[i] / rms, rtol=1e-12)
@@ -157,11 +156,27 @@ def test_the_head_can_choose_a_tikhonov_solution(k):
     x = tikhonov_channels(A.mT @ A, np.einsum("bmn,bm->bn", A, b))[:, k]
     with torch.no_grad():
         model.estimate_head.linear.bias.zero_()[2 + k] = 1
+        model.estimate_head.trust.zero_()  # no update by the data
     found = estimates(model.eval(), systems.A, systems.b)
     expected = size[:, None] * x / np.sqrt(1 + np.mean(x**2, axis=1, keepdims=True))
     np.testing.assert_allclose(found.mean, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
     np.testing.assert_allclose(found.noise, TYPICAL_NOISE, rtol=1e-6)
     np.testing.assert_allclose(found.std, np.abs(size[:, None]) * (1 + FLOOR) * np.ones((3, N)), rtol=1e-6)
+
+
+def test_update_is_that_of_a_gaussian_vector():
+    """It minimises the misfit and the distance from the mean, each in its standard deviations, together."""
+    systems = FAMILY.sample(3, seed=6)
+    A, b, _ = pair = scaled(systems.A, systems.b)
+    rng = np.random.default_rng(0)
+    mean, std, noise = rng.standard_normal((3, N)), rng.uniform(0.1, 2, (3, N)), np.array([1e-3, 1e-2, 0.5])
+    x, after = updated(pair, mean, std, noise)
+    for i in range(3):
+        stacked = np.vstack((A[i] / noise[i], np.diag(1 / std[i])))
+        right = np.concatenate((b[i] / noise[i], mean[i] / std[i]))
+        np.testing.assert_allclose(x[i], scipy.linalg.lstsq(stacked, right)[0], rtol=1e-6, atol=1e-8)
+        covariance = scipy.linalg.inv(stacked.T @ stacked)
+        np.testing.assert_allclose(after[i], np.sqrt(np.diag(covariance)), rtol=1e-5)
 
 
 def test_loss_against_scipy():

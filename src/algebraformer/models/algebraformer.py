@@ -286,9 +286,9 @@ def estimates(model: Algebraformer, A: FloatArray, b: FloatArray) -> Estimates:
     parts = [Estimates(np.empty((0, model.config.n)), np.empty((0, model.config.n)), np.empty(0), np.empty(0, bool))]
     for start in range(0, len(b), BATCH_SIZE):
         systems = scaled(A[start : start + BATCH_SIZE], b[start : start + BATCH_SIZE])
-        mean, std, log_noise = (part.double().cpu().numpy() for part in model.answer(systems))
-        size, factor = systems.size[:, None], float(head.std_factor)
-        parts.append(Estimates(size * mean, np.abs(size) * factor * std, np.exp(log_noise), head.is_familiar(systems)))
+        mean, std, noise = head.estimate(systems, model.answer(systems))
+        size = systems.size[:, None]
+        parts.append(Estimates(size * mean, np.abs(size) * std, noise, head.is_familiar(systems)))
     return Estimates(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 

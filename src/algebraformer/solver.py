@@ -263,6 +263,14 @@ class LearnedSolver:
         -----
         InconsistentWarning
             An estimate does not fit b to the noise level that the network sees; Tikhonov's answer stands beside it.
+
+        Examples
+        --------
+        >>> import algebraformer as af
+        >>> systems = af.problems.get("deblur", n=64).sample(3, seed=7)
+        >>> found = af.LearnedSolver.from_pretrained("deblur-64").estimate(systems.A, systems.b)
+        >>> found.x.shape, found.std.shape, found.noise.shape
+        ((3, 64), (3, 64), (3,))
         """
         return estimation.estimate(self.model, A, b)
 

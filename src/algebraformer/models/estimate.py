@@ -111,7 +111,8 @@ def tikhonov_channels(gram: FloatArray, back: FloatArray) -> FloatArray:
     five times faster than the eigenvalues of A^T A.
     """
     shifted = gram[:, None] + LAMBDAS[:, None, None] * np.eye(gram.shape[-1])
-    return np.linalg.solve(shifted, np.broadcast_to(back[:, None, :, None], (*shifted.shape[:3], 1)))[..., 0]
+    right = np.broadcast_to(back[:, None, :, None], (*shifted.shape[:3], 1))
+    return np.asarray(np.linalg.solve(shifted, right)[..., 0], dtype=np.float64)
 
 
 def reading(config: ModelConfig, systems: Scaled) -> Reading:

@@ -36,7 +36,7 @@ class Fredholm(NoisyFamily):
         """Return the family at a position of `members`, with the settings of this one."""
         shared = ("n", "m", "noise", "priors", "noise_kind")
         family: Any = family_class(self.members[position])
-        return family(**{name: getattr(self, name) for name in shared})  # type: ignore[no-any-return]
+        return family(**{name: getattr(self, name) for name in shared})
 
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
         position = int(rng.integers(len(self.members)))

@@ -45,3 +45,22 @@ def operator_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with threadpool_limits(1, "blas"):  # another number of threads rounds differently, and trains another network
         assert train(recipe, folder, RunOptions(progress=False, workers=0)).finished
     return folder
+
+
+@pytest.fixture(scope="session")
+def estimate_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run with an estimate head: deblur, n = 12 of which 15 are measured, a few seconds."""
+    from algebraformer.models import ModelConfig
+    from algebraformer.training import Recipe, RunOptions, loop, train
+
+    model = ModelConfig(
+        n=12, architecture="feedback", head="estimate", encoding="column-tikhonov", n_row=15, n_layer=2, n_head=2,
+        n_embd=24,
+    )  # fmt: skip
+    settings = {"m": 15, "width": [0.08, 0.16], "priors": ["piecewise", "smooth"]}
+    recipe = Recipe(family="deblur", family_settings=settings, model=model, steps=150, batch_size=32, lr=3e-3)
+    folder = tmp_path_factory.mktemp("runs") / "estimate"
+    with threadpool_limits(1, "blas"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "SCALER_SIZE", 1024)
+        assert train(recipe, folder, RunOptions(progress=False, workers=0)).finished
+    return folder

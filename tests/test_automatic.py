@@ -196,6 +196,11 @@ def test_settings_that_are_not_json_are_refused():
         recipe_for(as_family(Odd))
 
 
+def test_a_noisy_family_is_refused():
+    with pytest.raises(ConfigurationError, match=r"gravity is a noisy family.*an operator head does not fit"):
+        recipe_for(problems.get("gravity", n=8))
+
+
 def test_a_family_without_a_mean_is_refused():
     def random_sign(rng):
         return rng.standard_normal((N, N)) * np.array([1.0] + [0.0] * (N - 1))[:, None] + 1e-30 * np.eye(N)

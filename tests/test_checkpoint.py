@@ -37,14 +37,18 @@ INFO = CheckpointInfo(
 def network(kind: str = "transformer", seed: int = 0) -> Algebraformer:
     """A network of a few hundred random weights, buffers included; an operator head has a basis instead."""
     architecture, _, head = kind.partition("-")
-    reading = {"head": "operator", "rank": 15, "n_column": 3, "n_row": 2} if head else {}
+    reading = {
+        "": {},
+        "operator": {"head": "operator", "rank": 15, "n_column": 3, "n_row": 2},
+        "estimate": {"head": "estimate", "encoding": "column-tikhonov", "n_row": 5},
+    }[head]
     config = ModelConfig(n=4, architecture=architecture, n_layer=2, n_head=1, n_embd=4, **reading)  # type: ignore[arg-type]
     torch.manual_seed(seed)
     model = Algebraformer(config).eval()
     with torch.no_grad():
-        for tensor in model.parameters() if head else model.state_dict().values():
+        for tensor in model.parameters() if head == "operator" else model.state_dict().values():
             tensor.copy_(torch.rand_like(tensor) + 0.5)
-    if head:
+    if head == "operator":
         family = problems.get("random-diffusion", n=4)
         model.operator_head.set_basis(operator_basis.fit(family, 15, 3, 2, seed, count=50))
     return model
@@ -72,7 +76,8 @@ def same_weights(a: Algebraformer, b: Algebraformer) -> bool:
 # ---------------------------------------------------------------- there and back
 
 
-KINDS = ["transformer", "lstm", "gru", *(f"{name}-operator" for name in typing.get_args(Architecture))]
+OPERATORS = [f"{name}-operator" for name in typing.get_args(Architecture) if name != "feedback"]
+KINDS = ["transformer", "lstm", "gru", *OPERATORS, "feedback-estimate"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -85,7 +90,8 @@ def test_round_trip_is_exact(tmp_path: Path, kind: str) -> None:
     assert not loaded.training
     assert all(parameter.requires_grad for parameter in loaded.parameters())
     assert same_weights(loaded, model)
-    A, b = torch.rand(3, 4, 4, dtype=torch.float64), torch.rand(3, 4, dtype=torch.float64)
+    m = model.config.n_equation
+    A, b = torch.rand(3, m, 4, dtype=torch.float64), torch.rand(3, m, dtype=torch.float64)
     assert torch.equal(loaded(A, b), model(A, b))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import scipy.io
 import scipy.linalg
+import scipy.ndimage
 
 from algebraformer import problems
 from algebraformer.classical import operator_basis
@@ -171,3 +172,38 @@ def test_report_of_the_beam(own):
     assert answer.certified.all()
     assert np.mean(answer.method == "learned+refined") > 0.8
     np.testing.assert_allclose(answer.x, systems.x, rtol=1e-5, atol=1e-8 * np.abs(systems.x).max())
+
+
+# ---------------------------------------------------------------- a photograph
+
+
+def test_photograph_with_a_model(estimate_run, tmp_path, capsys):
+    """Six lines and a network of twelve pixels: every method is there, and the errors are those of the picture."""
+    load("photograph").main(tmp_path / "new", str(estimate_run), lines=6)
+    written = json.loads((tmp_path / "new" / "photograph.json").read_text(), parse_constant=pytest.fail)
+    names, medians = zip(*(row[:2] for row in written["table"]["rows"]), strict=True)
+    assert names == ("Tikhonov, cross-validation", "total variation, discrepancy", "learned")
+    assert all(0 < value < 2 for value in medians)
+    assert {"consistent", "in_distribution", "coverage"} <= set(written)
+    assert (tmp_path / "new" / "photograph.png").stat().st_size > 20_000
+    assert "consistent" in capsys.readouterr().out
+
+
+def test_photograph_without_a_model(tmp_path, capsys):
+    load("photograph").main(tmp_path, "no-such-model", lines=4)
+    assert "no model no-such-model" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "photograph.json").read_text())["table"]["rows"]
+    assert [row[0] for row in rows] == ["Tikhonov, cross-validation", "total variation, discrepancy"]
+    assert min(row[1] for row in rows) < 0.4
+
+
+def test_camera_of_the_photograph():
+    """A line is blurred as SciPy's filter does it, away from the edges, and the noise has the norm that is said."""
+    example = load("photograph")
+    x = example.patch(40, 64)
+    assert x.shape == (40, 64)
+    assert 0 <= x.min() < 0.3 < 0.7 < x.max() <= 1
+    A, b, norm = example.measure(x, 64)
+    blurred = scipy.ndimage.gaussian_filter1d(x, example.WIDTH * 64, axis=1, truncate=8)
+    np.testing.assert_allclose((x @ A.T)[:, 12:-12], blurred[:, 12:-12], atol=2e-3)
+    assert np.sqrt(np.mean(np.sum((b - x @ A.T) ** 2, axis=1))) == pytest.approx(norm, rel=0.05)

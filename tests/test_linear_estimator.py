@@ -34,3 +34,27 @@ def test_no_estimator_that_is_linear_in_b_does_better_on_the_sample():
 def test_fewer_systems_than_unknowns():
     b, x = np.eye(6)[:3], 2 * np.eye(6)[:3]
     np.testing.assert_allclose(linear_estimator.fit(b, x)(b), x, atol=1e-12)
+
+
+def test_known_matrix_is_the_conditional_mean() -> None:
+    """Of a joint normal distribution in precision form, which inverts n x n matrices instead of m x m."""
+    rng = np.random.default_rng(0)
+    A, mean, root = rng.standard_normal((3, 7, 5)), rng.standard_normal(5), rng.standard_normal((5, 5))
+    b, C, deviation = rng.standard_normal((3, 7)), root @ root.T, np.array([0.1, 1.0, 3.0])
+    found = linear_estimator.known_matrix(A, b, mean, C, deviation)
+    for i in range(3):
+        precision = np.linalg.inv(C)
+        left = precision + A[i].T @ A[i] / deviation[i] ** 2
+        right = precision @ mean + A[i].T @ b[i] / deviation[i] ** 2
+        np.testing.assert_allclose(found[i], np.linalg.solve(left, right), rtol=1e-9)
+
+
+def test_known_matrix_is_what_a_large_sample_gives() -> None:
+    rng = np.random.default_rng(1)
+    A, root = rng.standard_normal((4, 3)), rng.standard_normal((3, 3))
+    x = rng.laplace(size=(200_000, 3)) @ root.T + 1.0
+    b = x @ A.T + 0.5 * rng.standard_normal((200_000, 4))
+    mean, C = x.mean(axis=0), np.cov(x.T)
+    new = rng.standard_normal((6, 4))
+    expected = linear_estimator.known_matrix(np.tile(A, (6, 1, 1)), new, mean, C, np.full(6, 0.5))
+    np.testing.assert_allclose(linear_estimator.fit(b, x)(new), expected, atol=0.03)

@@ -21,28 +21,37 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.models import Algebraformer, ModelConfig, predict
 from algebraformer.models.config import Architecture, Encoding
 from algebraformer.models.encoding import column_b_tokens, column_tokens, entry_tokens, row_tokens
+from algebraformer.models.estimate import scaled
 from algebraformer.training import RECIPES
 from algebraformer.training.data import examples
 
 N = 6
 FAMILY = problems.get("reaction-diffusion", n=N)
+NOISY = problems.get("deblur", n=N)
 
 
 def kinds() -> dict[str, ModelConfig]:
     """Return every kind of network under a readable name."""
     found = {}
-    architectures = typing.get_args(Architecture)
+    architectures = [a for a in typing.get_args(Architecture) if a != "feedback"]
+    encodings = [e for e in typing.get_args(Encoding) if e != "column-tikhonov"]
     for architecture in architectures:
         found[f"{architecture}-operator"] = ModelConfig(
             n=N, architecture=architecture, head="operator", rank=4, n_column=4, n_row=3, n_layer=2, n_head=2, n_embd=8
         )
     with_tokens = [a for a in architectures if a != "mlp"]
-    for architecture, encoding, flag in itertools.product(with_tokens, typing.get_args(Encoding), (False, True)):
+    for architecture, encoding, flag in itertools.product(with_tokens, encodings, (False, True)):
         name = "causal" if architecture == "transformer" else "bidirectional"
         config = ModelConfig(
             n=N, architecture=architecture, encoding=encoding, n_layer=2, n_head=2, n_embd=8, **{name: flag}
         )
         found["-".join((architecture, encoding, *([name] if flag else [])))] = config
+    for architecture, encoding in itertools.product([*with_tokens, "feedback"], ("column", "column-tikhonov")):
+        for n_row in (0, N + 3) if architecture == "feedback" else (0,):
+            found["-".join((architecture, "estimate", encoding, *(["tall"] if n_row else [])))] = ModelConfig(
+                n=N, architecture=architecture, head="estimate", encoding=encoding, n_row=n_row, n_layer=2, n_head=2,
+                n_embd=8,
+            )  # fmt: skip
     without = {f"{name}-unplaced": c for name, c in found.items() if c.architecture == "transformer"}
     return found | {name: dataclasses.replace(config, positions=False) for name, config in without.items()}
 
@@ -50,9 +59,16 @@ def kinds() -> dict[str, ModelConfig]:
 KINDS = kinds()
 TOKEN = [kind for kind, config in KINDS.items() if config.head == "token"]
 OPERATOR = [kind for kind, config in KINDS.items() if config.head == "operator"]
+ESTIMATE = [kind for kind, config in KINDS.items() if config.head == "estimate"]
 every_kind = pytest.mark.parametrize("kind", KINDS)
 every_token_head = pytest.mark.parametrize("kind", TOKEN)
 every_operator_head = pytest.mark.parametrize("kind", OPERATOR)
+every_estimate_head = pytest.mark.parametrize("kind", ESTIMATE)
+
+
+def family(kind: str) -> problems.ProblemFamily:
+    """Return the family that this kind of network reads."""
+    return dataclasses.replace(NOISY, m=KINDS[kind].n_equation) if kind in ESTIMATE else FAMILY
 
 
 @functools.cache
@@ -65,6 +81,9 @@ def fit(model: Algebraformer) -> Algebraformer:
     """Give a network what it learns of the family before training."""
     if model.config.head == "operator":
         model.operator_head.set_basis(basis())
+    elif model.config.head == "estimate":
+        systems = dataclasses.replace(NOISY, m=model.config.n_equation).sample(64, seed=1)
+        model.estimate_head.fit(scaled(systems.A, systems.b))
     else:
         model.scaler.fit(*tensors(FAMILY.sample(64, seed=1)))
     return model
@@ -72,7 +91,8 @@ def fit(model: Algebraformer) -> Algebraformer:
 
 def batch(kind: str, count: int, seed: int) -> tuple[torch.Tensor, ...]:
     """What the loss of this kind of network takes."""
-    return examples(FAMILY, basis() if kind in OPERATOR else None, range(count), seed)
+    reader = basis() if kind in OPERATOR else KINDS[kind] if kind in ESTIMATE else None
+    return examples(family(kind), reader, range(count), seed)
 
 
 def tensors(systems: problems.Systems) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -108,7 +128,7 @@ def change(a: torch.Tensor, b: torch.Tensor) -> float:
 @pytest.mark.parametrize("batch", [1, 5])
 @torch.no_grad()
 def test_shape_and_dtype(kind: str, batch: int) -> None:
-    A, b, _ = tensors(FAMILY.sample(batch, seed=2))
+    A, b, _ = tensors(family(kind).sample(batch, seed=2))
     x = shared(kind)(A, b)
     assert (x.shape, x.dtype) == ((batch, N), torch.float64)
     assert torch.isfinite(x).all()
@@ -118,7 +138,7 @@ def test_shape_and_dtype(kind: str, batch: int) -> None:
 @torch.no_grad()
 def test_systems_of_a_batch_do_not_mix(kind: str) -> None:
     """float32 rounding may depend on the size of the batch, and nothing else; NaN stays where it is."""
-    A, b, _ = tensors(FAMILY.sample(7, seed=3))
+    A, b, _ = tensors(family(kind).sample(7, seed=3))
     x = shared(kind)(A, b)
     for i in range(7):
         assert change(shared(kind)(A[i : i + 1], b[i : i + 1]), x[i : i + 1]) < 1e-5
@@ -131,7 +151,7 @@ def test_systems_of_a_batch_do_not_mix(kind: str) -> None:
 @every_kind
 @torch.no_grad()
 def test_a_zero_right_hand_side_gives_zero(kind: str) -> None:
-    A, b, _ = tensors(FAMILY.sample(4, seed=4))
+    A, b, _ = tensors(family(kind).sample(4, seed=4))
     assert torch.equal(shared(kind)(A, 0 * b), torch.zeros(4, N, dtype=torch.float64))
 
 
@@ -142,8 +162,8 @@ def test_a_fresh_network_answers_the_same_for_the_same_seed(kind: str) -> None:
         torch.manual_seed(seed)
         model = Algebraformer(KINDS[kind])
         states.append(model.state_dict())
-        A, b, _ = tensors(FAMILY.sample(2, seed=4))
-        if kind in TOKEN:
+        A, b, _ = tensors(family(kind).sample(2, seed=4))
+        if kind not in OPERATOR:
             assert not model(A, b).any()
         else:  # zero coefficients: the mean of the inverses
             T = basis().T_mean @ np.linalg.solve(basis().A_mean, b.numpy().T)  # (n, B)
@@ -167,7 +187,7 @@ def test_a_fresh_network_answers_the_same_for_the_same_seed(kind: str) -> None:
 @torch.no_grad()
 def test_scaling_by_powers_of_two_is_exact(kind: str, c: int, ratio: int, signs: tuple[float, float]) -> None:
     """Such a scaling rounds nothing, so not one bit of the network's input may change."""
-    A, b, _ = tensors(FAMILY.sample(4, seed=5))
+    A, b, _ = tensors(family(kind).sample(4, seed=5))
     scaled = shared(kind)(signs[0] * 2.0**c * A, signs[1] * 2.0 ** (c + ratio) * b)
     assert torch.equal(scaled, signs[0] * signs[1] * 2.0**ratio * shared(kind)(A, b))
 
@@ -186,7 +206,7 @@ def test_scaling_is_exact_to_rounding(
     kind: str, c: float, d: float, exponent: int, ratio: int, signs: tuple[float, float]
 ) -> None:
     """The scaling is done in float64; what it rounds may at most turn the last bit of a float32 z-score."""
-    A, b, _ = tensors(FAMILY.sample(4, seed=6))
+    A, b, _ = tensors(family(kind).sample(4, seed=6))
     scaled = shared(kind)(signs[0] * c * 10.0**exponent * A, signs[1] * d * 10.0 ** (exponent + ratio) * b)
     assert change(scaled, signs[0] * signs[1] * (d / c) * 10.0**ratio * shared(kind)(A, b)) < 1e-5
 
@@ -347,9 +367,9 @@ def test_hidden_matrices_are_the_weight_matrices_of_the_body(kind: str) -> None:
     model = shared(kind)
     hidden = list(model.hidden_matrices())
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    expected = {name for name, p in model.body.named_parameters(prefix="body") if p.ndim == 2}
+    expected = {name for name, p in model.body.named_parameters(prefix="body") if p.ndim == 2 and "reads" not in name}
     assert sorted(names[id(parameter)] for parameter, _ in hidden) == sorted(expected)
-    stacked = {"transformer": {1, 3}, "lstm": {4}, "gru": {3}, "mlp": {1}}[KINDS[kind].architecture]
+    stacked = {"transformer": {1, 3}, "feedback": {1, 3}, "lstm": {4}, "gru": {3}, "mlp": {1}}[KINDS[kind].architecture]
     assert {count for _, count in hidden} == stacked
     assert all(parameter.shape[0] % count == 0 for parameter, count in hidden)
 
@@ -397,13 +417,13 @@ def test_predict_is_forward_in_chunks(kind: str, batch_size: int, monkeypatch: p
     """One right-hand side or several: each is answered as if it were alone."""
     monkeypatch.setattr(algebraformer_module, "BATCH_SIZE", batch_size)
     monkeypatch.setattr(algebraformer_module, "systems_at_once", lambda n: batch_size)
-    systems = FAMILY.sample(7, seed=8)
-    b = np.stack((systems.b, systems.x, -2 * systems.b), axis=2)
+    systems = family(kind).sample(7, seed=8)
+    b = np.stack((systems.b, systems.b[::-1], -2 * systems.b), axis=2)
     for array in (systems.A, b):
         array.flags.writeable = False  # as np.load(mmap_mode="r") gives them; torch warns about those
     x = predict(shared(kind), systems.A, b)
     assert isinstance(x, np.ndarray)
-    assert (x.dtype, x.shape) == (np.float64, b.shape)
+    assert (x.dtype, x.shape) == (np.float64, (7, N, 3))
     with torch.no_grad():
         for j in range(3):
             forward = shared(kind)(torch.tensor(systems.A), torch.tensor(b[:, :, j]))
@@ -412,7 +432,8 @@ def test_predict_is_forward_in_chunks(kind: str, batch_size: int, monkeypatch: p
 
 @every_kind
 def test_predict_nothing(kind: str) -> None:
-    assert predict(shared(kind), np.empty((0, N, N)), np.empty((0, N, 1))).shape == (0, N, 1)
+    m = KINDS[kind].n_equation
+    assert predict(shared(kind), np.empty((0, m, N)), np.empty((0, m, 1))).shape == (0, N, 1)
 
 
 # ---------------------------------------------------------------- the scaler

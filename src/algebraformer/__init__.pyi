@@ -7,6 +7,7 @@ from . import problems as problems
 from . import training as training
 from .checkpoint import pretrained_names as pretrained_names
 from .errors import Status as Status
+from .estimation import Estimate as Estimate
 from .result import SolveResult as SolveResult
 from .solver import LearnedSolver as LearnedSolver
 from .solver import solve as solve

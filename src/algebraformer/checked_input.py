@@ -29,8 +29,14 @@ class CheckedSystem:
         return x.reshape(self.shape)
 
 
-def _numbers(value: ArrayLike, name: str) -> Array:
-    """Return float64 or complex128, C-contiguous; the caller's array is never written to."""
+def numbers(value: ArrayLike, name: str) -> Array:
+    """Return a user's array as float64 or complex128, C-contiguous; the caller's array is never written to.
+
+    Raises
+    ------
+    ValueError
+        It is masked, ragged, not of numbers, or not finite; the message calls it `name`.
+    """
     if np.ma.isMaskedArray(value):
         raise ValueError(f"{name} is a masked array, expected every entry to be there")
     try:
@@ -64,7 +70,7 @@ def check_system(A: ArrayLike, b: ArrayLike) -> CheckedSystem:
     >>> check_system(np.eye(2), [1, 2]).b.shape
     (1, 2, 1)
     """
-    A, b = _numbers(A, "A"), _numbers(b, "b")
+    A, b = numbers(A, "A"), numbers(b, "b")
     if A.ndim not in (2, 3) or A.shape[-1] != A.shape[-2]:
         raise ValueError(f"A must have shape (n, n) or (B, n, n), received {A.shape}")
     batched, n = A.ndim == 3, A.shape[-1]

@@ -17,8 +17,9 @@ from typing import Annotated, Any
 import tyro
 
 from algebraformer.cli_base import BAD_INPUT, DONE, FALLBACK, NOT_SOLVED, emit, show
+from algebraformer.cli_estimate import estimate, refuse_tolerances
 from algebraformer.cli_training import Finetune, Train
-from algebraformer.errors import AlgebraformerError, SingularSystemError
+from algebraformer.errors import AlgebraformerError, ConfigurationError, SingularSystemError
 from algebraformer.training.config import RECIPES
 
 
@@ -27,7 +28,9 @@ class Solve:
     """Solve A x = b from files and say how good the answer is.
 
     Files: .npy, .npz, .mtx, .mtx.gz, .mat. Without the second file, the first one (.npz or .mat) holds A and b. A batch
-    has A of shape (B, n, n). Exit codes: 0 certified, 3 solved by LAPACK, 1 not solved, 2 bad input.
+    has A of shape (B, n, n). Exit codes: 0 certified, 3 solved by LAPACK, 1 not solved, 2 bad input. A model that
+    estimates x from noisy b gives a mean with a standard deviation instead; exit codes: 0 consistent with the noise
+    level and in distribution, 3 not, 2 bad input.
     """
 
     A: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
@@ -44,6 +47,8 @@ class Solve:
     """Give what the network cannot solve to LAPACK."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File that x is written to; its ending decides the format."""
+    figure: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File for a PNG of x with its 90 % band; models that estimate only."""
     max_bytes: int = 2**31
     """Largest array that is read, in bytes."""
     json: bool = False
@@ -56,6 +61,10 @@ class Solve:
         from algebraformer.solver import LearnedSolver  # torch, which takes seconds: not before the files are read
 
         solver = LearnedSolver.from_pretrained(self.model)
+        if solver.model.config.head == "estimate":
+            return estimate(self, solver, A, b)
+        if self.figure is not None:
+            raise ConfigurationError(f"figure is for models that estimate from noisy systems; {self.model} solves")
         try:
             result = solver.solve(A, b, self.rtol, self.max_refinements, self.fallback)
         except SingularSystemError as error:
@@ -127,7 +136,11 @@ class Evaluate:
         else:
             family = problems.get(name, n=solver.n)
         systems = family.sample(self.count, TEST_SEED)
-        scores = evaluation.evaluate(solver, systems, self.rtol, self.max_refinements)
+        if solver.model.config.head == "estimate":
+            refuse_tolerances(self)
+            scores = evaluation.evaluate_estimates(solver, systems)
+        else:
+            scores = evaluation.evaluate(solver, systems, self.rtol, self.max_refinements)
         about = {"model": self.model, "family": family.settings(), "systems": self.count, "rtol": self.rtol}
         title = f"{self.model} on {self.count} systems of {family.name}"
         table = evaluation.table(scores, title)
@@ -150,7 +163,7 @@ class Study:
 
     name: tyro.conf.Positional[str]
     """operator, scaling, efficiency, outside, latency, spectral, encoding, attention, transfer, condition, noise,
-    reliability or soak."""
+    reliability, soak, noisy or heldout."""
     preset: str = "quick"
     """quick: under two minutes, to see that it works. cpu: the committed results, up to an hour on two cores. paper:
     full scale, for a GPU."""

@@ -38,6 +38,10 @@ class TrainingError(AlgebraformerError, RuntimeError):
     """Training cannot go on, for instance because too many steps in a row were not finite."""
 
 
+class InconsistentWarning(UserWarning):
+    """An estimate does not fit the data to the noise level that the network sees."""
+
+
 class SingularSystemError(LinAlgError):
     """One or more systems of a batch are singular.
 

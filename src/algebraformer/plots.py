@@ -17,6 +17,7 @@ from algebraformer.attention_figure import attention_figure
 from algebraformer.condition_figure import condition_figure, noise_figure
 from algebraformer.encoding_figure import encoding_figure
 from algebraformer.latency_figure import latency_figure
+from algebraformer.noisy_figure import heldout_figure, noisy_figure
 from algebraformer.operator_figure import operator_figure
 from algebraformer.reliability_figure import reliability_figure, soak_figure
 from algebraformer.report import study_page
@@ -112,6 +113,8 @@ STUDIES: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "noise": noise_figure,
     "reliability": reliability_figure,
     "soak": soak_figure,
+    "noisy": noisy_figure,
+    "heldout": heldout_figure,
 }
 """The figure of every study, drawn from its data."""
 

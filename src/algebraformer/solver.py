@@ -15,12 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgWarning
 from scipy.sparse.linalg import LinearOperator
 
-from algebraformer import checkpoint
+from algebraformer import checkpoint, estimation
 from algebraformer.checked_input import CheckedSystem, check_options, check_system
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.classical import conjugate_residuals, direct
 from algebraformer.classical.refinement import RESTARTS
 from algebraformer.errors import ConfigurationError, SingularSystemError, Status
+from algebraformer.estimation import Estimate
 from algebraformer.linalg import EPS, has_zero_line, is_certified, measures
 from algebraformer.models import Algebraformer, predict, systems_at_once
 from algebraformer.result import SolveResult, scalar
@@ -98,7 +99,7 @@ class LearnedSolver:
         model, info = checkpoint.load(checkpoint.resolve(name_or_folder))
         solver = cls(model.to(device), info)
         with np.errstate(all="ignore"):  # the answer does not matter
-            solver.predict(np.eye(solver.n), np.ones(solver.n))
+            solver.predict(np.eye(solver.model.config.n_equation, solver.n), np.ones(solver.model.config.n_equation))
         return solver
 
     @property
@@ -110,13 +111,14 @@ class LearnedSolver:
         return f"LearnedSolver({self.info.name!r}, n={self.n}, parameters={self.model.parameter_count()})"
 
     def predict(self, A: ArrayLike, b: ArrayLike) -> Array:
-        """Return the bare network's answer, neither refined nor certified.
+        """Return the bare network's answer, neither refined nor certified; of an estimate head the mean.
 
         Parameters
         ----------
         A : array_like, shape (n, n) or (B, n, n)
         b : array_like, shape (n,), (n, k), (B, n) or (B, n, k)
-            (B, n) beside a batch A is one right-hand side per system.
+            (B, n) beside a batch A is one right-hand side per system. For an estimate head A may have m rows; b then
+            has as many.
 
         Returns
         -------
@@ -127,11 +129,56 @@ class LearnedSolver:
         ValueError
             Shapes do not match, entries are not finite or not real, or the model does not support this n.
         """
+        if self.model.config.head == "estimate":
+            return estimation.mean(self.model, A, b)
         system = self._supported(check_system(A, b))
         x = predict(self.model, system.A, system.b)
         if x.shape != system.b.shape:
             raise ConfigurationError("the model's output does not have the shape of b")
         return system.restored(x)
+
+    def estimate(self, A: ArrayLike, b: ArrayLike) -> Estimate:
+        """Estimate x from noisy b = A x + e, with a standard deviation for every entry.
+
+        Parameters
+        ----------
+        A : array_like, shape (m, n) or (B, m, n)
+            Real, of the size the model was trained for; never modified.
+        b : array_like, shape (m,), (m, k), (B, m) or (B, m, k)
+            Every right-hand side is a system of its own.
+
+        Returns
+        -------
+        Estimate
+
+        Raises
+        ------
+        ValueError
+            Shapes do not match or are not the model's, entries are NaN, infinite, complex or not numbers.
+        ConfigurationError
+            The model has no estimate head.
+
+        Warns
+        -----
+        InconsistentWarning
+            An estimate does not fit b to the noise level that the network sees; Tikhonov's answer stands beside it.
+
+        Examples
+        --------
+        >>> import algebraformer as af
+        >>> systems = af.problems.get("deblur", n=64).sample(3, seed=7)
+        >>> found = af.LearnedSolver.from_pretrained("deblur-64").estimate(systems.A, systems.b)
+        >>> found.x.shape, found.std.shape, found.noise.shape
+        ((3, 64), (3, 64), (3,))
+        """
+        return estimation.estimate(self.model, A, b)
+
+    def _refuse_estimates(self) -> None:
+        """Raise `ConfigurationError` if the model does not solve systems but estimates from noisy ones."""
+        if self.model.config.head == "estimate":
+            raise ConfigurationError(
+                f"the model {self.info.name} estimates x from noisy b and solves nothing exactly: use estimate"
+            )
 
     def _supported(self, system: CheckedSystem) -> CheckedSystem:
         """Return the system if the network reads such systems, else raise ValueError."""
@@ -159,7 +206,7 @@ class LearnedSolver:
         ValueError
             A is not one square real matrix of the model's size, or not finite.
         ConfigurationError
-            The model has a token head, which is not linear in b.
+            The model has another head, which is not linear in b.
 
         Examples
         --------
@@ -171,6 +218,7 @@ class LearnedSolver:
         >>> info
         0
         """
+        self._refuse_estimates()
         matrix = np.asarray(A)
         if matrix.ndim != 2:
             raise ValueError(f"operator needs one matrix of shape (n, n), received {matrix.shape}")
@@ -220,12 +268,15 @@ class LearnedSolver:
             A `LinAlgError`: one or more systems are exactly singular; it names their indices and carries the result
             of the others. LAPACK's elimination decides, also for what the network solved outside its family; a row or
             column of zeros always counts.
+        ConfigurationError
+            The model estimates from noisy systems: use `estimate`.
 
         Warns
         -----
         LinAlgWarning
             LAPACK factorised A and it is ill-conditioned to working precision, as in scipy.linalg.solve.
         """
+        self._refuse_estimates()
         rtol, max_refinements = check_options(rtol, max_refinements)
         system = check_system(A, b)
         supported = system.n == self.n and system.b.dtype.kind == "f"
@@ -429,6 +480,7 @@ def solve(
     masked = np.ma.isMaskedArray(a) or np.ma.isMaskedArray(b)  # SciPy refuses these
     real = A.dtype.kind in "biuf" and B.dtype.kind in "biuf" and not masked
     solver = model if isinstance(model, LearnedSolver) else _loaded(model)
+    solver._refuse_estimates()
     square = A.ndim >= 2 and A.shape[-2:] == (solver.n, solver.n) and A.size > 0
     rows = B.ndim >= 1 and B.size > 0 and B.shape[-min(B.ndim, 2)] == solver.n
     if not (real and square and rows and assume_a in (None, "gen", "general")) or transposed:

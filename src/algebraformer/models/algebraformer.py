@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,13 +13,19 @@ from torch import Tensor, nn
 from algebraformer.classical.operator_basis import ApproximateInverse
 from algebraformer.classical.tiled_operators import TiledInverse
 from algebraformer.errors import ConfigurationError
-from algebraformer.models.config import ModelConfig
+from algebraformer.models.config import Head, ModelConfig
 from algebraformer.models.encoding import FamilyScaler, Tokens
+from algebraformer.models.estimate import Answer, EstimateHead, Scaled, reading, scaled
 from algebraformer.models.heads import OperatorHead, TokenHead
 from algebraformer.models.perceptron import Perceptron, PerceptronBlock
 from algebraformer.models.recurrent import Recurrent
-from algebraformer.models.transformer import Attention, Block, Transformer
+from algebraformer.models.transformer import Attention, Block, Feedback, FirstAnswer, Transformer
 
+HEADS: dict[Head, type[TokenHead] | type[OperatorHead] | type[EstimateHead]] = {
+    "token": TokenHead,
+    "operator": OperatorHead,
+    "estimate": EstimateHead,
+}
 FloatArray = NDArray[np.float64]
 BATCH_SIZE = 128
 """Systems per forward pass."""
@@ -47,7 +54,7 @@ class Algebraformer(nn.Module):
             self.scaler = FamilyScaler(config.n)
         self.tokens = Tokens(config)
         self.body = make_body(config)
-        self.head = (TokenHead if config.head == "token" else OperatorHead)(config, self.body.width)
+        self.head = HEADS[config.head](config, self.body.width)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -81,10 +88,17 @@ class Algebraformer(nn.Module):
                 nn.init.zeros_(module.out.weight)
             elif isinstance(module, Block | PerceptronBlock):
                 nn.init.zeros_(module.get_parameter("mlp.2.weight"))
+            elif isinstance(module, FirstAnswer):
+                nn.init.zeros_(module.write.weight)
         nn.init.zeros_(self.head.linear.weight)
+        if isinstance(self.head, EstimateHead):
+            nn.init.zeros_(self.head.noise.weight)
 
     def forward(self, A: Tensor, b: Tensor) -> Tensor:
-        """Return x (B, n), float64, from A (B, n, n) and b (B, n), float64."""
+        """Return x (B, n), float64, from A (B, m, n) and b (B, m), float64; m is n but for estimate heads."""
+        if isinstance(self.head, EstimateHead):
+            systems = scaled(A.numpy(force=True), b.numpy(force=True))
+            return torch.from_numpy(systems.size).to(A.device)[:, None] * self.answer(systems).mean.double()
         if isinstance(self.head, OperatorHead):
             x = self.approximate_inverse(A.numpy(force=True))(b.numpy(force=True)[:, :, None])
             return torch.from_numpy(x[:, :, 0]).to(A.device)
@@ -112,11 +126,31 @@ class Algebraformer(nn.Module):
         ]
         return head.inverse_of(torch.cat(parts).numpy() if parts else np.empty((0, head.basis.rank)), s)
 
+    def answer(self, systems: Scaled) -> Answer:
+        """Return what an estimate head says of scaled systems."""
+        device = self.tokens.embedding.weight.device
+        return self.answer_to(*(part.to(device) for part in reading(self.config, systems)))
+
+    def answer_to(self, tokens: Tensor, A: Tensor, b: Tensor) -> Answer:
+        """Return what an estimate head says of a `Reading`."""
+        h = self.tokens.embed(tokens)
+        return self.estimate_head(self.body(h, A, b) if isinstance(self.body, Feedback) else self.body(h), tokens)
+
+    @property
+    def estimate_head(self) -> EstimateHead:
+        """The head, if it is an estimate head; `ConfigurationError` if not."""
+        if not isinstance(self.head, EstimateHead):
+            raise ConfigurationError(f"this model has {self.config.head} as its head: only estimate heads take noisy b")
+        return self.head
+
     @property
     def operator_head(self) -> OperatorHead:
         """The head, if it is an operator head; `ConfigurationError` if not."""
         if not isinstance(self.head, OperatorHead):
-            raise ConfigurationError("this model has a token head: only operator heads approximate the inverse itself")
+            article = "a" if self.config.head == "token" else "an"
+            raise ConfigurationError(
+                f"this model has {article} {self.config.head} head: only operator heads approximate the inverse itself"
+            )
         return self.head
 
     def loss(self, *batch: Tensor) -> Tensor:
@@ -128,7 +162,12 @@ class Algebraformer(nn.Module):
 
         An operator head takes z (B, q, m), c (B, R) and weights (B,), all float32, from `OperatorBasis.coefficients`,
         and is measured by the weighed mean squared error of c, which is that of M Abar in the Frobenius norm.
+
+        An estimate head takes what `models.estimate.examples` returns; its loss is `EstimateHead.loss`.
         """
+        if isinstance(self.head, EstimateHead):
+            tokens, A, b, y, log_noise = batch
+            return self.head.loss(self.answer_to(tokens, A, b), y, log_noise)
         if isinstance(self.head, OperatorHead):
             z, c, weight = batch
             return self.head.loss(self.head(self.features(z)), c, weight)
@@ -177,11 +216,13 @@ class Algebraformer(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
 
-def make_body(config: ModelConfig) -> Transformer | Recurrent | Perceptron:
+def make_body(config: ModelConfig) -> Transformer | Feedback | Recurrent | Perceptron:
     """Return the layers between tokens and head."""
     match config.architecture:
         case "transformer":
             return Transformer(config)
+        case "feedback":
+            return Feedback(config)
         case "mlp":
             return Perceptron(config)
         case _:
@@ -192,34 +233,63 @@ def make_body(config: ModelConfig) -> Transformer | Recurrent | Perceptron:
 def predict(model: Algebraformer, A: FloatArray, b: FloatArray) -> FloatArray:
     """Return the network's bare answers, a limited number of systems at a time so that memory stays flat.
 
-    A token head reads every right-hand side as a system of its own; an operator head reads every matrix once.
+    A token head and an estimate head read every right-hand side as a system of its own; an operator head reads every
+    matrix once.
 
     Parameters
     ----------
     model : Algebraformer
         In evaluation mode.
-    A : ndarray, shape (B, n, n), float64
-    b : ndarray, shape (B, n, k), float64
+    A : ndarray, shape (B, m, n), float64
+        m = n but for estimate heads.
+    b : ndarray, shape (B, m, k), float64
 
     Returns
     -------
     ndarray, float64
         Shape (B, n, k) if the network does its job.
     """
-    B, n, k = b.shape
+    B, m, k = b.shape
+    n = A.shape[2]
     if model.config.head == "operator":
         step = systems_at_once(n)
         found = [model.approximate_inverse(A[i : i + step])(b[i : i + step]) for i in range(0, B, step)]
         return np.concatenate(found) if found else np.empty(b.shape)
-    device = model.scaler.A_mean.device
-    flat, owner = np.ascontiguousarray(b.transpose(0, 2, 1)).reshape(B * k, n), np.arange(B).repeat(k)
+    device = next(model.buffers()).device
+    flat, owner = np.ascontiguousarray(b.transpose(0, 2, 1)).reshape(B * k, m), np.arange(B).repeat(k)
     parts = [np.empty((0, n))]
     for start in range(0, B * k, BATCH_SIZE):
         chunk = slice(start, start + BATCH_SIZE)
         x = model(torch.from_numpy(A[owner[chunk]]).to(device), torch.from_numpy(flat[chunk].copy()).to(device))
         parts.append(x.double().cpu().numpy())
     x = np.concatenate(parts[1:] or parts)
-    return x.reshape(B, k, n).transpose(0, 2, 1) if x.shape == flat.shape else x
+    return x.reshape(B, k, n).transpose(0, 2, 1) if x.shape == (B * k, n) else x
+
+
+class Estimates(NamedTuple):
+    """What `estimates` returns."""
+
+    mean: FloatArray
+    """(B, n)"""
+    std: FloatArray
+    """Calibrated standard deviations (B, n)."""
+    noise: FloatArray
+    """Relative noise levels (B,)."""
+    familiar: NDArray[np.bool_]
+    """Which systems (B,) look like the family."""
+
+
+@torch.inference_mode()
+def estimates(model: Algebraformer, A: FloatArray, b: FloatArray) -> Estimates:
+    """Return everything an estimate head says of A (B, m, n) and b (B, m), a limited number of systems at a time."""
+    head = model.estimate_head
+    parts = [Estimates(np.empty((0, model.config.n)), np.empty((0, model.config.n)), np.empty(0), np.empty(0, bool))]
+    for start in range(0, len(b), BATCH_SIZE):
+        systems = scaled(A[start : start + BATCH_SIZE], b[start : start + BATCH_SIZE])
+        mean, std, noise = head.estimate(systems, model.answer(systems))
+        size = systems.size[:, None]
+        parts.append(Estimates(size * mean, np.abs(size) * std, noise, head.is_familiar(systems)))
+    return Estimates(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def systems_at_once(n: int) -> int:

@@ -159,7 +159,7 @@ class Tokens(nn.Module):
         axes = 2 if config.encoding == "entry" else 1  # entry tokens have a row and a column position
         self.positions = nn.ParameterList(
             nn.Parameter(torch.empty(config.n_token if axes == 1 else config.n, config.n_embd))
-            for _ in range(axes if config.architecture == "transformer" and config.positions else 0)
+            for _ in range(axes if config.architecture in ("transformer", "feedback") and config.positions else 0)
         )
 
     def forward(self, A: Tensor, b: Tensor) -> Tensor:

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from algebraformer.models.config import ModelConfig
 
+SMALLEST = 1e-8
+"""Added to a mean square before a division by its root."""
+
 
 class Attention(nn.Module):
     """Multi-head self-attention, over all tokens or over the earlier ones alone."""
@@ -78,3 +81,48 @@ class Transformer(nn.Module):
         for block in self.blocks:
             h = block(h)
         return self.norm(h)
+
+
+class Feedback(nn.Module):
+    """The same blocks; between them every token learns how its part of a first answer fits the data (ours).
+
+    After a block, entry i of a first answer x is read from token i, and A^T (b - A x), along which the misfit falls, is
+    added to the tokens, as it is and divided by its root mean square: with A of size one it falls to the size of the
+    noise.
+
+    References
+    ----------
+    .. [4] K. Gregor and Y. LeCun, "Learning fast approximations of sparse coding", ICML 2010.
+    .. [5] J. Adler and O. Oktem, "Solving ill-posed inverse problems using iterative deep neural networks", Inverse
+       Problems 33 (2017).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.reads = nn.ModuleList(FirstAnswer(config) for _ in range(config.n_layer - 1))
+        self.norm = nn.LayerNorm(config.n_embd)
+        self.width = config.n_embd
+
+    def forward(self, h: Tensor, A: Tensor, b: Tensor) -> Tensor:
+        """Return tokens (B, n, n_embd) from tokens and scaled A (B, m, n) and b (B, m)."""
+        h = self.blocks[0](h)
+        for read, block in zip(self.reads, self.blocks[1:], strict=True):
+            h = block(read(h, A, b))
+        return self.norm(h)
+
+
+class FirstAnswer(nn.Module):
+    """Reads x from the tokens and adds what A^T (b - A x) says."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.n_embd)
+        self.read = nn.Linear(config.n_embd, 1)
+        self.write = nn.Linear(3, config.n_embd)
+
+    def forward(self, h: Tensor, A: Tensor, b: Tensor) -> Tensor:
+        x = self.read(self.norm(h))  # (B, n, 1)
+        g = A.mT @ (b[:, :, None] - A @ x)
+        rms = (g.square().mean(dim=1, keepdim=True) + SMALLEST).sqrt()
+        return h + self.write(torch.cat((x, g, g / rms), dim=2))

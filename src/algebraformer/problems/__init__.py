@@ -12,10 +12,18 @@ from algebraformer.problems.base import (
 )
 from algebraformer.problems.boundary_value import BoundaryValueFamily
 from algebraformer.problems.conditioned import ConditionedFamily
+from algebraformer.problems.fredholm import FredholmFamily
+from algebraformer.problems.fredholm_mixture import Fredholm
+from algebraformer.problems.noisy import NoisyFamily
+from algebraformer.problems.signals import PRIORS
 
 __all__ = [
+    "PRIORS",
     "BoundaryValueFamily",
     "ConditionedFamily",
+    "Fredholm",
+    "FredholmFamily",
+    "NoisyFamily",
     "ProblemFamily",
     "Systems",
     "family_class",

@@ -27,9 +27,12 @@ class Systems:
 
     Attributes
     ----------
-    A : ndarray, shape (B, n, n), float64
-    b, x : ndarray, shape (B, n), float64
-        x solves the system to LAPACK's accuracy, or is exact where the family knows a closed form.
+    A : ndarray, shape (B, m, n), float64
+        m = n unless a family says otherwise.
+    b : ndarray, shape (B, m), float64
+    x : ndarray, shape (B, n), float64
+        Solves the system to LAPACK's accuracy, or is exact where the family knows a closed form. In a noisy family x is
+        the signal that was measured, and A x differs from b by the noise.
     params : dict of ndarray, each of shape (B, ...)
         The parameters the systems were assembled from.
     """
@@ -72,16 +75,40 @@ def is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def is_limits(value: object) -> bool:
+def uniform(rng: np.random.Generator, limits: Limits) -> float:
+    """Draw one number from U(low, high)."""
+    return limits[0] + (limits[1] - limits[0]) * rng.random()
+
+
+def log_uniform(rng: np.random.Generator, limits: Limits) -> float:
+    """Draw one number whose logarithm is uniform between those of low and high."""
+    return float(limits[0] * (limits[1] / limits[0]) ** rng.random())
+
+
+def check_limits(family: ProblemFamily, positive: Sequence[str] = ()) -> None:
+    """Raise `ConfigurationError` unless every setting whose default is a pair is one of finite ascending numbers.
+
+    Parameters
+    ----------
+    family : ProblemFamily
+    positive : sequence of str
+        Settings whose numbers must be positive, too.
+    """
+    for field in dataclasses.fields(family):
+        value = getattr(family, field.name)
+        if not (isinstance(field.default, tuple) and all(isinstance(v, (int, float)) for v in field.default)):
+            continue
+        if not _is_limits(value):
+            raise ConfigurationError(f"{field.name} must be (low, high) with low <= high, received {value!r}")
+        if field.name in positive and value[0] <= 0:
+            raise ConfigurationError(f"{field.name} must be positive, received {value!r}")
+
+
+def _is_limits(value: object) -> bool:
     """Say whether a value is a pair of finite numbers in ascending order."""
     if not (isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, (int, float)) for v in value)):
         return False
     return bool(-np.inf < value[0] <= value[1] < np.inf)
-
-
-def uniform(rng: np.random.Generator, limits: Limits) -> float:
-    """Draw one number from U(low, high)."""
-    return limits[0] + (limits[1] - limits[0]) * rng.random()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,13 +149,18 @@ class ProblemFamily(abc.ABC):
         if not is_whole(self.n) or self.n < 1:
             raise ConfigurationError(f"n must be a whole number of at least 1, received {self.n!r}")
 
+    @property
+    def rows(self) -> int:
+        """Number of equations: n unless a family says otherwise."""
+        return self.n
+
     @abc.abstractmethod
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
         """Draw the parameters of one system; every value must have the same shape for every system."""
 
     @abc.abstractmethod
     def assemble(self, params: Parameters) -> tuple[FloatArray, FloatArray]:
-        """Assemble A (B, n, n) and b (B, n), float64, from stacked parameters (B, ...)."""
+        """Assemble A (B, rows, n) and b (B, rows), float64, from stacked parameters (B, ...)."""
 
     def parameters(self, indices: Sequence[int] | NDArray[np.int64], seed: int = 0) -> Parameters:
         """Draw the parameters of the systems at these indices, stacked: every array has shape (len(indices), ...)."""
@@ -159,7 +191,7 @@ class ProblemFamily(abc.ABC):
             raise ConfigurationError("a batch needs at least one index, received none")
         params = self.parameters(indices, seed)
         A, b = self.assemble(params)
-        expected = (len(indices), self.n, self.n), (len(indices), self.n)
+        expected = (len(indices), self.rows, self.n), (len(indices), self.rows)
         if (A.shape, b.shape) != expected:
             raise ConfigurationError(
                 f"{type(self).__name__}.assemble must return shapes {expected}, received {(A.shape, b.shape)}"

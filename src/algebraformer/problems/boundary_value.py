@@ -23,7 +23,7 @@ from algebraformer.problems.base import (
     Limits,
     Parameters,
     ProblemFamily,
-    is_limits,
+    check_limits,
     is_whole,
     register,
     uniform,
@@ -42,10 +42,7 @@ class BoundaryValueFamily(ProblemFamily):
         super().__post_init__()
         if not is_whole(self.f_modes) or self.f_modes < 1:
             raise ConfigurationError(f"f_modes must be a whole number of at least 1, received {self.f_modes!r}")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(field.default, tuple) and not is_limits(value):
-                raise ConfigurationError(f"{field.name} must be (low, high) with low <= high, received {value!r}")
+        check_limits(self)
 
     @property
     def grid(self) -> FloatArray:

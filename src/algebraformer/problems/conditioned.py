@@ -26,10 +26,10 @@ from algebraformer.problems.base import (
     Limits,
     Parameters,
     ProblemFamily,
-    is_limits,
+    check_limits,
     is_whole,
+    log_uniform,
     register,
-    uniform,
 )
 
 MODES = {1: "one large", 2: "one small", 3: "geometric", 4: "arithmetic"}
@@ -45,12 +45,12 @@ class ConditionedFamily(ProblemFamily):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_limits(self.kappa) or self.kappa[0] < 1:
-            raise ConfigurationError(f"kappa must be (low, high) with 1 <= low <= high, received {self.kappa!r}")
+        check_limits(self)
+        if self.kappa[0] < 1:
+            raise ConfigurationError(f"kappa must be at least 1, received {self.kappa!r}")
 
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
-        low, high = self.kappa
-        return {"kappa": low * (high / low) ** uniform(rng, (0.0, 1.0)), "x": rng.standard_normal(self.n)}
+        return {"kappa": log_uniform(rng, self.kappa), "x": rng.standard_normal(self.n)}
 
     @abc.abstractmethod
     def matrices(self, params: Parameters) -> FloatArray:

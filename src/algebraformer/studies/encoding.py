@@ -19,7 +19,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,13 +35,13 @@ from algebraformer.studies.scaling import in_turn
 from algebraformer.training import Recipe, score
 from algebraformer.training.data import VALIDATION_SEED, VALIDATION_SIZE
 
-ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 LABELS = {
     "column": "column i and b_i (the paper's)",
     "row": "row i and b_i",
     "column-b": "column i and all of b",
     "entry": "entry ij and b_i",
 }
+ENCODINGS: tuple[Encoding, ...] = ("column", "row", "column-b", "entry")
 COMPUTE, SYSTEMS = "equal compute", "equal systems"
 PAPER: dict[Encoding, int] = {"column": 2, "entry": 4}
 """Exponents of n that the paper states for the memory."""

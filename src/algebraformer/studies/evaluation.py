@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import warnings
 from collections import Counter
 from typing import Any
 
 import numpy as np
 
+from algebraformer.errors import InconsistentWarning
 from algebraformer.linalg import relative_error
 from algebraformer.problems import Systems
 from algebraformer.solver import RTOL, LearnedSolver
 from algebraformer.studies.base import TableData
+from algebraformer.training.estimate import coverage, estimate_scores
 from algebraformer.training.loop import score
+
+NOISE_LEVELS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+"""Bounds of the noise levels that scores of estimates are told apart by."""
 
 
 def evaluate(
@@ -56,6 +63,37 @@ def evaluate(
         group: {name: value if value is not None and math.isfinite(value) else None for name, value in entries.items()}
         for group, entries in scores.items()
     }
+
+
+def evaluate_estimates(solver: LearnedSolver, systems: Systems) -> dict[str, dict[str, Any]]:
+    """Return the scores of a model that estimates x from noisy b.
+
+    Parameters
+    ----------
+    solver : LearnedSolver
+    systems : Systems
+        Of a noisy family, unknown to the network.
+
+    Returns
+    -------
+    dict
+        estimate : what `training.estimate.estimate_scores` returns, the shares of the systems that are consistent and
+        in distribution, and relative_error_median and coverage for the systems between two noise levels.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InconsistentWarning)  # their share is among the scores
+        found = solver.estimate(systems.A, systems.b)
+    errors = relative_error(found.x[..., None], systems.x[..., None])[:, 0]
+    scores: dict[str, Any] = estimate_scores(solver.model, systems)
+    scores["consistent"] = float(np.mean(found.consistent))
+    scores["in_distribution"] = float(np.mean(found.in_distribution))
+    for low, high in itertools.pairwise(NOISE_LEVELS):
+        chosen = (systems.params["noise"] >= low) & (systems.params["noise"] < high)
+        if chosen.any():
+            between = f"noise {low:g} to {high:g}"
+            scores[f"relative_error_median, {between}"] = float(np.median(errors[chosen]))
+            scores[f"coverage, {between}"] = coverage(systems.x[chosen], found.x[chosen], found.std[chosen])
+    return {"estimate": {name: value if math.isfinite(value) else None for name, value in scores.items()}}
 
 
 def table(scores: dict[str, dict[str, Any]], title: str) -> TableData:

@@ -19,7 +19,7 @@ from algebraformer.classical import operator_basis
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig
-from algebraformer.problems import ProblemFamily, family_class, names, register
+from algebraformer.problems import NoisyFamily, ProblemFamily, family_class, names, register
 from algebraformer.problems.base import Parameters, generator
 from algebraformer.training.config import Recipe
 
@@ -149,6 +149,11 @@ def recipe_for(family: ProblemFamily) -> Recipe:
     >>> recipe.family, recipe.model.head, recipe.model.n_column, recipe.model.rank <= 64
     ('diffusion', 'operator', 8, True)
     """
+    if isinstance(family, NoisyFamily):
+        raise ConfigurationError(
+            f"{family.name or type(family).__name__} is a noisy family, which an operator head does not fit: "
+            'give a recipe with model.head="estimate", such as deblur-64 with another family'
+        )
     settings = {key: value for key, value in family.settings().items() if key not in ("name", "n")}
     try:
         json.dumps(settings, allow_nan=False)

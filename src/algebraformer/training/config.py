@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from algebraformer.errors import ConfigurationError, UnknownNameError
 from algebraformer.models.config import ModelConfig
-from algebraformer.problems import ProblemFamily, from_settings
+from algebraformer.problems import NoisyFamily, ProblemFamily, from_settings
 from algebraformer.problems.base import is_whole
 
 Optimizer = Literal["adamw", "muon"]
@@ -73,7 +73,14 @@ class Recipe:
                 raise ConfigurationError(f"{name} must be {bounds}, received {value!r}")
         if taken := {"name", "n"} & set(self.family_settings):
             raise ConfigurationError(f"family_settings cannot set {min(taken)}: set family or model.n instead")
-        self.problem_family()
+        family = self.problem_family()
+        if self.model.head == "estimate" and not isinstance(family, NoisyFamily):
+            raise ConfigurationError(f"an estimate head learns a noisy family, received {self.family!r}")
+        if family.rows != self.model.n_equation:
+            raise ConfigurationError(
+                f"the model reads {self.model.n_equation} equations, the family has {family.rows}: these must agree; "
+                "an estimate head has model.n_row, a noisy family family_settings.m"
+            )
 
     def problem_family(self) -> ProblemFamily:
         """Return the family the recipe trains on."""
@@ -115,6 +122,8 @@ class FewSystems(Recipe):
         if self.samples is None:
             raise ConfigurationError("samples must be a number of systems, received None: choose how many there are")
         super().__post_init__()
+        if self.model.head == "estimate":
+            raise ConfigurationError("estimate heads are trained on fresh systems: few systems are for the other heads")
         if self.model.head == "operator" and self.trained_on == self.samples:
             raise ConfigurationError(f"an operator head needs at least 3 systems, received {self.samples}")
         if self.trained_on < self.batch_size:
@@ -211,6 +220,17 @@ OPERATOR_HEADS = {
 random-diffusion missed their goals by a little with the usual perceptron and training; LOG.md has both networks after
 equal training."""
 
+ESTIMATE = ModelConfig(
+    n=64, architecture="feedback", head="estimate", encoding="column-tikhonov", n_layer=4, n_head=4, n_embd=64
+)
+"""Network of the estimate heads: 0.21 million parameters."""
+
+ESTIMATE_HEADS = {
+    f"{family}-64": Recipe(family=family, model=ESTIMATE, steps=3_000, batch_size=32, lr=2e-3)
+    for family in ("deblur", "gravity", "fredholm")
+}
+"""Noisy families, fresh systems in every step; "fredholm" is all integral equations together."""
+
 QUICK = Recipe(model=ModelConfig(n=16, n_layer=2, n_head=2, n_embd=32), steps=400)
 """A network for systems of 16 unknowns that trains in seconds: for trying things out, and for tests."""
 
@@ -221,6 +241,7 @@ RECIPES: dict[str, Recipe] = {
     "gru-64": GRU_64,
     "quick": QUICK,
     **OPERATOR_HEADS,
+    **ESTIMATE_HEADS,
 }
 
 

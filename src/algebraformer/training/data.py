@@ -21,6 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from algebraformer.classical import operator_basis
 from algebraformer.classical.operator_basis import OperatorBasis
+from algebraformer.models import ModelConfig
+from algebraformer.models import estimate as estimate_head
 from algebraformer.problems import ProblemFamily, Systems, generator
 from algebraformer.problems.base import batches
 from algebraformer.training.config import Recipe
@@ -42,6 +44,9 @@ def limited(size: int, n: int) -> int:
 
 
 Batch = tuple[Tensor, ...]
+Reader = OperatorBasis | ModelConfig | None
+"""What decides what is read of a system: the basis of an operator head, the configuration of an estimate head; None for
+a token head, which reads everything."""
 
 
 def to_tensors(systems: Systems) -> Batch:
@@ -52,8 +57,8 @@ def to_tensors(systems: Systems) -> Batch:
 class StepBatches(Dataset[Batch]):
     """The batch of every step: item s holds the systems of step s."""
 
-    def __init__(self, family: ProblemFamily, recipe: Recipe, basis: OperatorBasis | None = None) -> None:
-        self.family, self.recipe, self.basis = family, recipe, basis
+    def __init__(self, family: ProblemFamily, recipe: Recipe, reader: Reader = None) -> None:
+        self.family, self.recipe, self.reader = family, recipe, reader
         self.shuffled: tuple[int, np.ndarray] = (-1, np.empty(0))
 
     def indices(self, step: int) -> np.ndarray:
@@ -67,42 +72,43 @@ class StepBatches(Dataset[Batch]):
         return self.shuffled[1][position * size : (position + 1) * size]
 
     def __getitem__(self, step: int) -> Batch:
-        return examples(self.family, self.basis, self.indices(step), self.recipe.seed)
+        return examples(self.family, self.reader, self.indices(step), self.recipe.seed)
 
 
 class StoredExamples(Dataset[Batch]):
     """Consecutive parts of a fixed training set, for workers to make."""
 
-    def __init__(self, family: ProblemFamily, basis: OperatorBasis | None, count: int, seed: int) -> None:
-        self.family, self.basis, self.seed = family, basis, seed
+    def __init__(self, family: ProblemFamily, reader: Reader, count: int, seed: int) -> None:
+        self.family, self.reader, self.seed = family, reader, seed
         self.parts = list(batches(count, max(1, min(256, 2**24 // family.n**2))))
 
     def __len__(self) -> int:
         return len(self.parts)
 
     def __getitem__(self, part: int) -> Batch:
-        return examples(self.family, self.basis, self.parts[part], self.seed)
+        return examples(self.family, self.reader, self.parts[part], self.seed)
 
 
-def examples(
-    family: ProblemFamily, basis: OperatorBasis | None, indices: Sequence[int] | NDArray[np.int64], seed: int
-) -> Batch:
+def examples(family: ProblemFamily, reader: Reader, indices: Sequence[int] | NDArray[np.int64], seed: int) -> Batch:
     """Return what a model learns from the systems at these indices.
 
-    For a token head (no basis) A, b and x, float64; for an operator head z, c and weights, float32, see
-    `OperatorBasis.coefficients`: no right-hand sides.
+    For a token head A, b and x, float64; for an operator head z, c and weights, float32, see
+    `OperatorBasis.coefficients`: no right-hand sides; for an estimate head what `models.estimate.examples` returns.
     """
-    if basis is None:
+    if reader is None:
         return to_tensors(family.at(indices, seed))
-    z, c, weight = basis.coefficients(operator_basis.matrices(family, indices, seed))
+    if isinstance(reader, ModelConfig):
+        systems = family.at(indices, seed)
+        return estimate_head.examples(reader, systems.A, systems.b, systems.x, systems.params["noise"])
+    z, c, weight = reader.coefficients(operator_basis.matrices(family, indices, seed))
     return tuple(torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32)) for part in (z, c, weight))
 
 
 def store_examples(
-    family: ProblemFamily, basis: OperatorBasis | None, count: int, seed: int, workers: int, bar: Progress | None = None
+    family: ProblemFamily, reader: Reader, count: int, seed: int, workers: int, bar: Progress | None = None
 ) -> Batch:
     """Return the examples of the first `count` systems that `seed` names, made by `workers` processes."""
-    parts = StoredExamples(family, basis, count, seed)
+    parts = StoredExamples(family, reader, count, seed)
     task = bar.add_task("training set", total=len(parts), loss=math.nan, rate=math.nan) if bar else None
     found = []
     for part in loader(parts, range(len(parts)), workers, pin_memory=False):

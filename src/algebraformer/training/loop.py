@@ -43,7 +43,6 @@ from algebraformer.classical.operator_basis import OperatorBasis
 from algebraformer.errors import CheckpointError, ConfigurationError, TrainingError
 from algebraformer.linalg import normalized_mse, relative_error
 from algebraformer.models import Algebraformer, predict
-from algebraformer.models.heads import OperatorHead
 from algebraformer.problems import ProblemFamily, Systems
 from algebraformer.training import few
 from algebraformer.training.automatic import Sampler, as_family, recipe_for
@@ -56,12 +55,14 @@ from algebraformer.training.data import (
     VALIDATION_SEED,
     VALIDATION_SIZE,
     Batch,
+    Reader,
     StepBatches,
     limited,
     step_batches,
     store_examples,
     to_tensors,
 )
+from algebraformer.training.estimate import begin, calibrate_estimates, estimate_scores
 from algebraformer.training.operator import READOUT_SAMPLES, calibrate, fit_basis, fit_readout
 from algebraformer.training.optim import make_optimizers, schedule, set_learning_rates
 
@@ -122,8 +123,11 @@ def score(model: Algebraformer, systems: Systems) -> dict[str, float]:
     -------
     dict
         mse : mean of (x_hat - x)^2; normalized_mse : sum ||x_hat - x||^2 / sum ||x||^2; relative_error_median and
-        relative_error_95 : quantiles over the systems of ||x_hat - x|| / ||x||.
+        relative_error_95 : quantiles over the systems of ||x_hat - x|| / ||x||. Of an estimate head what
+        `training.estimate.estimate_scores` returns.
     """
+    if model.config.head == "estimate":
+        return estimate_scores(model, systems)
     x = predict(model, systems.A, systems.b[:, :, None])[:, :, 0]
     errors = sorted(relative_error(x[..., None], systems.x[..., None])[:, 0].tolist())
     return {
@@ -211,6 +215,8 @@ class Trainer:
             model = Algebraformer(recipe.model)
         if basis is not None:
             model.operator_head.set_basis(basis)
+        elif recipe.model.head == "estimate":
+            begin(model, self.family, limited(SCALER_SIZE, self.family.n))
         elif self.has_operator_head:
             fit_basis(model, self.family)
         else:
@@ -313,17 +319,23 @@ class Trainer:
 
     def _batches(self, bar: Progress) -> Generator[Batch, None, None]:
         """Return the batches from this step on; a fixed set is kept in memory where it is small."""
-        recipe, basis = self.recipe, self.model.head.basis if isinstance(self.model.head, OperatorHead) else None
-        n = self.family.n
-        if recipe.samples is not None and (basis is not None or recipe.samples == limited(recipe.samples, n)):
-            self.stored = self._store(recipe.samples, basis, bar)
-        data = StepBatches(self.family, recipe, basis)
+        recipe, n, reader = self.recipe, self.family.n, self._reader()
+        fits = isinstance(reader, OperatorBasis) or recipe.samples == limited(recipe.samples or 0, n)
+        if recipe.samples is not None and fits:
+            self.stored = self._store(recipe.samples, reader, bar)
+        data = StepBatches(self.family, recipe, reader)
         pin = self.options.device.startswith("cuda")
         return step_batches(data, self.step, self.options.workers, pin, self.stored)
 
-    def _store(self, count: int, basis: OperatorBasis | None, bar: Progress | None = None) -> Batch:
+    def _reader(self) -> Reader:
+        """Return what decides what is read of a system."""
+        if self.recipe.model.head == "estimate":
+            return self.recipe.model
+        return self.model.operator_head.basis if self.has_operator_head else None
+
+    def _store(self, count: int, reader: Reader, bar: Progress | None = None) -> Batch:
         """Return the examples of the first training systems."""
-        return store_examples(self.family, basis, count, self.recipe.seed, self.options.workers, bar)
+        return store_examples(self.family, reader, count, self.recipe.seed, self.options.workers, bar)
 
     def train_step(self, batch: Batch) -> dict[str, Any]:
         """Take one optimiser step, or skip it if the gradient is not finite; return loss, gradient norm, skipped."""
@@ -351,6 +363,8 @@ class Trainer:
         elif self.has_operator_head:
             fit_readout(self.model, self.stored or self._store(READOUT_SAMPLES, self.model.operator_head.basis))
             calibrate(self.model, self.family, limited(SCALER_SIZE, n))
+        elif self.recipe.model.head == "estimate":
+            calibrate_estimates(self.model, self.family, limited(SCALER_SIZE, n))
         scores = dict(finite_scores(score(self.model, self.family.sample(limited(TEST_SIZE, n), TEST_SEED))))
         info = dataclasses.replace(
             self.info, scores=scores, seconds=round(self.seconds, 3), threads=torch.get_num_threads()

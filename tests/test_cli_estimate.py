@@ -1,0 +1,110 @@
+"""The command line with a model that estimates from noisy systems."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+from algebraformer import cli, io, problems
+from algebraformer.solver import LearnedSolver
+
+M, N = 15, 12
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, estimate_run):
+    """Two systems that are consistent and look like the family, and one that does not."""
+    folder = tmp_path_factory.mktemp("noisy")
+    solver = LearnedSolver.from_pretrained(estimate_run)
+    systems = problems.get("deblur", n=N, m=M, width=(0.08, 0.16), priors=("piecewise", "smooth")).sample(20, seed=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = solver.estimate(systems.A, systems.b)
+    good = np.flatnonzero(found.consistent & found.in_distribution)[:2]
+    A, b = systems.A[good], systems.b[good]
+    io.write_system(folder / "one.npz", A[0], b[0])
+    io.write_system(folder / "two.npz", A, b)
+    io.write_system(folder / "permuted.npz", A[0, ::-1], b[0])
+    io.write_system(folder / "square.npz", np.eye(N), np.ones(N))
+    return folder
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command in this process; return its exit code, stdout and stderr."""
+
+    def called(*arguments):
+        code = cli.main([str(a) for a in arguments])
+        return (code, *capsys.readouterr())
+
+    return called
+
+
+def test_one_system_as_json(run, files, estimate_run, tmp_path):
+    options = ("--model", estimate_run, "--output", tmp_path / "x.npy", "--figure", tmp_path / "x.png", "--json")
+    code, out, err = run("solve", files / "one.npz", *options)
+    assert (code, err) == (0, "")
+    found = json.loads(out, parse_constant=pytest.fail)
+    A, b = io.read_system(files / "one.npz")
+    direct = LearnedSolver.from_pretrained(estimate_run).estimate(A, b).record()
+    assert {name: found[name] for name in direct} == direct
+    assert set(found) - set(direct) == {"model", "n", "m", "output", "figure"}
+    assert (found["n"], found["m"], found["consistent"], found["tikhonov"]) == (N, M, True, None)
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), found["x"])
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_tables_for_people(run, files, estimate_run):
+    code, out, _ = run("solve", files / "one.npz", "--model", estimate_run)
+    assert code == 0
+    for words in ("n = 12", "entry", "std", "5 %", "95 %", "noise", "misfit", "consistent", "in_distribution"):
+        assert words in out
+    code, out, _ = run("solve", files / "two.npz", "--model", estimate_run)
+    assert code == 0
+    assert "entry" not in out
+    assert "in_distribution" in out
+
+
+def test_what_is_strange_has_code_3(run, files, estimate_run):
+    code, out, _ = run("solve", files / "permuted.npz", "--model", estimate_run, "--json")
+    found = json.loads(out, parse_constant=pytest.fail)
+    assert (code, found["consistent"] and found["in_distribution"]) == (3, False)
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "message"),
+    [
+        ("one.npz", ("--rtol", "1e-3"), "rtol is for models that solve"),
+        ("one.npz", ("--max-refinements", "3"), "max-refinements is for models that solve"),
+        ("one.npz", ("--no-fallback",), "fallback is for models that solve"),
+        ("two.npz", ("--figure", "x.png"), "a figure shows one system"),
+        ("square.npz", (), "the model estimates from matrices of shape (15, 12), received (12, 12)"),
+    ],
+)
+def test_bad_input(run, files, estimate_run, tmp_path, monkeypatch, file, options, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run("solve", files / file, "--model", estimate_run, *options)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+def test_a_figure_is_for_estimates_alone(run, files, tiny_run):
+    code, _, err = run("solve", files / "square.npz", "--model", tiny_run, "--figure", "x.png")
+    assert code == 2
+    assert "figure is for models that estimate" in err
+
+
+def test_evaluate(run, estimate_run, tmp_path):
+    code, out, _ = run("evaluate", estimate_run, "--count", 200, "--output", tmp_path / "found.json", "--json")
+    assert code == 0
+    scores = json.loads(out, parse_constant=pytest.fail)["estimate"]
+    assert 0.8 < scores["coverage"] < 0.97
+    assert 0 < scores["relative_error_median"] < scores["relative_error_90"]
+    table = json.loads((tmp_path / "found.json").read_text())["table"]
+    assert ["estimate: coverage", scores["coverage"]] in table["rows"]
+    code, out, err = run("evaluate", estimate_run, "--rtol", "1e-3")
+    assert (code, out) == (2, "")
+    assert "rtol is for models that solve" in err

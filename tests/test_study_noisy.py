@@ -1,0 +1,272 @@
+"""The studies of noisy systems: intervals, ratios and sentences on made-up numbers, then the quick presets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+from rich.progress import Progress
+
+from algebraformer import plots, problems
+from algebraformer.studies import heldout, noisy, noisy_peers, noisy_summary
+from algebraformer.studies.base import StudyResult, run_study
+from algebraformer.studies.noisy_peers import LEARNED, LEARNED_ALL, LMMSE, METHODS, TIKHONOV
+from algebraformer.studies.noisy_summary import CV, ORACLE, TV_ORACLE
+from algebraformer.training.data import TEST_SEED
+from study_results import assert_tables_and_figure
+
+# ---------------------------------------------------------------- peers
+
+
+def test_no_method_is_told_too_much() -> None:
+    """Everything but oracles stays the same if the true x is replaced."""
+    systems = problems.get("shaw", n=16, priors=("spikes",), noise=(1e-2, 1e-2)).sample(3, seed=0)
+    prior = noisy_peers.prior_of(problems.get("shaw", n=16, priors=("spikes",)))
+    wrong = problems.Systems(systems.A, systems.b, np.ones_like(systems.x), systems.params)
+    found, again = (
+        noisy_peers.fast(noisy_peers.decompositions(s.A), s, prior)
+        | noisy_peers.slow(s, ("total variation", "lasso", "matching pursuit"))
+        for s in (systems, wrong)
+    )
+    assert set(found) == set(METHODS) - {LEARNED, LEARNED_ALL}
+    assert {m for m in found if not np.array_equal(found[m], again[m])} <= {m for m in found if "oracle" in m}
+    for method, x in found.items():
+        assert x.shape == (3, 16), method
+    for method in (*TIKHONOV, "TSVD", "total variation", "lasso", "matching pursuit"):
+        best = np.linalg.norm(found[f"{method}, oracle"] - systems.x, axis=1)
+        assert np.all(best <= np.linalg.norm(found[f"{method}, discrepancy"] - systems.x, axis=1) + 1e-9)
+
+
+def test_prior_moments() -> None:
+    """Signals of mean square 1 without a preferred sign: mean near 0, trace of the covariance near n."""
+    prior = noisy_peers.prior_of(problems.get("deblur", n=20, priors=("piecewise",)))
+    assert np.abs(prior.mean).max() < 0.08
+    assert np.trace(prior.covariance) == pytest.approx(20, rel=0.01)
+    assert np.linalg.eigvalsh(prior.covariance).min() > 0
+
+
+def test_noise_norm_is_what_the_noise_has() -> None:
+    systems = problems.get("gravity", n=64).sample(100, seed=0)
+    actual = np.linalg.norm(systems.b - systems.params["clean"], axis=1)
+    assert np.mean(actual / noisy_peers.noise_norm(systems)) == pytest.approx(1, abs=0.03)
+
+
+# ---------------------------------------------------------------- numbers
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_intervals_are_those_of_scipy(share: float) -> None:
+    errors = np.random.default_rng(3).lognormal(size=60)
+    found = scipy.stats.bootstrap(
+        (errors,),
+        lambda e, axis: np.quantile(e, share, axis=axis),
+        n_resamples=5000,
+        confidence_level=0.9,
+        method="percentile",
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    np.testing.assert_allclose(noisy_summary.interval(errors, share), found, rtol=0.1)
+
+
+def made_up(factor: dict[float, float], families: tuple[str, ...] = ("deblur",), **more: float) -> noisy_summary.Errors:
+    """Two priors and the levels of `factor`; Tikhonov by cross-validation is 1, and the learned solver `factor`."""
+    base = {m: 1.0 for m in METHODS if m not in (LEARNED, LEARNED_ALL)} | {f"{t}, oracle": 0.8 for t in TIKHONOV}
+    base |= {LMMSE: 0.7, TV_ORACLE: 0.5}
+    errors: noisy_summary.Errors = {}
+    for family in families:
+        for prior in ("piecewise", "spikes"):
+            for level, value in factor.items():
+                cell = {m: [v * 0.9, v, v * 1.1] for m, v in (base | more).items()}
+                cell[LEARNED] = [value * 0.9, value, value * 1.1]
+                cell[TV_ORACLE] = cell[TV_ORACLE][:2]
+                errors[family, prior, level] = cell
+    return errors
+
+
+ABOUT: dict[str, Any] = {"n": 4, "systems": 3, "slow": 2, "models": {}}
+TIMES = {"deblur": {"1": {LEARNED: 5e-3, "total variation": 4e-2}, "64": {LEARNED: 1e-3, "total variation": 4e-2}}}
+
+
+def said(errors: noisy_summary.Errors, times: Any = TIMES) -> list[str]:
+    return noisy_summary.verdict(errors, times, ABOUT)
+
+
+def test_targets_that_are_met() -> None:
+    sentences = said(made_up({1e-3: 0.4, 1e-2: 0.4, 1e-1: 0.3}))
+    assert sentences[:5] == [
+        "deblur: at most 0.6 times the median error of Tikhonov, cross-validation: "
+        "met at every level from 0.001 to 0.1, 0.3 to 0.4 of it.",
+        "deblur: below the median error of Tikhonov, oracle: met at every level from 0.001 to 0.1, 0.375 to 0.5 of it.",
+        "deblur: below the median error of LMMSE: met at every level from 0.001 to 0.1, 0.429 to 0.571 of it.",
+        "deblur: at most the median error of total variation, oracle: "
+        "met at every level from 0.01 to 0.1, 0.6 to 0.8 of it.",
+        "deblur: at batch 64 at most 1/20 of the time of one total-variation solve: met, 1/40 (1 ms against 40 ms).",
+    ]
+    assert sentences[5] == "deblur: lowest median error, oracles aside, of 6 cells: learned in 6."
+
+
+def test_targets_that_are_missed() -> None:
+    slow = {"deblur": {"64": {LEARNED: 4e-3, "total variation": 4e-2}}}
+    sentences = said(made_up({1e-3: 0.9, 1e-2: 0.4, 1e-1: 0.65}), slow)
+    assert sentences[0].endswith("missed at 0.001 (0.9 of it), 0.1 (0.65 of it); met elsewhere, 0.4 of it.")
+    assert sentences[1].endswith("Tikhonov, oracle: missed at 0.001 (1.12 of it); met elsewhere, 0.5 to 0.812 of it.")
+    assert "missed at 0.1 (1.3 of it); met elsewhere" in sentences[3]
+    assert sentences[4].endswith("missed, 1/10 (4 ms against 40 ms).")
+    assert "LMMSE in 2" in sentences[5]
+    assert said(made_up({1e-2: 2.0}))[0].endswith("missed at noise 0.01, 2 of it.")
+
+
+def test_equal_counts_where_it_may() -> None:
+    """At most is met by equal medians, below is not."""
+    sentences = said(made_up({1e-2: 0.5}, **{LMMSE: 0.5}))
+    assert "LMMSE: missed at noise 0.01, 1 of it" in sentences[2]
+    assert "total variation, oracle: met at noise 0.01, 1 of it" in sentences[3]
+
+
+def test_other_families_and_absent_models() -> None:
+    sentences = said(made_up({1e-3: 1.01, 1e-2: 1.1}, ("shaw",)), {})
+    assert sentences[0] == (
+        "shaw (learned): at most 1.02 times the median error of Tikhonov, cross-validation: "
+        "missed at 0.01 (1.1 of it); met elsewhere, 1.01 of it."
+    )
+    errors = made_up({1e-3: 1.0}, ("shaw",))
+    for cell in errors.values():
+        del cell[LEARNED]
+    assert said(errors, {})[0] == "shaw: no model, the learned solver is absent."
+
+
+def test_ratios_are_of_common_systems_and_of_the_best_order() -> None:
+    errors = made_up({1e-2: 1.0}, **{"Tikhonov 1, cross-validation": 0.5})
+    assert noisy_summary.ratio(errors, "deblur", 1e-2, LEARNED, CV) == pytest.approx(2)
+    errors["deblur", "spikes", 1e-2][LEARNED][2] = 1e9  # total variation has not seen the third system
+    assert noisy_summary.ratio(errors, "deblur", 1e-2, LEARNED, TV_ORACLE) == pytest.approx(0.95 / 0.475)
+    found = noisy_summary.pooled(errors, "deblur", 1e-2)
+    assert np.median(found[CV]) == pytest.approx(0.5)
+    assert np.median(found[ORACLE]) == pytest.approx(0.8)
+    assert len(found[LEARNED]) == 6
+
+
+def group(name: str, **values: Any) -> dict[str, Any]:
+    one = {"family": "deblur", "group": name, "learned": 0.1, "tikhonov": 0.2, "total_variation": 0.2, "guarded": 0.1}
+    one |= {
+        "coverage": 0.9,
+        "consistent": 1.0,
+        "in_distribution": 1.0,
+        "flagged": 0.0,
+        "lost": 0.0,
+        "lost_flagged": None,
+    }
+    return one | values
+
+
+def test_sentences_on_what_was_held_out() -> None:
+    inside = group(heldout.INSIDE, flagged=0.02)
+    good = heldout.verdict("deblur", [inside, group("wider")])
+    assert good[0].endswith("than cross-validated Tikhonov in none of 1 groups.")
+    assert good[1].endswith("is lost, at least half of these are noticed.")
+    assert good[2].endswith("nowhere more than a tenth above Tikhonov's.")
+    noticed = group("wider", learned=0.5, guarded=0.21, flagged=0.97, lost=0.9, lost_flagged=0.99)
+    assert heldout.verdict("deblur", [inside, group("steeper"), noticed]) == [
+        "deblur: outside its training the learned solver has a higher median error than cross-validated Tikhonov "
+        "in 1 of 2 groups: wider (0.5 against 0.2).",
+        "deblur: systems flagged there: wider 97 %; of the systems as trained 2 %.",
+        "deblur: wherever more than a tenth of the systems is lost, at least half of these are noticed.",
+        "deblur: with Tikhonov's answer for what is flagged, the median error is "
+        "nowhere more than a tenth above Tikhonov's.",
+    ]
+    silent = group("wider", learned=0.5, guarded=0.5, flagged=0.1, lost=0.9, lost_flagged=0.1)
+    sentences = heldout.verdict("deblur", [inside, silent])
+    assert sentences[2].endswith("most of these are not noticed: wider (90 % lost).")
+    assert sentences[3].endswith("more than a tenth above Tikhonov's in wider (0.5 against 0.2).")
+    assert heldout.verdict("deblur", []) == ["deblur: no model, the learned solver is absent."]
+
+
+# ---------------------------------------------------------------- the quick presets
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("noisy")
+
+
+@pytest.fixture(scope="module")
+def result(folder: Path) -> StudyResult:
+    return run_study("noisy", "quick", folder, Progress(disable=True))
+
+
+@pytest.fixture(scope="module")
+def outside(folder: Path, result: StudyResult) -> StudyResult:
+    return run_study("heldout", "quick", folder, Progress(disable=True))  # with the network of the other study
+
+
+def test_every_cell_is_there(result: StudyResult) -> None:
+    plan = noisy.PRESETS["quick"]
+    cells = [(f, p, level) for f in plan.families for p in plan.priors for level in plan.levels]
+    every = result.tables[3]
+    assert [tuple(row[:3]) for row in every.rows] == cells
+    missing = {every.columns[i] for row in every.rows if row[1] == "piecewise" for i, v in enumerate(row) if v is None}
+    sparse = {f"{m}, {choice}" for m in ("lasso", "matching pursuit") for choice in ("discrepancy", "oracle")}
+    assert missing == sparse | {LEARNED}
+    assert all(row[every.columns.index(LEARNED_ALL)] is not None for row in every.rows)
+    assert {row[0] for row in every.rows if row[every.columns.index(LEARNED)] is not None} == {"deblur"}
+    assert result.data["models"]["gravity"] is None
+    times = result.tables[2]
+    assert {row[0] for row in times.rows} == set(plan.timed)
+    assert all(value > 0 for row in times.rows for value in row[3:])
+
+
+def test_errors_are_those_of_the_systems(result: StudyResult, folder: Path) -> None:
+    """LMMSE, the affine estimate of one cell, from its formula and a sample of the prior of its own."""
+    kept = json.loads((folder / "shaw-piecewise.json").read_text())["errors"][0][LMMSE]
+    systems = problems.get("shaw", n=12, priors=("piecewise",), noise=(1e-2, 1e-2)).sample(8, TEST_SEED)
+    signals = problems.get("deblur", n=12, priors=("piecewise",)).sample(4000, seed=5).x
+    C = np.cov(signals.T)
+    for i, error in enumerate(kept):
+        A, b, x = systems.A[i], systems.b[i], systems.x[i]
+        variance = 1e-4 * np.mean((A @ x) ** 2)
+        estimate = C @ A.T @ np.linalg.solve(A @ C @ A.T + variance * np.eye(12), b)
+        assert np.linalg.norm(estimate - x) / np.linalg.norm(x) == pytest.approx(error, abs=0.05)
+    point = next(
+        one
+        for one in result.data["priors"]
+        if (one["family"], one["prior"], one["level"]) == ("shaw", "piecewise", 1e-2)
+    )
+    assert point["medians"][LMMSE] == pytest.approx(np.median(kept), rel=1e-3)
+
+
+def test_the_second_run_goes_on_from_the_first(result: StudyResult, folder: Path) -> None:
+    path = folder / "gravity-spikes.json"
+    changed = json.loads(path.read_text())
+    changed["errors"][0][LMMSE] = [123.0] * 8
+    path.write_text(json.dumps(changed))
+    before = (folder / "model-deblur" / "seconds.json").stat().st_mtime_ns
+    again = run_study("noisy", "quick", folder, Progress(disable=True))
+    assert (folder / "model-deblur" / "seconds.json").stat().st_mtime_ns == before
+    assert any(one["medians"][LMMSE] == 123.0 for one in again.data["priors"])
+    assert again.data["priors"][0] == result.data["priors"][0]
+
+
+def test_groups_of_the_held_out(outside: StudyResult) -> None:
+    groups = {one["group"]: one for one in outside.data["groups"]}
+    assert list(groups) == list(heldout.GROUPS["deblur"])
+    assert {one["family"] for one in outside.data["groups"]} == {"deblur"}
+    assert outside.verdict[-1] == "gravity: no model, the learned solver is absent."
+    assert groups["another instrument"]["in_distribution"] < groups[heldout.INSIDE]["in_distribution"]
+    for one in groups.values():
+        assert all(0 <= one[key] <= 1 for key in ("coverage", "consistent", "in_distribution", "flagged", "lost"))
+        assert one["flagged"] >= 1 - min(one["consistent"], one["in_distribution"])
+
+
+@pytest.mark.parametrize("name", ["noisy", "heldout"])
+def test_tables_and_figures(name: str, result: StudyResult, outside: StudyResult, tmp_path: Path) -> None:
+    assert_tables_and_figure(name, {"noisy": result, "heldout": outside}[name], tmp_path)
+
+
+def test_a_figure_without_any_model() -> None:
+    found = heldout.summary(heldout.Plan(models={"deblur": "no-such-model"}), [], {"deblur": None})
+    assert found.verdict == ["deblur: no model, the learned solver is absent."]
+    assert len(plots.STUDIES["heldout"](found.data).axes) == 2

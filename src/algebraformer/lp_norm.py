@@ -192,6 +192,8 @@ class Regression:
     p : ndarray, shape (B,)
     Q : ndarray, shape (B, m, n)
         Orthonormal basis of the range of A.
+    R : ndarray, shape (B, n, n)
+        Upper triangular; Q R is A.
     x : ndarray, shape (B, n)
         Least squares solutions.
     r : ndarray, shape (B, m)
@@ -202,6 +204,7 @@ class Regression:
     b: FloatArray
     p: FloatArray
     Q: FloatArray
+    R: FloatArray
     x: FloatArray
     r: FloatArray
 
@@ -237,14 +240,18 @@ class Regression:
         singular = [i for i, one in enumerate(R) if not dtrcon(one)[0] > A.shape[2] * EPS]
         if singular:
             raise SingularSystemError(singular, batched=len(A) > 1)
+        R = R * lengths
         size = largest(b)[:, None]
-        x = triangular_solve(R, transposed_product(Q, b / size)) * size / lengths[:, 0]
-        r = product(A, x) - b
-        x = x - triangular_solve(R, transposed_product(Q, r)) / lengths[:, 0]
+        x = triangular_solve(R, transposed_product(Q, b / size)) * size
+        x = x - triangular_solve(R, transposed_product(Q, product(A, x) - b))  # once more, for the last digits
         r = product(A, x) - b
         rounding = A.shape[2] * EPS * np.max(product(np.abs(A), np.abs(x)) + np.abs(b), axis=-1)
         r = np.where((np.max(np.abs(r), axis=-1) <= rounding)[:, None], 0.0, r)
-        return cls(A, b, p, Q, x, r)
+        return cls(A, b, p, Q, R, x, r)
+
+    def least_squares(self, y: FloatArray) -> FloatArray:
+        """Return argmin_x ||A x - y||_2 (B, n) for y (B, m)."""
+        return triangular_solve(self.R, transposed_product(self.Q, y))
 
     @property
     def interpolated(self) -> NDArray[np.bool_]:

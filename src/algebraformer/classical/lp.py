@@ -33,8 +33,8 @@ from algebraformer.lp_norm import (
 
 Method = Literal["damped", "newton", "irls", "p-irls", "homotopy"]
 """damped: Newton's step as it is, IRLS damped by 1 / (p - 1). newton: its direction with an exact line search. irls:
-the undamped weighted least squares step, which need not converge for p >= 3. p-irls: Adil, Peng, Sachdeva. homotopy: one
-Newton step with line search at each of p = 3, 4.5, ... (factor 1.5), then Newton with line search at p."""
+the undamped weighted least squares step, which need not converge for p >= 3. p-irls: Adil, Peng, Sachdeva. homotopy:
+one Newton step with line search at each of p = 3, 4.5, ... (factor 1.5), then Newton with line search at p."""
 METHODS: tuple[Method, ...] = get_args(Method)
 Start = Literal["least-squares", "zero"]
 STARTS: tuple[Start, ...] = get_args(Start)

@@ -11,9 +11,11 @@ from algebraformer.problems.base import (
     register,
 )
 from algebraformer.problems.boundary_value import BoundaryValueFamily
+from algebraformer.problems.lp_regression import LpRegression
 
 __all__ = [
     "BoundaryValueFamily",
+    "LpRegression",
     "ProblemFamily",
     "Systems",
     "family_class",

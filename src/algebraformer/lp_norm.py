@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,8 +135,9 @@ def newton_step(A: FloatArray, r: FloatArray, p: FloatArray) -> FloatArray:
 
 def weighted_least_squares(A: FloatArray, root: FloatArray, r: FloatArray) -> FloatArray:
     """Return argmin_y ||root (A y - r)||, shape (B, n), by QR."""
-    Q, R = np.linalg.qr(root[..., None] * A)
-    return triangular_solve(R, transposed_product(Q, root * r))
+    n = A.shape[-1]
+    R = np.linalg.qr(root[..., None] * np.concatenate((A, r[..., None]), axis=-1), mode="r")
+    return triangular_solve(R[:, :n, :n], R[:, :n, n])  # the last column of R is Q' (root r)
 
 
 def triangular_solve(R: FloatArray, y: FloatArray) -> FloatArray:
@@ -260,6 +262,10 @@ class Regression:
 
     def __len__(self) -> int:
         return len(self.A)
+
+    def __getitem__(self, chosen: NDArray[Any]) -> Regression:
+        """Return the chosen problems of the batch (an index array or a mask)."""
+        return Regression(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
 
 
 def newton(A: FloatArray, r: FloatArray, p: FloatArray, memory: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -38,7 +38,7 @@ MODES = 8
 """Modes of the functions that are fitted: sum_k c_k cos(k pi t / 2 + phi_k), c_k ~ N(0, 1/k^2)."""
 NOISE = (-3.0, -1.0)
 """Limits of the decimal logarithm of the noise's largest value."""
-OPTIMAL, ON_THE_WAY = 1e-10, 1e-6
+OPTIMAL, ON_THE_WAY = 1e-8, 1e-6
 """Tolerances on `gradient_norm` of optima, and of the last iterate whose Newton system is taken."""
 POWERS = (3.0, 5.0)
 """Besides p: exponents of the gradients that a start is predicted from."""

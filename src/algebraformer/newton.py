@@ -6,9 +6,9 @@ Three ways to use a network, by the target of the family "lp-regression" that it
 - optimum: from the same tokens [h_i, g_i] it predicts the whole way from the iterate to the optimum (ours);
 - start: from the least squares solution it predicts the way to the optimum, once (ours).
 
-What it proposes is a direction: the length comes from an exact line search, and the step is taken if the objective falls
-far enough. Otherwise, and when the gradient is small, Newton's own step is taken, with an exact line search too. So the
-last steps are exact, and the answer is the optimum to the tolerance whatever the network does.
+What it proposes is a direction: the length comes from an exact line search, and the step is taken if the objective
+falls far enough. Otherwise, and when the gradient is small, Newton's own step is taken, with an exact line search
+too. So the last steps are exact, and the answer is the optimum to the tolerance whatever the network does.
 
 References
 ----------
@@ -36,6 +36,7 @@ from algebraformer.lp_norm import (
     largest,
     newton_step,
     norm,
+    power,
     product,
     transposed_product,
 )
@@ -90,9 +91,9 @@ def minimize_lp(
     scipy.optimize.OptimizeResult
         x; fun, ||A x - b||_p^p; status, success and message; nit = n_learned + n_exact, steps taken of either kind;
         gradient_norm, and dual_gap, an upper bound on (fun - min) / fun, both recomputed from A, b and x; trace, a
-        list of (kind of the step, gradient_norm, ||r||_p after it), from ("start", ...) on. For a batch these are arrays
-        of shape (B,), and lists of B. Status 0: converged; 1: not within maxiter; 2: as good as float64 allows; 3: the
-        least squares solution interpolates, so that the Hessian is zero and nothing is left to do. All but 1 are
+        list of (kind of the step, gradient_norm, ||r||_p after it), from ("start", ...) on. For a batch these are
+        arrays of shape (B,), and lists of B. Status 0: converged; 1: not within maxiter; 2: as good as float64 allows;
+        3: the least squares solution interpolates, so that the Hessian is zero and nothing is left to do. All but 1 are
         successes.
 
     Raises
@@ -239,7 +240,7 @@ def _judged(problem: Regression, r: FloatArray, d: FloatArray) -> tuple[FloatArr
         before = norm(r, problem.p)
         after = norm(r + product(problem.A, step), problem.p)
         gain = -np.expm1(problem.p * np.log(after / before))  # (f - f_new) / f
-        share = np.sum((np.abs(r) / largest(r)[:, None]) ** problem.p[:, None], axis=1)  # f in these units
+        share = np.sum(power(r / largest(r)[:, None], problem.p), axis=1)  # f in these units
         promise = np.sum(transposed_product(problem.A, dual_vector(r, problem.p)) * step, axis=1) / largest(r)
         enough = gain >= ENOUGH * problem.p * -promise / share
         progress = gain >= PROGRESS * dual_gap(problem.Q, r, problem.p)

@@ -27,6 +27,7 @@ from algebraformer.lp_norm import (
     newton,
     newton_step,
     norm,
+    power,
     product,
     weighted_least_squares,
 )
@@ -58,12 +59,12 @@ def _homotopy(A: FloatArray, r: FloatArray, p: FloatArray, memory: FloatArray) -
 
 def _p_irls(A: FloatArray, r: FloatArray, p: FloatArray, memory: FloatArray) -> tuple[FloatArray, FloatArray]:
     """memory: i, an estimate of what is left of f, divided by 16 p; weights are padded by s, which shrinks with it."""
-    m, i, k = r.shape[-1], memory, p[:, None]
+    m, i = r.shape[-1], memory
     s = 0.5 * (i / m) ** ((p - 2) / p)
-    weights = np.abs(r) ** (k - 2)
+    weights = power(r, p - 2)
     root = np.sqrt(weights + s[:, None])
     y = weighted_least_squares(A, root, p[:, None] * weights * r / root**2)  # (A' (R + s) A)^-1 A' g
-    g = k * weights * r
+    g = p[:, None] * weights * r
     Ay = product(A, y)
     steepness = np.sum(g * Ay, axis=-1)
     factor = i / (2 * np.where(steepness > 0, steepness, 1.0))
@@ -77,9 +78,9 @@ def _p_irls(A: FloatArray, r: FloatArray, p: FloatArray, memory: FloatArray) -> 
     gain = a * 0.5 * i - 2 * (a * p) ** 2 * np.sum(weights * q * q, axis=-1) - (a * p * length) ** p
     slow = (gain < 0.25 * a * i) | (square >= limit * i)
     after = norm(r + t[:, None] * q, p) ** p
-    worse = after >= norm(r, p) ** p
-    step = np.where(worse[:, None], 0.0, -(t * factor)[:, None] * y)
-    return step, np.maximum(np.where(slow | worse, 0.5 * i, i), 1e-300)
+    step = -(t * factor)[:, None] * y
+    left = np.where(slow, 0.5 * i, i)
+    return step, np.clip(left, 1e-300, np.maximum(after, 1e-300) / (16 * p))
 
 
 STEPS: dict[Method, Step] = {

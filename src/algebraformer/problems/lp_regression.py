@@ -25,7 +25,7 @@ import numpy as np
 from scipy.interpolate import BSpline
 
 from algebraformer.errors import ConfigurationError
-from algebraformer.lp_norm import P_LIMITS, Regression, dual_vector, iterate, largest, newton, product
+from algebraformer.lp_norm import P_LIMITS, Regression, dual_vector, iterate, largest, newton, power, product
 from algebraformer.lp_norm import transposed_product as transposed
 from algebraformer.problems.base import FloatArray, Parameters, ProblemFamily, is_whole, register
 from algebraformer.problems.chebyshev import interpolation_matrix, points
@@ -165,7 +165,7 @@ def newton_system(problem: Regression, x: FloatArray) -> tuple[FloatArray, Float
     """
     r = product(problem.A, x) - problem.b
     size = largest(r)[:, None]
-    root = (np.abs(r) / size) ** (0.5 * (problem.p[:, None] - 2))
+    root = power(r / size, 0.5 * (problem.p - 2))
     weighed = root[..., None] * problem.A
     H = (problem.p - 1)[:, None, None] * (weighed.mT @ weighed)
     return H, -size * transposed(problem.A, dual_vector(r, problem.p))

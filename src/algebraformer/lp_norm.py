@@ -154,10 +154,12 @@ def line_search(r: FloatArray, q: FloatArray, p: FloatArray) -> FloatArray:
 
     Since ||r + t q|| >= t ||q|| - ||r||, the minimum lies between 0 and 2 ||r|| / ||q||. 0 where q does not descend.
     """
-    low, t = np.zeros(len(r)), np.ones(len(r))
+    r_size, q_size = largest(r), largest(q)
+    r, q, unit = r / r_size[:, None], q / q_size[:, None], r_size / q_size
+    low = np.zeros(len(r))
     length = norm(q, p) * np.any(q != 0, axis=-1)
     high = np.where(length > 0, 2 * norm(r, p) / np.where(length > 0, length, 1.0), 0.0)
-    t = np.minimum(t, 0.5 * high)
+    t = np.minimum(1 / unit, 0.5 * high)
     before = np.full(len(r), np.inf)
     for _ in range(LINE_SEARCHES):
         z = r + t[:, None] * q
@@ -176,7 +178,7 @@ def line_search(r: FloatArray, q: FloatArray, p: FloatArray) -> FloatArray:
         good = (guess > low) & (guess < high) & (share < 0.5 * before)
         before = share
         t = np.where(open_, np.where(good, guess, 0.5 * (low + high)), t)
-    return t
+    return t * unit
 
 
 def at_best_length(A: FloatArray, r: FloatArray, p: FloatArray, d: FloatArray) -> FloatArray:

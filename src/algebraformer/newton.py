@@ -235,8 +235,7 @@ def _minimize(
 def _judged(problem: Regression, r: FloatArray, d: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Return the steps along d (B, n), at their best lengths, and which of them lower the objective enough."""
     with np.errstate(all="ignore"):
-        slope = np.sum(transposed_product(problem.A, dual_vector(r, problem.p)) * d, axis=1) / largest(r)
-        step = at_best_length(problem.A, r, problem.p, d)
+        step = at_best_length(problem.A, r, problem.p, d / largest(d)[:, None])
         before = norm(r, problem.p)
         after = norm(r + product(problem.A, step), problem.p)
         gain = -np.expm1(problem.p * np.log(after / before))  # (f - f_new) / f
@@ -244,7 +243,7 @@ def _judged(problem: Regression, r: FloatArray, d: FloatArray) -> tuple[FloatArr
         promise = np.sum(transposed_product(problem.A, dual_vector(r, problem.p)) * step, axis=1) / largest(r)
         enough = gain >= ENOUGH * problem.p * -promise / share
         progress = gain >= PROGRESS * dual_gap(problem.Q, r, problem.p)
-    accepted = (slope < 0) & enough & progress & np.isfinite(step).all(axis=1)
+    accepted = (promise < 0) & enough & progress & np.isfinite(step).all(axis=1)
     return np.where(accepted[:, None], step, 0.0), accepted
 
 

@@ -54,8 +54,11 @@ MESSAGES = {
 """The sentence of every status."""
 ENOUGH = 0.1
 """A learned step must lower the objective by this share of what the gradient promises, t |g'd| (Armijo) ..."""
-PROGRESS = 0.02
-"""... and by this share of what the dual gap leaves; a network whose step does neither is not asked again."""
+PROGRESS = 0.4
+"""... and by this share of what the dual gap leaves, or else ..."""
+FORCING = 0.1
+"""... leave this share of the right-hand side of the Newton system at most, as inexact Newton methods ask. A network whose
+step does not is not asked again."""
 NEAR = 1e-3
 """Below this relative gradient norm Newton's steps converge quadratically, and the network is not asked any more."""
 
@@ -209,8 +212,8 @@ def _minimize(
         use = asked[active] & (error > NEAR)
         if network is not None and use.any():
             some = part[use]
-            d = network.step(some, problem.x[active[use]] + delta[active[use]])
-            step[use], accepted = _judged(some, r[use], d)
+            x = some.x + delta[active[use]]
+            step[use], accepted = _judged(some, x, r[use], network.step(some, x))
             asked[active[use]] = accepted & (network.target != "start")
             kind[active[use][accepted]] = "learned"
         exact = kind[active] == "exact"
@@ -232,8 +235,8 @@ def _minimize(
     }
 
 
-def _judged(problem: Regression, r: FloatArray, d: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Return the steps along d (B, n), at their best lengths, and which of them lower the objective enough."""
+def _judged(problem: Regression, x: FloatArray, r: FloatArray, d: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Return the steps along d (B, n), at their best lengths, and which of them are taken; x (B, n), r (B, m)."""
     with np.errstate(all="ignore"):
         step = at_best_length(problem.A, r, problem.p, d / largest(d)[:, None])
         before = norm(r, problem.p)
@@ -242,8 +245,10 @@ def _judged(problem: Regression, r: FloatArray, d: FloatArray) -> tuple[FloatArr
         share = np.sum(power(r / largest(r)[:, None], problem.p), axis=1)  # f in these units
         promise = np.sum(transposed_product(problem.A, dual_vector(r, problem.p)) * step, axis=1) / largest(r)
         enough = gain >= ENOUGH * problem.p * -promise / share
-        progress = gain >= PROGRESS * dual_gap(problem.Q, r, problem.p)
-    accepted = (promise < 0) & enough & progress & np.isfinite(step).all(axis=1)
+        far = gain >= PROGRESS * dual_gap(problem.Q, r, problem.p)
+        H, g = newton_system(problem, x)
+        left = np.linalg.norm(g - product(H, d), axis=1) <= FORCING * np.linalg.norm(g, axis=1)
+    accepted = (promise < 0) & enough & (far | left) & np.isfinite(step).all(axis=1)
     return np.where(accepted[:, None], step, 0.0), accepted
 
 

@@ -178,7 +178,7 @@ def test_a_right_long_step_is_taken_at_once() -> None:
 
 
 def test_right_directions_give_newtons_method() -> None:
-    """A network that solves H d = -g: as many steps as Newton's method, the last ones exact, also where they are short."""
+    """A network that solves H d = -g: as many steps as Newton's method, also where they are short."""
     family, problem = filters("newton", 1, p=(8.0,))
     solver = network(family, lambda H, g: np.linalg.lstsq(H[0], g[0])[0][None])
     result = newton.minimize_lp(problem.A, problem.b, problem.p, solver=solver)

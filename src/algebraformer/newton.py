@@ -57,8 +57,8 @@ ENOUGH = 0.1
 PROGRESS = 0.4
 """... and by this share of what the dual gap leaves, or else ..."""
 FORCING = 0.1
-"""... leave this share of the right-hand side of the Newton system at most, as inexact Newton methods ask. A network whose
-step does not is not asked again."""
+"""... leave this share of the right-hand side of the Newton system at most, as inexact Newton methods ask. A network
+whose step does not is not asked again."""
 NEAR = 1e-3
 """Below this relative gradient norm Newton's steps converge quadratically, and the network is not asked any more."""
 

@@ -1,6 +1,7 @@
 """The command line. Importing this module must stay cheap: torch and SciPy are imported by the commands that use them.
 
-Exit codes: 0 done, and for `solve` certified; 1 not solved; 2 bad input, with one line on stderr; 3 solved by LAPACK.
+Exit codes: 0 done, for `solve` certified, for `newton` converged; 1 not solved; 2 bad input, with one line on stderr;
+3 solved by LAPACK.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Annotated, Any
 import tyro
 
 from algebraformer.cli_base import BAD_INPUT, DONE, FALLBACK, NOT_SOLVED, emit, show
+from algebraformer.cli_newton import Newton
 from algebraformer.cli_training import Finetune, Train
 from algebraformer.errors import AlgebraformerError, SingularSystemError
 from algebraformer.training.config import RECIPES
@@ -152,7 +154,7 @@ class Study:
     """
 
     name: tyro.conf.Positional[str]
-    """operator, scaling, efficiency, outside, latency, spectral, encoding, attention or transfer."""
+    """operator, scaling, efficiency, outside, latency, spectral, encoding, attention, transfer or newton."""
     preset: str = "quick"
     """quick: under two minutes, to see that it works. cpu: the committed results, up to an hour on two cores. paper:
     full scale, for a GPU."""
@@ -286,6 +288,7 @@ Command = (
     | Annotated[Finetune, tyro.conf.subcommand("finetune")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Study, tyro.conf.subcommand("study")]
+    | Annotated[Newton, tyro.conf.subcommand("newton")]
     | Annotated[Families, tyro.conf.subcommand("families")]
     | Annotated[Models, tyro.conf.subcommand("models")]
     | Annotated[Info, tyro.conf.subcommand("info")]

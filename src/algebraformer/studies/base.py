@@ -43,6 +43,7 @@ class TableData:
 
 NAMES = (
     "operator", "scaling", "efficiency", "outside", "latency", "spectral", "encoding", "attention", "transfer",
+    "newton",
 )  # fmt: skip
 PRESETS = ("quick", "cpu", "paper")
 

@@ -270,7 +270,7 @@ MEMORY = Sentences("encoding", ("memory",))
 CAUSAL = Sentences("attention", ("causal",))
 HEADS = Sentences("attention", ("heads",))
 TRANSFER = Sentences("transfer")
-NEWTON = Sentences("newton")
+NEWTON = Sentences("newton", ("the paper's",))
 CONDITION = Sentences("condition")
 BENCH = Numbers("bench", memory)
 

@@ -2,10 +2,10 @@
 
 For every kind of problem and every p, on problems that no network has seen: iterations until the relative gradient
 norm is 1e-8, of the classical methods from least squares and from zero, of `minimize_lp` with every network for that
-kind and size, and of Newton's method with exact line search from warm starts: the optimum of the problem before, and the
-way from least squares to the optimum of the nearest of many solved problems (nearest in the residuals of least squares,
-divided by the largest), at its best length like a network's. An iteration is a weighted least squares problem, or a step
-that a network or a neighbour proposed and that was taken.
+kind and size, and of Newton's method with exact line search from warm starts: the optimum of the problem before, and
+the way from least squares to the optimum of the nearest of many solved problems (nearest in the residuals of least
+squares, divided by the largest), at its best length like a network's. An iteration is a weighted least squares problem,
+or a step that a network or a neighbour proposed and that was taken.
 
 Times include inference and the least squares start. The classical methods and the driver are batched alike.
 """

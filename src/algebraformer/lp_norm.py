@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dtrcon
 
 from algebraformer.errors import SingularSystemError
 from algebraformer.linalg import EPS, FloatArray
@@ -227,6 +226,8 @@ class Regression:
         SingularSystemError
             A `LinAlgError`: the columns of A are linearly dependent to working precision, after scaling to length 1.
         """
+        from scipy.linalg.lapack import dtrcon  # the command line imports this module, but no SciPy before it is needed
+
         A, b = np.ascontiguousarray(A, dtype=np.float64), np.ascontiguousarray(b, dtype=np.float64)
         if A.ndim != 3 or 0 in A.shape:
             raise ValueError(f"A must have shape (m, n) or (B, m, n) with m, n >= 1, received {A.shape}")
@@ -269,8 +270,8 @@ class Regression:
     def __len__(self) -> int:
         return len(self.A)
 
-    def __getitem__(self, chosen: NDArray[Any]) -> Regression:
-        """Return the chosen problems of the batch (an index array or a mask)."""
+    def __getitem__(self, chosen: slice | NDArray[Any]) -> Regression:
+        """Return the chosen problems of the batch (a slice, an index array or a mask)."""
         return Regression(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
 
 

@@ -22,7 +22,6 @@ import dataclasses
 from typing import Any, Literal, get_args
 
 import numpy as np
-from scipy.interpolate import BSpline
 
 from algebraformer.errors import ConfigurationError
 from algebraformer.lp_norm import P_LIMITS, Regression, dual_vector, iterate, largest, newton, power, product
@@ -116,6 +115,8 @@ class LpRegression(ProblemFamily):
             case "polynomial":
                 return np.stack([interpolation_matrix(n, t) for t in params["t"]])
             case _:
+                from scipy.interpolate import BSpline  # slow to import, and seldom needed
+
                 knots = np.concatenate(([-1.0] * 3, np.linspace(-1, 1, n - 2), [1.0] * 3))
                 return np.stack([BSpline.design_matrix(t, knots, 3).toarray() for t in params["t"]])
 

@@ -30,8 +30,8 @@ from algebraformer.problems.base import batches
 from algebraformer.problems.lp_regression import Kind
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies.base import StudyResult
-from algebraformer.studies.newton_summary import LEARNED, NEIGHBOUR, PREVIOUS, distribution, summary
-from algebraformer.studies.runs import run_once
+from algebraformer.studies.newton_summary import LEARNED, MAIN_P, NEIGHBOUR, PREVIOUS, distribution, summary
+from algebraformer.studies.runs import computed_once, run_once
 from algebraformer.studies.scaling import in_turn
 from algebraformer.training import RECIPES, Recipe
 from algebraformer.training.data import TEST_SEED, VALIDATION_SEED
@@ -88,14 +88,14 @@ PRESETS = {
         rounds=1,
     ),
     "cpu": Plan(
-        groups=(*((kind, 32) for kind in KINDS), ("gaussian", 64), ("spline", 64), ("filter", 64)),
+        groups=(*((kind, 32) for kind in KINDS), ("spline", 64), ("filter", 64)),
         p=(3.0, 4.0, 6.0, 8.0, 12.0),
-        problems=50,
-        solved=500,
+        problems=20,
+        solved=200,
         shipped=("lp-filter-32",),
-        trained={"direction": _other("newton", 500), "long step": _other("optimum", 500)},
-        random=1_000,
-        rounds=3,
+        trained={},
+        random=700,
+        rounds=1,
     ),
     "paper": Plan(
         groups=tuple((kind, n) for kind in KINDS for n in (32, 64)),
@@ -128,12 +128,14 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
         for p in plan.p:
             family = LpRegression(kind=kind, n=n, p=(p,))
             problem = family.regression(family.parameters(range(plan.problems), TEST_SEED))
-            bank = family.regression(family.parameters(range(plan.solved), VALIDATION_SEED))
             about = {"kind": kind, "n": n, "m": family.m, "p": p}
-            records += [about | one for one in classical(problem, plan.maxiter)]
-            records += [about | one for one in learned(problem, here, plan.maxiter)]
-            records += [about | one for one in warm(problem, bank, plan.maxiter)]
-            times += [about | one for one in seconds(problem, here, plan)]
+            settings = {"problems": plan.problems, "solved": plan.solved, "maxiter": plan.maxiter}
+            found = computed_once(
+                folder / f"{kind}-{n}-{p:g}.json", about | settings, lambda f=family, q=problem: rivals(f, q, plan)
+            )
+            records += [about | one for one in found + learned(problem, here, plan.maxiter)]
+            if p == MAIN_P:
+                times += [about | one for one in seconds(problem, here, plan)]
             bar.advance(task)
         checks.append({"kind": kind, "n": n, **same_optimum(kind, n, plan, here.get(LEARNED))})
         bar.advance(task)
@@ -169,6 +171,12 @@ def classical(problem: Regression, maxiter: int) -> list[dict[str, Any]]:
             solution = lp.minimize(problem.A, problem.b, problem.p, method, start, maxiter=maxiter)
             found.append(record(method, start, solution.iterations, solution.converged))
     return found
+
+
+def rivals(family: LpRegression, problem: Regression, plan: Plan) -> list[dict[str, Any]]:
+    """Return the records of every method without a network."""
+    bank = family.regression(family.parameters(range(plan.solved), VALIDATION_SEED))
+    return classical(problem, plan.maxiter) + warm(problem, bank, plan.maxiter)
 
 
 def learned(problem: Regression, networks: dict[str, LearnedSolver], maxiter: int) -> list[dict[str, Any]]:

@@ -139,7 +139,7 @@ def newton_step(A: FloatArray, r: FloatArray, p: FloatArray) -> FloatArray:
 def weighted_least_squares(A: FloatArray, root: FloatArray, r: FloatArray) -> FloatArray:
     """Return argmin_y ||root (A y - r)||, shape (B, n), by QR."""
     n = A.shape[-1]
-    R = np.linalg.qr(root[..., None] * np.concatenate((A, r[..., None]), axis=-1), mode="r")
+    R = np.asarray(np.linalg.qr(root[..., None] * np.concatenate((A, r[..., None]), axis=-1), mode="r"))
     return triangular_solve(R[:, :n, :n], R[:, :n, n])  # the last column of R is Q' (root r)
 
 

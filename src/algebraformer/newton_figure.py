@@ -74,8 +74,8 @@ def convergence_figure(traces: Mapping[str, Sequence[tuple[str, float, float]]],
     for number, (label, trace) in enumerate(traces.items()):
         steps = np.arange(len(trace))
         gaps = [-np.expm1(p * np.log(least / size)) if size > 0 and least > 0 else 0.0 for _, _, size in trace]
-        for axes, values in ((left, [error for _, error, _ in trace]), (right, gaps)):
-            values = np.maximum(values, 1e-17)
+        for axes, raw in ((left, [error for _, error, _ in trace]), (right, gaps)):
+            values = np.maximum(np.array(raw), 1e-17)
             axes.semilogy(steps, values, f"C{number}-", linewidth=1)
             for kind, marker in (("start", "s"), ("exact", "o"), ("learned", "*")):
                 chosen = [i for i, one in enumerate(trace) if one[0] == kind]

@@ -18,6 +18,7 @@ from algebraformer.classical import lp
 from algebraformer.errors import ConfigurationError, SingularSystemError
 from algebraformer.lp_norm import newton_step
 from algebraformer.problems.lp_regression import LpRegression, newton_system, optimum, start_tokens
+from algebraformer.studies import evaluation
 
 TARGETS = ("newton", "optimum", "start")
 Answer = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -357,3 +358,14 @@ def test_newton_systems_scale_with_the_residual() -> None:
 def test_bad_settings_of_the_family_are_refused(bad: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         problems.get("lp-regression", **bad)
+
+
+def test_what_is_no_system_is_not_certified() -> None:
+    """Tokens of a start are scored, but nobody solves them."""
+    assert problems.get("lp-regression", n=8).has_systems
+    family = problems.get("lp-regression", n=32, kind="filter", target="start")
+    assert not family.has_systems
+    solver = af.LearnedSolver.from_pretrained("lp-filter-32")
+    scores = evaluation.evaluate(solver, family.sample(4, seed=0), has_systems=family.has_systems)
+    assert list(scores) == ["network"]
+    assert scores["network"]["normalized_mse"] > 0

@@ -132,7 +132,7 @@ class Evaluate:
         else:
             family = problems.get(name, n=solver.n)
         systems = family.sample(self.count, TEST_SEED)
-        scores = evaluation.evaluate(solver, systems, self.rtol, self.max_refinements)
+        scores = evaluation.evaluate(solver, systems, self.rtol, self.max_refinements, family.has_systems)
         about = {"model": self.model, "family": family.settings(), "systems": self.count, "rtol": self.rtol}
         title = f"{self.model} on {self.count} systems of {family.name}"
         table = evaluation.table(scores, title)

@@ -159,9 +159,9 @@ class _Network:
 
     def __init__(self, solver: LearnedSolver, problem: Regression) -> None:
         name = solver.info.family.get("name")
-        if name != LpRegression.name:
+        family = solver.info.problem_family() if name == LpRegression.name else None
+        if not isinstance(family, LpRegression):
             raise ConfigurationError(f"the network must be trained on {LpRegression.name}, received one for {name}")
-        family = solver.info.problem_family()
         self.solver, self.family = solver, family
         m, n = problem.A.shape[1:]
         if n != solver.n:

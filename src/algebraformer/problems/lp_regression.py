@@ -77,6 +77,10 @@ class LpRegression(ProblemFamily):
             )
 
     @property
+    def has_systems(self) -> bool:
+        return self.target == "newton"
+
+    @property
     def m(self) -> int:
         """Number of rows of A."""
         rows = {"gaussian": 2 * self.n, "uniform": -(-5 * self.n // 4), "filter": 4 * self.n}
@@ -136,7 +140,7 @@ class LpRegression(ProblemFamily):
         return newton_system(problem, self.iterate(problem, params))
 
     def solution(self, A: FloatArray, b: FloatArray, params: Parameters) -> FloatArray:
-        if self.target == "newton":
+        if self.has_systems:
             return super().solution(A, b, params)
         problem = self.regression(params)
         return optimum(problem) - self.iterate(problem, params)

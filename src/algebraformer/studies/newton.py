@@ -13,6 +13,7 @@ Times include inference and the least squares start. The classical methods and t
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -131,7 +132,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
             about = {"kind": kind, "n": n, "m": family.m, "p": p}
             settings = {"problems": plan.problems, "solved": plan.solved, "maxiter": plan.maxiter}
             found = computed_once(
-                folder / f"{kind}-{n}-{p:g}.json", about | settings, lambda f=family, q=problem: rivals(f, q, plan)
+                folder / f"{kind}-{n}-{p:g}.json", about | settings, partial(rivals, family, problem, plan)
             )
             records += [about | one for one in found + learned(problem, here, plan.maxiter)]
             if p == MAIN_P:

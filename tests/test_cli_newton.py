@@ -41,6 +41,15 @@ def test_a_learned_start_and_its_figure(folder: Path, capsys: pytest.CaptureFixt
     assert png.stat().st_size > 10_000
 
 
+def test_a_figure_of_nothing_to_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """b in the range of A."""
+    A = np.load(folder / "A.npy")
+    np.savez(folder / "fits.npz", A=A, b=A[:, 0])
+    assert cli.main(["newton", str(folder / "fits.npz"), "--figure", str(folder / "figure.png"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["status"] == 3
+    assert (folder / "figure.png").exists()
+
+
 def test_a_batch_as_a_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["newton", str(folder / "both.npz"), "--maxiter", "1"]) == 1
     shown = capsys.readouterr().out

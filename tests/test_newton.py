@@ -215,6 +215,7 @@ def test_interpolation_is_the_optimum_for_every_p() -> None:
         np.testing.assert_allclose(result.x, x, rtol=1e-10)
         assert result.fun < 1e-60
         assert (result.gradient_norm, result.dual_gap) == (0, 0)
+        assert result.trace == [("start", 0.0, 0.0)]
     assert newton.minimize_lp(A, np.zeros(4), 3).x.tolist() == [0, 0, 0, 0]
 
 

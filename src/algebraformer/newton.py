@@ -191,7 +191,7 @@ def _minimize(
     B = len(problem)
     delta = np.zeros_like(problem.x) if x0 is None else np.where(problem.interpolated[:, None], 0.0, x0 - problem.x)
     counts = {"learned": np.zeros(B, dtype=np.int64), "exact": np.zeros(B, dtype=np.int64)}
-    trace: list[list[tuple[str, float, float]]] = [[] for _ in range(B)]
+    trace: list[list[tuple[str, float, float]]] = [[("start", 0.0, 0.0)] * int(one) for one in problem.interpolated]
     status = np.full(B, LIMIT)
     status[problem.interpolated] = INTERPOLATED
     asked = np.full(B, network is not None and not (network.target == "start" and x0 is not None))

@@ -54,7 +54,7 @@ MESSAGES = {
 """The sentence of every status."""
 ENOUGH = 0.1
 """A learned step must lower the objective by this share of what the gradient promises, t |g'd| (Armijo) ..."""
-PROGRESS = 0.4
+PROGRESS = 0.6
 """... and by this share of what the dual gap leaves, or else ..."""
 FORCING = 0.1
 """... leave this share of the right-hand side of the Newton system at most, as inexact Newton methods ask. A network

@@ -41,7 +41,7 @@ from algebraformer.lp_norm import (
     transposed_product,
 )
 from algebraformer.problems import LpRegression
-from algebraformer.problems.lp_regression import newton_system, start_tokens
+from algebraformer.problems.lp_regression import newton_system, start_step, start_tokens
 from algebraformer.solver import LearnedSolver
 
 CONVERGED, LIMIT, ROUNDING, INTERPOLATED = 0, 1, 2, 3
@@ -181,6 +181,8 @@ class _Network:
             d = np.zeros_like(x)
             if read.any():
                 d[read] = self.solver.predict(H[read], g[read])
+            if self.target == "start":
+                d = start_step(problem, np.where(np.isfinite(d), d, 0.0))
         return np.where(np.isfinite(d).all(axis=1, keepdims=True), d, 0.0)
 
 

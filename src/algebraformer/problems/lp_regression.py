@@ -22,9 +22,20 @@ import dataclasses
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from algebraformer.errors import ConfigurationError
-from algebraformer.lp_norm import P_LIMITS, Regression, dual_vector, iterate, largest, newton, power, product
+from algebraformer.lp_norm import (
+    P_LIMITS,
+    Regression,
+    dual_vector,
+    iterate,
+    largest,
+    newton,
+    power,
+    product,
+    triangular_solve,
+)
 from algebraformer.lp_norm import transposed_product as transposed
 from algebraformer.problems.base import FloatArray, Parameters, ProblemFamily, is_whole, register
 from algebraformer.problems.chebyshev import interpolation_matrix, points
@@ -39,6 +50,8 @@ NOISE = (-3.0, -1.0)
 """Limits of the decimal logarithm of the noise's largest value."""
 OPTIMAL, ON_THE_WAY = 1e-8, 1e-6
 """Tolerances on `gradient_norm` of optima, and of the last iterate whose Newton system is taken."""
+RIDGE = 1e-10
+"""Added to the diagonal where values in n rows are turned into x."""
 POWERS = (3.0, 5.0)
 """Besides p: exponents of the gradients that a start is predicted from."""
 
@@ -52,7 +65,8 @@ class LpRegression(ProblemFamily):
     """gaussian, polynomial, spline, uniform or filter."""
     target: Target = "newton"
     """newton: the solution is Newton's step. optimum: the same systems, but the solution is the whole way from the
-    iterate to the optimum. start: what is known at the least squares solution in place of H, and the way from there."""
+    iterate to the optimum. start: what is known at the least squares solution in place of H, and what the way from there to
+    the optimum changes in n of the residuals."""
     p: tuple[float, ...] = (3.0, 4.0, 6.0, 8.0, 12.0)
     """Exponents; each regression has one of them."""
     iterates: int = 4
@@ -143,7 +157,8 @@ class LpRegression(ProblemFamily):
         if self.has_systems:
             return super().solution(A, b, params)
         problem = self.regression(params)
-        return optimum(problem) - self.iterate(problem, params)
+        way = optimum(problem) - self.iterate(problem, params)
+        return way if self.target == "optimum" else product(problem.A[:, nodes(self.m, self.n)], way)
 
     def _rows_of_start(self) -> int:
         """Return how many numbers `start_tokens` needs for every token."""
@@ -176,13 +191,31 @@ def newton_system(problem: Regression, x: FloatArray) -> tuple[FloatArray, Float
     return H, -size * transposed(problem.A, dual_vector(r, problem.p))
 
 
+def nodes(m: int, n: int) -> NDArray[np.int64]:
+    """Return n of the rows 0 ... m - 1, evenly spread from the first to the last."""
+    return np.round(np.linspace(0, m - 1, n)).astype(np.int64)
+
+
+def start_step(problem: Regression, v: FloatArray) -> FloatArray:
+    """Return the x (B, n) for which A x takes the values v (B, n) in the rows `nodes`.
+
+    By normal equations in the basis Q, which is well-conditioned there for the kinds that starts are learned for, with
+    a trace of ridge: for other A the answer is bad, but there is one.
+    """
+    N = problem.Q[:, nodes(*problem.A.shape[1:])]  # (B, n, n)
+    normal = N.mT @ N + RIDGE * np.eye(N.shape[-1])
+    return triangular_solve(problem.R, np.linalg.solve(normal, transposed(N, v)[..., None])[..., 0])
+
+
 def start_tokens(problem: Regression) -> tuple[FloatArray, FloatArray]:
     """Return what is known of regressions at their least squares solutions, as "matrices" (B, n, n) and "b" (B, n).
 
     Ours: column i holds u = r / s, its dual vector |u|^(p-2) u, the leverage of the row and the value of A times the
-    Chebyshev points (the site, for polynomials) for the m / n rows from i m / n on; the entries i of
-    (A'A)^-1 A' |u|^(k-1) sign u for k = 3, 5 and p; 1 / p; and ones. s is the residual that is largest in absolute
-    value, with its sign, and all entries of b are s: so the answer scales with s, and changes sign with it.
+    Chebyshev points (the site, for polynomials) for the m / n rows from i m / n on; for k = 3, 5 and p the projection of
+    |u|^(k-1) sign u onto the range of A, in row i of `nodes`; 1 / p; and ones. s is the residual that is largest in
+    absolute value, with its sign, and all entries of b are s: so the answer scales with s, and changes sign with it.
+    The answer is what the way to the optimum changes in the residuals of the rows `nodes`, which is local where the
+    rows are ordered; `start_step` gives the way itself.
     """
     A, r, p = problem.A, problem.r, problem.p
     B, m, n = A.shape
@@ -195,7 +228,8 @@ def start_tokens(problem: Regression) -> tuple[FloatArray, FloatArray]:
     padded[..., :m] = by_row
     tokens = np.ones((B, n, n))
     tokens[:, : 4 * group] = padded.reshape(B, 4, n, group).transpose(0, 1, 3, 2).reshape(B, 4 * group, n)
+    N = problem.Q[:, nodes(m, n)]
     for row, k in enumerate((*(np.full(B, k) for k in POWERS), p), start=4 * group):
-        tokens[:, row] = problem.least_squares(dual_vector(u, k))
+        tokens[:, row] = product(N, transposed(problem.Q, dual_vector(u, k)))
     tokens[:, 4 * group + len(POWERS) + 1] = 1 / p[:, None]
     return tokens, np.broadcast_to(s, (B, n)).copy()

@@ -65,8 +65,8 @@ class LpRegression(ProblemFamily):
     """gaussian, polynomial, spline, uniform or filter."""
     target: Target = "newton"
     """newton: the solution is Newton's step. optimum: the same systems, but the solution is the whole way from the
-    iterate to the optimum. start: what is known at the least squares solution in place of H, and what the way from there to
-    the optimum changes in n of the residuals."""
+    iterate to the optimum. start: what is known at the least squares solution in place of H, and what the way from
+    there to the optimum changes in n of the residuals."""
     p: tuple[float, ...] = (3.0, 4.0, 6.0, 8.0, 12.0)
     """Exponents; each regression has one of them."""
     iterates: int = 4
@@ -211,8 +211,8 @@ def start_tokens(problem: Regression) -> tuple[FloatArray, FloatArray]:
     """Return what is known of regressions at their least squares solutions, as "matrices" (B, n, n) and "b" (B, n).
 
     Ours: column i holds u = r / s, its dual vector |u|^(p-2) u, the leverage of the row and the value of A times the
-    Chebyshev points (the site, for polynomials) for the m / n rows from i m / n on; for k = 3, 5 and p the projection of
-    |u|^(k-1) sign u onto the range of A, in row i of `nodes`; 1 / p; and ones. s is the residual that is largest in
+    Chebyshev points (the site, for polynomials) for the m / n rows from i m / n on; for k = 3, 5 and p the projection
+    of |u|^(k-1) sign u onto the range of A, in row i of `nodes`; 1 / p; and ones. s is the residual that is largest in
     absolute value, with its sign, and all entries of b are s: so the answer scales with s, and changes sign with it.
     The answer is what the way to the optimum changes in the residuals of the rows `nodes`, which is local where the
     rows are ordered; `start_step` gives the way itself.

@@ -91,12 +91,12 @@ PRESETS = {
     "cpu": Plan(
         groups=(*((kind, 32) for kind in KINDS), ("spline", 64), ("filter", 64)),
         p=(3.0, 4.0, 6.0, 8.0, 12.0),
-        problems=20,
-        solved=200,
+        problems=50,
+        solved=500,
         shipped=("lp-filter-32",),
         trained={},
-        random=700,
-        rounds=1,
+        random=10_000,
+        rounds=3,
     ),
     "paper": Plan(
         groups=tuple((kind, n) for kind in KINDS for n in (32, 64)),

@@ -140,11 +140,11 @@ def weighted_least_squares(A: FloatArray, root: FloatArray, r: FloatArray) -> Fl
     """Return argmin_y ||root (A y - r)||, shape (B, n), by QR."""
     n = A.shape[-1]
     R = np.asarray(np.linalg.qr(root[..., None] * np.concatenate((A, r[..., None]), axis=-1), mode="r"))
-    return triangular_solve(R[:, :n, :n], R[:, :n, n])  # the last column of R is Q' (root r)
+    return solved(R[:, :n, :n], R[:, :n, n])  # the last column of R is Q' (root r)
 
 
-def triangular_solve(R: FloatArray, y: FloatArray) -> FloatArray:
-    """Return R^-1 y (B, n) for upper triangular R (B, n, n); elimination finds nothing to do there."""
+def solved(R: FloatArray, y: FloatArray) -> FloatArray:
+    """Return R^-1 y (B, n) for R (B, n, n), as a rule upper triangular: elimination finds nothing to do there."""
     return np.asarray(np.linalg.solve(R, y[..., None])[..., 0], dtype=np.float64)
 
 
@@ -251,8 +251,8 @@ class Regression:
             raise SingularSystemError(singular, batched=len(A) > 1)
         R = R * lengths
         size = largest(b)[:, None]
-        x = triangular_solve(R, transposed_product(Q, b / size)) * size
-        x = x - triangular_solve(R, transposed_product(Q, product(A, x) - b))  # once more, for the last digits
+        x = solved(R, transposed_product(Q, b / size)) * size
+        x = x - solved(R, transposed_product(Q, product(A, x) - b))  # once more, for the last digits
         r = product(A, x) - b
         rounding = A.shape[2] * EPS * np.max(product(np.abs(A), np.abs(x)) + np.abs(b), axis=-1)
         r = np.where((np.max(np.abs(r), axis=-1) <= rounding)[:, None], 0.0, r)
@@ -260,7 +260,7 @@ class Regression:
 
     def least_squares(self, y: FloatArray) -> FloatArray:
         """Return argmin_x ||A x - y||_2 (B, n) for y (B, m)."""
-        return triangular_solve(self.R, transposed_product(self.Q, y))
+        return solved(self.R, transposed_product(self.Q, y))
 
     @property
     def interpolated(self) -> NDArray[np.bool_]:

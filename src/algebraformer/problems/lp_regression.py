@@ -34,7 +34,7 @@ from algebraformer.lp_norm import (
     newton,
     power,
     product,
-    triangular_solve,
+    solved,
 )
 from algebraformer.lp_norm import transposed_product as transposed
 from algebraformer.problems.base import FloatArray, Parameters, ProblemFamily, is_whole, register
@@ -204,7 +204,7 @@ def start_step(problem: Regression, v: FloatArray) -> FloatArray:
     """
     N = problem.Q[:, nodes(*problem.A.shape[1:])]  # (B, n, n)
     normal = N.mT @ N + RIDGE * np.eye(N.shape[-1])
-    return triangular_solve(problem.R, np.linalg.solve(normal, transposed(N, v)[..., None])[..., 0])
+    return solved(problem.R, solved(normal, transposed(N, v)))
 
 
 def start_tokens(problem: Regression) -> tuple[FloatArray, FloatArray]:

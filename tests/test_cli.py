@@ -23,7 +23,7 @@ from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.studies import family
 from algebraformer.studies.base import StudyResult, TableData
 
-COMMANDS = ("solve", "train", "finetune", "evaluate", "study", "families", "models", "info")
+COMMANDS = ("solve", "train", "finetune", "evaluate", "study", "newton", "families", "models", "info")
 N = 8
 PER_SYSTEM = {field.name for field in dataclasses.fields(af.SolveResult)} - {"x"}
 FIELDS = PER_SYSTEM | {"n", "model", "output"}

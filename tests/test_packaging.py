@@ -34,6 +34,7 @@ PUBLIC = [
     "io.write_system",
     "linalg.measures",
     "models.ModelConfig",
+    "newton.minimize_lp",
     "pretrained_names",
     "problems.ProblemFamily",
     "problems.Systems",

@@ -3,6 +3,7 @@ from . import errors as errors
 from . import io as io
 from . import linalg as linalg
 from . import models as models
+from . import newton as newton
 from . import problems as problems
 from . import training as training
 from .checkpoint import pretrained_names as pretrained_names

@@ -1,6 +1,7 @@
 """The command line. Importing this module must stay cheap: torch and SciPy are imported by the commands that use them.
 
-Exit codes: 0 done, and for `solve` certified; 1 not solved; 2 bad input, with one line on stderr; 3 solved by LAPACK.
+Exit codes: 0 done, for `solve` certified, for `newton` converged; 1 not solved; 2 bad input, with one line on stderr;
+3 solved by LAPACK.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tyro
 
 from algebraformer.cli_base import BAD_INPUT, DONE, FALLBACK, NOT_SOLVED, emit, show
 from algebraformer.cli_estimate import estimate, refuse_tolerances
+from algebraformer.cli_newton import Newton
 from algebraformer.cli_training import Finetune, Train
 from algebraformer.errors import AlgebraformerError, ConfigurationError, SingularSystemError
 from algebraformer.training.config import RECIPES
@@ -140,7 +142,7 @@ class Evaluate:
             refuse_tolerances(self)
             scores = evaluation.evaluate_estimates(solver, systems)
         else:
-            scores = evaluation.evaluate(solver, systems, self.rtol, self.max_refinements)
+            scores = evaluation.evaluate(solver, systems, self.rtol, self.max_refinements, family.has_systems)
         about = {"model": self.model, "family": family.settings(), "systems": self.count, "rtol": self.rtol}
         title = f"{self.model} on {self.count} systems of {family.name}"
         table = evaluation.table(scores, title)
@@ -163,7 +165,7 @@ class Study:
 
     name: tyro.conf.Positional[str]
     """operator, scaling, efficiency, outside, latency, spectral, encoding, attention, transfer, condition, noise,
-    reliability, soak, noisy or heldout."""
+    reliability, soak, noisy, heldout or newton."""
     preset: str = "quick"
     """quick: under two minutes, to see that it works. cpu: the committed results, up to an hour on two cores. paper:
     full scale, for a GPU."""
@@ -297,6 +299,7 @@ Command = (
     | Annotated[Finetune, tyro.conf.subcommand("finetune")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Study, tyro.conf.subcommand("study")]
+    | Annotated[Newton, tyro.conf.subcommand("newton")]
     | Annotated[Families, tyro.conf.subcommand("families")]
     | Annotated[Models, tyro.conf.subcommand("models")]
     | Annotated[Info, tyro.conf.subcommand("info")]

@@ -17,6 +17,7 @@ from algebraformer.attention_figure import attention_figure
 from algebraformer.condition_figure import condition_figure, noise_figure
 from algebraformer.encoding_figure import encoding_figure
 from algebraformer.latency_figure import latency_figure
+from algebraformer.newton_figure import newton_figure
 from algebraformer.noisy_figure import heldout_figure, noisy_figure
 from algebraformer.operator_figure import operator_figure
 from algebraformer.reliability_figure import reliability_figure, soak_figure
@@ -115,6 +116,7 @@ STUDIES: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "soak": soak_figure,
     "noisy": noisy_figure,
     "heldout": heldout_figure,
+    "newton": newton_figure,
 }
 """The figure of every study, drawn from its data."""
 

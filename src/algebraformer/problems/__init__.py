@@ -14,6 +14,7 @@ from algebraformer.problems.boundary_value import BoundaryValueFamily
 from algebraformer.problems.conditioned import ConditionedFamily
 from algebraformer.problems.fredholm import FredholmFamily
 from algebraformer.problems.fredholm_mixture import Fredholm
+from algebraformer.problems.lp_regression import LpRegression
 from algebraformer.problems.noisy import NoisyFamily
 from algebraformer.problems.signals import PRIORS
 
@@ -23,6 +24,7 @@ __all__ = [
     "ConditionedFamily",
     "Fredholm",
     "FredholmFamily",
+    "LpRegression",
     "NoisyFamily",
     "ProblemFamily",
     "Systems",

@@ -213,6 +213,11 @@ class ProblemFamily(abc.ABC):
         """
         return self.at(range(start, start + count), seed)
 
+    @property
+    def has_systems(self) -> bool:
+        """Whether x solves A x = b. If not, A and b are what a network reads, and there is nothing to certify."""
+        return True
+
     def settings(self) -> dict[str, Any]:
         """Return name and fields as plain JSON values; `problems.from_settings` reads them back."""
         return {"name": self.name, **dataclasses.asdict(self)}

@@ -100,11 +100,23 @@ def interpolate(u: FloatArray, t: FloatArray) -> FloatArray:
     >>> interpolate(x**3, np.array([0.5]))
     array([0.125])
     """
-    x = points(len(u))
-    weights = (-1.0) ** np.arange(len(u))
+    return interpolation_matrix(len(u), t) @ u
+
+
+def interpolation_matrix(n: int, t: FloatArray) -> FloatArray:
+    """Return the matrix (m, n) that takes values at `points(n)` to those of their polynomial at t (m,).
+
+    Examples
+    --------
+    >>> interpolation_matrix(2, np.array([0.0, 1.0]))
+    array([[0.5, 0.5],
+           [1. , 0. ]])
+    """
+    x = points(n)
+    weights = (-1.0) ** np.arange(n)
     weights[[0, -1]] /= 2
     difference = t[:, None] - x  # (m, n)
     hit = difference == 0
     quotient = weights / np.where(hit, 1.0, difference)
-    value = (quotient @ u) / np.sum(quotient, axis=1)
-    return np.where(hit.any(axis=1), u[np.argmax(hit, axis=1)], value)
+    matrix = quotient / np.sum(quotient, axis=1, keepdims=True)
+    return np.where(hit.any(axis=1)[:, None], hit.astype(np.float64), matrix)

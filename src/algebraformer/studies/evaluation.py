@@ -23,7 +23,11 @@ NOISE_LEVELS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 
 
 def evaluate(
-    solver: LearnedSolver, systems: Systems, rtol: float = RTOL, max_refinements: int = 10
+    solver: LearnedSolver,
+    systems: Systems,
+    rtol: float = RTOL,
+    max_refinements: int = 10,
+    has_systems: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Return scores of the bare network and of certified solves.
 
@@ -34,22 +38,27 @@ def evaluate(
         Unknown to the network.
     rtol, max_refinements
         As in `LearnedSolver.solve`.
+    has_systems : bool
+        Whether x solves A x = b: see `ProblemFamily.has_systems`.
 
     Returns
     -------
     dict
         network : mse, normalized_mse, relative_error_median, relative_error_95. solve : shares of "learned",
         "learned+refined" and "lapack" answers, share certified, refinements of the learned answers (median and
-        largest), worst backward error, and worst relative error of the learned answers. None where a number is not
-        finite.
+        largest), worst backward error, and worst relative error of the learned answers; left out
+        without systems. None where a number is not finite.
     """
+    network = score(solver.model, systems)
+    if not has_systems:
+        return finite_or_none({"network": network})
     result = solver.solve(systems.A, systems.b, rtol=rtol, max_refinements=max_refinements)
     methods = Counter(result.method)
     by_network = result.method != "lapack"
     learned = result.refinements[by_network]
     errors = relative_error(result.x[by_network, :, None], systems.x[by_network, :, None])
     scores: dict[str, dict[str, Any]] = {
-        "network": score(solver.model, systems),
+        "network": network,
         "solve": {
             **{method: methods[method] / len(systems) for method in ("learned", "learned+refined", "lapack")},
             "certified": float(np.mean(result.certified)),
@@ -59,6 +68,11 @@ def evaluate(
             "relative_error_learned_max": float(errors.max()) if errors.size else None,
         },
     }
+    return finite_or_none(scores)
+
+
+def finite_or_none(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the scores with None in place of what is not finite."""
     return {
         group: {name: value if value is not None and math.isfinite(value) else None for name, value in entries.items()}
         for group, entries in scores.items()

@@ -101,3 +101,15 @@ def run_once(
         if not result.finished:
             raise TrainingError(f"{output} was stopped: the same command goes on from there")
     return Trained(LearnedSolver.from_pretrained(output), sum(seconds.values()))
+
+
+def computed_once(path: Path, settings: dict[str, Any], compute: Callable[[], Any]) -> Any:
+    """Return what `compute` returns, plain JSON values; from a file if it was computed with these settings before."""
+    if path.exists():
+        known = json.loads(path.read_text())
+        if dump_json(known["settings"]) == dump_json(settings):
+            return known["found"]
+    found = compute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"settings": settings, "found": found}))
+    return found

@@ -230,6 +230,17 @@ ESTIMATE_HEADS = {
     for family in ("deblur", "gravity", "fredholm")
 }
 """Noisy families, fresh systems in every step; "fredholm" is all integral equations together."""
+LP_FILTER_32 = Recipe(
+    family="lp-regression",
+    family_settings={"kind": "filter", "target": "start"},
+    model=ModelConfig(n=32, n_layer=4, n_head=4, n_embd=64),
+    samples=40_000,
+    steps=5_000,
+    batch_size=32,
+    lr=2e-3,
+    muon_lr=2e-2,
+)
+"""Starts for Newton's method in the design of FIR filters in l_p norms: a token head that trains in a few minutes."""
 
 QUICK = Recipe(model=ModelConfig(n=16, n_layer=2, n_head=2, n_embd=32), steps=400)
 """A network for systems of 16 unknowns that trains in seconds: for trying things out, and for tests."""
@@ -239,6 +250,7 @@ RECIPES: dict[str, Recipe] = {
     "diffusion-64-token": DIFFUSION_64_TOKEN,
     "lstm-64": LSTM_64,
     "gru-64": GRU_64,
+    "lp-filter-32": LP_FILTER_32,
     "quick": QUICK,
     **OPERATOR_HEADS,
     **ESTIMATE_HEADS,

@@ -1,0 +1,99 @@
+"""The command `newton`: linear regression in the l_p norm from files."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from algebraformer.cli_base import DONE, NOT_SOLVED, emit, show
+
+
+@dataclasses.dataclass(frozen=True)
+class Newton:
+    """Minimise ||A x - b||_p from files by Newton's method, with a learned step if a model is named.
+
+    Files: .npy, .npz, .mtx, .mtx.gz, .mat. Without the second file, the first one (.npz or .mat) holds A and b. A has
+    as many rows as columns or more, and independent columns. Exit codes: 0 converged, 1 not converged, 2 bad input.
+    """
+
+    A: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """File with the matrix (m, n), or a batch (B, m, n)."""
+    b: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = None
+    """File with the right-hand side (m,) or (B, m)."""
+    p: Annotated[float, tyro.conf.arg(aliases=["-p"])] = 8.0
+    """Exponent of the norm, from 2 to 16."""
+    model: str | None = None
+    """Name of a shipped model for such regressions, or folder of a checkpoint or of a training run. None: Newton's
+    method with exact line search."""
+    tol: float = 1e-8
+    """Tolerance on the relative gradient norm."""
+    maxiter: int = 200
+    """Largest number of iterations."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File that x is written to; its ending decides the format."""
+    figure: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None
+    """File for a figure: gradient norm and objective against the iteration, learned steps marked, beside Newton's
+    method without the model. For one problem, not for a batch."""
+    max_bytes: int = 2**31
+    """Largest array that is read, in bytes."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+    def run(self) -> int:
+        from algebraformer import io
+
+        A, b = io.read_system(self.A, self.b, max_bytes=self.max_bytes)
+        if self.figure is not None and A.ndim != 2:
+            raise ValueError(f"--figure is for one problem, received A of shape {A.shape}")
+        from algebraformer.newton import minimize_lp
+        from algebraformer.solver import LearnedSolver
+
+        solver = None if self.model is None else LearnedSolver.from_pretrained(self.model)
+        result = minimize_lp(A, b, self.p, solver=solver, tol=self.tol, maxiter=self.maxiter)
+        if self.output is not None:
+            io.write_array(self.output, result.x)
+        if self.figure is not None:
+            from algebraformer.newton_figure import convergence_figure
+            from algebraformer.plots import save
+
+            traces = {"Newton" if solver is None else f"Newton with {self.model}": result.trace}
+            if solver is not None:
+                traces["Newton"] = minimize_lp(A, b, self.p, tol=self.tol, maxiter=self.maxiter).trace
+            save(
+                convergence_figure(traces, self.p, f"{self.A.name}: {A.shape[0]} x {A.shape[1]}, p = {self.p:g}"),
+                self.figure,
+            )
+        names = ("success", "status", "message", "nit", "n_learned", "n_exact", "fun", "gradient_norm", "dual_gap")
+        record: dict[str, Any] = {name: plain(result[name]) for name in names}
+        record |= {"p": self.p, "m": int(A.shape[-2]), "n": int(A.shape[-1]), "model": self.model}
+        record |= {"output": str(self.output or "") or None, "figure": str(self.figure or "") or None}
+        if self.json:
+            emit(record)
+        else:
+            self._show(record, names)
+        converged = record["success"]
+        return DONE if (all(converged) if isinstance(converged, list) else converged) else NOT_SOLVED
+
+    def _show(self, record: dict[str, Any], names: tuple[str, ...]) -> None:
+        shown = [name for name in names if name not in ("success", "message")]
+        values = [v if isinstance(v, list) else [v] for v in (record[name] for name in shown)]
+        rows = [[i, *row] for i, row in enumerate(zip(*values, strict=True))]
+        title = f"{self.A}, {record['m']} x {record['n']}, p = {self.p:g}, model {self.model}"
+        show(title, ("problem", *shown), rows[:20])
+        if len(rows) > 20:
+            print(f"... and {len(rows) - 20} more problems (--json lists all)")
+        messages = record["message"] if isinstance(record["message"], list) else [record["message"]]
+        print("\n".join(sorted(set(messages))))
+
+
+def plain(value: Any) -> Any:
+    """Return a field of the result as a JSON value; None where it is not finite."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

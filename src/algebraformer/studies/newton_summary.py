@@ -1,0 +1,282 @@
+"""Tables and sentences of the study `newton`, from its records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from algebraformer.studies.base import Cell, StudyResult, TableData
+
+LEARNED, NEIGHBOUR, PREVIOUS = "learned start", "nearest neighbour", "previous solution"
+NAMES = {
+    "damped": "Newton, step 1/(p−1)",
+    "newton": "Newton, exact line search",
+    "irls": "IRLS",
+    "p-irls": "p-IRLS",
+    "homotopy": "homotopy in p",
+}
+MAIN_P = 8.0
+"""The p of the targets."""
+TARGETS = {"damped": 4.0, "newton": 2.0}
+"""How many times fewer iterations are wanted, against which method."""
+FAMILIES = {"b": ("polynomial", "spline"), "d": ("filter",)}
+"""Families of the targets."""
+PAPER = 4.0
+"""About four times faster convergence: the paper's claim."""
+SAME = 1e-9
+"""Relative difference of objectives that counts as the same optimum."""
+
+
+def distribution(values: NDArray[np.int64]) -> dict[str, float]:
+    """Return median, 90 % quantile and largest value."""
+    return {
+        "median": float(np.median(values)),
+        "quantile_90": float(np.quantile(values, 0.9, method="higher")),
+        "max": int(np.max(values)),
+    }
+
+
+def shown(one: dict[str, Any] | None) -> Cell:
+    """Return median / 90 % / largest as a cell, with the share that converged where it is not all."""
+    if one is None:
+        return None
+    text = f"{one['median']:g} / {one['quantile_90']:g} / {one['max']}"
+    return text if one["converged"] == 1 else f"{text} ({100 * one['converged']:.0f} % converged)"
+
+
+def groups(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return kind, n, m and p of every group, in order."""
+    keys = dict.fromkeys((r["kind"], r["n"], r["m"], r["p"]) for r in records)
+    return [dict(zip(("kind", "n", "m", "p"), key, strict=True)) for key in keys]
+
+
+def find(records: list[dict[str, Any]], group: dict[str, Any], method: str, start: str) -> dict[str, Any] | None:
+    """Return the record of a method in a group, if there is one."""
+    wanted = group | {"method": method, "start": start}
+    return next((r for r in records if all(r[k] == v for k, v in wanted.items())), None)
+
+
+def iteration_table(
+    records: list[dict[str, Any]], start: str, title: str, more: tuple[tuple[str, str], ...]
+) -> TableData:
+    """Return the iterations of every method from one start, and those of others (method, start)."""
+    columns = [(method, start) for method in NAMES] + list(more)
+    rows: list[list[Cell]] = []
+    for group in groups(records):
+        cells = [shown(find(records, group, *column)) for column in columns]
+        rows.append([group["kind"], group["n"], group["p"], *cells])
+    return TableData(("kind", "n", "p", *(NAMES.get(method, method) for method, _ in columns)), rows, title)
+
+
+def network_table(records: list[dict[str, Any]]) -> TableData:
+    """Return how the networks do, each beside the two classical methods of the targets."""
+    rows: list[list[Cell]] = []
+    for one in (r for r in records if "accepted" in r):
+        group = {k: one[k] for k in ("kind", "n", "m", "p")}
+        ratios = []
+        for method in TARGETS:
+            other = find(records, group, method, "least-squares")
+            ratios.append(other["median"] / one["median"] if other and one["median"] else None)
+        rows.append(
+            [
+                one["method"],
+                one["kind"],
+                one["n"],
+                one["p"],
+                one["accepted"],
+                one["n_learned"],
+                shown(one),
+                *ratios,
+                extra(records, one),
+            ]
+        )
+    columns = (
+        "network", "kind", "n", "p", "share with a learned step", "learned steps", "iterations",
+        "times fewer than step 1/(p−1)", "times fewer than line search", "most iterations more than line search",
+    )  # fmt: skip
+    return TableData(columns, rows, "Networks: iterations (median / 90 % / largest), ratios of medians")
+
+
+def extra(records: list[dict[str, Any]], one: dict[str, Any]) -> int:
+    """Return the most iterations that a network took more than Newton with line search, over the problems."""
+    group = {k: one[k] for k in ("kind", "n", "m", "p")}
+    other = find(records, group, "newton", "least-squares")
+    return int(np.max(np.array(one["iterations"]) - np.array(other["iterations"]))) if other else 0
+
+
+def time_table(times: list[dict[str, Any]]) -> TableData:
+    """Return milliseconds per problem, alone and in a batch."""
+    methods = list(dict.fromkeys(t["method"] for t in times))
+    rows: list[list[Cell]] = []
+    for key in dict.fromkeys((t["kind"], t["n"], t["p"], t["batch"]) for t in times):
+        mine = {t["method"]: t["seconds"] for t in times if (t["kind"], t["n"], t["p"], t["batch"]) == key}
+        rows.append([*key, *(1e3 * mine[m] if m in mine else None for m in methods)])
+    names = (NAMES.get(method, method) for method in methods)
+    return TableData(
+        ("kind", "n", "p", "problems at once", *names), rows, "ms per problem, start and inference included"
+    )
+
+
+def check_table(checks: list[dict[str, Any]]) -> TableData:
+    """Return how far the optima of two methods are apart."""
+    columns = (
+        "kind",
+        "n",
+        "problems",
+        "converged",
+        "largest relative difference of the objectives",
+        "largest dual gap",
+    )
+    rows = [[c["kind"], c["n"], c["problems"], c["converged"], c["difference"], c["dual_gap"]] for c in checks]
+    return TableData(columns, rows, "The same optimum: minimize_lp against the homotopy, random p")
+
+
+def real_table(real: list[dict[str, Any]]) -> TableData:
+    """Return the iterations on real data; no network is for these sizes."""
+    rows = [
+        [
+            r["name"],
+            f"{r['m']} x {r['n']}",
+            r["p"],
+            *(r["iterations"][m] for m in NAMES),
+            r["gradient_norm"],
+            r["dual_gap"],
+        ]
+        for r in real
+    ]
+    columns = ("data", "size", "p", *NAMES.values(), "gradient norm", "dual gap")
+    return TableData(columns, rows, "Real data: iterations from least squares (–: not converged)")
+
+
+# ---------------------------------------------------------------- sentences
+
+
+def target_sentences(records: list[dict[str, Any]]) -> list[str]:
+    """Say for both families of the targets how many times fewer iterations the best network takes at p = 8."""
+    lines = []
+    for letter, kinds in FAMILIES.items():
+        mine = [r for r in records if "accepted" in r and r["kind"] in kinds and r["p"] == MAIN_P]
+        if not mine:
+            lines.append(f"Family ({letter}), {' and '.join(kinds)}: no network, targets not met.")
+            continue
+        for one in mine:
+            group = {k: one[k] for k in ("kind", "n", "m", "p")}
+            parts, met = [], True
+            for method, factor in TARGETS.items():
+                other = find(records, group, method, "least-squares")
+                ratio = other["median"] / max(one["median"], 1) if other else 0.0
+                met &= ratio >= factor
+                parts.append(
+                    f"{ratio:.3g} times fewer than {NAMES[method]} ({'met' if ratio >= factor else 'missed'}: "
+                    f"{factor:g} wanted)"
+                )
+            lines.append(
+                f"Family ({letter}), {one['kind']}, n = {one['n']}, p = 8, from least squares, {one['method']}: "
+                f"{one['median']:g} iterations in the median, {parts[0]}, {parts[1]}; targets "
+                f"{'met' if met else 'missed'}."
+            )
+    return lines
+
+
+def verdict(
+    records: list[dict[str, Any]], times: list[dict[str, Any]], checks: list[dict[str, Any]], real: list[dict[str, Any]]
+) -> list[str]:
+    """Return the sentences."""
+    networks = [r for r in records if "accepted" in r]
+    lines = target_sentences(records)
+    starts = [r for r in networks if r["method"] == LEARNED and r["p"] == MAIN_P]
+    ratios = [
+        other["median"] / max(one["median"], 1)
+        for one in starts
+        if (other := find(records, {k: one[k] for k in ("kind", "n", "m", "p")}, "damped", "least-squares"))
+    ]
+    word = "reproduced" if ratios and max(ratios) >= PAPER else "not reproduced"
+    best = f"at most {max(ratios):.3g} times" if ratios else "no network"
+    lines.append(
+        f"The paper's about 4 times faster convergence: {word} against Newton with step 1/(p−1) ({best} at p = 8); "
+        "the paper does not say which Newton it is against."
+    )
+    if networks:
+        worst = max(extra(records, one) for one in networks)
+        lines.append(
+            f"Never more than one iteration above Newton with exact line search: {'met' if worst <= 1 else 'missed'} "
+            f"(at most {worst} more, over {sum(len(one['iterations']) for one in networks):,} solves with a network)."
+        )
+        for rival in (NEIGHBOUR, PREVIOUS, "homotopy"):
+            pairs = [
+                (one["median"], other["median"])
+                for one in starts
+                if (
+                    other := find(
+                        records,
+                        {k: one[k] for k in ("kind", "n", "m", "p")},
+                        rival,
+                        "least-squares" if rival == "homotopy" else "warm",
+                    )
+                )
+            ]
+            for ours, theirs in pairs:
+                word = "fewer than" if ours < theirs else "as many as" if ours == theirs else "more than"
+                lines.append(
+                    f"At p = 8 the learned start takes {ours:g} iterations in the median, {word} "
+                    f"{NAMES.get(rival, rival)} ({theirs:g})."
+                )
+    solved, converged = sum(c["problems"] for c in checks), sum(c["converged"] for c in checks)
+    difference = max(c["difference"] for c in checks)
+    lines.append(
+        f"The same optimum on {solved:,} random problems (10,000 wanted): "
+        f"{'met' if converged == solved and difference <= SAME else 'missed'} on these, {converged:,} converged with "
+        f"both methods, objectives at most {difference:.2g} apart."
+    )
+    lines += time_sentences(times)
+    failed = [f"{r['name']} p = {r['p']:g}" for r in real if not r["success"]]
+    lines.append(f"Real data: {'all converged' if not failed else 'not converged: ' + ', '.join(failed)}.")
+    return lines
+
+
+def time_sentences(times: list[dict[str, Any]]) -> list[str]:
+    """Say where a network is faster than the fastest classical method, start and inference included."""
+    lines = []
+    for one in (t for t in times if t["method"] == LEARNED and t["p"] == MAIN_P):
+        key = {k: one[k] for k in ("kind", "n", "p", "batch")}
+        others = {
+            t["method"]: t["seconds"] for t in times if t["method"] in NAMES and all(t[k] == v for k, v in key.items())
+        }
+        fastest = min(others, key=lambda method: others[method])
+        ratio = others[fastest] / one["seconds"]
+        lines.append(
+            f"Time, {one['kind']}, n = {one['n']}, p = 8, {one['batch']} at once: the learned start takes "
+            f"{1e3 * one['seconds']:.3g} ms a problem, {NAMES[fastest]} {1e3 * others[fastest]:.3g} ms: the "
+            f"{'network' if ratio > 1 else 'classical method'} is {max(ratio, 1 / ratio):.3g} times faster."
+        )
+    return lines
+
+
+def summary(
+    records: list[dict[str, Any]],
+    times: list[dict[str, Any]],
+    checks: list[dict[str, Any]],
+    real: list[dict[str, Any]],
+    networks: list[dict[str, Any]],
+) -> StudyResult:
+    """Return tables, verdict and data."""
+    more = tuple((r["method"], "least-squares") for r in records if "accepted" in r)
+    more = (*dict.fromkeys(more), (NEIGHBOUR, "warm"), (PREVIOUS, "warm"))
+    tables = [
+        iteration_table(records, "least-squares", "Iterations from least squares: median / 90 % / largest", more),
+        network_table(records),
+        iteration_table(records, "zero", "Iterations from zero: median / 90 % / largest", ()),
+        time_table(times),
+        check_table(checks),
+        real_table(real),
+    ]
+    data = {
+        "records": records,
+        "times": times,
+        "checks": checks,
+        "real": real,
+        "networks": [{"name": n["name"], "family": n["family"], "seconds": n["seconds"]} for n in networks],
+    }
+    return StudyResult(tables, verdict(records, times, checks, real), data)

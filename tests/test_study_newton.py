@@ -1,0 +1,169 @@
+"""The study of Newton's method: sentences on made-up numbers, real data, the quick preset as a whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.progress import Progress
+
+from algebraformer import plots, problems
+from algebraformer.classical import lp
+from algebraformer.newton_figure import convergence_figure
+from algebraformer.studies import newton as study
+from algebraformer.studies import newton_summary
+from algebraformer.studies.base import StudyResult, run_study
+from algebraformer.studies.newton import PRESETS
+from algebraformer.studies.newton_summary import LEARNED, NEIGHBOUR, PREVIOUS
+from algebraformer.training.data import TEST_SEED
+
+# ---------------------------------------------------------------- sentences
+
+
+def made_up(damped: int, searched: int, learned: int, kind: str = "filter") -> list[dict[str, Any]]:
+    about = {"kind": kind, "n": 32, "m": 128, "p": 8.0, "converged": 1.0}
+    found = []
+    for method, start, count in (
+        ("damped", "least-squares", damped),
+        ("newton", "least-squares", searched),
+        ("homotopy", "least-squares", 8),
+        (LEARNED, "least-squares", learned),
+        (NEIGHBOUR, "warm", 6),
+        (PREVIOUS, "warm", 20),
+    ):
+        iterations = np.full(3, count)
+        one = about | {"method": method, "start": start, "iterations": iterations.tolist()}
+        found.append(one | newton_summary.distribution(iterations))
+    found[3] |= {"accepted": 1.0, "n_learned": 1.0}
+    return found
+
+
+CHECK = {"kind": "filter", "n": 32, "problems": 10, "converged": 10, "difference": 1e-12, "dual_gap": 1e-12}
+TIMES = [
+    {"kind": "filter", "n": 32, "p": 8.0, "batch": 1, "method": method, "seconds": seconds}
+    for method, seconds in (("damped", 3e-3), ("newton", 1e-3), (LEARNED, 2e-3))
+]
+REAL = {"name": "longley", "p": 8.0, "success": True}
+
+
+@pytest.mark.parametrize(
+    ("damped", "searched", "learned", "words"),
+    [
+        (40, 12, 5, ("8 times fewer", "2.4 times fewer", "targets met")),
+        (40, 12, 7, ("(met: 4 wanted)", "(missed: 2 wanted)", "targets missed")),
+        (15, 12, 5, ("(missed: 4 wanted)", "(met: 2 wanted)", "targets missed")),
+    ],
+)
+def test_targets_follow_from_the_medians(damped: int, searched: int, learned: int, words: tuple[str, ...]) -> None:
+    lines = newton_summary.verdict(made_up(damped, searched, learned), TIMES, [CHECK], [REAL])
+    assert lines[0] == "Family (b), polynomial and spline: no network, targets not met."
+    assert all(word in lines[1] for word in words)
+    assert ("about 4 times faster convergence: reproduced" in lines[2]) == (damped >= 4 * learned)
+    assert ("not reproduced" in lines[2]) == (damped < 4 * learned)
+
+
+def test_more_iterations_are_said_to_be_more() -> None:
+    lines = newton_summary.verdict(made_up(40, 5, 7), TIMES, [CHECK], [REAL])
+    assert "Newton with exact line search: missed (at most 2 more, over 3 solves" in lines[3]
+    assert lines[4].endswith("more than nearest neighbour (6).")
+    assert lines[5].endswith("fewer than previous solution (20).")
+    assert lines[6].endswith("fewer than homotopy in p (8).")
+    lines = newton_summary.verdict(made_up(40, 12, 6), TIMES, [CHECK], [REAL])
+    assert "Newton with exact line search: met (at most -6 more" in lines[3]
+    assert lines[4].endswith("as many as nearest neighbour (6).")
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"), [({}, "met"), ({"difference": 1e-8}, "missed"), ({"converged": 9}, "missed")]
+)
+def test_one_optimum_or_not(changes: dict[str, Any], word: str) -> None:
+    lines = newton_summary.verdict(made_up(40, 12, 6), TIMES, [CHECK | changes], [REAL])
+    assert f"on 10 random problems (10,000 wanted): {word} on these" in lines[7]
+
+
+def test_the_faster_one_is_named() -> None:
+    lines = newton_summary.verdict(made_up(40, 12, 6), TIMES, [CHECK], [REAL | {"success": False}])
+    assert "Newton, exact line search 1 ms: the classical method is 2 times faster" in lines[8]
+    assert lines[9] == "Real data: not converged: longley p = 8."
+
+
+def test_a_figure_of_the_convergence(tmp_path: Path) -> None:
+    traces = {"a": [("start", 1.0, 2.0), ("learned", 0.1, 1.5), ("exact", 1e-9, 1.4)], "b": [("start", 0.0, 0.0)]}
+    figure = convergence_figure(traces, 8.0, "title")
+    plots.save(figure, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    left, right = figure.axes
+    assert {line.get_label() for line in right.lines} >= {"a: learned", "a: exact", "a: start"}
+    (learned,) = [line for line in left.lines if line.get_label() == "a: learned"]
+    assert (learned.get_xdata().tolist(), learned.get_ydata().tolist()) == ([1], [0.1])
+
+
+# ---------------------------------------------------------------- what is measured
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("longley", (16, 7)), ("stackloss", (21, 4)), ("engel", (235, 2)), ("scotland", (32, 8)), ("copper", (25, 6))],
+)
+def test_real_data_converges(name: str, shape: tuple[int, int]) -> None:
+    A, _ = study.real_problem(name)
+    assert A.shape == shape
+    assert (A[:, 0] == 1).all()
+    assert np.linalg.matrix_rank(A / np.linalg.norm(A, axis=0)) == shape[1]
+    for one in study.real_data(name, PRESETS["quick"]):
+        assert one["success"]
+        assert one["dual_gap"] < 1e-6
+
+
+def test_neighbours_that_are_the_problems_themselves_are_right() -> None:
+    """With the problems in the bank one step leads to the optimum; with one problem the one before is itself."""
+    family = problems.get("lp-regression", n=32, kind="filter", p=(8.0,))
+    problem = family.regression(family.parameters(range(4), seed=1))
+    before, nearest = study.warm(problem, problem, 100)
+    assert (before["method"], nearest["method"]) == (PREVIOUS, NEIGHBOUR)
+    assert nearest["max"] <= 2
+    alone = study.warm(problem[:1], problem[1:], 100)
+    assert alone[0]["max"] == 0
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+    return run_study("newton", "quick", tmp_path_factory.mktemp("newton"), Progress(disable=True))
+
+
+def test_iterations_are_those_of_the_methods(quick: StudyResult) -> None:
+    plan = PRESETS["quick"]
+    for kind, n in plan.groups:
+        family = problems.get("lp-regression", n=n, kind=kind, p=(8.0,))
+        problem = family.regression(family.parameters(range(plan.problems), TEST_SEED))
+        group = {"kind": kind, "n": n, "m": family.m, "p": 8.0}
+        for method in lp.METHODS:
+            solution = lp.minimize(problem.A, problem.b, 8.0, method, maxiter=plan.maxiter)
+            one = newton_summary.find(quick.data["records"], group, method, "least-squares")
+            assert one is not None
+            assert one["iterations"] == solution.iterations.tolist()
+            assert one["median"] == np.median(solution.iterations)
+            assert one["converged"] == np.mean(solution.converged)
+
+
+def test_networks_meet_the_problems_of_their_kind_alone(quick: StudyResult) -> None:
+    found = {(r["kind"], r["n"]) for r in quick.data["records"] if r["method"] == LEARNED}
+    assert found == {("filter", 32)}
+
+
+def test_optima_are_the_same(quick: StudyResult) -> None:
+    for check in quick.data["checks"]:
+        assert check["converged"] == check["problems"] >= 10
+        assert check["difference"] < 1e-9
+
+
+def test_tables_and_figure(quick: StudyResult, tmp_path: Path) -> None:
+    json.dumps(quick.data, allow_nan=False)
+    for table in quick.tables:
+        assert table.rows
+        assert {len(row) for row in table.rows} == {len(table.columns)}
+    plots.save(plots.STUDIES["newton"](quick.data), tmp_path / "newton.png")
+    assert (tmp_path / "newton.png").stat().st_size > 10_000

@@ -11,9 +11,11 @@ from algebraformer.problems.base import (
     register,
 )
 from algebraformer.problems.boundary_value import BoundaryValueFamily
+from algebraformer.problems.nonlinear import NonlinearFamily
 
 __all__ = [
     "BoundaryValueFamily",
+    "NonlinearFamily",
     "ProblemFamily",
     "Systems",
     "family_class",

@@ -24,7 +24,7 @@ from algebraformer.problems.chebyshev import differentiation_matrix, points
 Limits = tuple[float, float]
 
 
-def _is_limits(value: object) -> bool:
+def is_limits(value: object) -> bool:
     """Say whether a value is a pair of finite numbers in ascending order."""
     if not (isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, (int, float)) for v in value)):
         return False
@@ -44,7 +44,7 @@ class BoundaryValueFamily(ProblemFamily):
             raise ConfigurationError(f"f_modes must be a whole number of at least 1, received {self.f_modes!r}")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(field.default, tuple) and not _is_limits(value):
+            if isinstance(field.default, tuple) and not is_limits(value):
                 raise ConfigurationError(f"{field.name} must be (low, high) with low <= high, received {value!r}")
 
     @property

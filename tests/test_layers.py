@@ -24,7 +24,7 @@ FLOORS = {
     2: ("models",),
     3: ("checkpoint",),
     4: ("training", "solver"),
-    5: ("newton",),
+    5: ("newton", "kantorovich"),
     6: ("studies",),
     7: (
         "paper_claims",
@@ -36,6 +36,7 @@ FLOORS = {
         "encoding_figure",
         "attention_figure",
         "transfer_figure",
+        "kantorovich_figure",
         "plots",
         "cli_base",
         "cli_training",

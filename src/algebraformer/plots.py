@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from algebraformer.attention_figure import attention_figure
 from algebraformer.encoding_figure import encoding_figure
+from algebraformer.kantorovich_figure import kantorovich_figure
 from algebraformer.latency_figure import latency_figure
 from algebraformer.operator_figure import operator_figure
 from algebraformer.report import study_page
@@ -106,6 +107,7 @@ STUDIES: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "encoding": encoding_figure,
     "attention": attention_figure,
     "transfer": transfer_figure,
+    "kantorovich": kantorovich_figure,
 }
 """The figure of every study, drawn from its data."""
 

@@ -43,6 +43,7 @@ class TableData:
 
 NAMES = (
     "operator", "scaling", "efficiency", "outside", "latency", "spectral", "encoding", "attention", "transfer",
+    "kantorovich",
 )  # fmt: skip
 PRESETS = ("quick", "cpu", "paper")
 

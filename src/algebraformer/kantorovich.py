@@ -3,17 +3,20 @@
 F(u) = 0 is solved by u <- u + t d with J(u) d about -F(u). In place of an LU factorisation of J, a network that was
 trained on the family of Jacobians reads a few of its entries and returns an approximate inverse; conjugate residuals
 refine d only as far as the outer iteration needs it (inexact Newton [1]_, forcing terms of Eisenstat and Walker [2]_).
-Many problems of a family are solved at once, and no Jacobian is ever formed.
+Many problems of a family are solved at once, and a Jacobian is formed only where LU has to help.
 
-Residuals are compared in the natural norm |F| = ||D2^-1 F||, with D2 the second derivative with zero ends: the plain norm
-of F is ruled by the few rows near the ends, whose entries grow like n^4, and by their rounding. In this norm a step
-must lower the residual (step lengths are halved until it does), and a learned step that does not reach its
-forcing term, or does not lower |F|, is replaced by Newton's own with LU. So the network decides how long it takes, not
-what comes out.
+Residuals are compared in the natural norm |F| = ||D2^-1 F|| [3]_, with D2 the second derivative with zero ends: the
+plain norm of F is ruled by the few rows near the ends, whose entries grow like n^4, and by their rounding. In this norm
+a step must lower the residual (step lengths are halved until it does), and a learned step that does not reach its
+forcing term, or does not lower |F|, is replaced by Newton's own with LU. So the network decides how long it takes,
+not what comes out.
 
-An answer is certified if, computed in float64 from the equation alone, |F(u)| <= rtol |F(u_0)|, and either ||F(u)|| <=
-rtol ||F(u_0)|| or |F(u)|_i <= 10 n eps S(u)_i for all i, where S = |D2| |p| + |D| |q| + |r| adds up the sizes of the
-terms: then F(u) is as small as its own rounding.
+An answer is certified if, computed in float64 from the equation alone, it passes both tests, with u_0 the family's
+guess:
+
+- |F(u)| <= rtol |F(u_0)|, or |F(u)| <= 10 n eps ||p(u)||, the rounding of D2^-1 D2 p(u);
+- ||F(u)|| <= rtol ||F(u_0)||, or |F(u)|_i <= 10 n eps S(u)_i for all i, where S = |D2| |p| + |D| |q| + |r| adds up the
+  sizes of the terms: then F(u) is as small as its own rounding.
 
 References
 ----------
@@ -86,7 +89,7 @@ class KantorovichResult:
     residual_norm : ndarray, shape (B,)
         ||F(u)||.
     natural_residual : ndarray, shape (B,)
-        |F(u)| / |F(u_0)| in the natural norm.
+        |F(u)| / |F(u_0)| in the natural norm, u_0 the family's guess.
     backward_error : ndarray, shape (B,)
         max_i |F(u)|_i / S(u)_i.
     """
@@ -155,7 +158,9 @@ class Chord(Direct):
             self.factors[i] = lu, pivots
 
     def _substituted(self, F: FloatArray, systems: Indices) -> Directions:
-        d = np.array([scipy.linalg.lapack.dgetrs(*self.factors[i], -f)[0] for i, f in zip(systems.tolist(), F, strict=True)])
+        d = np.array(
+            [scipy.linalg.lapack.dgetrs(*self.factors[i], -f)[0] for i, f in zip(systems.tolist(), F, strict=True)]
+        )
         return Directions(d, np.isfinite(d).all(axis=1))
 
 
@@ -223,7 +228,7 @@ def solve(
     max_refinements : int
         Largest number of refinements of a learned step.
     u0 : array_like, shape (B, n), optional
-        Where to start; `family.initial(params)` if None.
+        Where to start; the family's guess, `family.initial(params)`, if None.
 
     Returns
     -------
@@ -325,12 +330,13 @@ def _iterated(
     B = len(u)
     with np.errstate(over="ignore", invalid="ignore"):
         problems = _Problems(family, params, u.copy())
-        start = problems.natural.copy(), np.linalg.norm(problems.F, axis=1)
+        guess = family.residual(params, family.initial(params))
+        start = natural_norm(guess), np.linalg.norm(guess, axis=1)
         status = np.full(B, Outcome.LIMIT, dtype=object)
         nit, factorisations, refinements = (np.zeros(B, dtype=np.int64) for _ in range(3))
         forcing, active = np.full(B, LOOSEST), np.arange(B)
         for count in range(maxiter + 1):
-            good = _measures(problems, active, *start, rtol)[0]
+            good = _measures(problems, active, *(part[active] for part in start), rtol)[0]
             status[active[good]] = Outcome.CONVERGED
             active = active[~good]
             if not active.size or count == maxiter:
@@ -362,12 +368,15 @@ def _measures(
     problems: _Problems, chosen: Indices, natural: FloatArray, norm: FloatArray, rtol: float
 ) -> tuple[NDArray[np.bool_], FloatArray, FloatArray]:
     """Return whether the chosen problems are certified, |F| / |F_0| and the backward errors, (C,) each."""
-    F, u, params = problems.F[chosen], problems.u[chosen], problems.of(chosen)
-    share = _ratio(problems.natural[chosen], natural[chosen])
-    omega, size = np.full(len(chosen), np.inf), problems.family.size(params, u)
-    omega = np.max(_ratio(np.abs(F), size), axis=1)
-    relative = _ratio(np.linalg.norm(F, axis=1), norm[chosen])
-    return (share <= rtol) & is_certified(relative, omega, u.shape[1], rtol), share, omega
+    F, u, params, n = problems.F[chosen], problems.u[chosen], problems.of(chosen), problems.u.shape[1]
+    family = problems.family
+    share = _ratio(problems.natural[chosen], natural)
+    terms = family.terms(params, family.grid[1:-1], u)
+    rounding = _ratio(problems.natural[chosen], np.linalg.norm(terms[0], axis=1))
+    omega = np.max(_ratio(np.abs(F), family.size(params, u)), axis=1)
+    relative = _ratio(np.linalg.norm(F, axis=1), norm)
+    certified = is_certified(share, rounding, n, rtol) & is_certified(relative, omega, n, rtol)
+    return certified, share, omega
 
 
 def _ratio(part: FloatArray, whole: FloatArray) -> FloatArray:

@@ -85,8 +85,8 @@ def solve(
     """Solve A x = b from x0, or from x = 0.
 
     A system is left when its updated residual r meets the tolerance, when ||L r|| has fallen to n eps / 2 of
-    ||L b||, which is about where float64 ends, or to `enough` of it, when a step gains little, when it is not finite, or after
-    `maxiter` steps. Nothing is certified here: measure the answer.
+    ||L b||, which is about where float64 ends, or to `enough` of it, when a step gains little, when it is not
+    finite, or after `maxiter` steps. Nothing is certified here: measure the answer.
 
     Parameters
     ----------

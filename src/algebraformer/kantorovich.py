@@ -128,10 +128,10 @@ class Direct:
         """Return Newton's own steps; NaN where a Jacobian is singular."""
         A, b = J.dense(), -F[:, :, None]
         try:
-            d = np.linalg.solve(A, b)
+            d = np.linalg.solve(A, b).astype(np.float64, copy=False)
         except np.linalg.LinAlgError:
             d = np.stack([_solved(*one) for one in zip(A, b, strict=True)])
-        return Directions(d[:, :, 0], np.isfinite(d).all(axis=(1, 2)), factorisations=1)
+        return Directions(d[:, :, 0], np.asarray(np.isfinite(d).all(axis=(1, 2))), factorisations=1)
 
 
 class Chord(Direct):
@@ -331,12 +331,12 @@ def _iterated(
     with np.errstate(over="ignore", invalid="ignore"):
         problems = _Problems(family, params, u.copy())
         guess = family.residual(params, family.initial(params))
-        start = natural_norm(guess), np.linalg.norm(guess, axis=1)
+        natural, norm = natural_norm(guess), np.linalg.norm(guess, axis=1)
         status = np.full(B, Outcome.LIMIT, dtype=object)
         nit, factorisations, refinements = (np.zeros(B, dtype=np.int64) for _ in range(3))
         forcing, active = np.full(B, LOOSEST), np.arange(B)
         for count in range(maxiter + 1):
-            good = _measures(problems, active, *(part[active] for part in start), rtol)[0]
+            good = _measures(problems, active, natural[active], norm[active], rtol)[0]
             status[active[good]] = Outcome.CONVERGED
             active = active[~good]
             if not active.size or count == maxiter:
@@ -349,19 +349,19 @@ def _iterated(
             some = np.flatnonzero(found.reached)
             moved[some] = problems.move(active[some], found.d[some], forcing[active[some]], method.halvings)
             if type(method) is not Direct and not moved.all():
-                left = np.flatnonzero(~moved)
-                where = active[left]
-                exact = method.exact(J.take(left), problems.F[where], first + where)
+                others = np.flatnonzero(~moved)
+                where = active[others]
+                exact = method.exact(J.take(others), problems.F[where], first + where)
                 factorisations[where] += exact.factorisations
-                moved[left] = problems.move(where, exact.d, np.zeros(left.size), HALVINGS)
+                moved[others] = problems.move(where, exact.d, np.zeros(others.size), HALVINGS)
             status[active[~moved]] = Outcome.STAGNATED
             nit[active[moved]] += 1
-            share = problems.natural[active] / before
-            forcing[active] = np.clip(GAMMA * share**2, TIGHTEST, LOOSEST)
+            kept = problems.natural[active] / before
+            forcing[active] = np.clip(GAMMA * kept**2, TIGHTEST, LOOSEST)
             active = active[moved]
-        certified, natural, omega = _measures(problems, np.arange(B), *start, rtol)
+        certified, share, omega = _measures(problems, np.arange(B), natural, norm, rtol)
         norm = np.linalg.norm(problems.F, axis=1)
-    return KantorovichResult(problems.u, status, certified, nit, factorisations, refinements, norm, natural, omega)
+    return KantorovichResult(problems.u, status, certified, nit, factorisations, refinements, norm, share, omega)
 
 
 def _measures(

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,7 @@ def measured(plan: Plan, trained: Trained) -> dict[str, Any]:
     params = family.parameters(range(plan.problems[n]), TEST_SEED)
     some = {key: value[: plan.batch[n]] for key, value in params.items()}
     mean = MeanInverse(head.basis.inverse)
-    ways = {
+    ways: dict[str, Callable[[], KantorovichResult]] = {
         LEARNED: partial(kantorovich.solve, family, some, solver),
         LU: partial(kantorovich.solve, family, some),
         DGESV: lambda: kantorovich.iterate(family, some, OneByOne()),

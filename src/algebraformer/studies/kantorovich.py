@@ -87,10 +87,10 @@ PRESETS = {
     ),
     "cpu": Plan(
         recipes=(
-            *(recipe(name, 64, 1_500, 400) for name in EVERYWHERE + SMALL),
-            *(recipe(name, 128, 1_024, 400) for name in EVERYWHERE + SMALL),
-            *(recipe(name, 256, 512, 400, rank=24) for name in EVERYWHERE),
-            *(recipe(name, 512, 384, 300, rank=16) for name in EVERYWHERE),
+            *(recipe(name, 64, 4_000, 1_000) for name in EVERYWHERE + SMALL),
+            *(recipe(name, 128, 4_000, 1_000) for name in EVERYWHERE + SMALL),
+            *(recipe(name, 256, 2_048, 1_000) for name in EVERYWHERE),
+            *(recipe(name, 512, 1_536, 1_000) for name in EVERYWHERE),
         ),
         problems={64: 1_000, 128: 1_000, 256: 500, 512: 200},
         batch={64: 256, 128: 128, 256: 64, 512: 16},

@@ -35,7 +35,7 @@ def kantorovich_figure(data: Mapping[str, Any]) -> Figure:
             axes.minorticks_off()
             axes.grid(alpha=0.3)
         shares = min(100 * r["learned"]["without"] for r in own)
-        upper.set(title=f"{equation}\n{shares:.4g} % or more without LU")
+        upper.set(title=f"{equation}\nwithout LU: at least {shares:.4g} %")
     panels[0, 0].set(ylabel="ms per problem, in batches")
     panels[1, 0].set(ylabel="iterations and refinements")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize="small")

@@ -24,7 +24,7 @@ FLOORS = {
     2: ("models",),
     3: ("checkpoint",),
     4: ("training", "estimation", "solver"),
-    5: ("newton",),
+    5: ("newton", "kantorovich"),
     6: ("studies",),
     7: (
         "paper_claims",
@@ -41,6 +41,7 @@ FLOORS = {
         "noisy_figure",
         "estimate_figure",
         "newton_figure",
+        "kantorovich_figure",
         "plots",
         "cli_base",
         "cli_estimate",

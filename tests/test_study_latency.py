@@ -56,12 +56,11 @@ def test_the_tables_show_the_data(result: StudyResult) -> None:
     assert sum(row[1] for row in packages.rows) == pytest.approx(sum(result.data["imports"].values()))
 
 
-def test_the_figure_is_drawn_from_the_data(result: StudyResult, tmp_path: Path) -> None:
-    plots.save(plots.STUDIES["latency"](result.data), tmp_path / "latency.png")
-    assert (tmp_path / "latency.png").read_bytes().startswith(b"\x89PNG")
+def test_tables_and_figure(result: StudyResult, tmp_path: Path) -> None:
+    assert_tables_and_figure("latency", result, tmp_path)
 
 
-def test_the_result_is_plain_json(result: StudyResult, tmp_path: Path) -> None:
+def test_the_file_holds_the_data(result: StudyResult, tmp_path: Path) -> None:
     plots.save_study(result, plots.STUDIES["latency"](result.data), tmp_path / "latency.json", "command")
     assert json.loads((tmp_path / "latency.json").read_text())["data"] == result.data
 
@@ -198,6 +197,7 @@ def test_the_collector_leaves_a_command_alone() -> None:
 import atexit, gc
 atexit.register(lambda: print(gc.get_freeze_count() > 10_000, gc.get_threshold()[0]))
 from algebraformer.__main__ import main
+from study_results import assert_tables_and_figure
 raise SystemExit(main())
 """
     done = subprocess.run([sys.executable, "-c", code, "families"], capture_output=True, text=True)

@@ -1,6 +1,7 @@
 from . import checkpoint as checkpoint
 from . import errors as errors
 from . import io as io
+from . import kantorovich as kantorovich
 from . import linalg as linalg
 from . import models as models
 from . import newton as newton

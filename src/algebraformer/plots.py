@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from algebraformer.attention_figure import attention_figure
 from algebraformer.condition_figure import condition_figure, noise_figure
 from algebraformer.encoding_figure import encoding_figure
+from algebraformer.kantorovich_figure import kantorovich_figure
 from algebraformer.latency_figure import latency_figure
 from algebraformer.newton_figure import newton_figure
 from algebraformer.noisy_figure import heldout_figure, noisy_figure
@@ -117,6 +118,7 @@ STUDIES: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "noisy": noisy_figure,
     "heldout": heldout_figure,
     "newton": newton_figure,
+    "kantorovich": kantorovich_figure,
 }
 """The figure of every study, drawn from its data."""
 

@@ -41,6 +41,13 @@ class Preconditioner(Protocol):
         """Return the preconditioner of the chosen systems."""
 
 
+class Matrices(Protocol):
+    """B matrices that are known by their products alone."""
+
+    def multiply(self, chosen: NDArray[np.int64], z: FloatArray) -> FloatArray:
+        """Return A[chosen] z (C, n, k) for z (C, n, k)."""
+
+
 @dataclasses.dataclass(frozen=True)
 class KrylovSolution:
     """Answers to B systems.
@@ -54,32 +61,36 @@ class KrylovSolution:
         Share of ||L (b - A x0)|| that the first step left, the largest over the right-hand sides.
     last : ndarray, shape (B,)
         ||last step|| / ||x||, the largest over the right-hand sides; NaN if there was one step only.
+    left : ndarray, shape (B,)
+        Share of ||L (b - A x0)|| that all steps left, likewise; infinity where no step was finite.
     """
 
     x: FloatArray
     steps: NDArray[np.int64]
     first: FloatArray
     last: FloatArray
+    left: FloatArray
 
 
 def solve(
-    A: FloatArray,
+    A: FloatArray | Matrices,
     b: FloatArray,
     M: Preconditioner,
     rtol: float,
     maxiter: int,
     x0: FloatArray | None = None,
     slow: float = SLOW,
+    enough: FloatArray | float = 0.0,
 ) -> KrylovSolution:
     """Solve A x = b from x0, or from x = 0.
 
     A system is left when its updated residual r meets the tolerance, when ||L r|| has fallen to n eps / 2 of
-    ||L b||, which is about where float64 ends, when a step gains little, when it is not finite, or after
-    `maxiter` steps. Nothing is certified here: measure the answer.
+    ||L b||, which is about where float64 ends, or to `enough` of it, when a step gains little, when it is not
+    finite, or after `maxiter` steps. Nothing is certified here: measure the answer.
 
     Parameters
     ----------
-    A : ndarray, shape (B, n, n), float64
+    A : ndarray, shape (B, n, n), float64, or Matrices
     b : ndarray, shape (B, n, k), float64
     M : Preconditioner
     rtol : float
@@ -88,6 +99,8 @@ def solve(
     x0 : ndarray, shape (B, n, k), optional
     slow : float
         A step that leaves more than this share of the preconditioned residual ends the iteration of a system.
+    enough : float or ndarray, shape (B,)
+        A system is also left when ||L r|| has fallen to this share of ||L b||.
 
     Returns
     -------
@@ -95,20 +108,21 @@ def solve(
     """
     B, n, _ = b.shape
     x, steps = np.zeros_like(b) if x0 is None else x0.copy(), np.zeros(B, dtype=np.int64)
-    first, last = np.full(B, np.inf), np.full(B, np.nan)
+    first, last, left = np.full(B, np.inf), np.full(B, np.nan), np.full(B, np.inf)
     active = rows = np.arange(B)  # of the batch, and of A
     with np.errstate(all="ignore"):
-        r = b.copy() if x0 is None else b - A @ x0
+        r = b.copy() if x0 is None else b - _product(A, rows, x0)
         g = M.left(r)
         target, start = rtol * _norm(b), _norm(g)  # (B, 1, k)
-        left_over, stable = start, SAFETY * n * EPS * (start if x0 is None else _norm(M.left(b)))
+        share = np.maximum(np.reshape(enough, (-1, 1, 1)), SAFETY * n * EPS)
+        left_over, stable = start, share * (start if x0 is None else _norm(M.left(b)))
         Z: list[FloatArray] = []
         V: list[FloatArray] = []
         W: list[FloatArray] = []
         going = np.ones(B, dtype=bool)
         for count in range(1, maxiter + 1):
             z = M.right(g)
-            v = multiply(A, rows, z)
+            v = _product(A, rows, z)
             w = M.left(v)
             for Zj, Vj, Wj in zip(Z, V, W, strict=True):
                 beta = np.sum(Wj * w, axis=1, keepdims=True)
@@ -124,6 +138,7 @@ def solve(
             r, g = np.where(keep, r - alpha * v, r), np.where(keep, g - alpha * w, g)
             steps[active[fine]] = count
             now = _norm(g)
+            left[active[fine]] = _largest(now, start)[fine]
             if count == 1:
                 first[active] = np.where(fine, _largest(now, start), np.inf)
             else:
@@ -139,12 +154,17 @@ def solve(
             if 2 * going.sum() <= going.size:  # the rest of the batch is done: go on with what is left
                 chosen = np.flatnonzero(going)
                 active, rows, M = active[chosen], rows[chosen], M.take(chosen)
-                if n < LARGE:
+                if n < LARGE and isinstance(A, np.ndarray):
                     A, rows = A[rows], np.arange(rows.size)
                 r, g, target, left_over, going = r[chosen], g[chosen], target[chosen], left_over[chosen], going[chosen]
                 Z, V, W = ([part[chosen] for part in parts] for parts in (Z, V, W))
                 start, stable = start[chosen], stable[chosen]
-    return KrylovSolution(x, steps, first, last)
+    return KrylovSolution(x, steps, first, last, left)
+
+
+def _product(A: FloatArray | Matrices, chosen: NDArray[np.int64], z: FloatArray) -> FloatArray:
+    """Return A[chosen] z (C, n, k)."""
+    return multiply(A, chosen, z) if isinstance(A, np.ndarray) else A.multiply(chosen, z)
 
 
 def share_left(A: FloatArray, chosen: NDArray[np.int64], M: Preconditioner) -> FloatArray:

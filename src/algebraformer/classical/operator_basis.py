@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import scipy.linalg
@@ -55,6 +55,16 @@ CONSTANT = 1e-9
 """An entry whose spread over the family is below this share of its size counts as constant and is not read."""
 
 
+class Entries(Protocol):
+    """B matrices whose entries can be asked for: an array (B, n, n), or what computes them when they are needed."""
+
+    def __len__(self) -> int:
+        """Return B."""
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """Return A[:, rows, columns] (B, m, q) for rows (m, 1) and columns (q,)."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Reading:
     """Which entries of A are read, and their statistics over the family.
@@ -78,7 +88,7 @@ class Reading:
     inverse_std: FloatArray
     whitening: FloatArray | None = None
 
-    def __call__(self, A: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def __call__(self, A: Entries) -> tuple[FloatArray, FloatArray]:
         """Return z-scored entries (B, q, m), one row per column of A that is read, and the sizes s (B,).
 
         With a whitening, their combinations in rows of m.

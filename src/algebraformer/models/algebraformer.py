@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from algebraformer.classical.operator_basis import ApproximateInverse
+from algebraformer.classical.operator_basis import ApproximateInverse, Entries
 from algebraformer.classical.tiled_operators import TiledInverse
 from algebraformer.errors import ConfigurationError
 from algebraformer.models.config import Head, ModelConfig
@@ -115,7 +115,7 @@ class Algebraformer(nn.Module):
         return self.body(self.tokens.embed(z.flatten(1)[:, None] if self.config.n_token == 1 else z))
 
     @torch.inference_mode()
-    def approximate_inverse(self, A: FloatArray) -> ApproximateInverse | TiledInverse:
+    def approximate_inverse(self, A: Entries) -> ApproximateInverse | TiledInverse:
         """Return the operator head's approximations of the inverses of A (B, n, n), float64."""
         head = self.operator_head
         z, s = head.basis.reading(A)

@@ -16,6 +16,7 @@ from algebraformer.problems.fredholm import FredholmFamily
 from algebraformer.problems.fredholm_mixture import Fredholm
 from algebraformer.problems.lp_regression import LpRegression
 from algebraformer.problems.noisy import NoisyFamily
+from algebraformer.problems.nonlinear import NonlinearFamily
 from algebraformer.problems.signals import PRIORS
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "FredholmFamily",
     "LpRegression",
     "NoisyFamily",
+    "NonlinearFamily",
     "ProblemFamily",
     "Systems",
     "family_class",

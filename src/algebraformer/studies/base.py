@@ -43,7 +43,7 @@ class TableData:
 
 NAMES = (
     "operator", "scaling", "efficiency", "outside", "latency", "spectral", "encoding", "attention", "transfer",
-    "condition", "noise", "reliability", "soak", "noisy", "heldout", "newton",
+    "condition", "noise", "reliability", "soak", "noisy", "heldout", "newton", "kantorovich",
 )  # fmt: skip
 PRESETS = ("quick", "cpu", "paper")
 

@@ -162,17 +162,19 @@ def many_right_hand_sides(solver: LearnedSolver, plan: Plan) -> dict[str, Any]:
     return {"n": solver.n, "right_hand_sides": count, "seconds": in_turn(ways, plan.rounds)}
 
 
-def in_turn(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def in_turn(
+    calls: dict[str, Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """Return the median seconds of each call; the calls take turns, after one round to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 1):
         for name, call in calls.items():
-            repeats, start = 0, time.perf_counter()
-            while repeats == 0 or time.perf_counter() - start < 0.02:
+            repeats, start = 0, clock()
+            while repeats == 0 or clock() - start < 0.02:
                 call()
                 repeats += 1
             if number:
-                seconds[name].append((time.perf_counter() - start) / repeats)
+                seconds[name].append((clock() - start) / repeats)
     return {name: float(np.median(values)) for name, values in seconds.items()}
 
 

@@ -1,0 +1,385 @@
+"""Newton-Kantorovich for nonlinear boundary value problems, with a learned inverse of the Jacobians.
+
+F(u) = 0 is solved by u <- u + t d with J(u) d about -F(u). In place of an LU factorisation of J, a network that was
+trained on the family of Jacobians reads a few of its entries and returns an approximate inverse; conjugate residuals
+refine d only as far as the outer iteration needs it (inexact Newton [1]_, forcing terms of Eisenstat and Walker [2]_).
+Many problems of a family are solved at once, and a Jacobian is formed only where LU has to help.
+
+Residuals are compared in the natural norm |F| = ||D2^-1 F|| [3]_, with D2 the second derivative with zero ends: the
+plain norm of F is ruled by the few rows near the ends, whose entries grow like n^4, and by their rounding. In this norm
+a step must lower the residual (step lengths are halved until it does), and a learned step that does not reach its
+forcing term, or does not lower |F|, is replaced by Newton's own with LU. So the network decides how long it takes,
+not what comes out.
+
+An answer is certified if, computed in float64 from the equation alone, it passes both tests, with u_0 the family's
+guess:
+
+- |F(u)| <= rtol |F(u_0)|, or |F(u)| <= 10 n eps ||p(u)||, the rounding of D2^-1 D2 p(u);
+- ||F(u)|| <= rtol ||F(u_0)||, or |F(u)|_i <= 10 n eps S(u)_i for all i, where S = |D2| |p| + |D| |q| + |r| adds up the
+  sizes of the terms: then F(u) is as small as its own rounding.
+
+References
+----------
+.. [1] R. S. Dembo, S. C. Eisenstat and T. Steihaug, "Inexact Newton methods", SIAM J. Numer. Anal. 19 (1982).
+.. [2] S. C. Eisenstat and H. F. Walker, "Choosing the forcing terms in an inexact Newton method", SIAM J. Sci. Comput.
+   17 (1996).
+.. [3] P. Deuflhard, "Newton Methods for Nonlinear Problems", Springer (2004), chapter 3: natural level functions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import ArrayLike, NDArray
+
+from algebraformer.classical import conjugate_residuals
+from algebraformer.classical.conjugate_residuals import Preconditioner
+from algebraformer.errors import ConfigurationError
+from algebraformer.linalg import FloatArray, is_certified
+from algebraformer.models import systems_at_once
+from algebraformer.problems import NonlinearFamily
+from algebraformer.problems.base import Parameters
+from algebraformer.problems.nonlinear import Jacobians, operators
+from algebraformer.solver import LearnedSolver
+
+Indices = NDArray[np.int64]
+RTOL = 1e-8
+LOOSEST, TIGHTEST = 0.1, 1e-6
+"""Limits of the forcing terms: the share of |F| that a linear solve may leave."""
+GAMMA = 0.9
+"""The forcing term is GAMMA times the square of the share of |F| that the last step left."""
+HALVINGS = 6
+"""How often a step is halved before it is given up."""
+DECREASE = 1e-4
+"""A step of length t must lower |F| by this share of t (1 - forcing term)."""
+
+
+class Outcome(enum.Enum):
+    """What became of a problem. The value is the sentence a user reads."""
+
+    CONVERGED = "The residual meets the certificate."
+    LIMIT = "The largest number of iterations was reached before the certificate: allow more, or a larger rtol."
+    STAGNATED = "Not even Newton's own step lowers the residual: the guess is too far away, or float64 ends here."
+
+
+@dataclasses.dataclass(frozen=True)
+class KantorovichResult:
+    """Answers to B problems.
+
+    Attributes
+    ----------
+    u : ndarray, shape (B, n)
+        Values at the interior points.
+    status : ndarray of Outcome, shape (B,)
+    certified : ndarray of bool, shape (B,)
+        See the module's first lines.
+    nit : ndarray of int, shape (B,)
+        Newton steps taken.
+    factorisations : ndarray of int, shape (B,)
+        LU factorisations, which stand in for learned steps that were not good enough.
+    refinements : ndarray of int, shape (B,)
+        Products with J and its approximate inverse beyond the first of every step.
+    residual_norm : ndarray, shape (B,)
+        ||F(u)||.
+    natural_residual : ndarray, shape (B,)
+        |F(u)| / |F(u_0)| in the natural norm, u_0 the family's guess.
+    backward_error : ndarray, shape (B,)
+        max_i |F(u)|_i / S(u)_i.
+    """
+
+    u: FloatArray
+    status: NDArray[Any]
+    certified: NDArray[np.bool_]
+    nit: Indices
+    factorisations: Indices
+    refinements: Indices
+    residual_norm: FloatArray
+    natural_residual: FloatArray
+    backward_error: FloatArray
+
+
+@dataclasses.dataclass(frozen=True)
+class Directions:
+    """Steps for C systems: d (C, n), whether they are good enough (C,), and what they took (C,)."""
+
+    d: FloatArray
+    reached: NDArray[np.bool_]
+    refinements: Indices | int = 0
+    factorisations: Indices | int = 0
+
+
+class Direct:
+    """Newton's method: LU of every Jacobian, by LAPACK through NumPy."""
+
+    halvings = HALVINGS
+
+    def propose(self, J: Jacobians, F: FloatArray, forcing: FloatArray, systems: Indices) -> Directions:
+        """Return the first choice of steps, J d + F = 0 to the forcing terms (C,); systems (C,) says who they are."""
+        return self.exact(J, F, systems)
+
+    def exact(self, J: Jacobians, F: FloatArray, systems: Indices) -> Directions:
+        """Return Newton's own steps; NaN where a Jacobian is singular."""
+        A, b = J.dense(), -F[:, :, None]
+        try:
+            d = np.linalg.solve(A, b).astype(np.float64, copy=False)
+        except np.linalg.LinAlgError:
+            d = np.stack([_solved(*one) for one in zip(A, b, strict=True)])
+        return Directions(d[:, :, 0], np.asarray(np.isfinite(d).all(axis=(1, 2))), factorisations=1)
+
+
+class Chord(Direct):
+    """The first Jacobian's factors are used again for as long as every step halves the residual."""
+
+    halvings = 0
+
+    def __init__(self) -> None:
+        self.factors: dict[int, tuple[FloatArray, Indices]] = {}
+
+    def propose(self, J: Jacobians, F: FloatArray, forcing: FloatArray, systems: Indices) -> Directions:
+        new = np.array([i not in self.factors for i in systems.tolist()])
+        if new.any():
+            self._factorise(J.take(new), systems[new])
+        return dataclasses.replace(self._substituted(F, systems), factorisations=new.astype(np.int64))
+
+    def exact(self, J: Jacobians, F: FloatArray, systems: Indices) -> Directions:
+        self._factorise(J, systems)
+        return dataclasses.replace(self._substituted(F, systems), factorisations=1)
+
+    def _factorise(self, J: Jacobians, systems: Indices) -> None:
+        for i, A in zip(systems.tolist(), J.dense(), strict=True):
+            lu, pivots, _ = scipy.linalg.lapack.dgetrf(A)
+            self.factors[i] = lu, pivots
+
+    def _substituted(self, F: FloatArray, systems: Indices) -> Directions:
+        d = np.array(
+            [scipy.linalg.lapack.dgetrs(*self.factors[i], -f)[0] for i, f in zip(systems.tolist(), F, strict=True)]
+        )
+        return Directions(d, np.isfinite(d).all(axis=1))
+
+
+class Krylov(Direct):
+    """Conjugate residuals with an approximate inverse, to the forcing terms.
+
+    Parameters
+    ----------
+    inverse : callable
+        Returns the approximate inverses of Jacobians.
+    maxiter : int
+        Largest number of products with J for one step.
+    """
+
+    def __init__(self, inverse: Callable[[Jacobians], Preconditioner], maxiter: int) -> None:
+        self.inverse, self.maxiter = inverse, maxiter
+
+    def propose(self, J: Jacobians, F: FloatArray, forcing: FloatArray, systems: Indices) -> Directions:
+        found = conjugate_residuals.solve(
+            J, -F[:, :, None], self.inverse(J), 0.0, self.maxiter, slow=1.0, enough=forcing
+        )
+        return Directions(found.x[:, :, 0], found.left <= forcing, np.maximum(found.steps - 1, 0))
+
+
+def _solved(A: FloatArray, b: FloatArray) -> FloatArray:
+    """Return the solution of one system, NaN where A is singular."""
+    try:
+        return np.asarray(np.linalg.solve(A, b), dtype=np.float64)
+    except np.linalg.LinAlgError:
+        return np.full_like(b, np.nan)
+
+
+@functools.cache
+def _inverse_second_derivative(n: int) -> FloatArray:
+    return np.linalg.inv(operators(n)[0][:, 1:-1]).astype(np.float64, copy=False)
+
+
+def natural_norm(F: FloatArray) -> FloatArray:
+    """Return ||D2^-1 F|| (B,) for F (B, n)."""
+    return np.asarray(np.linalg.norm(F @ _inverse_second_derivative(F.shape[1]).T, axis=1), dtype=np.float64)
+
+
+def solve(
+    family: NonlinearFamily,
+    params: Parameters,
+    solver: LearnedSolver | None = None,
+    rtol: float = RTOL,
+    maxiter: int = 50,
+    max_refinements: int = 10,
+    u0: ArrayLike | None = None,
+) -> KantorovichResult:
+    """Solve B problems of one family.
+
+    Parameters
+    ----------
+    family : NonlinearFamily
+    params : dict of ndarray, each of shape (B, ...)
+        Their parameters, as `family.parameters` draws them.
+    solver : LearnedSolver, optional
+        A network with an operator head, trained on the family. None: Newton's method with LU.
+    rtol : float
+        Tolerance of the certificate.
+    maxiter : int
+        Largest number of Newton steps.
+    max_refinements : int
+        Largest number of refinements of a learned step.
+    u0 : array_like, shape (B, n), optional
+        Where to start; the family's guess, `family.initial(params)`, if None.
+
+    Returns
+    -------
+    KantorovichResult
+
+    Raises
+    ------
+    ValueError
+        A network for another n, or u0 of another shape or not finite.
+    ConfigurationError
+        A network for another family, or with a token head, which is not linear in F.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from algebraformer import problems
+    >>> family = problems.get("bratu", n=24, left=(0.0, 0.0), right=(0.0, 0.0), strength=(0.5, 0.5))
+    >>> result = solve(family, family.parameters([0]))
+    >>> t = 0.58938776346935  # lambda cosh(t)^2 = 2 t^2
+    >>> u = 2 * np.log(np.cosh(t) / np.cosh(t * family.grid[1:-1]))
+    >>> bool(result.certified[0]), bool(np.max(np.abs(result.u - u)) < 1e-9)
+    (True, True)
+    """
+    method = Direct()
+    if solver is not None:
+        name = solver.info.family.get("name")
+        if name != family.name:
+            raise ConfigurationError(f"the network must be trained on {family.name}, received one for {name}")
+        if solver.n != family.n:
+            raise ValueError(f"the network supports n = {solver.n}, received a family with n = {family.n}")
+        _ = solver.model.operator_head  # raises for a token head
+        method = Krylov(solver.model.approximate_inverse, 1 + operator.index(max_refinements))
+    return iterate(family, params, method, rtol, maxiter, u0)
+
+
+def iterate(
+    family: NonlinearFamily,
+    params: Parameters,
+    method: Direct,
+    rtol: float = RTOL,
+    maxiter: int = 50,
+    u0: ArrayLike | None = None,
+) -> KantorovichResult:
+    """Solve B problems with steps of any method; the arguments are those of `solve`."""
+    rtol, maxiter = float(rtol), operator.index(maxiter)
+    if not 0 <= rtol < np.inf:
+        raise ValueError(f"rtol must be a finite number >= 0, received {rtol}")
+    if maxiter < 0:
+        raise ValueError(f"maxiter must be at least 0, received {maxiter}")
+    start = family.initial(params)
+    u = start.copy() if u0 is None else np.array(u0, dtype=np.float64)
+    if u.shape != start.shape or not np.isfinite(u).all():
+        raise ValueError(f"u0 must be finite and of shape {start.shape}, received shape {u.shape}")
+    step, parts = systems_at_once(family.n), []
+    for begin in range(0, len(u), step):
+        rows = slice(begin, begin + step)
+        some = {key: value[rows] for key, value in params.items()}
+        parts.append(_iterated(family, some, method, u[rows], begin, rtol, maxiter))
+    fields = (field.name for field in dataclasses.fields(KantorovichResult))
+    return KantorovichResult(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
+
+
+class _Problems:
+    """B problems, their places u, residuals F and natural norms of F."""
+
+    def __init__(self, family: NonlinearFamily, params: Parameters, u: FloatArray) -> None:
+        self.family, self.params, self.u = family, params, u
+        self.F = family.residual(params, u)
+        self.natural = natural_norm(self.F)
+
+    def of(self, chosen: Indices) -> Parameters:
+        """Return the parameters of the chosen ones."""
+        return {key: value[chosen] for key, value in self.params.items()}
+
+    def move(self, chosen: Indices, d: FloatArray, forcing: FloatArray, halvings: int) -> NDArray[np.bool_]:
+        """Go along d (C, n), at half the length where the residual does not fall; return who has moved (C,)."""
+        moved, t = np.zeros(len(chosen), dtype=bool), 1.0
+        for _ in range(1 + halvings):
+            left = np.flatnonzero(~moved)
+            where = chosen[left]
+            u = self.u[where] + t * d[left]
+            F = self.family.residual(self.of(where), u)
+            natural = natural_norm(F)
+            most = 1 - DECREASE * t * (1 - forcing[left]) if halvings else 0.5
+            fine = natural <= most * self.natural[where]
+            took = where[fine]
+            self.u[took], self.F[took], self.natural[took] = u[fine], F[fine], natural[fine]
+            moved[left[fine]] = True
+            if moved.all():
+                break
+            t /= 2
+        return moved
+
+
+def _iterated(
+    family: NonlinearFamily, params: Parameters, method: Direct, u: FloatArray, first: int, rtol: float, maxiter: int
+) -> KantorovichResult:
+    """Solve the problems of one batch; `first` is the number of the first one."""
+    B = len(u)
+    with np.errstate(over="ignore", invalid="ignore"):
+        problems = _Problems(family, params, u.copy())
+        guess = family.residual(params, family.initial(params))
+        natural, norm = natural_norm(guess), np.linalg.norm(guess, axis=1)
+        status = np.full(B, Outcome.LIMIT, dtype=object)
+        nit, factorisations, refinements = (np.zeros(B, dtype=np.int64) for _ in range(3))
+        forcing, active = np.full(B, LOOSEST), np.arange(B)
+        for count in range(maxiter + 1):
+            good = _measures(problems, active, natural[active], norm[active], rtol)[0]
+            status[active[good]] = Outcome.CONVERGED
+            active = active[~good]
+            if not active.size or count == maxiter:
+                break
+            J, before = family.jacobian(problems.of(active), problems.u[active]), problems.natural[active]
+            found = method.propose(J, problems.F[active], forcing[active], first + active)
+            refinements[active] += found.refinements
+            factorisations[active] += found.factorisations
+            moved = np.zeros(active.size, dtype=bool)
+            some = np.flatnonzero(found.reached)
+            moved[some] = problems.move(active[some], found.d[some], forcing[active[some]], method.halvings)
+            if type(method) is not Direct and not moved.all():
+                others = np.flatnonzero(~moved)
+                where = active[others]
+                exact = method.exact(J.take(others), problems.F[where], first + where)
+                factorisations[where] += exact.factorisations
+                moved[others] = problems.move(where, exact.d, np.zeros(others.size), HALVINGS)
+            status[active[~moved]] = Outcome.STAGNATED
+            nit[active[moved]] += 1
+            kept = problems.natural[active] / before
+            forcing[active] = np.clip(GAMMA * kept**2, TIGHTEST, LOOSEST)
+            active = active[moved]
+        certified, share, omega = _measures(problems, np.arange(B), natural, norm, rtol)
+        norm = np.linalg.norm(problems.F, axis=1)
+    return KantorovichResult(problems.u, status, certified, nit, factorisations, refinements, norm, share, omega)
+
+
+def _measures(
+    problems: _Problems, chosen: Indices, natural: FloatArray, norm: FloatArray, rtol: float
+) -> tuple[NDArray[np.bool_], FloatArray, FloatArray]:
+    """Return whether the chosen problems are certified, |F| / |F_0| and the backward errors, (C,) each."""
+    F, u, params, n = problems.F[chosen], problems.u[chosen], problems.of(chosen), problems.u.shape[1]
+    family = problems.family
+    share = _ratio(problems.natural[chosen], natural)
+    terms = family.terms(params, family.grid[1:-1], u)
+    rounding = _ratio(problems.natural[chosen], np.linalg.norm(terms[0], axis=1))
+    omega = np.max(_ratio(np.abs(F), family.size(params, u)), axis=1)
+    relative = _ratio(np.linalg.norm(F, axis=1), norm)
+    certified = is_certified(share, rounding, n, rtol) & is_certified(relative, omega, n, rtol)
+    return certified, share, omega
+
+
+def _ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
+    """Return part / whole, 0 for 0 / 0."""
+    with np.errstate(divide="ignore"):
+        return np.where(part == 0, 0.0, part / np.where(part == 0, 1.0, whole))

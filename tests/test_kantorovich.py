@@ -1,0 +1,260 @@
+"""Newton-Kantorovich: right whatever the inverse does, honest counts, typed errors; and the study, quick."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.optimize
+from rich.progress import Progress
+
+from algebraformer import kantorovich
+from algebraformer.classical import operator_basis
+from algebraformer.classical.operator_basis import ApproximateInverse, MeanInverse
+from algebraformer.errors import ConfigurationError
+from algebraformer.kantorovich import Chord, Direct, Krylov, Outcome
+from algebraformer.problems.nonlinear import Jacobians
+from algebraformer.solver import LearnedSolver
+from algebraformer.studies import kantorovich as study
+from algebraformer.studies.base import StudyResult, run_study
+from study_results import assert_tables_and_figure
+from test_nonlinear import CLOSED, NAMES, SETTINGS, family
+
+N = 32
+
+
+def exact_inverse(J: Jacobians) -> ApproximateInverse:
+    """The inverse itself, as an operator head would give it."""
+    A = J.dense()
+    return ApproximateInverse(np.linalg.inv(A).astype(np.float32), np.eye(A.shape[1]), np.ones(len(A)))
+
+
+def useless(J: Jacobians) -> MeanInverse:
+    return MeanInverse(np.diag((-1.0) ** np.arange(J.p.shape[1])))
+
+
+def broken(J: Jacobians) -> MeanInverse:
+    return MeanInverse(np.full((J.p.shape[1],) * 2, np.nan))
+
+
+def mean_inverse(name: str) -> Krylov:
+    problem = family(name, n=N)
+    A = operator_basis.matrices(problem, range(20), 7)
+    inverse = MeanInverse(np.linalg.inv(A.mean(axis=0)))
+    return Krylov(lambda J: inverse, 40)
+
+
+def certified(result: kantorovich.KantorovichResult) -> bool:
+    return bool(result.certified.all() and all(status is Outcome.CONVERGED for status in result.status))
+
+
+# ---------------------------------------------------------------- the answers
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_closed_forms_are_found(name: str) -> None:
+    params, exact = CLOSED[name]()
+    problem = family(name, n=48, **SETTINGS.get(name, {}))
+    for method in (Direct(), Chord(), Krylov(exact_inverse, 10)):
+        result = kantorovich.iterate(problem, params, method)
+        assert certified(result)
+        np.testing.assert_allclose(result.u[0], exact(problem.grid[1:-1]), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_method_finds_what_scipys_root_finds(name: str) -> None:
+    problem = family(name, n=N)
+    params = problem.parameters(range(6), seed=9)
+    L = kantorovich._inverse_second_derivative(N)
+    results = {
+        "direct": kantorovich.iterate(problem, params, Direct()),
+        "chord": kantorovich.iterate(problem, params, Chord()),
+        "mean": kantorovich.iterate(problem, params, mean_inverse(name)),
+        "exact": kantorovich.iterate(problem, params, Krylov(exact_inverse, 10)),
+    }
+    for i in range(2):
+        p = {key: value[i : i + 1] for key, value in params.items()}
+        found = scipy.optimize.root(
+            lambda u, p=p: L @ problem.residual(p, u[None])[0], problem.initial(p)[0], tol=1e-13
+        )
+        for result in results.values():
+            np.testing.assert_allclose(result.u[i], found.x, rtol=0, atol=1e-7)
+    for result in results.values():
+        assert certified(result)
+    assert results["mean"].factorisations.sum() == results["exact"].factorisations.sum() == 0
+    assert np.array_equal(results["direct"].factorisations, results["direct"].nit)
+    assert (results["chord"].factorisations <= results["direct"].factorisations).all()
+    assert (results["mean"].refinements >= results["exact"].refinements).all()
+
+
+def test_measures_are_those_of_u() -> None:
+    problem = family("burgers", n=N)
+    params = problem.parameters(range(5), seed=1)
+    result = kantorovich.solve(problem, params)
+    F, start = problem.residual(params, result.u), problem.residual(params, problem.initial(params))
+    np.testing.assert_allclose(result.residual_norm, np.linalg.norm(F, axis=1), rtol=1e-3)
+    np.testing.assert_allclose(result.backward_error, np.max(np.abs(F) / problem.size(params, result.u), 1), rtol=1e-3)
+    natural = kantorovich.natural_norm(F) / kantorovich.natural_norm(start)
+    np.testing.assert_allclose(result.natural_residual, natural, rtol=1e-3)
+    assert (natural <= kantorovich.RTOL).all()
+
+
+# ---------------------------------------------------------------- safe whatever the inverse does
+
+
+@pytest.mark.parametrize("inverse", [useless, broken])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_wrong_inverse_costs_factorisations_and_nothing_else(name: str, inverse: Any) -> None:
+    problem = family(name, n=N)
+    params = problem.parameters(range(6), seed=5)
+    exact, result = kantorovich.solve(problem, params), kantorovich.iterate(problem, params, Krylov(inverse, 3))
+    assert certified(result)
+    np.testing.assert_allclose(result.u, exact.u, rtol=0, atol=1e-9)
+    assert np.array_equal(result.factorisations, exact.factorisations)
+
+
+def test_a_wrong_inverse_for_some_problems_leaves_the_others_alone() -> None:
+    """Every other system of a batch gets the inverse with the wrong sign in every other row."""
+    problem = family("bratu", n=N, left=(0.0, 0.0), right=(0.0, 0.0))
+    params = problem.parameters(range(6), seed=5)
+    order = np.sort(params["strength"])
+    threshold = (order[2] + order[3]) / 2
+    strong = params["strength"] > threshold
+
+    def sometimes(J: Jacobians) -> ApproximateInverse:
+        found = exact_inverse(J)
+        wrong = J.r[:, -1] > threshold  # type: ignore[index]  # lambda e^u next to an end, where u is about 0
+        sign = np.where(wrong[:, None, None], (-1.0) ** np.arange(N)[:, None], 1.0)
+        return dataclasses.replace(found, T=found.T * sign.astype(np.float32))
+
+    result = kantorovich.iterate(problem, params, Krylov(sometimes, 2))
+    assert certified(result)
+    assert (result.factorisations[strong] > 0).all()
+    assert (result.factorisations[~strong] == 0).all()
+
+
+def test_line_search_helps_where_full_steps_go_astray() -> None:
+    problem = family("burgers", n=N)
+    params = problem.parameters(range(8), seed=2)
+    far = problem.initial(params) + 3 * np.cos(np.pi * problem.grid[1:-1] / 2)
+    result = kantorovich.solve(problem, params, u0=far)
+    assert certified(result)
+    np.testing.assert_allclose(result.u, kantorovich.solve(problem, params).u, rtol=0, atol=1e-7)
+
+
+def test_beyond_the_fold_there_is_nothing_to_find() -> None:
+    problem = family("bratu", n=N, left=(0.0, 0.0), right=(0.0, 0.0), strength=(1.5, 1.6))
+    result = kantorovich.solve(problem, problem.parameters(range(4)))
+    assert not result.certified.any()
+    assert all(status in (Outcome.STAGNATED, Outcome.LIMIT) for status in result.status)
+
+
+def test_the_limit_is_kept_and_said() -> None:
+    problem = family("burgers", n=N)
+    params = problem.parameters(range(4))
+    for limit in (0, 1):
+        result = kantorovich.solve(problem, params, maxiter=limit)
+        assert (result.nit == limit).all()
+        assert all(status is Outcome.LIMIT for status in result.status)
+        assert not result.certified.any()
+
+
+def test_solutions_are_recognised() -> None:
+    problem = family("burgers", n=N)
+    params = problem.parameters(range(4))
+    found = kantorovich.solve(problem, params)
+    again = kantorovich.solve(problem, params, u0=found.u)
+    assert certified(again)
+    assert (again.nit == 0).all()
+    np.testing.assert_array_equal(again.u, found.u)
+
+
+# ---------------------------------------------------------------- the study and a trained network
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, Path]:
+    folder = tmp_path_factory.mktemp("kantorovich")
+    return run_study("kantorovich", "quick", folder, Progress(disable=True)), folder
+
+
+def test_the_quick_preset_runs(quick: tuple[StudyResult, Path], tmp_path: Path) -> None:
+    result, _ = quick
+    records = result.data["records"]
+    assert [(r["equation"], r["n"]) for r in records] == [(k, n) for k in ("bratu", "burgers") for n in (16, 24)]
+    for record in records:
+        assert record["learned"]["certified"] == 1
+        assert record["learned"]["without"] >= 0.9
+        assert set(record["methods"]) == {study.LEARNED, study.LU, study.DGESV, study.CHORD, study.GMRES}
+        for name, method in record["methods"].items():
+            assert method["certified"] == 1, name
+            assert method["difference"] <= 1e-6, name
+            assert method["seconds"] > 0
+        assert record["methods"][study.GMRES]["factorisations_mean"] == 0
+    assert_tables_and_figure("kantorovich", result, tmp_path)
+
+
+def test_trained_networks_are_taken_at_their_word(quick: tuple[StudyResult, Path]) -> None:
+    solver = LearnedSolver.from_pretrained(quick[1] / "burgers-16")
+    problem = family("burgers", n=16)
+    params = problem.parameters(range(30), seed=11)
+    result = kantorovich.solve(problem, params, solver)
+    assert certified(result)
+    np.testing.assert_allclose(result.u, kantorovich.solve(problem, params).u, rtol=0, atol=1e-6)
+    with pytest.raises(ConfigurationError, match="must be trained on bratu, received one for burgers"):
+        kantorovich.solve(family("bratu", n=16), params, solver)
+    with pytest.raises(ValueError, match="supports n = 16, received a family with n = 24"):
+        kantorovich.solve(family("burgers", n=24), params, solver)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rtol": -1.0}, "rtol must be a finite number"),
+        ({"rtol": float("nan")}, "rtol must be a finite number"),
+        ({"maxiter": -1}, "maxiter must be at least 0"),
+        ({"u0": np.zeros((2, N))}, "u0 must be finite and of shape"),
+        ({"u0": np.full((3, N), np.inf)}, "u0 must be finite and of shape"),
+    ],
+)
+def test_bad_input_is_refused(settings: dict[str, Any], message: str) -> None:
+    problem = family("bratu", n=N)
+    with pytest.raises(ValueError, match=message):
+        kantorovich.solve(problem, problem.parameters(range(3)), **settings)
+
+
+# ---------------------------------------------------------------- the verdict
+
+
+def record(n: int, without: float, seconds: dict[str, float], certified: float = 1.0) -> dict[str, Any]:
+    numbers = {
+        "certified": certified, "without": without, "iterations_mean": 4.0, "iterations_max": 5,
+        "factorisations_mean": 0.0, "refinements_mean": 3.0, "refinements_max": 6,
+    }  # fmt: skip
+    return {
+        "equation": "burgers", "n": n, "batch": 8, "preparation": 3.0, "learned": numbers | {"problems": 100},
+        "methods": {name: numbers | {"seconds": s, "difference": 1e-9} for name, s in seconds.items()},
+    }  # fmt: skip
+
+
+def times(learned: float, lu: float, gmres: float = 1.0) -> dict[str, float]:
+    return {study.LEARNED: learned, study.LU: 2 * lu, study.DGESV: lu, study.CHORD: 1.0, study.GMRES: gmres}
+
+
+def test_verdicts_follow_the_numbers() -> None:
+    good = study.summary([record(128, 1.0, times(0.5, 0.1)), record(256, 0.995, times(0.2, 0.4))]).verdict
+    assert (
+        "factorisation in at least 99% of the problems inside the family: met. The smallest share is 99.5 %" in good[0]
+    )
+    assert "every problem ends certified" in good[1]
+    assert "Newton with LU from n = 256 on, in batches: met" in good[2]
+    assert "in none of 2 cases" in good[3]
+    poor = study.summary([record(256, 0.98, times(0.5, 0.4, gmres=0.1), certified=0.99)]).verdict
+    assert "missed. The smallest share is 98 %" in poor[0]
+    assert "not every problem ends certified: 99 %" in poor[1]
+    assert "from n = 256 on, in batches: missed" in poor[2]
+    assert "mean inverse is faster than the learned inverse in 1 of 1 cases: burgers at n = 256." in poor[3]
+    assert "not measured" in study.summary([record(64, 1.0, times(0.5, 0.4))]).verdict[2]

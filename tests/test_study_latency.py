@@ -17,6 +17,7 @@ from algebraformer import plots
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies import latency
 from algebraformer.studies.base import StudyResult, run_study
+from study_results import assert_tables_and_figure
 
 CALLS = ("load", "first", "second", "later", "ratio")
 

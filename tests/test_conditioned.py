@@ -169,7 +169,7 @@ def test_spread_bounds_how_far_matrices_are_apart() -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("randsvd", {"kappa": (0.5, 10.0)}, "1 <= low <= high, received .0.5, 10.0."),
+        ("randsvd", {"kappa": (0.5, 10.0)}, "at least 1, received .0.5, 10.0."),
         ("randsvd", {"mode": 5}, "mode must be 1, 2, 3 or 4, received 5"),
         ("randsvd", {"mode": 3.0}, "mode must be"),
         ("randsvd", {"mode": True}, "mode must be"),

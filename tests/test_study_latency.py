@@ -198,7 +198,6 @@ def test_the_collector_leaves_a_command_alone() -> None:
 import atexit, gc
 atexit.register(lambda: print(gc.get_freeze_count() > 10_000, gc.get_threshold()[0]))
 from algebraformer.__main__ import main
-from study_results import assert_tables_and_figure
 raise SystemExit(main())
 """
     done = subprocess.run([sys.executable, "-c", code, "families"], capture_output=True, text=True)

@@ -372,4 +372,5 @@ def summary(plan: Plan, data: dict[str, Any]) -> StudyResult:
     if data["small"]:
         tables.append(spectral_summary.sample_table(data, first))
     goals = MSE_GOALS if first == "diffusion" else {}
-    return StudyResult(tables, spectral_summary.verdict(data, plan.families, TOKEN, GOALS, goals), data)
+    verdict = spectral_summary.verdict(data, plan.families, TOKEN, GOALS, goals, (BILSTM, BIGRU))
+    return StudyResult(tables, verdict, data)

@@ -104,6 +104,17 @@ def baseline_sentence(data: Data, family: str, token: str, baseline: str, goal: 
     return f"{text}: {'better, but not by as much' if ratio < 1 else 'not reproduced'}."
 
 
+def beyond_sentence(data: Data, family: str, token: str, networks: Sequence[str]) -> str:
+    """Say how the best of the networks that the paper does not compare with stands to the token head."""
+    means = {network: mean(of(data["runs"], family, network), "mse") for network in networks}
+    best = min(means, key=means.__getitem__)
+    ratio = mean(of(data["runs"], family, token), "mse") / means[best]
+    return (
+        f"{family}: not in the paper, {best} has mse {means[best]:.2g}; the token head's is {ratio:.2g} of that: "
+        f"the {'token head' if ratio < 1 else 'recurrent network'} is better at this length."
+    )
+
+
 def goal_sentence(data: Data, family: str, network: str, goal: float) -> str:
     """Say whether a network's mse meets a target."""
     value = mean(of(data["runs"], family, network), "mse")
@@ -122,15 +133,22 @@ def sample_sentences(data: Data, family: str) -> list[str]:
 
 
 def verdict(
-    data: Data, families: Sequence[str], token: str, goals: Mapping[str, float], mse_goals: Mapping[str, float]
+    data: Data,
+    families: Sequence[str],
+    token: str,
+    goals: Mapping[str, float],
+    mse_goals: Mapping[str, float],
+    beyond: Sequence[str],
 ) -> list[str]:
-    """Return plain sentences."""
+    """Return plain sentences; `beyond` are networks that the paper does not compare with."""
     lines = [
         baseline_sentence(data, family, token, baseline, goal)
         for family in families
         for baseline, goal in goals.items()
         if baseline in data["times"]
     ]
+    if compared := [network for network in beyond if network in data["times"]]:
+        lines += [beyond_sentence(data, family, token, compared) for family in families]
     lines += [goal_sentence(data, families[0], network, goal) for network, goal in mse_goals.items()]
     for family in families:
         means = {network: mean(of(data["runs"], family, network), "mse") for network in data["times"]}

@@ -7,7 +7,7 @@ family "deblur" has it, e is noise of one per cent. No signal of this kind was i
 - Total variation by the discrepancy principle: told the norm of the noise.
 - The model: told nothing, and it says how sure it is and whether its answer fits the data.
 
-    python examples/photograph.py photograph                    # with the shipped deblur-64, where it ships
+    python examples/photograph.py photograph                    # with the shipped deblur-64
     python examples/photograph.py photograph --model FOLDER     # with a model of your own, of any size
 """
 

@@ -14,7 +14,7 @@ from algebraformer.linalg import FloatArray
 from algebraformer.problems import BoundaryValueFamily, generator, get
 from algebraformer.problems.chebyshev import points
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies import outside
+from algebraformer.studies import outside, runs
 from algebraformer.studies.base import StudyResult, run_study
 from algebraformer.training import loop
 from algebraformer.training.data import TEST_SEED
@@ -225,8 +225,20 @@ def test_a_wrong_solver_is_caught(solver: LearnedSolver, monkeypatch: pytest.Mon
 
 
 def test_the_network_is_trained_once(quick: tuple[StudyResult, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outside, "train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
     assert run_study("outside", "quick", quick[1], Progress(disable=True)).data == quick[0].data
+
+
+def test_a_finished_network_without_its_seconds_is_found(
+    quick: tuple[StudyResult, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = quick[1] / "network" / "seconds.json"
+    kept = seconds.read_text()
+    seconds.unlink()
+    monkeypatch.setattr(loop.Trainer, "train_step", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(loop, "SCALER_SIZE", 1_024)
+    assert run_study("outside", "quick", quick[1], Progress(disable=True)).data == quick[0].data
+    seconds.write_text(kept)
 
 
 def test_figure_and_tables(quick: tuple[StudyResult, Path], tmp_path: Path) -> None:

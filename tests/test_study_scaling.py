@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from rich.progress import Progress
 
 from algebraformer import problems
 from algebraformer.classical import operator_basis
-from algebraformer.studies import scaling
+from algebraformer.errors import ConfigurationError
+from algebraformer.studies import runs, scaling
 from algebraformer.studies.base import StudyResult, run_study
 from study_results import assert_tables_and_figure
 
@@ -57,8 +59,16 @@ def test_a_stopped_study_does_not_train_again(tmp_path: Path, monkeypatch: pytes
         recipes={8: scaling.recipe(8, 4, 128, 2, width=16)}, batches=(1,), memory=2**20, rounds=1, right_hand_sides=2
     )
     scaling.run(plan, tmp_path, Progress(disable=True))
-    monkeypatch.setattr(scaling, "train", None)  # whoever calls it fails
+    monkeypatch.setattr(runs, "train", None)  # whoever calls it fails
     scaling.run(plan, tmp_path, Progress(disable=True))
+
+
+def test_a_network_of_another_recipe_is_not_taken(tmp_path: Path) -> None:
+    recipe = scaling.recipe(8, 4, 128, 2, width=16)
+    plan = scaling.Plan(recipes={8: recipe}, batches=(1,), memory=2**20, rounds=1, right_hand_sides=2)
+    scaling.run(plan, tmp_path, Progress(disable=True))
+    with pytest.raises(ConfigurationError, match="another recipe"):
+        scaling.run(dataclasses.replace(plan, recipes={8: dataclasses.replace(recipe, lr=1e-4)}), tmp_path, Progress())
 
 
 def test_exponents() -> None:

@@ -31,8 +31,9 @@ from algebraformer.solver import RTOL, LearnedSolver
 from algebraformer.studies.base import StudyResult
 from algebraformer.studies.operator_summary import summary
 from algebraformer.studies.peers import LAPACK, LIMIT, Method, classical, network
+from algebraformer.studies.runs import run_once
 from algebraformer.studies.scaling import in_turn
-from algebraformer.training import Recipe, RunOptions, train
+from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
 
 CURVE = 8
@@ -126,9 +127,7 @@ def networks(plan: Plan, family: str, folder: Path) -> list[tuple[LearnedSolver,
         for recipe in plan.recipes:
             if recipe.family == family:
                 output = folder / f"{family}-{recipe.model.architecture}"
-                if not (output / "model" / "config.json").exists():
-                    train(recipe, output, RunOptions(progress=False, workers=0, validate_every=10**9))
-                solver = LearnedSolver.from_pretrained(output)
+                solver = run_once(recipe, output).solver
                 found.append((solver, training_seconds(solver, output)))
         return sorted(found, key=lambda pair: pair[0].info.scores["normalized_mse"])
     plain = LearnedSolver.from_pretrained(f"{family}-{plan.n}")

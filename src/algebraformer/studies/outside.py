@@ -24,7 +24,6 @@ References
 from __future__ import annotations
 
 import dataclasses
-import os
 import warnings
 from collections.abc import Iterator
 from itertools import pairwise
@@ -37,7 +36,6 @@ from scipy.linalg import LinAlgWarning
 
 from algebraformer import problems
 from algebraformer.classical import conjugate_residuals
-from algebraformer.errors import TrainingError
 from algebraformer.linalg import EPS, FloatArray, backward_error, skeel_condition_number
 from algebraformer.models import ModelConfig
 from algebraformer.problems import BoundaryValueFamily, generator
@@ -46,7 +44,8 @@ from algebraformer.problems.chebyshev import differentiation_matrix
 from algebraformer.problems.conditioned import haar
 from algebraformer.solver import RTOL, UNDERSTOOD, LearnedSolver
 from algebraformer.studies.base import StudyResult, TableData
-from algebraformer.training import Recipe, RunOptions, train
+from algebraformer.studies.runs import run_once
+from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
 
 ALPHA, OMEGA = (0.0, 0.3, 0.6, 0.9, 0.95, 0.99), (2.0, 3.0, 4.0, 6.0, 8.0)
@@ -182,12 +181,7 @@ def load(plan: Plan, folder: Path) -> LearnedSolver:
     """Return the shipped model, or the one that is trained in the folder."""
     if isinstance(plan.model, str):
         return LearnedSolver.from_pretrained(plan.model)
-    output = folder / "network"
-    if not (output / "model" / "config.json").exists():
-        options = RunOptions(progress=False, workers=os.cpu_count() or 1, validate_every=10**9)
-        if not train(plan.model, output, options).finished:
-            raise TrainingError(f"{output} was stopped: the same command goes on from there")
-    return LearnedSolver.from_pretrained(output)
+    return run_once(plan.model, folder / "network").solver
 
 
 def measure(solver: LearnedSolver, group: Group) -> dict[str, Any]:

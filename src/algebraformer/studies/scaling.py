@@ -37,7 +37,8 @@ from algebraformer.problems import Systems
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies import growth
 from algebraformer.studies.base import Cell, StudyResult, TableData
-from algebraformer.training import Recipe, RunOptions, train
+from algebraformer.studies.runs import run_once
+from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
 
 Solve = Callable[[FloatArray, FloatArray], FloatArray]
@@ -106,10 +107,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
     task = bar.add_task("scaling", total=2 * len(plan.recipes))
     solvers: dict[int, LearnedSolver] = {}
     for n, how in plan.recipes.items():
-        output = folder / f"n{n}"
-        if not (output / "model" / "config.json").exists():
-            train(how, output, RunOptions(progress=False, workers=os.cpu_count() or 1, validate_every=10**9))
-        solvers[n] = LearnedSolver.from_pretrained(output)
+        solvers[n] = run_once(how, folder / f"n{n}").solver
         bar.advance(task)
     records, many = [], []
     for n, solver in solvers.items():

@@ -112,3 +112,15 @@ def test_mean_inverse_rival_meets_the_tolerance() -> None:
     M = operator_basis.MeanInverse(basis.inverse)
     x = scaling.conjugate_residuals.solve(systems.A, systems.b[:, :, None], M, 1e-10, 60, slow=1.0).x
     np.testing.assert_allclose(x[:, :, 0], systems.x, rtol=1e-7, atol=1e-9)
+
+
+def test_values_are_computed_once_and_anew_for_other_settings(tmp_path: Path) -> None:
+    calls: list[int] = []
+    path, compute = tmp_path / "deeper" / "found.json", lambda: calls.append(1) or len(calls)
+    assert [runs.computed_once(path, {"n": (1, 2)}, compute) for _ in range(2)] == [1, 1]
+    assert runs.computed_once(path, {"n": (1, 3)}, compute) == 2
+    with pytest.raises(ValueError, match="JSON"):
+        runs.computed_once(path, {"n": 4}, lambda: float("nan"))
+    assert runs.computed_once(path, {"n": (1, 3)}, compute) == 2  # what was there is whole
+    path.write_text('{"plan": 1, "errors": []}')  # of another form
+    assert runs.computed_once(path, {"n": (1, 3)}, compute) == 3

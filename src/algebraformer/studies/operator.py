@@ -31,7 +31,7 @@ from algebraformer.solver import RTOL, LearnedSolver
 from algebraformer.studies.base import StudyResult
 from algebraformer.studies.operator_summary import summary
 from algebraformer.studies.peers import LAPACK, LIMIT, Method, classical, network
-from algebraformer.studies.runs import run_once
+from algebraformer.studies.runs import computed_once, run_once
 from algebraformer.studies.scaling import in_turn
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
@@ -104,14 +104,10 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
     records = []
     for name in plan.families:
         solvers = networks(plan, name, folder)
-        settings = {**dataclasses.asdict(plan), "networks": [dataclasses.asdict(solver.info) for solver, _ in solvers]}
-        settings = json.loads(json.dumps(settings, default=str))
-        path = folder / f"{name}.json"
-        if not path.exists() or (kept := json.loads(path.read_text()))["settings"] != settings:
-            kept = {"settings": settings, "record": measure(plan, solvers)}
-            path.with_suffix(".part").write_text(json.dumps(kept, allow_nan=False))
-            path.with_suffix(".part").replace(path)
-        records.append(kept["record"])
+        about = [dataclasses.asdict(solver.info) for solver, _ in solvers]
+        settings = {**dataclasses.asdict(plan), "runs": str(plan.runs), "networks": about}
+        compute = functools.partial(measure, plan, solvers)
+        records.append(computed_once(folder / f"{name}.json", settings, compute))
         bar.advance(task)
     return summary(records)
 

@@ -45,6 +45,7 @@ from algebraformer.studies.runs import computed_once, run_once
 from algebraformer.studies.scaling import in_turn
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
+from algebraformer.training.scores import relative_errors
 
 FAMILIES = ("deblur", "gravity", "heat", "shaw", "phillips", "deriv2", "baart", "foxgood")
 PRIORS = ("piecewise", "smooth", "spikes", "mixture")
@@ -156,8 +157,7 @@ def sample(plan: Plan, name: str, prior: str, level: float, count: int) -> Syste
 
 def relative(x: FloatArray, systems: Systems) -> list[float]:
     """Return the relative errors of estimates (B, n), to five digits."""
-    norms = np.linalg.norm(systems.x[: len(x)], axis=1)
-    return [float(f"{e:.4e}") for e in np.linalg.norm(x - systems.x[: len(x)], axis=1) / norms]
+    return [float(f"{error:.4e}") for error in relative_errors(x, systems[: len(x)])]
 
 
 def classical_errors(plan: Plan, name: str, prior: str, folder: Path) -> list[dict[str, list[float]]]:

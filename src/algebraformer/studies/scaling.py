@@ -31,7 +31,7 @@ from threadpoolctl import threadpool_limits
 from algebraformer.classical import conjugate_residuals
 from algebraformer.classical.operator_basis import MeanInverse
 from algebraformer.errors import Status
-from algebraformer.linalg import FloatArray, relative_error
+from algebraformer.linalg import FloatArray
 from algebraformer.models import ModelConfig
 from algebraformer.problems import Systems
 from algebraformer.solver import LearnedSolver
@@ -40,6 +40,7 @@ from algebraformer.studies.base import Cell, StudyResult, TableData
 from algebraformer.studies.runs import run_once
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
+from algebraformer.training.scores import relative_errors
 
 Solve = Callable[[FloatArray, FloatArray], FloatArray]
 RTOL = 1e-10
@@ -144,7 +145,7 @@ def measure(solver: LearnedSolver, batch: int, plan: Plan) -> dict[str, Any]:
 def worst_error(way: Solve, systems: Systems) -> float:
     """Return the largest relative error against float64 LU over the first systems of a batch."""
     few = systems[:16]
-    return float(relative_error(way(few.A, few.b)[..., None], few.x[..., None]).max())
+    return float(relative_errors(way(few.A, few.b), few).max())
 
 
 def many_right_hand_sides(solver: LearnedSolver, plan: Plan) -> dict[str, Any]:

@@ -30,9 +30,8 @@ from rich.progress import Progress
 from algebraformer.classical import linear_estimator, operator_basis, reduced_basis
 from algebraformer.classical.nearest_inverse import NearestInverse
 from algebraformer.classical.operator_basis import OperatorBasis
-from algebraformer.linalg import FloatArray, normalized_mse, relative_error
+from algebraformer.linalg import FloatArray
 from algebraformer.models import ModelConfig
-from algebraformer.problems import Systems
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies import efficiency, peers, spectral_summary
 from algebraformer.studies.base import StudyResult
@@ -42,6 +41,7 @@ from algebraformer.studies.scaling import in_turn, mean_inverse
 from algebraformer.training import RECIPES, Recipe, score
 from algebraformer.training.data import TEST_SEED, TEST_SIZE, VALIDATION_SEED, VALIDATION_SIZE
 from algebraformer.training.operator import basis_for
+from algebraformer.training.scores import answer_scores
 
 TOKEN, OPERATOR, PERCEPTRON = "Algebraformer, token head", "Algebraformer, operator head", "operator head, MLP"
 LSTM, GRU, BILSTM, BIGRU = "LSTM", "GRU", "LSTM, two directions", "GRU, two directions"
@@ -343,22 +343,11 @@ def classical(plan: Plan, name: str, runs: list[dict[str, Any]]) -> list[dict[st
     seconds = in_turn(calls, plan.rounds)
     return [
         {
-            "family": name, "method": way, "samples": samples, **scores_of(solve(test.A, test.b), test),
+            "family": name, "method": way, "samples": samples, **answer_scores(solve(test.A, test.b), test),
             **{f"seconds_{batch}": seconds[f"{way}|{batch}"] / batch for batch in (1, 64)},
         }
         for way, (samples, solve) in ways.items()
     ]  # fmt: skip
-
-
-def scores_of(x: FloatArray, systems: Systems) -> dict[str, float]:
-    """Return the four scores of `training.score` for answers x (B, n)."""
-    errors = relative_error(x[..., None], systems.x[..., None])[:, 0]
-    return {
-        "mse": float(np.mean((x - systems.x) ** 2)),
-        "normalized_mse": normalized_mse(x, systems.x),
-        "relative_error_median": float(np.median(errors)),
-        "relative_error_95": float(np.quantile(errors, 0.95)),
-    }
 
 
 # ---------------------------------------------------------------- what came out

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from algebraformer import problems
 from algebraformer.classical import operator_basis
 from algebraformer.errors import ConfigurationError
-from algebraformer.studies import runs, scaling
+from algebraformer.studies import runs, scaling, timing
 from algebraformer.studies.base import StudyResult, run_study
 from study_results import assert_tables_and_figure
 
@@ -109,9 +109,23 @@ def test_batches_fit_into_memory() -> None:
 def test_mean_inverse_rival_meets_the_tolerance() -> None:
     basis = operator_basis.fit(FAMILY, 4, 4, 4, seed=0, count=64)
     systems = FAMILY.sample(6, seed=3)
-    M = operator_basis.MeanInverse(basis.inverse)
-    x = scaling.conjugate_residuals.solve(systems.A, systems.b[:, :, None], M, 1e-10, 60, slow=1.0).x
-    np.testing.assert_allclose(x[:, :, 0], systems.x, rtol=1e-7, atol=1e-9)
+    mean = operator_basis.MeanInverse(basis.inverse)
+    x = scaling.refined(lambda A: mean)(systems.A, systems.b)
+    np.testing.assert_allclose(x, systems.x, rtol=1e-7, atol=1e-9)
+
+
+def test_calls_take_turns_of_a_least_length() -> None:
+    """By a clock that ticks with the calls: a takes 1 s, b takes 3 s and more in the round that warms up."""
+    now, order = [0.0], []
+
+    def call(name: str, seconds: float) -> None:
+        now[0] += seconds if name in order else 100.0
+        order.append(name)
+
+    calls = {"a": lambda: call("a", 1.0), "b": lambda: call("b", 3.0)}
+    found = timing.in_turn(calls, 3, clock=lambda: now[0], least=4.5)
+    assert found == {"a": 1.0, "b": 3.0}
+    assert order == ["a", "b", *(["a"] * 5 + ["b"] * 2) * 3]
 
 
 def test_values_are_computed_once_and_anew_for_other_settings(tmp_path: Path) -> None:

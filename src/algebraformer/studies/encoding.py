@@ -31,7 +31,7 @@ from algebraformer.studies import efficiency
 from algebraformer.studies.base import Cell, StudyResult, TableData, finite
 from algebraformer.studies.growth import KERNELS, exponent, one_pass, peak_bytes, score_bytes
 from algebraformer.studies.runs import run_once
-from algebraformer.studies.scaling import in_turn
+from algebraformer.studies.timing import in_turn
 from algebraformer.training import Recipe, score
 from algebraformer.training.data import VALIDATION_SEED, VALIDATION_SIZE
 

@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 from rich.progress import Progress
 
 from algebraformer import problems
@@ -42,7 +41,7 @@ from algebraformer.studies.noisy_peers import (
 )
 from algebraformer.studies.noisy_summary import Errors, summary
 from algebraformer.studies.runs import computed_once, run_once
-from algebraformer.studies.scaling import in_turn
+from algebraformer.studies.timing import in_turn
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
 from algebraformer.training.scores import relative_errors

@@ -32,7 +32,7 @@ from algebraformer.studies.base import StudyResult
 from algebraformer.studies.operator_summary import summary
 from algebraformer.studies.peers import LAPACK, LIMIT, Method, classical, network
 from algebraformer.studies.runs import computed_once, run_once
-from algebraformer.studies.scaling import in_turn
+from algebraformer.studies.timing import in_turn
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
 

@@ -29,7 +29,7 @@ from rich.progress import Progress
 
 from algebraformer.classical import linear_estimator, operator_basis, reduced_basis
 from algebraformer.classical.nearest_inverse import NearestInverse
-from algebraformer.classical.operator_basis import OperatorBasis
+from algebraformer.classical.operator_basis import MeanInverse, OperatorBasis
 from algebraformer.linalg import FloatArray
 from algebraformer.models import ModelConfig
 from algebraformer.solver import LearnedSolver
@@ -37,7 +37,7 @@ from algebraformer.studies import efficiency, peers, spectral_summary
 from algebraformer.studies.base import StudyResult
 from algebraformer.studies.growth import KERNELS, peak_bytes
 from algebraformer.studies.runs import Bases, Trained, folder_name, run_once, shared_basis
-from algebraformer.studies.scaling import in_turn, mean_inverse
+from algebraformer.studies.timing import in_turn
 from algebraformer.training import RECIPES, Recipe, score
 from algebraformer.training.data import TEST_SEED, TEST_SIZE, VALIDATION_SEED, VALIDATION_SIZE
 from algebraformer.training.operator import basis_for
@@ -315,6 +315,7 @@ def classical(plan: Plan, name: str, runs: list[dict[str, Any]]) -> list[dict[st
     sample = peers.draw(family, basis, count, seed=0)
     sources = family.sample(count, seed=0)
     estimator = linear_estimator.fit(sources.b, sources.x)
+    mean = MeanInverse(basis.inverse)
     reduced = reduced_basis.fit(sources.x, basis.inverse, rank=max(1, n // 2))
     nearest = NearestInverse(basis.reading, basis.inverse, sample.z, sample.T)
 
@@ -327,12 +328,9 @@ def classical(plan: Plan, name: str, runs: list[dict[str, Any]]) -> list[dict[st
         "linear estimator b → x": (count, lambda A, b: estimator(b)),
         "nearest inverse": (count, lambda A, b: nearest(A)(b[:, :, None])[:, :, 0]),
         "reduced basis": (count, lambda A, b: reduced(A, b[:, :, None])[:, :, 0]),
-        "mean inverse + conjugate residuals": (
-            snapshots,
-            mean_inverse(basis.inverse),
-        ),
+        "mean inverse + conjugate residuals": (snapshots, peers.refined(lambda A: mean)),
         "LU, float32": (0, of_single),
-        "LU, float64": (0, lambda A, b: np.asarray(np.linalg.solve(A, b[:, :, None])[:, :, 0])),
+        "LU, float64": (0, peers.lu),
     }
     test = family.sample(plan.test, TEST_SEED)
     calls: dict[str, Callable[[], Any]] = {

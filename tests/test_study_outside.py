@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from algebraformer.classical import operator_basis
 from algebraformer.linalg import FloatArray
-from algebraformer.problems import BoundaryValueFamily, generator, get
+from algebraformer.problems import BoundaryValueFamily, get
 from algebraformer.problems.chebyshev import points
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies import outside, runs
@@ -82,7 +82,10 @@ def test_parameters_lie_in_their_bins() -> None:
 
 
 def test_prescribed_singular_values() -> None:
-    A = outside.with_singular_values(generator(0, 0), 4, 10)
+    *_, last = outside.groups(10, 4)
+    A = last.A
+    assert last.name == "random matrices, condition 1e+05"
+    assert not last.inside
     values = np.linalg.svd(A, compute_uv=False)
     np.testing.assert_allclose(values, np.broadcast_to(10 ** np.linspace(0, -5, 10), (4, 10)), rtol=1e-8)
     assert np.linalg.norm(A[0] - A[1]) > 0.1

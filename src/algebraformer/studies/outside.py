@@ -41,7 +41,6 @@ from algebraformer.models import ModelConfig
 from algebraformer.problems import BoundaryValueFamily, generator
 from algebraformer.problems.base import Parameters
 from algebraformer.problems.chebyshev import differentiation_matrix
-from algebraformer.problems.conditioned import haar
 from algebraformer.solver import RTOL, UNDERSTOOD, LearnedSolver
 from algebraformer.studies.base import StudyResult, TableData
 from algebraformer.studies.runs import run_once
@@ -134,8 +133,7 @@ def groups(n: int, count: int) -> Iterator[Group]:
     scale = 10.0 ** rng.uniform(-DECADES, DECADES, (count, n))
     yield Group("rows scaled", False, own.A * scale[:, :, None], own.b * scale)
     yield Group("standard normal matrices", False, rng.standard_normal((count, n, n)), rng.standard_normal((count, n)))
-    name = f"random matrices, condition {KAPPA:.0e}"
-    yield Group(name, False, with_singular_values(rng, count, n), rng.standard_normal((count, n)))
+    yield drawn(f"random matrices, condition {KAPPA:.0e}", False, "randsvd", kappa=(KAPPA, KAPPA))
 
 
 def with_condition(family: BoundaryValueFamily, params: Parameters, gamma: float) -> tuple[FloatArray, FloatArray]:
@@ -154,15 +152,6 @@ def with_condition(family: BoundaryValueFamily, params: Parameters, gamma: float
     A = -(D[interior] * K[:, None, :]) @ D  # (B, n, n + 2)
     boundary = -D[0, interior] / (D[0, 0] + gamma)  # u(1) = boundary @ u
     return A[:, :, interior] + A[:, :, :1] * boundary, family.source(params, x[interior])
-
-
-def with_singular_values(rng: np.random.Generator, count: int, n: int) -> FloatArray:
-    """Return (count, n, n) matrices U diag(s) V^T with singular values from 1 to 1 / KAPPA in geometric progression.
-
-    U and V are orthogonal, of Haar's measure.
-    """
-    U, V = haar(rng.standard_normal((2, count, n, n)))
-    return (U * np.geomspace(1, 1 / KAPPA, n)) @ V.transpose(0, 2, 1)
 
 
 def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:

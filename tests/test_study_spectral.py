@@ -13,7 +13,7 @@ from algebraformer.models import Algebraformer
 from algebraformer.plots import STUDIES, save
 from algebraformer.problems import get
 from algebraformer.studies import efficiency, spectral, spectral_summary
-from algebraformer.studies.base import run_study
+from algebraformer.studies.base import run_study, where
 from algebraformer.studies.spectral import BIGRU, BILSTM, GRU, LSTM, OPERATOR, PRESETS, TOKEN
 from algebraformer.training.data import TEST_SEED
 
@@ -141,5 +141,5 @@ def test_a_network_that_diverged_counts_as_infinite():
     for run in data["runs"]:
         if run["network"] == LSTM:
             run["mse"] = None
-    assert spectral_summary.mean(spectral_summary.of(data["runs"], "diffusion", LSTM), "mse") == np.inf
+    assert spectral_summary.mean(where(data["runs"], family="diffusion", network=LSTM), "mse") == np.inf
     assert spectral_summary.verdict(data, ["diffusion"], TOKEN, spectral.GOALS, {}, (BILSTM,))[0].count("inf")

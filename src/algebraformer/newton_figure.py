@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from algebraformer.studies.base import distinct
+
 SHOWN = {
     "damped": ("Newton, step 1/(p−1)", "C1"),
     "newton": ("Newton, line search", "C0"),
@@ -20,7 +22,7 @@ SHOWN = {
 
 def newton_figure(data: Mapping[str, Any]) -> Figure:
     """Draw the iterations of the main methods against p, a panel for every kind and n."""
-    groups = list(dict.fromkeys((r["kind"], r["n"]) for r in data["records"]))
+    groups = distinct(data["records"], "kind", "n")
     columns = min(4, len(groups))
     lines = -(-len(groups) // columns)
     figure = Figure(figsize=(4 * columns, 3.4 * lines), layout="constrained")

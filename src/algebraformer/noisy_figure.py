@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from algebraformer.studies.base import distinct, where
+
 STYLES = {
     "Tikhonov, cross-validation": "C1s-",
     "TSVD, cross-validation": "C5v-",
@@ -42,7 +44,7 @@ def noisy_figure(data: Mapping[str, Any]) -> Figure:
     panels = figure.subplots(down, across, squeeze=False).ravel()
     for axes, family in zip(panels, families, strict=False):
         for method, style in STYLES.items():
-            mine = [one for one in data["pooled"] if (one["family"], one["method"]) == (family, method)]
+            mine = where(data["pooled"], family=family, method=method)
             if mine:
                 levels = [one["level"] for one in mine]
                 axes.loglog(levels, [one["median"] for one in mine], style, markersize=4, linewidth=1.2, label=method)
@@ -62,12 +64,12 @@ def noisy_figure(data: Mapping[str, Any]) -> Figure:
 
 def heldout_figure(data: Mapping[str, Any]) -> Figure:
     """Draw errors and shares of every group, a row for each family with a model."""
-    families = list(dict.fromkeys(one["family"] for one in data["groups"]))
+    families = distinct(data["groups"], "family")
     rows = max(1, len(families))
     figure = Figure(figsize=(13, 4.2 * rows), layout="constrained")
     panels = figure.subplots(rows, 2, squeeze=False)
     for (left, right), family in zip(panels, families, strict=False):
-        groups = [one for one in data["groups"] if one["family"] == family]
+        groups = where(data["groups"], family=family)
         _bars(left, groups)
         _shares(right, groups)
         left.set(title=family)

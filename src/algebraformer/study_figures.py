@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from algebraformer.studies.base import distinct, where
+
 COLOURS = {"learned": "C2", "learned+refined": "C0", "lapack": "C1"}
 LABELS = {"learned": "network", "learned+refined": "network, refined", "lapack": "LAPACK"}
 
@@ -17,12 +19,12 @@ def efficiency_figure(data: Mapping[str, Any]) -> Figure:
     """Draw normalized_mse against the operations and against the seconds of training; every point is a whole run."""
     figure = Figure(figsize=(12, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    for number, method in enumerate(dict.fromkeys(run["method"] for run in data["runs"])):
-        runs = [run for run in data["runs"] if run["method"] == method and run["normalized_mse"] is not None]
+    for number, method in enumerate(distinct(data["runs"], "method")):
+        runs = [run for run in where(data["runs"], method=method) if run["normalized_mse"] is not None]
         for axes, key in ((left, "flops"), (right, "seconds")):
             curve = []
             for steps in sorted({run["steps"] for run in runs}):
-                chosen = [run for run in runs if run["steps"] == steps]
+                chosen = where(runs, steps=steps)
                 curve.append([float(np.median([run[k] for run in chosen])) for k in (key, "normalized_mse")])
             axes.loglog(
                 [run[key] for run in runs],

@@ -28,7 +28,7 @@ from rich.progress import Progress
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.models.config import Encoding
 from algebraformer.studies import efficiency
-from algebraformer.studies.base import Cell, StudyResult, TableData, finite
+from algebraformer.studies.base import Cell, StudyResult, TableData, finite, where
 from algebraformer.studies.growth import KERNELS, exponent, one_pass, peak_bytes, score_bytes
 from algebraformer.studies.runs import run_once
 from algebraformer.studies.timing import in_turn
@@ -201,7 +201,7 @@ def scores(runs: Sequence[dict[str, Any]], series: str, encoding: str) -> list[f
 def chosen(runs: Sequence[dict[str, Any]], series: str, encoding: str) -> list[dict[str, Any]]:
     """Return the runs of an encoding with the chosen rate; entry tokens have the same ones in both series."""
     series = COMPUTE if encoding == "entry" else series
-    return [one for one in runs if (one["series"], one["encoding"], one["chosen"]) == (series, encoding, True)]
+    return where(runs, series=series, encoding=encoding, chosen=True)
 
 
 # ---------------------------------------------------------------- memory and time
@@ -225,7 +225,7 @@ def measure(plan: Plan, n: int) -> list[dict[str, Any]]:
 
 def growth(records: Sequence[dict[str, Any]], encoding: str, kernel: str, what: str) -> dict[int, float]:
     """Return peak_bytes or seconds by n."""
-    return {one["n"]: one[what] for one in records if (one["encoding"], one["kernel"]) == (encoding, kernel)}
+    return {one["n"]: one[what] for one in where(records, encoding=encoding, kernel=kernel)}
 
 
 def fitted(values: dict[int, float]) -> dict[str, Any]:
@@ -301,7 +301,7 @@ def accuracy_row(plan: Plan, runs: list[dict[str, Any]], series: str, encoding: 
 
 def tuning_row(plan: Plan, runs: list[dict[str, Any]], series: str, encoding: str) -> list[Cell]:
     """Return the validation scores of one encoding."""
-    mine = [one for one in runs if (one["series"], one["encoding"], one["seed"]) == (series, encoding, plan.seeds[0])]
+    mine = where(runs, series=series, encoding=encoding, seed=plan.seeds[0])
     by_rate = {one["rate"]: one["validation"] for one in mine}
     best = next(one["rate"] for one in mine if one["chosen"])
     return [LABELS[encoding], series, *(by_rate[rate] for rate in plan.rates), best]
@@ -378,7 +378,7 @@ def memory_verdict(records: list[dict[str, Any]], fits: list[dict[str, Any]]) ->
     lines = []
     for kernel, how in (("math", "attention scores stored"), ("default", "attention scores not stored")):
         for what, name in (("peak_bytes", "memory"), ("seconds", "time")):
-            powers = {one["encoding"]: one for one in fits if (one["kernel"], one["what"]) == (kernel, what)}
+            powers = {one["encoding"]: one for one in where(fits, kernel=kernel, what=what)}
             p, q = powers["column"]["exponent"], powers["entry"]["exponent"]
             text = (
                 f"{name} of column tokens grows like n^{p:.2g} (n = {powers['column']['from']} to "

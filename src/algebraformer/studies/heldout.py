@@ -22,7 +22,7 @@ from algebraformer.classical import regularization
 from algebraformer.linalg import FloatArray
 from algebraformer.problems import Systems
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies.base import Cell, StudyResult, TableData
+from algebraformer.studies.base import Cell, StudyResult, TableData, where
 from algebraformer.studies.noisy import Models, described, learned_solvers, small
 from algebraformer.studies.noisy_peers import ORDERS, TOTAL_VARIATION, quietly, slow
 from algebraformer.studies.noisy_summary import rounded
@@ -144,7 +144,7 @@ def summary(plan: Plan, records: Sequence[dict[str, Any]], models: Mapping[str, 
     title = f"Median relative errors and shares of {plan.systems} systems in each group"
     table = TableData(("family", "group", *columns.values()), rows, title)
     data = {"systems": plan.systems, "models": dict(models), "groups": list(records)}
-    sentences = [sentence for name in models for sentence in verdict(name, [r for r in records if r["family"] == name])]
+    sentences = [sentence for name in models for sentence in verdict(name, where(records, family=name))]
     return StudyResult((table,), sentences, data)
 
 

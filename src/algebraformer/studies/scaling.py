@@ -34,7 +34,7 @@ from algebraformer.models import ModelConfig
 from algebraformer.problems import Systems
 from algebraformer.solver import RTOL, LearnedSolver
 from algebraformer.studies import growth
-from algebraformer.studies.base import Cell, StudyResult, TableData
+from algebraformer.studies.base import Cell, StudyResult, TableData, where
 from algebraformer.studies.peers import Solve, lu, refined
 from algebraformer.studies.runs import run_once
 from algebraformer.studies.timing import in_turn
@@ -241,7 +241,7 @@ def summary(plan: Plan, records: list[dict[str, Any]], many: list[dict[str, Any]
              1e6 * min(seconds[name] for name in LAPACK), record["by_network"], record["refinements_median"],
              record["refinements_max"]]
         )  # fmt: skip
-        n, largest = record["n"], max(r["batch"] for r in records if r["n"] == record["n"])
+        n, largest = record["n"], max(r["batch"] for r in where(records, n=record["n"]))
         if record["batch"] == largest:
             text = f"n = {n}, batch {largest}: {over_lapack:.2g} times as fast as LAPACK, {over_all:.2g} times as fast "
             text += f"as the best of all rivals ({best})."
@@ -276,8 +276,7 @@ def summary(plan: Plan, records: list[dict[str, Any]], many: list[dict[str, Any]
         "One matrix with many right-hand sides: "
         + (f"ours is fastest at n = {', '.join(map(str, wins))}." if wins else "LU wins at every n.")
     )
-    ones = [r for r in records if r["batch"] == 1]
-    wins = [r["n"] for r in ones if speedups(r)[1] > 1]
+    wins = [r["n"] for r in where(records, batch=1) if speedups(r)[1] > 1]
     verdict.append(
         "One system at a time: "
         + (f"ours is fastest at n = {', '.join(map(str, wins))}." if wins else "a classical method wins at every n.")

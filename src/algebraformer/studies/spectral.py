@@ -34,7 +34,7 @@ from algebraformer.linalg import FloatArray
 from algebraformer.models import ModelConfig
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies import efficiency, peers, spectral_summary
-from algebraformer.studies.base import StudyResult
+from algebraformer.studies.base import StudyResult, where
 from algebraformer.studies.growth import KERNELS, peak_bytes
 from algebraformer.studies.runs import Bases, Trained, folder_name, run_once, shared_basis
 from algebraformer.studies.timing import in_turn
@@ -307,7 +307,7 @@ def own_basis(recipe: Recipe, count: int) -> tuple[OperatorBasis, float]:
 def classical(plan: Plan, name: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the scores and times of the classical ways on a family."""
     n = plan.networks[TOKEN].n
-    seen = min(run["systems"] for run in runs if (run["family"], run["network"]) == (name, TOKEN))
+    seen = min(run["systems"] for run in where(runs, family=name, network=TOKEN))
     count = min(seen, CLASSICAL_SAMPLES)
     family = Recipe(family=name, model=plan.networks[TOKEN]).problem_family()
     q, snapshots = min(16, n), min(count, 1024)

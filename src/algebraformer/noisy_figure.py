@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from algebraformer.figure_parts import legend_below, panel_grid
 from algebraformer.studies.base import distinct, where
 
 STYLES = {
@@ -38,11 +39,8 @@ SHARES = {
 def noisy_figure(data: Mapping[str, Any]) -> Figure:
     """Draw the median errors of every family against the noise level, with intervals; solid: told no truth."""
     families = data["families"]
-    across = min(4, len(families))
-    down = -(-len(families) // across)
-    figure = Figure(figsize=(4 * across, 3.4 * down + 0.8), layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False).ravel()
-    for axes, family in zip(panels, families, strict=False):
+    figure, panels = panel_grid(len(families), more=0.8)
+    for axes, family in zip(panels, families, strict=True):
         for method, style in STYLES.items():
             mine = where(data["pooled"], family=family, method=method)
             if mine:
@@ -52,12 +50,7 @@ def noisy_figure(data: Mapping[str, Any]) -> Figure:
                 axes.fill_between(levels, low, high, color=style[:-2].rstrip("os^vd"), alpha=0.15, linewidth=0)
         axes.set(title=family, xlabel="relative noise level", ylabel="median relative error")
         axes.grid(alpha=0.3)
-    for axes in panels[len(families) :]:
-        axes.set_axis_off()
-    handles: dict[str, Any] = {}
-    for axes in panels:
-        handles |= {label: line for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize="small")
+    legend_below(figure, panels, columns=4)
     figure.suptitle(f"n = {data['n']}, all priors; dotted: told what nobody knows; bands: 90 % bootstrap intervals")
     return figure
 

@@ -46,8 +46,8 @@ from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.models.transformer import Attention, Block, Transformer
 from algebraformer.problems import Systems
 from algebraformer.studies.base import Cell, StudyResult, TableData, finite, where
-from algebraformer.studies.encoding import compared, deviation, difference, in_words
 from algebraformer.studies.runs import folder_name, run_once
+from algebraformer.studies.seeds import compared, deviation, difference, in_words
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED, to_tensors
 

@@ -48,6 +48,10 @@ NAMES = (
     "condition", "noise", "reliability", "soak", "noisy", "heldout", "newton", "kantorovich",
 )  # fmt: skip
 PRESETS = ("quick", "cpu", "paper")
+ENOUGH = 0.99
+"""Share of systems that have to be certified without LAPACK's help for a method to count as a solver of the family."""
+LEARNED = 0.5
+"""A normalized_mse below this is learning; 1 is answering zero."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from algebraformer.studies.base import Cell, StudyResult, TableData, distinct, finite, where
+from algebraformer.studies.base import LEARNED, Cell, StudyResult, TableData, distinct, finite, where
 
 WORKS = 0.99
 """A network works where it solves this share of the systems without LAPACK."""
-LEARNED = 0.5
-"""A normalized_mse below this is learning; 1 is answering zero."""
 FAR = (1e5, 1e6)
 """The condition numbers of the experiment that the paper's summary proposes, outside the training."""
 ROUNDING = 1.01

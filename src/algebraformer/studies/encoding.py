@@ -28,9 +28,10 @@ from rich.progress import Progress
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.models.config import Encoding
 from algebraformer.studies import efficiency
-from algebraformer.studies.base import Cell, StudyResult, TableData, finite, where
+from algebraformer.studies.base import LEARNED, Cell, StudyResult, TableData, finite, where
 from algebraformer.studies.growth import KERNELS, exponent, one_pass, peak_bytes, score_bytes
 from algebraformer.studies.runs import run_once
+from algebraformer.studies.seeds import compared, deviation, difference, in_words
 from algebraformer.studies.timing import in_turn
 from algebraformer.training import Recipe, score
 from algebraformer.training.data import VALIDATION_SEED, VALIDATION_SIZE
@@ -47,8 +48,6 @@ PAPER: dict[Encoding, int] = {"column": 2, "entry": 4}
 """Exponents of n that the paper states for the memory."""
 NEAR = 0.5
 """An exponent within this of the paper's counts as the paper's."""
-LEARNED = 0.5
-"""A normalized_mse below this is learning; 1 is answering zero."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -305,38 +304,6 @@ def tuning_row(plan: Plan, runs: list[dict[str, Any]], series: str, encoding: st
     by_rate = {one["rate"]: one["validation"] for one in mine}
     best = next(one["rate"] for one in mine if one["chosen"])
     return [LABELS[encoding], series, *(by_rate[rate] for rate in plan.rates), best]
-
-
-def deviation(values: Sequence[float]) -> float | None:
-    """Return the standard deviation of a sample, None of a single value and of what is not finite."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 and np.isfinite(values).all() else None
-
-
-def in_words(values: Sequence[float]) -> str:
-    """Return mean and standard deviation as text."""
-    spread = deviation(values)
-    return f"{np.mean(values):.2g}" + ("" if spread is None else f" ± {spread:.1g}")
-
-
-def compared(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """Return "lower" or "higher" if every seed of ours is on that side of every one of theirs, "as high" if not.
-
-    Examples
-    --------
-    >>> compared([0.1, 0.2], [0.3, 0.4]), compared([0.1, 0.35], [0.3, 0.4])
-    ('lower', 'as high')
-    """
-    if max(ours) < min(theirs):
-        return "lower"
-    return "higher" if min(ours) > max(theirs) else "as high"
-
-
-def difference(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """Return how ours stand to theirs as text, for instance "3 times lower"."""
-    kind, means = compared(ours, theirs), (float(np.mean(ours)), float(np.mean(theirs)))
-    if kind == "as high":
-        return "within the spread of the seeds"
-    return f"{max(means) / min(means):.3g} times {kind}"
 
 
 def verdict(

@@ -21,16 +21,12 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.problems import ProblemFamily, Systems
 from algebraformer.solver import RTOL, LearnedSolver
-from algebraformer.studies.base import Cell, StudyResult, TableData
+from algebraformer.studies.base import ENOUGH, Cell, StudyResult, TableData
+from algebraformer.studies.timing import QUIET
 from algebraformer.training.automatic import spectrum
 from algebraformer.training.data import TEST_SEED, limited
 from algebraformer.training.loop import score
 from algebraformer.training.scores import relative_errors
-
-ENOUGH = 0.99
-"""Share of systems that have to be certified without LAPACK's help for a network to be worth it."""
-QUIET = 0.05
-"""Times that differ by less than this share count as equal."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from algebraformer.studies.base import Cell, TableData, distinct, number, where
+from algebraformer.studies.seeds import deviation
 
 SCORES = ("mse", "normalized_mse", "relative_error_median", "relative_error_95")
 Data = Mapping[str, Any]
@@ -21,9 +22,8 @@ def mean(runs: Sequence[Data], score: str) -> float:
 def spread(runs: Sequence[Data], score: str) -> str:
     """Return mean ± standard deviation of a score as text."""
     values = [number(run[score]) for run in runs]
-    if len(values) < 2 or not np.isfinite(values).all():
-        return f"{np.mean(values):.2e}"
-    return f"{np.mean(values):.2e} ± {np.std(values, ddof=1):.0e}"
+    apart = deviation(values)
+    return f"{np.mean(values):.2e}" + ("" if apart is None else f" ± {apart:.0e}")
 
 
 def family_table(data: Data, family: str, paper: Mapping[str, float]) -> TableData:

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+QUIET = 0.05
+"""Times that differ by less than this share count as equal."""
+
 
 def in_turn(
     calls: Mapping[str, Callable[[], Any]],

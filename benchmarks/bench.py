@@ -18,7 +18,6 @@ import math
 import shlex
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -35,6 +34,7 @@ from algebraformer.report import print_table
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies.base import Cell, TableData, write_results
 from algebraformer.studies.growth import KERNELS, exponent, peak_bytes
+from algebraformer.studies.timing import in_turn
 from algebraformer.training import RECIPES, RunOptions, Trainer
 from algebraformer.training.data import TEST_SEED, to_tensors
 
@@ -78,24 +78,6 @@ QUICK = Plan(
 )
 
 
-def medians(calls: Mapping[str, Callable[[], Any]], plan: Plan) -> dict[str, float]:
-    """Return the median seconds of each call; the calls take turns."""
-    repeats: dict[str, int] = {}
-    for name, call in calls.items():
-        call()  # warm up
-        start = time.perf_counter()
-        call()
-        repeats[name] = math.ceil(plan.turn / (time.perf_counter() - start))
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(plan.rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            for _ in range(repeats[name]):
-                call()
-            seconds[name].append((time.perf_counter() - start) / repeats[name])
-    return {name: float(np.median(values)) for name, values in seconds.items()}
-
-
 def product(m: int, k: int, n: int) -> Callable[[], Any]:
     """Return a call that multiplies float32 matrices (m, k) @ (k, n)."""
     left, right, out = torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)
@@ -113,7 +95,7 @@ def measure_training(trainers: Mapping[str, Trainer], plan: Plan) -> dict[str, d
     products = {f"{m} x {k} x {n}": (m, k, n) for m, k, n in plan.shapes}
     calls = {name: product(*shape) for name, shape in products.items()}
     calls |= {name: training_step(trainer) for name, trainer in trainers.items()}
-    seconds = medians(calls, plan)
+    seconds = in_turn(calls, plan.rounds, least=plan.turn)
     matmul = {name: 2 * math.prod(shape) / seconds[name] for name, shape in products.items()}
     training = {}
     for name, trainer in trainers.items():
@@ -147,7 +129,7 @@ def measure_inference(solvers: Mapping[str, LearnedSolver], plan: Plan) -> dict[
             sizes |= {f"{what}, batch {size}": size for what in mine}
         if name == first:
             methods = solver.solve(systems.A, systems.b).method
-    seconds = {name: value / sizes[name] for name, value in medians(calls, plan).items()}
+    seconds = {name: value / sizes[name] for name, value in in_turn(calls, plan.rounds, least=plan.turn).items()}
     return {"seconds_per_system": seconds, "solved_by_network": float(np.mean(methods != "lapack"))}
 
 

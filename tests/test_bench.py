@@ -116,14 +116,6 @@ def test_exponent_is_the_slope_of_the_logarithms(bench: ModuleType) -> None:
     assert bench.exponent({n: 7 * n**4 for n in (12, 16, 24)}) == pytest.approx(4)
 
 
-def test_calls_take_turns(bench: ModuleType) -> None:
-    plan = bench.dataclasses.replace(bench.QUICK, rounds=3, turn=1e-9)  # one call a turn
-    order: list[str] = []
-    calls = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
-    assert set(bench.medians(calls, plan)) == {"a", "b"}
-    assert order == ["a", "a", "b", "b", *("a", "b") * 3]
-
-
 def test_peak_memory_is_the_same_in_every_run(bench: ModuleType) -> None:
     config = bench.ModelConfig(n=5, encoding="entry", n_layer=1, n_head=2, n_embd=8)
     assert len({bench.peak_bytes(config, bench.KERNELS["math"]) for _ in range(3)}) == 1

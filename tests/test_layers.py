@@ -29,6 +29,7 @@ FLOORS = {
     7: (
         "paper_claims",
         "report",
+        "figure_parts",
         "operator_figure",
         "latency_figure",
         "spectral_figure",

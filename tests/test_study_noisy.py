@@ -221,7 +221,7 @@ def test_every_cell_is_there(result: StudyResult) -> None:
 
 def test_errors_are_those_of_the_systems(result: StudyResult, folder: Path) -> None:
     """LMMSE, the affine estimate of one cell, from its formula and a sample of the prior of its own."""
-    kept = json.loads((folder / "shaw-piecewise.json").read_text())["errors"][0][LMMSE]
+    kept = json.loads((folder / "shaw-piecewise.json").read_text())["found"][0][LMMSE]
     systems = problems.get("shaw", n=12, priors=("piecewise",), noise=(1e-2, 1e-2)).sample(8, TEST_SEED)
     signals = problems.get("deblur", n=12, priors=("piecewise",)).sample(4000, seed=5).x
     C = np.cov(signals.T)
@@ -241,7 +241,7 @@ def test_errors_are_those_of_the_systems(result: StudyResult, folder: Path) -> N
 def test_the_second_run_goes_on_from_the_first(result: StudyResult, folder: Path) -> None:
     path = folder / "gravity-spikes.json"
     changed = json.loads(path.read_text())
-    changed["errors"][0][LMMSE] = [123.0] * 8
+    changed["found"][0][LMMSE] = [123.0] * 8
     path.write_text(json.dumps(changed))
     before = (folder / "model-deblur" / "seconds.json").stat().st_mtime_ns
     again = run_study("noisy", "quick", folder, Progress(disable=True))

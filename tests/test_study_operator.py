@@ -29,6 +29,7 @@ from algebraformer.studies.peers import (
     draw,
 )
 from algebraformer.training.data import TEST_SEED
+from study_results import assert_tables_and_figure
 
 PLAN = operator.PRESETS["quick"]
 ALL = {TRANSFORMER, MLP, RIDGE, PROJECTED, SNAPSHOTS, NEAREST, MEAN, REDUCED, LAPACK}
@@ -285,11 +286,9 @@ def test_verdict_begins_with_the_worth(result):
 
 
 def test_figure_is_drawn_from_plain_data(result, tmp_path):
-    data = json.loads(json.dumps(result.data, allow_nan=False))
-    figure = plots.STUDIES["operator"](data)
-    plots.save(figure, tmp_path / "operator.png")
-    assert (tmp_path / "operator.png").stat().st_size > 10_000
-    left, right = figure.axes
+    assert_tables_and_figure("operator", result, tmp_path)
+    data = json.loads(json.dumps(result.data))
+    left, right = plots.STUDIES["operator"](data).axes
     assert left.get_title() == "diffusion, n = 16"
     drawn = {line.get_label(): line for line in left.get_lines()}
     assert set(drawn) == ALL

@@ -11,10 +11,10 @@ from rich.progress import Progress
 
 from algebraformer.classical import operator_basis
 from algebraformer.linalg import FloatArray
-from algebraformer.problems import BoundaryValueFamily, generator, get
+from algebraformer.problems import BoundaryValueFamily, get
 from algebraformer.problems.chebyshev import points
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies import outside
+from algebraformer.studies import outside, runs
 from algebraformer.studies.base import StudyResult, run_study
 from algebraformer.training import loop
 from algebraformer.training.data import TEST_SEED
@@ -82,7 +82,10 @@ def test_parameters_lie_in_their_bins() -> None:
 
 
 def test_prescribed_singular_values() -> None:
-    A = outside.with_singular_values(generator(0, 0), 4, 10)
+    *_, last = outside.groups(10, 4)
+    A = last.A
+    assert last.name == "random matrices, condition 1e+05"
+    assert not last.inside
     values = np.linalg.svd(A, compute_uv=False)
     np.testing.assert_allclose(values, np.broadcast_to(10 ** np.linspace(0, -5, 10), (4, 10)), rtol=1e-8)
     assert np.linalg.norm(A[0] - A[1]) > 0.1
@@ -225,8 +228,20 @@ def test_a_wrong_solver_is_caught(solver: LearnedSolver, monkeypatch: pytest.Mon
 
 
 def test_the_network_is_trained_once(quick: tuple[StudyResult, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outside, "train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
     assert run_study("outside", "quick", quick[1], Progress(disable=True)).data == quick[0].data
+
+
+def test_a_finished_network_without_its_seconds_is_found(
+    quick: tuple[StudyResult, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = quick[1] / "network" / "seconds.json"
+    kept = seconds.read_text()
+    seconds.unlink()
+    monkeypatch.setattr(loop.Trainer, "train_step", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(loop, "SCALER_SIZE", 1_024)
+    assert run_study("outside", "quick", quick[1], Progress(disable=True)).data == quick[0].data
+    seconds.write_text(kept)
 
 
 def test_figure_and_tables(quick: tuple[StudyResult, Path], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from rich.progress import Progress
 
 from algebraformer import problems
 from algebraformer.classical import operator_basis
-from algebraformer.studies import scaling
+from algebraformer.errors import ConfigurationError
+from algebraformer.studies import runs, scaling, timing
 from algebraformer.studies.base import StudyResult, run_study
 from study_results import assert_tables_and_figure
 
@@ -57,8 +59,16 @@ def test_a_stopped_study_does_not_train_again(tmp_path: Path, monkeypatch: pytes
         recipes={8: scaling.recipe(8, 4, 128, 2, width=16)}, batches=(1,), memory=2**20, rounds=1, right_hand_sides=2
     )
     scaling.run(plan, tmp_path, Progress(disable=True))
-    monkeypatch.setattr(scaling, "train", None)  # whoever calls it fails
+    monkeypatch.setattr(runs, "train", None)  # whoever calls it fails
     scaling.run(plan, tmp_path, Progress(disable=True))
+
+
+def test_a_network_of_another_recipe_is_not_taken(tmp_path: Path) -> None:
+    recipe = scaling.recipe(8, 4, 128, 2, width=16)
+    plan = scaling.Plan(recipes={8: recipe}, batches=(1,), memory=2**20, rounds=1, right_hand_sides=2)
+    scaling.run(plan, tmp_path, Progress(disable=True))
+    with pytest.raises(ConfigurationError, match="another recipe"):
+        scaling.run(dataclasses.replace(plan, recipes={8: dataclasses.replace(recipe, lr=1e-4)}), tmp_path, Progress())
 
 
 def test_exponents() -> None:
@@ -99,6 +109,32 @@ def test_batches_fit_into_memory() -> None:
 def test_mean_inverse_rival_meets_the_tolerance() -> None:
     basis = operator_basis.fit(FAMILY, 4, 4, 4, seed=0, count=64)
     systems = FAMILY.sample(6, seed=3)
-    M = operator_basis.MeanInverse(basis.inverse)
-    x = scaling.conjugate_residuals.solve(systems.A, systems.b[:, :, None], M, 1e-10, 60, slow=1.0).x
-    np.testing.assert_allclose(x[:, :, 0], systems.x, rtol=1e-7, atol=1e-9)
+    mean = operator_basis.MeanInverse(basis.inverse)
+    x = scaling.refined(lambda A: mean)(systems.A, systems.b)
+    np.testing.assert_allclose(x, systems.x, rtol=1e-7, atol=1e-9)
+
+
+def test_calls_take_turns_of_a_least_length() -> None:
+    """By a clock that ticks with the calls: a takes 1 s, b takes 3 s and more in the round that warms up."""
+    now, order = [0.0], []
+
+    def call(name: str, seconds: float) -> None:
+        now[0] += seconds if name in order else 100.0
+        order.append(name)
+
+    calls = {"a": lambda: call("a", 1.0), "b": lambda: call("b", 3.0)}
+    found = timing.in_turn(calls, 3, clock=lambda: now[0], least=4.5)
+    assert found == {"a": 1.0, "b": 3.0}
+    assert order == ["a", "b", *(["a"] * 5 + ["b"] * 2) * 3]
+
+
+def test_values_are_computed_once_and_anew_for_other_settings(tmp_path: Path) -> None:
+    calls: list[int] = []
+    path, compute = tmp_path / "deeper" / "found.json", lambda: calls.append(1) or len(calls)
+    assert [runs.computed_once(path, {"n": (1, 2)}, compute) for _ in range(2)] == [1, 1]
+    assert runs.computed_once(path, {"n": (1, 3)}, compute) == 2
+    with pytest.raises(ValueError, match="JSON"):
+        runs.computed_once(path, {"n": 4}, lambda: float("nan"))
+    assert runs.computed_once(path, {"n": (1, 3)}, compute) == 2  # what was there is whole
+    path.write_text('{"plan": 1, "errors": []}')  # of another form
+    assert runs.computed_once(path, {"n": (1, 3)}, compute) == 3

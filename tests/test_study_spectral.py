@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from rich.progress import Progress
 
 from algebraformer.models import Algebraformer
-from algebraformer.plots import STUDIES, save
 from algebraformer.problems import get
 from algebraformer.studies import efficiency, spectral, spectral_summary
-from algebraformer.studies.base import run_study
+from algebraformer.studies.base import run_study, where
 from algebraformer.studies.spectral import BIGRU, BILSTM, GRU, LSTM, OPERATOR, PRESETS, TOKEN
 from algebraformer.training.data import TEST_SEED
+from study_results import assert_tables_and_figure
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +33,7 @@ def test_quick(result, folder, tmp_path):
     assert {row["network"] for row in data["tuning"]} == set(plan.networks)
     assert all(np.isfinite(run["mse"]) and run["seconds"] > 0 for run in data["runs"])
     assert len({run["mse"] for run in data["runs"]}) == len(data["runs"])
-    json.dumps(data, allow_nan=False)
-    save(STUDIES["spectral"](data), tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert_tables_and_figure("spectral", result, tmp_path)
     trained = {path.stat().st_mtime for path in folder.glob("*/model/config.json")}
     with Progress(disable=True) as bar:
         again = run_study("spectral", "quick", folder, bar)
@@ -141,5 +137,5 @@ def test_a_network_that_diverged_counts_as_infinite():
     for run in data["runs"]:
         if run["network"] == LSTM:
             run["mse"] = None
-    assert spectral_summary.mean(spectral_summary.of(data["runs"], "diffusion", LSTM), "mse") == np.inf
+    assert spectral_summary.mean(where(data["runs"], family="diffusion", network=LSTM), "mse") == np.inf
     assert spectral_summary.verdict(data, ["diffusion"], TOKEN, spectral.GOALS, {}, (BILSTM,))[0].count("inf")

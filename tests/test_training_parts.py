@@ -18,8 +18,10 @@ import algebraformer.training.data as data
 from algebraformer import problems
 from algebraformer.errors import ConfigurationError, UnknownNameError
 from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.problems import Systems
 from algebraformer.training import RECIPES, Recipe, get_recipe
 from algebraformer.training.optim import Muon, make_optimizers, orthogonalize, schedule, set_learning_rates
+from algebraformer.training.scores import answer_scores, relative_errors
 
 SMALL = ModelConfig(n=8, n_layer=1, n_head=2, n_embd=16)
 FRESH = Recipe(model=SMALL, steps=60, batch_size=8)
@@ -193,3 +195,14 @@ def test_unknown_recipes_are_refused() -> None:
 def test_impossible_recipes_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises((ConfigurationError, UnknownNameError), match=message):
         dataclasses.replace(FRESH, **change)
+
+
+def test_scores_of_answers_by_hand() -> None:
+    x = np.array([[3.0, 4.0], [0.0, 2.0], [1.0, 0.0]])
+    systems = Systems(A=np.broadcast_to(np.eye(2), (3, 2, 2)), b=x, x=x, params={})
+    answers = x + np.array([[0.5, 0.0], [0.0, 1.0], [0.0, 0.25]])
+    np.testing.assert_allclose(relative_errors(answers, systems), [0.1, 0.5, 0.25])
+    found = answer_scores(answers, systems)
+    assert found["mse"] == pytest.approx((0.25 + 1 + 0.0625) / 6)
+    assert found["normalized_mse"] == pytest.approx((0.25 + 1 + 0.0625) / 30)
+    assert (found["relative_error_median"], found["relative_error_95"]) == pytest.approx((0.25, 0.5))

@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from algebraformer.studies.base import where
+
 LOW, HIGH = 0.1, 10.0
 """Multiples of uniform attention at the ends of the colour scale."""
 
@@ -41,7 +43,7 @@ def attention_figure(data: Mapping[str, Any]) -> Figure:
     )
     accuracy = figure.add_subplot(grid[:, count])
     for place, variant in enumerate(data["variants"]):
-        mine = [float(one["normalized_mse"]) for one in data["runs"] if one["variant"] == variant]
+        mine = [float(one["normalized_mse"]) for one in where(data["runs"], variant=variant)]
         if np.isfinite(mine).all():
             accuracy.semilogx(mine, [place] * len(mine), f"C{place}.", alpha=0.6)
             accuracy.semilogx(np.mean(mine), place, f"C{place}o")

@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from algebraformer.studies.base import distinct, where
+
 CEILING = 1e3
 """Errors above this are drawn here."""
 
@@ -19,13 +21,13 @@ def condition_figure(data: Mapping[str, Any]) -> Figure:
     One row of panels for every kind of network; full symbols stand for groups the networks were trained on.
     """
     rows = data["rows"]
-    heads = list(dict.fromkeys(row["head"] for row in rows))
-    subjects = list(dict.fromkeys(row["subject"] for row in rows))
+    heads = distinct(rows, "head")
+    subjects = distinct(rows, "subject")
     figure = Figure(figsize=(15, 4.4 * len(heads)), layout="constrained")
     panels = figure.subplots(len(heads), 3, squeeze=False)
     for (left, middle, right), head in zip(panels, heads, strict=True):
         for number, name in enumerate(subjects):
-            mine = [row for row in rows if (row["subject"], row["head"]) == (name, head)]
+            mine = where(rows, subject=name, head=head)
             colour = f"C{number}"
             _line(left, mine, "kappa", [min(float(row["normalized_mse"]), CEILING) for row in mine], colour, name)
             solved = [row["solved"] for row in mine]
@@ -60,12 +62,12 @@ def _line(
 def noise_figure(data: Mapping[str, Any]) -> Figure:
     """Draw, for every system, what is perturbed and the direction, how far x moves against eps, beside kappa eps."""
     cases = [case["case"] for case in data["cases"]]
-    kinds = list(dict.fromkeys((one["what"], one["direction"]) for one in data["records"]))
+    kinds = distinct(data["records"], "what", "direction")
     figure = Figure(figsize=(4 * len(kinds), 4 * len(cases)), layout="constrained")
     panels = figure.subplots(len(cases), len(kinds), sharey=True, squeeze=False)
     for line, case in zip(panels, cases, strict=True):
         for axes, kind in zip(line, kinds, strict=True):
-            mine = [one for one in data["records"] if (one["case"], one["what"], one["direction"]) == (case, *kind)]
+            mine = where(data["records"], case=case, what=kind[0], direction=kind[1])
             levels = [one["level"] for one in mine]
             axes.loglog(levels, [one["kappa_level"] for one in mine], "k--", linewidth=1, label="kappa eps")
             for number, name in enumerate(mine[0]["change"]):

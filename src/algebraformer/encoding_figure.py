@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from algebraformer.studies.base import distinct, where
+
 STYLES = {
     ("column", "default"): "C0o-",
     ("column", "math"): "C0s--",
@@ -28,7 +30,7 @@ def encoding_figure(data: Mapping[str, Any]) -> Figure:
         (time, "seconds", 1e3, "ms per system"),
     ):
         for (encoding, kernel), style in STYLES.items():
-            mine = [one for one in data["records"] if (one["encoding"], one["kernel"]) == (encoding, kernel)]
+            mine = where(data["records"], encoding=encoding, kernel=kernel)
             power = next(
                 fit["exponent"]
                 for fit in data["fits"]
@@ -54,7 +56,7 @@ def encoding_figure(data: Mapping[str, Any]) -> Figure:
 
 def _accuracy(axes: Axes, data: Mapping[str, Any]) -> None:
     """Draw every seed of every encoding, at equal compute and at an equal number of systems."""
-    for number, series in enumerate(dict.fromkeys(one["series"] for one in data["runs"])):
+    for number, series in enumerate(distinct(data["runs"], "series")):
         for place, encoding in enumerate(data["labels"]):
             mine = [
                 float(one["normalized_mse"])

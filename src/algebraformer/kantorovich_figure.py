@@ -7,6 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from algebraformer.studies.base import distinct, where
+
 STYLES = {
     "learned inverse": "C0o-",
     "Newton, LU, batched": "C1s-",
@@ -19,11 +21,11 @@ STYLES = {
 def kantorovich_figure(data: Mapping[str, Any]) -> Figure:
     """Draw milliseconds per problem against n for every equation, and below the products with inverses they need."""
     records = data["records"]
-    equations = list(dict.fromkeys(r["equation"] for r in records))
+    equations = distinct(records, "equation")
     figure = Figure(figsize=(3.6 * len(equations), 6.6), layout="constrained")
     panels = figure.subplots(2, len(equations), squeeze=False, sharey="row")
     for (upper, lower), equation in zip(panels.T, equations, strict=True):
-        own = sorted((r for r in records if r["equation"] == equation), key=lambda r: r["n"])
+        own = sorted(where(records, equation=equation), key=lambda r: r["n"])
         sizes = [r["n"] for r in own]
         for name, style in STYLES.items():
             found = [r["methods"][name] for r in own]

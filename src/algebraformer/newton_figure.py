@@ -9,6 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from algebraformer.figure_parts import legend_below, panel_grid
+from algebraformer.studies.base import distinct, where
+
 SHOWN = {
     "damped": ("Newton, step 1/(p−1)", "C1"),
     "newton": ("Newton, line search", "C0"),
@@ -20,31 +23,18 @@ SHOWN = {
 
 def newton_figure(data: Mapping[str, Any]) -> Figure:
     """Draw the iterations of the main methods against p, a panel for every kind and n."""
-    groups = list(dict.fromkeys((r["kind"], r["n"]) for r in data["records"]))
-    columns = min(4, len(groups))
-    lines = -(-len(groups) // columns)
-    figure = Figure(figsize=(4 * columns, 3.4 * lines), layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axes, (kind, n) in zip(panels, groups, strict=False):
+    groups = distinct(data["records"], "kind", "n")
+    sizes = sorted(distinct(data["records"], "p"))
+    figure, panels = panel_grid(len(groups))
+    for axes, (kind, n) in zip(panels, groups, strict=True):
         for place, (method, (label, colour)) in enumerate(SHOWN.items()):
-            mine = [
-                r
-                for r in data["records"]
-                if (r["kind"], r["n"], r["method"]) == (kind, n, method) and r["start"] != "zero"
-            ]
+            mine = [r for r in where(data["records"], kind=kind, n=n, method=method) if r["start"] != "zero"]
             if mine:
                 _bars(axes, mine, 0.12 * (place - 2), label, colour)
         axes.set(title=f"{kind}, n = {n}", xlabel="p", ylabel="iterations", yscale="log")
-        axes.set_xticks(
-            range(len({r["p"] for r in data["records"]})), [f"{p:g}" for p in sorted({r["p"] for r in data["records"]})]
-        )
+        axes.set_xticks(range(len(sizes)), [f"{p:g}" for p in sizes])
         axes.grid(alpha=0.3)
-    for axes in panels[len(groups) :]:
-        axes.set_visible(False)
-    handles = {
-        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, fontsize="small")
+    legend_below(figure, panels, columns=5)
     figure.suptitle("Iterations to a relative gradient norm of 1e-8 (dot: median, line: up to the largest)")
     return figure
 

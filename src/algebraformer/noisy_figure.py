@@ -9,6 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from algebraformer.figure_parts import legend_below, panel_grid
+from algebraformer.studies.base import distinct, where
+
 STYLES = {
     "Tikhonov, cross-validation": "C1s-",
     "TSVD, cross-validation": "C5v-",
@@ -36,13 +39,10 @@ SHARES = {
 def noisy_figure(data: Mapping[str, Any]) -> Figure:
     """Draw the median errors of every family against the noise level, with intervals; solid: told no truth."""
     families = data["families"]
-    across = min(4, len(families))
-    down = -(-len(families) // across)
-    figure = Figure(figsize=(4 * across, 3.4 * down + 0.8), layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False).ravel()
-    for axes, family in zip(panels, families, strict=False):
+    figure, panels = panel_grid(len(families), more=0.8)
+    for axes, family in zip(panels, families, strict=True):
         for method, style in STYLES.items():
-            mine = [one for one in data["pooled"] if (one["family"], one["method"]) == (family, method)]
+            mine = where(data["pooled"], family=family, method=method)
             if mine:
                 levels = [one["level"] for one in mine]
                 axes.loglog(levels, [one["median"] for one in mine], style, markersize=4, linewidth=1.2, label=method)
@@ -50,24 +50,19 @@ def noisy_figure(data: Mapping[str, Any]) -> Figure:
                 axes.fill_between(levels, low, high, color=style[:-2].rstrip("os^vd"), alpha=0.15, linewidth=0)
         axes.set(title=family, xlabel="relative noise level", ylabel="median relative error")
         axes.grid(alpha=0.3)
-    for axes in panels[len(families) :]:
-        axes.set_axis_off()
-    handles: dict[str, Any] = {}
-    for axes in panels:
-        handles |= {label: line for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize="small")
+    legend_below(figure, panels, columns=4)
     figure.suptitle(f"n = {data['n']}, all priors; dotted: told what nobody knows; bands: 90 % bootstrap intervals")
     return figure
 
 
 def heldout_figure(data: Mapping[str, Any]) -> Figure:
     """Draw errors and shares of every group, a row for each family with a model."""
-    families = list(dict.fromkeys(one["family"] for one in data["groups"]))
+    families = distinct(data["groups"], "family")
     rows = max(1, len(families))
     figure = Figure(figsize=(13, 4.2 * rows), layout="constrained")
     panels = figure.subplots(rows, 2, squeeze=False)
     for (left, right), family in zip(panels, families, strict=False):
-        groups = [one for one in data["groups"] if one["family"] == family]
+        groups = where(data["groups"], family=family)
         _bars(left, groups)
         _shares(right, groups)
         left.set(title=family)

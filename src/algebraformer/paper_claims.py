@@ -21,6 +21,7 @@ import torch
 from algebraformer import problems
 from algebraformer.linalg import condition_number
 from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.studies import spectral
 from algebraformer.studies.base import TableData
 from algebraformer.training.data import TEST_SEED
 
@@ -30,7 +31,6 @@ COLUMNS = ("claim or question", "verdict", "what we found", "shown by")
 OPEN, MEASURED = "not measured yet", "measured"
 REPRODUCED, SMALLER, NOT = "reproduced", "reproduced at smaller scale", "not reproduced"
 HOLDS, PARTLY, FAILS = "holds", "holds in part", "does not hold"
-PAPER_MSE = 0.00024131
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +139,7 @@ def accuracy(content: dict[str, Any]) -> Found:
         f"on {content['systems']} unseen systems. f and the ranges of K differ from the paper's, so the two mse are "
     )
     text += "comparable in order of magnitude alone."
-    return SMALLER if mse <= PAPER_MSE else NOT, text
+    return SMALLER if mse <= spectral.PAPER_MSE[spectral.TOKEN] else NOT, text
 
 
 def direct(content: dict[str, Any]) -> Found:

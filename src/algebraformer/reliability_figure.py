@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from algebraformer.figure_parts import WHO
+
 
 def reliability_figure(data: Mapping[str, Any]) -> Figure:
     """Draw the cases of every line, failed ones in red, and who answered the systems in SciPy's tests."""
@@ -21,8 +23,7 @@ def reliability_figure(data: Mapping[str, Any]) -> Figure:
     left.set(xscale="log", xlim=(1, None), xlabel="number", title="what was tried")
     networks = next(record["networks"] for record in records if record["name"] == "SciPy's tests")
     places, base = np.arange(len(networks)), np.zeros(len(networks))
-    labels = {"learned": "network", "learned+refined": "network, refined", "lapack": "LAPACK"}
-    for (key, label), colour in zip(labels.items(), ("C2", "C0", "C1"), strict=True):
+    for key, (colour, label) in WHO.items():
         values = np.array([row[key] for row in networks])
         right.barh(places, values, left=base, color=colour, label=label)
         base += values

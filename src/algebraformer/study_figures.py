@@ -9,20 +9,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLOURS = {"learned": "C2", "learned+refined": "C0", "lapack": "C1"}
-LABELS = {"learned": "network", "learned+refined": "network, refined", "lapack": "LAPACK"}
+from algebraformer.figure_parts import WHO
+from algebraformer.studies.base import distinct, where
 
 
 def efficiency_figure(data: Mapping[str, Any]) -> Figure:
     """Draw normalized_mse against the operations and against the seconds of training; every point is a whole run."""
     figure = Figure(figsize=(12, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    for number, method in enumerate(dict.fromkeys(run["method"] for run in data["runs"])):
-        runs = [run for run in data["runs"] if run["method"] == method and run["normalized_mse"] is not None]
+    for number, method in enumerate(distinct(data["runs"], "method")):
+        runs = [run for run in where(data["runs"], method=method) if run["normalized_mse"] is not None]
         for axes, key in ((left, "flops"), (right, "seconds")):
             curve = []
             for steps in sorted({run["steps"] for run in runs}):
-                chosen = [run for run in runs if run["steps"] == steps]
+                chosen = where(runs, steps=steps)
                 curve.append([float(np.median([run[k] for run in chosen])) for k in (key, "normalized_mse")])
             axes.loglog(
                 [run[key] for run in runs],
@@ -58,9 +58,9 @@ def outside_figure(data: Mapping[str, Any]) -> Figure:
     bins, groups = data["distances"], data["groups"]
     places = np.arange(len(bins))
     base = np.zeros(len(bins))
-    for method in COLOURS:
+    for method, (colour, label) in WHO.items():
         shares = np.array([entry[method] for entry in bins])
-        left.bar(places, shares, bottom=base, color=COLOURS[method], width=0.9, label=LABELS[method])
+        left.bar(places, shares, bottom=base, color=colour, width=0.9, label=label)
         base += shares
     for place, entry in zip(places, bins, strict=True):
         if entry["refinements_median"] is not None:
@@ -82,9 +82,9 @@ def outside_figure(data: Mapping[str, Any]) -> Figure:
 def _group_bars(axes: Axes, groups: list[dict[str, Any]]) -> None:
     """Draw the shares of every group as bars from left to right."""
     places, base = np.arange(len(groups)), np.zeros(len(groups))
-    for method in COLOURS:
+    for method, (colour, _) in WHO.items():
         shares = np.array([group[method] for group in groups])
-        axes.barh(places, shares, left=base, color=COLOURS[method], height=0.8)
+        axes.barh(places, shares, left=base, color=colour, height=0.8)
         base += shares
     axes.plot([group["in_distribution"] for group in groups], places, "ko", markersize=4)
     axes.set_yticks(places, [group["group"] for group in groups], fontsize="small")

@@ -8,22 +8,24 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from algebraformer.studies.base import distinct, where
+
 STYLES = {"from scratch": "C1", "fine-tuned": "C0"}
 
 
 def transfer_figure(data: Mapping[str, Any]) -> Figure:
     """Draw normalized_mse against epochs for every head and family; every point is the end of a run."""
     runs = [r for r in data["records"] if not r["trial"] and r["normalized_mse"] is not None]
-    heads = list(dict.fromkeys(r["head"] for r in data["records"]))
-    families = list(dict.fromkeys(r["family"] for r in data["records"]))
+    heads = distinct(data["records"], "head")
+    families = distinct(data["records"], "family")
     figure = Figure(figsize=(5.8 * len(families), 3.8 * len(heads)), layout="constrained")
     panels = figure.subplots(len(heads), len(families), squeeze=False)
     for head, line in zip(heads, panels, strict=True):
         for family, axes in zip(families, line, strict=True):
             for kind, colour in STYLES.items():
-                own = [r for r in runs if (r["head"], r["family"], r["kind"]) == (head, family, kind)]
-                lengths = sorted({r["epochs"] for r in own})
-                middle = [float(np.median([r["normalized_mse"] for r in own if r["epochs"] == e])) for e in lengths]
+                own = where(runs, head=head, family=family, kind=kind)
+                lengths = sorted(distinct(own, "epochs"))
+                middle = [float(np.median([r["normalized_mse"] for r in where(own, epochs=e)])) for e in lengths]
                 axes.loglog([r["epochs"] for r in own], [r["normalized_mse"] for r in own], f"{colour}.", alpha=0.4)
                 label = f"{kind}: {own[0]['variant']}" if own else kind
                 axes.loglog(lengths, middle, f"{colour}o-", markersize=5, label=label)

@@ -45,9 +45,9 @@ from algebraformer.linalg import FloatArray
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.models.transformer import Attention, Block, Transformer
 from algebraformer.problems import Systems
-from algebraformer.studies.base import Cell, StudyResult, TableData, finite
-from algebraformer.studies.encoding import compared, deviation, difference, in_words
+from algebraformer.studies.base import Cell, StudyResult, TableData, finite, where
 from algebraformer.studies.runs import folder_name, run_once
+from algebraformer.studies.seeds import compared, deviation, difference, in_words
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED, to_tensors
 
@@ -278,7 +278,7 @@ def summary(plan: Plan, runs: list[dict[str, Any]], maps: list[dict[str, Any]], 
     n, seeds = plan.recipe.model.n, ", ".join(map(str, plan.seeds))
     rows: list[list[Cell]] = []
     for name in VARIANTS:
-        mine, found = [one for one in runs if one["variant"] == name], scores(runs, name)
+        mine, found = where(runs, variant=name), scores(runs, name)
         rows.append(
             [name, mine[0]["parameters"], float(np.mean(found)), deviation(found), min(found), max(found),
              float(np.mean(found) / np.mean(scores(runs, MAIN))), float(np.median([one["seconds"] for one in mine]))]
@@ -311,7 +311,7 @@ def summary(plan: Plan, runs: list[dict[str, Any]], maps: list[dict[str, Any]], 
 
 def scores(runs: Sequence[dict[str, Any]], variant: str) -> list[float]:
     """Return the normalized_mse of a variant, one for each seed."""
-    return [float(one["normalized_mse"]) for one in runs if one["variant"] == variant]
+    return [float(one["normalized_mse"]) for one in where(runs, variant=variant)]
 
 
 def verdict(plan: Plan, runs: list[dict[str, Any]], maps: list[dict[str, Any]]) -> list[str]:

@@ -12,9 +12,10 @@ import dataclasses
 import importlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.progress import Progress
 
@@ -22,6 +23,7 @@ from algebraformer.errors import UnknownNameError
 from algebraformer.provenance import provenance
 
 Cell = str | float | int | bool | None
+Row = TypeVar("Row", bound=Mapping[str, Any])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +48,10 @@ NAMES = (
     "condition", "noise", "reliability", "soak", "noisy", "heldout", "newton", "kantorovich",
 )  # fmt: skip
 PRESETS = ("quick", "cpu", "paper")
+ENOUGH = 0.99
+"""Share of systems that have to be certified without LAPACK's help for a method to count as a solver of the family."""
+LEARNED = 0.5
+"""A normalized_mse below this is learning; 1 is answering zero."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +89,29 @@ def run_study(name: str, preset: str, folder: Path, bar: Progress) -> StudyResul
     folder.mkdir(parents=True, exist_ok=True)
     result: StudyResult = module.run(module.PRESETS[preset], folder, bar)
     return result
+
+
+def where(rows: Iterable[Row], **wanted: Any) -> list[Row]:
+    """Return the rows that have all these values.
+
+    Examples
+    --------
+    >>> where([{"n": 8, "p": 4}, {"n": 8, "p": 6}, {"n": 16, "p": 4}], n=8, p=4)
+    [{'n': 8, 'p': 4}]
+    """
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+
+def distinct(rows: Iterable[Mapping[str, Any]], *keys: str) -> list[Any]:
+    """Return the different values of a key, or tuples of values of several keys, in the order of the rows.
+
+    Examples
+    --------
+    >>> rows = [{"n": 8, "p": 4}, {"n": 8, "p": 6}, {"n": 8, "p": 4}]
+    >>> distinct(rows, "n"), distinct(rows, "n", "p")
+    ([8], [(8, 4), (8, 6)])
+    """
+    return list(dict.fromkeys(map(itemgetter(*keys), rows)))
 
 
 def number(value: float | None) -> float:

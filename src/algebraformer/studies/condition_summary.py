@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from algebraformer.studies.base import Cell, StudyResult, TableData, finite
+from algebraformer.studies.base import LEARNED, Cell, StudyResult, TableData, distinct, finite, where
 
 WORKS = 0.99
 """A network works where it solves this share of the systems without LAPACK."""
-LEARNED = 0.5
-"""A normalized_mse below this is learning; 1 is answering zero."""
 FAR = (1e5, 1e6)
 """The condition numbers of the experiment that the paper's summary proposes, outside the training."""
 ROUNDING = 1.01
@@ -24,8 +22,8 @@ Row = dict[str, Any]
 def averaged(records: Sequence[Row]) -> list[Row]:
     """Return one row per subject, head and group: means over the seeds of mse and shares, medians of the rest."""
     rows = []
-    for key in dict.fromkeys((one["subject"], one["head"], one["group"]) for one in records):
-        mine = [one for one in records if (one["subject"], one["head"], one["group"]) == key]
+    for subject, head, group in distinct(records, "subject", "head", "group"):
+        mine = where(records, subject=subject, head=head, group=group)
         refinements = [one["refinements"] for one in mine if one["refinements"] is not None]
         mse = [float(one["normalized_mse"]) for one in mine]
         row = {
@@ -73,13 +71,13 @@ def reach(rows: Sequence[Row]) -> str:
 
 def pairs(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """Return all pairs of a subject and a head."""
-    return list(dict.fromkeys((row["subject"], row["head"]) for row in rows))
+    return distinct(rows, "subject", "head")
 
 
 def of(rows: Sequence[Row], pair: tuple[str, str], inside: bool | None = None) -> list[Row]:
     """Return the rows of a subject and a head, inside the training or outside if that is asked for."""
-    mine = [row for row in rows if (row["subject"], row["head"]) == pair]
-    return mine if inside is None else [row for row in mine if row["inside"] == inside]
+    mine = where(rows, subject=pair[0], head=pair[1])
+    return mine if inside is None else where(mine, inside=inside)
 
 
 # ---------------------------------------------------------------- tables
@@ -100,7 +98,7 @@ def main_row(rows: Sequence[Row], pair: tuple[str, str]) -> list[Cell]:
 def summary(systems: int, about: list[Row], records: list[Row]) -> StudyResult:
     """Put runs and measurements into tables and sentences."""
     rows = averaged(records)
-    seeds = ", ".join(map(str, dict.fromkeys(one["seed"] for one in about)))
+    seeds = ", ".join(map(str, distinct(about, "seed")))
     main = TableData(
         ("family", "network", "kappa of the training", "normalized_mse there", "contraction", "refinements, median",
          "solved without LAPACK", "normalized_mse at kappa 1e5 to 1e6", "solved without LAPACK there",
@@ -122,7 +120,7 @@ def summary(systems: int, about: list[Row], records: list[Row]) -> StudyResult:
     runs = TableData(
         ("family", "network", "n", "parameters", "seconds of training, median"),
         [[*pair, mine[0]["n"], mine[0]["parameters"], float(np.median([one["seconds"] for one in mine]))]
-         for pair in pairs(rows) if (mine := [one for one in about if (one["subject"], one["head"]) == pair])],
+         for pair in pairs(rows) if (mine := of(about, pair))],
         "Networks",
     )  # fmt: skip
     data = {"systems": systems, "runs": about, "rows": rows, "works": WORKS, "learned": LEARNED}
@@ -224,8 +222,8 @@ def beyond_verdict(rows: Sequence[Row]) -> str:
     text = f"Condition numbers far above 1e5 (1e6 and more): {len(works)} of {len(far)} groups and networks work"
     if not works:
         best = max(far, key=lambda row: row["solved"])
-        where = f"{named((best['subject'], best['head']))} at kappa {best['kappa']:.1e}"
-        return f"{text}; the largest share solved without LAPACK is {percent(best['solved'])}, {where}."
+        place = f"{named((best['subject'], best['head']))} at kappa {best['kappa']:.1e}"
+        return f"{text}; the largest share solved without LAPACK is {percent(best['solved'])}, {place}."
     parts = [f"{named(pair)}: {reach(mine)}" for pair in pairs(works) if (mine := of(works, pair))]
     return f"{text}: {'; '.join(parts)}."
 

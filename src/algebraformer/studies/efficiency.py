@@ -56,7 +56,7 @@ from algebraformer.classical import operator_basis
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.problems import ProblemFamily
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies.base import Cell, StudyResult, TableData, number
+from algebraformer.studies.base import Cell, StudyResult, TableData, distinct, number, where
 from algebraformer.studies.runs import Bases, folder_name, run_once, shared_basis
 from algebraformer.training import RECIPES, Recipe
 from algebraformer.training.data import SCALER_SIZE, limited
@@ -342,8 +342,8 @@ def summary(plan: Plan, runs: list[dict[str, Any]], shipped: dict[str, Any] | No
     n, names = plan.methods[0].recipe.model.n, [method.name for method in plan.methods]
     found = {name: [median(reached(runs, plan, name, target)) for target in TARGETS] for name in names}
     curve_rows: list[list[Cell]] = []
-    for name, steps in dict.fromkeys((run["method"], run["steps"]) for run in runs):
-        chosen = [run for run in runs if (run["method"], run["steps"]) == (name, steps)]
+    for name, steps in distinct(runs, "method", "steps"):
+        chosen = where(runs, method=name, steps=steps)
         scores = [number(run["normalized_mse"]) for run in chosen]
         total, first = chosen[0]["flops"], chosen[0]
         offline = 1 - (first["parts"]["steps"] + first["parts"]["optimiser"]) / total
@@ -393,7 +393,7 @@ def reached(runs: list[dict[str, Any]], plan: Plan, name: str, target: float) ->
     """Return where the curve of every seed of a method falls to the target."""
     return [
         reach(
-            [(r["flops"], number(r["normalized_mse"])) for r in runs if (r["method"], r["seed"]) == (name, seed)],
+            [(r["flops"], number(r["normalized_mse"])) for r in where(runs, method=name, seed=seed)],
             target,
         )
         for seed in plan.seeds
@@ -426,7 +426,7 @@ def verdict(runs: list[dict[str, Any]], found: dict[str, list[Reach]], shipped: 
         texts = [f"{target:.0e} {r}" for target, r in zip(TARGETS, found[name], strict=True)]
         lines.append(f"{name}: {'; '.join(texts)}.")
     for name in OURS:
-        cheapest = min((run for run in runs if run["method"] == name), key=lambda run: run["flops"])
+        cheapest = min(where(runs, method=name), key=lambda run: run["flops"])
         share = (cheapest["flops"] - cheapest["parts"]["steps"] - cheapest["parts"]["optimiser"]) / cheapest["flops"]
         lines.append(
             f"{name}: {100 * share:.0f} % of the {cheapest['flops']:.2g} operations of its shortest run are offline "

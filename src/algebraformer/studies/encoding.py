@@ -28,10 +28,11 @@ from rich.progress import Progress
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.models.config import Encoding
 from algebraformer.studies import efficiency
-from algebraformer.studies.base import Cell, StudyResult, TableData, finite
+from algebraformer.studies.base import LEARNED, Cell, StudyResult, TableData, finite, where
 from algebraformer.studies.growth import KERNELS, exponent, one_pass, peak_bytes, score_bytes
 from algebraformer.studies.runs import run_once
-from algebraformer.studies.scaling import in_turn
+from algebraformer.studies.seeds import compared, deviation, difference, in_words
+from algebraformer.studies.timing import in_turn
 from algebraformer.training import Recipe, score
 from algebraformer.training.data import VALIDATION_SEED, VALIDATION_SIZE
 
@@ -47,8 +48,6 @@ PAPER: dict[Encoding, int] = {"column": 2, "entry": 4}
 """Exponents of n that the paper states for the memory."""
 NEAR = 0.5
 """An exponent within this of the paper's counts as the paper's."""
-LEARNED = 0.5
-"""A normalized_mse below this is learning; 1 is answering zero."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -201,7 +200,7 @@ def scores(runs: Sequence[dict[str, Any]], series: str, encoding: str) -> list[f
 def chosen(runs: Sequence[dict[str, Any]], series: str, encoding: str) -> list[dict[str, Any]]:
     """Return the runs of an encoding with the chosen rate; entry tokens have the same ones in both series."""
     series = COMPUTE if encoding == "entry" else series
-    return [one for one in runs if (one["series"], one["encoding"], one["chosen"]) == (series, encoding, True)]
+    return where(runs, series=series, encoding=encoding, chosen=True)
 
 
 # ---------------------------------------------------------------- memory and time
@@ -225,7 +224,7 @@ def measure(plan: Plan, n: int) -> list[dict[str, Any]]:
 
 def growth(records: Sequence[dict[str, Any]], encoding: str, kernel: str, what: str) -> dict[int, float]:
     """Return peak_bytes or seconds by n."""
-    return {one["n"]: one[what] for one in records if (one["encoding"], one["kernel"]) == (encoding, kernel)}
+    return {one["n"]: one[what] for one in where(records, encoding=encoding, kernel=kernel)}
 
 
 def fitted(values: dict[int, float]) -> dict[str, Any]:
@@ -301,42 +300,10 @@ def accuracy_row(plan: Plan, runs: list[dict[str, Any]], series: str, encoding: 
 
 def tuning_row(plan: Plan, runs: list[dict[str, Any]], series: str, encoding: str) -> list[Cell]:
     """Return the validation scores of one encoding."""
-    mine = [one for one in runs if (one["series"], one["encoding"], one["seed"]) == (series, encoding, plan.seeds[0])]
+    mine = where(runs, series=series, encoding=encoding, seed=plan.seeds[0])
     by_rate = {one["rate"]: one["validation"] for one in mine}
     best = next(one["rate"] for one in mine if one["chosen"])
     return [LABELS[encoding], series, *(by_rate[rate] for rate in plan.rates), best]
-
-
-def deviation(values: Sequence[float]) -> float | None:
-    """Return the standard deviation of a sample, None of a single value and of what is not finite."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 and np.isfinite(values).all() else None
-
-
-def in_words(values: Sequence[float]) -> str:
-    """Return mean and standard deviation as text."""
-    spread = deviation(values)
-    return f"{np.mean(values):.2g}" + ("" if spread is None else f" ± {spread:.1g}")
-
-
-def compared(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """Return "lower" or "higher" if every seed of ours is on that side of every one of theirs, "as high" if not.
-
-    Examples
-    --------
-    >>> compared([0.1, 0.2], [0.3, 0.4]), compared([0.1, 0.35], [0.3, 0.4])
-    ('lower', 'as high')
-    """
-    if max(ours) < min(theirs):
-        return "lower"
-    return "higher" if min(ours) > max(theirs) else "as high"
-
-
-def difference(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """Return how ours stand to theirs as text, for instance "3 times lower"."""
-    kind, means = compared(ours, theirs), (float(np.mean(ours)), float(np.mean(theirs)))
-    if kind == "as high":
-        return "within the spread of the seeds"
-    return f"{max(means) / min(means):.3g} times {kind}"
 
 
 def verdict(
@@ -378,7 +345,7 @@ def memory_verdict(records: list[dict[str, Any]], fits: list[dict[str, Any]]) ->
     lines = []
     for kernel, how in (("math", "attention scores stored"), ("default", "attention scores not stored")):
         for what, name in (("peak_bytes", "memory"), ("seconds", "time")):
-            powers = {one["encoding"]: one for one in fits if (one["kernel"], one["what"]) == (kernel, what)}
+            powers = {one["encoding"]: one for one in where(fits, kernel=kernel, what=what)}
             p, q = powers["column"]["exponent"], powers["entry"]["exponent"]
             text = (
                 f"{name} of column tokens grows like n^{p:.2g} (n = {powers['column']['from']} to "

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from algebraformer.errors import InconsistentWarning
-from algebraformer.linalg import relative_error
 from algebraformer.problems import Systems
 from algebraformer.solver import RTOL, LearnedSolver
 from algebraformer.studies.base import TableData
 from algebraformer.training.estimate import coverage, estimate_scores
 from algebraformer.training.loop import score
+from algebraformer.training.scores import relative_errors
 
 NOISE_LEVELS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 """Bounds of the noise levels that scores of estimates are told apart by."""
@@ -56,7 +56,7 @@ def evaluate(
     methods = Counter(result.method)
     by_network = result.method != "lapack"
     learned = result.refinements[by_network]
-    errors = relative_error(result.x[by_network, :, None], systems.x[by_network, :, None])
+    errors = relative_errors(result.x, systems)[by_network]
     scores: dict[str, dict[str, Any]] = {
         "network": network,
         "solve": {
@@ -97,7 +97,7 @@ def evaluate_estimates(solver: LearnedSolver, systems: Systems) -> dict[str, dic
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InconsistentWarning)  # their share is among the scores
         found = solver.estimate(systems.A, systems.b)
-    errors = relative_error(found.x[..., None], systems.x[..., None])[:, 0]
+    errors = relative_errors(found.x, systems)
     scores: dict[str, Any] = estimate_scores(solver.model, systems)
     scores["consistent"] = float(np.mean(found.consistent))
     scores["in_distribution"] = float(np.mean(found.in_distribution))

@@ -18,18 +18,15 @@ from scipy.linalg import LinAlgWarning
 
 from algebraformer.classical import refinement
 from algebraformer.errors import ConfigurationError
-from algebraformer.linalg import FloatArray, relative_error
+from algebraformer.linalg import FloatArray
 from algebraformer.problems import ProblemFamily, Systems
 from algebraformer.solver import RTOL, LearnedSolver
-from algebraformer.studies.base import Cell, StudyResult, TableData
+from algebraformer.studies.base import ENOUGH, Cell, StudyResult, TableData
+from algebraformer.studies.timing import QUIET
 from algebraformer.training.automatic import spectrum
 from algebraformer.training.data import TEST_SEED, limited
 from algebraformer.training.loop import score
-
-ENOUGH = 0.99
-"""Share of systems that have to be certified without LAPACK's help for a network to be worth it."""
-QUIET = 0.05
-"""Times that differ by less than this share count as equal."""
+from algebraformer.training.scores import relative_errors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,7 +131,7 @@ def measure(
     values = spectrum(family)
     radii = contraction(solver, systems.A[: limited(min(plan.contractions, max(8, 2**24 // n**2)), n)])
     result = solver.solve(systems.A, systems.b, rtol, fallback=False)
-    errors = relative_error(result.x[:, :, None], systems.x[:, :, None])[:, 0]
+    errors = relative_errors(result.x, systems)
     timing = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LinAlgWarning)  # LAPACK's, in the fallback: the table counts those systems

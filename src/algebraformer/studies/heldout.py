@@ -22,11 +22,13 @@ from algebraformer.classical import regularization
 from algebraformer.linalg import FloatArray
 from algebraformer.problems import Systems
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies.base import Cell, StudyResult, TableData
+from algebraformer.studies.base import Cell, StudyResult, TableData, where
 from algebraformer.studies.noisy import Models, described, learned_solvers, small
 from algebraformer.studies.noisy_peers import ORDERS, TOTAL_VARIATION, quietly, slow
 from algebraformer.studies.noisy_summary import rounded
 from algebraformer.training.data import TEST_SEED
+from algebraformer.training.estimate import coverage
+from algebraformer.training.scores import relative_errors
 
 LOST = 1.5
 INSIDE = "as trained"
@@ -97,15 +99,14 @@ def measured(plan: Plan, name: str, solver: LearnedSolver, changes: Mapping[str,
     few = systems[: plan.slow]
     variation = slow(few, (TOTAL_VARIATION,))[f"{TOTAL_VARIATION}, discrepancy"]
     flagged = ~(estimate.consistent & estimate.in_distribution)
-    ours, theirs = errors(estimate.x, systems), errors(tikhonov, systems)
-    low, high = estimate.interval
+    ours, theirs = relative_errors(estimate.x, systems), relative_errors(tikhonov, systems)
     lost = ours >= LOST * theirs
     return {
         "learned": rounded(np.median(ours)),
         "tikhonov": rounded(np.median(theirs)),
-        "total_variation": rounded(np.median(errors(variation, few))),
+        "total_variation": rounded(np.median(relative_errors(variation, few))),
         "guarded": rounded(np.median(np.where(flagged, theirs, ours))),
-        "coverage": float(np.mean((systems.x >= low) & (systems.x <= high))),
+        "coverage": coverage(systems.x, estimate.x, estimate.std),
         "consistent": float(np.mean(estimate.consistent)),
         "in_distribution": float(np.mean(estimate.in_distribution)),
         "flagged": float(np.mean(flagged)),
@@ -114,18 +115,13 @@ def measured(plan: Plan, name: str, solver: LearnedSolver, changes: Mapping[str,
     }
 
 
-def errors(x: FloatArray, systems: Systems) -> FloatArray:
-    """Return the relative errors (B,) of estimates (B, n)."""
-    return np.asarray(np.linalg.norm(x - systems.x, axis=1) / np.linalg.norm(systems.x, axis=1))
-
-
 def best_tikhonov(systems: Systems) -> FloatArray:
     """Return Tikhonov's answers by cross-validation, of the order with the lowest median error in the group."""
     answers = []
     for order in ORDERS:
         path = regularization.tikhonov(regularization.decompose(systems.A, order), systems.b)
         answers.append(path.chosen(regularization.cross_validation(path)))
-    return min(answers, key=lambda x: float(np.median(errors(x, systems))))
+    return min(answers, key=lambda x: float(np.median(relative_errors(x, systems))))
 
 
 # ---------------------------------------------------------------- what came out
@@ -148,7 +144,7 @@ def summary(plan: Plan, records: Sequence[dict[str, Any]], models: Mapping[str, 
     title = f"Median relative errors and shares of {plan.systems} systems in each group"
     table = TableData(("family", "group", *columns.values()), rows, title)
     data = {"systems": plan.systems, "models": dict(models), "groups": list(records)}
-    sentences = [sentence for name in models for sentence in verdict(name, [r for r in records if r["family"] == name])]
+    sentences = [sentence for name in models for sentence in verdict(name, where(records, family=name))]
     return StudyResult((table,), sentences, data)
 
 

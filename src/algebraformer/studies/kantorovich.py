@@ -37,7 +37,7 @@ from algebraformer.problems import NonlinearFamily
 from algebraformer.problems.nonlinear import Jacobians
 from algebraformer.studies.base import Cell, StudyResult, TableData
 from algebraformer.studies.runs import Trained, folder_name, run_once
-from algebraformer.studies.scaling import in_turn
+from algebraformer.studies.timing import in_turn
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
 

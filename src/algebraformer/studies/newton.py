@@ -33,7 +33,7 @@ from algebraformer.solver import LearnedSolver
 from algebraformer.studies.base import StudyResult
 from algebraformer.studies.newton_summary import LEARNED, MAIN_P, NEIGHBOUR, PREVIOUS, distribution, summary
 from algebraformer.studies.runs import computed_once, run_once
-from algebraformer.studies.scaling import in_turn
+from algebraformer.studies.timing import in_turn
 from algebraformer.training import RECIPES, Recipe
 from algebraformer.training.data import TEST_SEED, VALIDATION_SEED
 

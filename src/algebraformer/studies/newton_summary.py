@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from algebraformer.studies.base import Cell, StudyResult, TableData
+from algebraformer.studies.base import Cell, StudyResult, TableData, distinct, where
 
 LEARNED, NEIGHBOUR, PREVIOUS = "learned start", "nearest neighbour", "previous solution"
 NAMES = {
@@ -17,6 +17,10 @@ NAMES = {
     "p-irls": "p-IRLS",
     "homotopy": "homotopy in p",
 }
+GROUP = ("kind", "n", "m", "p")
+"""What a group of problems has in common."""
+TIMED = ("kind", "n", "p", "batch")
+"""What the times of several methods have in common."""
 MAIN_P = 8.0
 """The p of the targets."""
 TARGETS = {"damped": 4.0, "newton": 2.0}
@@ -48,14 +52,31 @@ def shown(one: dict[str, Any] | None) -> Cell:
 
 def groups(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return kind, n, m and p of every group, in order."""
-    keys = dict.fromkeys((r["kind"], r["n"], r["m"], r["p"]) for r in records)
-    return [dict(zip(("kind", "n", "m", "p"), key, strict=True)) for key in keys]
+    return [dict(zip(GROUP, key, strict=True)) for key in distinct(records, *GROUP)]
 
 
 def find(records: list[dict[str, Any]], group: dict[str, Any], method: str, start: str) -> dict[str, Any] | None:
     """Return the record of a method in a group, if there is one."""
-    wanted = group | {"method": method, "start": start}
-    return next((r for r in records if all(r[k] == v for k, v in wanted.items())), None)
+    found = where(records, **group, method=method, start=start)
+    return found[0] if found else None
+
+
+def rival(
+    records: list[dict[str, Any]], one: dict[str, Any], method: str, start: str = "least-squares"
+) -> dict[str, Any] | None:
+    """Return the record of a method on the problems of another record, if there is one."""
+    return find(records, {key: one[key] for key in GROUP}, method, start)
+
+
+def networks_of(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the records of networks."""
+    return [r for r in records if "accepted" in r]
+
+
+def times_fewer(records: list[dict[str, Any]], one: dict[str, Any], method: str) -> float | None:
+    """Return the ratio of a method's median iterations to those of a network, which count as one at least."""
+    other = rival(records, one, method)
+    return float(other["median"] / max(one["median"], 1)) if other else None
 
 
 def iteration_table(
@@ -73,12 +94,7 @@ def iteration_table(
 def network_table(records: list[dict[str, Any]]) -> TableData:
     """Return how the networks do, each beside the two classical methods of the targets."""
     rows: list[list[Cell]] = []
-    for one in (r for r in records if "accepted" in r):
-        group = {k: one[k] for k in ("kind", "n", "m", "p")}
-        ratios = []
-        for method in TARGETS:
-            other = find(records, group, method, "least-squares")
-            ratios.append(other["median"] / one["median"] if other and one["median"] else None)
+    for one in networks_of(records):
         rows.append(
             [
                 one["method"],
@@ -88,7 +104,7 @@ def network_table(records: list[dict[str, Any]]) -> TableData:
                 one["accepted"],
                 one["n_learned"],
                 shown(one),
-                *ratios,
+                *(times_fewer(records, one, method) for method in TARGETS),
                 extra(records, one),
             ]
         )
@@ -101,17 +117,16 @@ def network_table(records: list[dict[str, Any]]) -> TableData:
 
 def extra(records: list[dict[str, Any]], one: dict[str, Any]) -> int:
     """Return the most iterations that a network took more than Newton with line search, over the problems."""
-    group = {k: one[k] for k in ("kind", "n", "m", "p")}
-    other = find(records, group, "newton", "least-squares")
+    other = rival(records, one, "newton")
     return int(np.max(np.array(one["iterations"]) - np.array(other["iterations"]))) if other else 0
 
 
 def time_table(times: list[dict[str, Any]]) -> TableData:
     """Return milliseconds per problem, alone and in a batch."""
-    methods = list(dict.fromkeys(t["method"] for t in times))
+    methods = distinct(times, "method")
     rows: list[list[Cell]] = []
-    for key in dict.fromkeys((t["kind"], t["n"], t["p"], t["batch"]) for t in times):
-        mine = {t["method"]: t["seconds"] for t in times if (t["kind"], t["n"], t["p"], t["batch"]) == key}
+    for key in distinct(times, *TIMED):
+        mine = {t["method"]: t["seconds"] for t in where(times, **dict(zip(TIMED, key, strict=True)))}
         rows.append([*key, *(1e3 * mine[m] if m in mine else None for m in methods)])
     names = (NAMES.get(method, method) for method in methods)
     return TableData(
@@ -154,27 +169,25 @@ def real_table(real: list[dict[str, Any]]) -> TableData:
 
 
 def target_sentences(records: list[dict[str, Any]]) -> list[str]:
-    """Say for both families of the targets how many times fewer iterations the best network takes at p = 8."""
+    """Say for both families of the targets how many times fewer iterations the best network takes at `MAIN_P`."""
     lines = []
     for letter, kinds in FAMILIES.items():
-        mine = [r for r in records if "accepted" in r and r["kind"] in kinds and r["p"] == MAIN_P]
+        mine = [r for r in where(networks_of(records), p=MAIN_P) if r["kind"] in kinds]
         if not mine:
             lines.append(f"Family ({letter}), {' and '.join(kinds)}: no network, targets not met.")
             continue
         for one in mine:
-            group = {k: one[k] for k in ("kind", "n", "m", "p")}
             parts, met = [], True
             for method, factor in TARGETS.items():
-                other = find(records, group, method, "least-squares")
-                ratio = other["median"] / max(one["median"], 1) if other else 0.0
+                ratio = times_fewer(records, one, method) or 0.0
                 met &= ratio >= factor
                 parts.append(
                     f"{ratio:.3g} times fewer than {NAMES[method]} ({'met' if ratio >= factor else 'missed'}: "
                     f"{factor:g} wanted)"
                 )
             lines.append(
-                f"Family ({letter}), {one['kind']}, n = {one['n']}, p = 8, from least squares, {one['method']}: "
-                f"{one['median']:g} iterations in the median, {parts[0]}, {parts[1]}; targets "
+                f"Family ({letter}), {one['kind']}, n = {one['n']}, p = {MAIN_P:g}, from least squares, "
+                f"{one['method']}: {one['median']:g} iterations in the median, {parts[0]}, {parts[1]}; targets "
                 f"{'met' if met else 'missed'}."
             )
     return lines
@@ -184,19 +197,15 @@ def verdict(
     records: list[dict[str, Any]], times: list[dict[str, Any]], checks: list[dict[str, Any]], real: list[dict[str, Any]]
 ) -> list[str]:
     """Return the sentences."""
-    networks = [r for r in records if "accepted" in r]
+    networks = networks_of(records)
     lines = target_sentences(records)
-    starts = [r for r in networks if r["method"] == LEARNED and r["p"] == MAIN_P]
-    ratios = [
-        other["median"] / max(one["median"], 1)
-        for one in starts
-        if (other := find(records, {k: one[k] for k in ("kind", "n", "m", "p")}, "damped", "least-squares"))
-    ]
+    starts = where(networks, method=LEARNED, p=MAIN_P)
+    ratios = [ratio for one in starts if (ratio := times_fewer(records, one, "damped")) is not None]
     word = "reproduced" if ratios and max(ratios) >= PAPER else "not reproduced"
     best = f"at most {max(ratios):.3g} times" if ratios else "no network"
     lines.append(
-        f"The paper's about 4 times faster convergence: {word} against Newton with step 1/(p−1) ({best} at p = 8); "
-        "the paper does not say which Newton it is against."
+        f"The paper's about 4 times faster convergence: {word} against Newton with step 1/(p−1) ({best} at p = "
+        f"{MAIN_P:g}); the paper does not say which Newton it is against."
     )
     if networks:
         worst = max(extra(records, one) for one in networks)
@@ -204,24 +213,15 @@ def verdict(
             f"Never more than one iteration above Newton with exact line search: {'met' if worst <= 1 else 'missed'} "
             f"(at most {worst} more, over {sum(len(one['iterations']) for one in networks):,} solves with a network)."
         )
-        for rival in (NEIGHBOUR, PREVIOUS, "homotopy"):
-            pairs = [
-                (one["median"], other["median"])
-                for one in starts
-                if (
-                    other := find(
-                        records,
-                        {k: one[k] for k in ("kind", "n", "m", "p")},
-                        rival,
-                        "least-squares" if rival == "homotopy" else "warm",
-                    )
-                )
-            ]
-            for ours, theirs in pairs:
+        for method, start in ((NEIGHBOUR, "warm"), (PREVIOUS, "warm"), ("homotopy", "least-squares")):
+            for one in starts:
+                if (other := rival(records, one, method, start)) is None:
+                    continue
+                ours, theirs = one["median"], other["median"]
                 word = "fewer than" if ours < theirs else "as many as" if ours == theirs else "more than"
                 lines.append(
-                    f"At p = 8 the learned start takes {ours:g} iterations in the median, {word} "
-                    f"{NAMES.get(rival, rival)} ({theirs:g})."
+                    f"At p = {MAIN_P:g} the learned start takes {ours:g} iterations in the median, {word} "
+                    f"{NAMES.get(method, method)} ({theirs:g})."
                 )
     solved, converged = sum(c["problems"] for c in checks), sum(c["converged"] for c in checks)
     difference = max(c["difference"] for c in checks)
@@ -239,15 +239,13 @@ def verdict(
 def time_sentences(times: list[dict[str, Any]]) -> list[str]:
     """Say where a network is faster than the fastest classical method, start and inference included."""
     lines = []
-    for one in (t for t in times if t["method"] == LEARNED and t["p"] == MAIN_P):
-        key = {k: one[k] for k in ("kind", "n", "p", "batch")}
-        others = {
-            t["method"]: t["seconds"] for t in times if t["method"] in NAMES and all(t[k] == v for k, v in key.items())
-        }
+    for one in where(times, method=LEARNED, p=MAIN_P):
+        same = where(times, **{key: one[key] for key in TIMED})
+        others = {t["method"]: t["seconds"] for t in same if t["method"] in NAMES}
         fastest = min(others, key=lambda method: others[method])
         ratio = others[fastest] / one["seconds"]
         lines.append(
-            f"Time, {one['kind']}, n = {one['n']}, p = 8, {one['batch']} at once: the learned start takes "
+            f"Time, {one['kind']}, n = {one['n']}, p = {MAIN_P:g}, {one['batch']} at once: the learned start takes "
             f"{1e3 * one['seconds']:.3g} ms a problem, {NAMES[fastest]} {1e3 * others[fastest]:.3g} ms: the "
             f"{'network' if ratio > 1 else 'classical method'} is {max(ratio, 1 / ratio):.3g} times faster."
         )
@@ -262,8 +260,8 @@ def summary(
     networks: list[dict[str, Any]],
 ) -> StudyResult:
     """Return tables, verdict and data."""
-    more = tuple((r["method"], "least-squares") for r in records if "accepted" in r)
-    more = (*dict.fromkeys(more), (NEIGHBOUR, "warm"), (PREVIOUS, "warm"))
+    learned = ((method, "least-squares") for method in distinct(networks_of(records), "method"))
+    more = (*learned, (NEIGHBOUR, "warm"), (PREVIOUS, "warm"))
     tables = [
         iteration_table(records, "least-squares", "Iterations from least squares: median / 90 % / largest", more),
         network_table(records),

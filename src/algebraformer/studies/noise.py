@@ -33,7 +33,7 @@ from algebraformer import problems
 from algebraformer.linalg import FloatArray, condition_number, relative_error
 from algebraformer.problems import generator
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies.base import Cell, StudyResult, TableData, finite
+from algebraformer.studies.base import Cell, StudyResult, TableData, finite, where
 from algebraformer.training.data import TEST_SEED
 
 Method = Callable[[FloatArray, FloatArray], FloatArray]
@@ -161,7 +161,7 @@ def summary(plan: Plan, about: list[dict[str, Any]], records: list[dict[str, Any
     names = list(dict.fromkeys(name for one in records for name in one["change"]))
     columns = ("system", "perturbed", "direction", "eps", "kappa eps", *names)
     middle = f"Relative change of x, median of {plan.systems} systems"
-    checked = [one for one in records if one["level"] == CHECK]
+    checked = where(records, level=CHECK)
     tables = [
         TableData(columns, [row(one, names, key) for one in chosen], title)
         for chosen, key, title in (
@@ -182,12 +182,7 @@ def row(one: dict[str, Any], names: list[str], key: str) -> list[Cell]:
 
 def change(records: list[dict[str, Any]], case: str, what: str, direction: str, level: float, method: str) -> float:
     """Return the median change of x that a perturbation made."""
-    key = (case, what, direction, level)
-    return next(
-        float(one["change"][method])
-        for one in records
-        if (one["case"], one["what"], one["direction"], one["level"]) == key
-    )
+    return float(where(records, case=case, what=what, direction=direction, level=level)[0]["change"][method])
 
 
 def verdict(about: list[dict[str, Any]], records: list[dict[str, Any]]) -> list[str]:
@@ -213,25 +208,21 @@ def verdict(about: list[dict[str, Any]], records: list[dict[str, Any]]) -> list[
             f"{CHECK:g} allow x to change by {expected:.1e}; {outcome}. LU's answer changes by {', '.join(parts)}, in "
             "the median."
         )
-        names = records_of(records, case["case"])[0]["change"]
+        names = where(records, case=case["case"])[0]["change"]
         lines += [network_verdict(case["case"], records, name) for name in names if name != LU]
     return lines
 
 
-def records_of(records: list[dict[str, Any]], case: str) -> list[dict[str, Any]]:
-    """Return the records of a case."""
-    return [one for one in records if one["case"] == case]
-
-
 def network_verdict(case: str, records: list[dict[str, Any]], name: str) -> str:
     """Say how a method moves beside LU, over all levels, and what it does without any perturbation worth the name."""
-    mine = records_of(records, case)
+    mine = where(records, case=case)
     ratios = [float(one["change"][name]) / float(one["change"][LU]) for one in mine]
     less, same = sum(r < 1 - CLOSE for r in ratios), sum(abs(r - 1) <= CLOSE for r in ratios)
     first = min(one["level"] for one in mine)
-    floor = max(float(one["change"][name]) for one in mine if one["level"] == first)
+    least = where(mine, level=first)
+    floor = max(float(one["change"][name]) for one in least)
     return (
         f"{case}, {name}: of {len(ratios)} perturbations {same} change it as much as LU, {less} less and "
         f"{len(ratios) - same - less} more; at eps = {first:g} its x changes by at most {floor:.1e}, LU's by "
-        f"{max(float(one['change'][LU]) for one in mine if one['level'] == first):.1e}."
+        f"{max(float(one['change'][LU]) for one in least):.1e}."
     )

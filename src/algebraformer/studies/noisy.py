@@ -12,11 +12,11 @@ A learned solver is a shipped model, absent where none ships of that name, or a 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import cast
 
-import numpy as np
 from rich.progress import Progress
 
 from algebraformer import problems
@@ -40,10 +40,11 @@ from algebraformer.studies.noisy_peers import (
     slow,
 )
 from algebraformer.studies.noisy_summary import Errors, summary
-from algebraformer.studies.runs import run_once
-from algebraformer.studies.scaling import in_turn
+from algebraformer.studies.runs import computed_once, run_once
+from algebraformer.studies.timing import in_turn
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
+from algebraformer.training.scores import relative_errors
 
 FAMILIES = ("deblur", "gravity", "heat", "shaw", "phillips", "deriv2", "baart", "foxgood")
 PRIORS = ("piecewise", "smooth", "spikes", "mixture")
@@ -155,16 +156,18 @@ def sample(plan: Plan, name: str, prior: str, level: float, count: int) -> Syste
 
 def relative(x: FloatArray, systems: Systems) -> list[float]:
     """Return the relative errors of estimates (B, n), to five digits."""
-    norms = np.linalg.norm(systems.x[: len(x)], axis=1)
-    return [float(f"{e:.4e}") for e in np.linalg.norm(x - systems.x[: len(x)], axis=1) / norms]
+    return [float(f"{error:.4e}") for error in relative_errors(x, systems[: len(x)])]
 
 
 def classical_errors(plan: Plan, name: str, prior: str, folder: Path) -> list[dict[str, list[float]]]:
     """Return the errors of the classical methods at every level, from the folder if they are there."""
-    path = folder / f"{name}-{prior}.json"
-    asked = {"n": plan.n, "levels": list(plan.levels), "systems": plan.systems, "slow": plan.slow}
-    if path.exists() and (kept := json.loads(path.read_text()))["plan"] == asked:
-        return list(kept["errors"])
+    asked = {"n": plan.n, "levels": plan.levels, "systems": plan.systems, "slow": plan.slow}
+    found = computed_once(folder / f"{name}-{prior}.json", asked, partial(errors_of_cells, plan, name, prior))
+    return cast(list[dict[str, list[float]]], found)
+
+
+def errors_of_cells(plan: Plan, name: str, prior: str) -> list[dict[str, list[float]]]:
+    """Return the errors of the classical methods at every level."""
     moments, decomposed = prior_of(problems.get(name, n=plan.n, priors=(prior,))), None
     methods = (TOTAL_VARIATION, LASSO, PURSUIT) if prior in SPARSE_PRIORS else (TOTAL_VARIATION,)
     cells = []
@@ -173,7 +176,6 @@ def classical_errors(plan: Plan, name: str, prior: str, folder: Path) -> list[di
         decomposed = decomposed or decompositions(systems.A)
         found = fast(decomposed, systems, moments) | slow(systems[: plan.slow], methods)
         cells.append({method: relative(x, systems) for method, x in found.items()})
-    path.write_text(json.dumps({"plan": asked, "errors": cells}))
     return cells
 
 

@@ -31,8 +31,9 @@ from algebraformer.solver import RTOL, LearnedSolver
 from algebraformer.studies.base import StudyResult
 from algebraformer.studies.operator_summary import summary
 from algebraformer.studies.peers import LAPACK, LIMIT, Method, classical, network
-from algebraformer.studies.scaling import in_turn
-from algebraformer.training import Recipe, RunOptions, train
+from algebraformer.studies.runs import computed_once, run_once
+from algebraformer.studies.timing import in_turn
+from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
 
 CURVE = 8
@@ -103,14 +104,10 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
     records = []
     for name in plan.families:
         solvers = networks(plan, name, folder)
-        settings = {**dataclasses.asdict(plan), "networks": [dataclasses.asdict(solver.info) for solver, _ in solvers]}
-        settings = json.loads(json.dumps(settings, default=str))
-        path = folder / f"{name}.json"
-        if not path.exists() or (kept := json.loads(path.read_text()))["settings"] != settings:
-            kept = {"settings": settings, "record": measure(plan, solvers)}
-            path.with_suffix(".part").write_text(json.dumps(kept, allow_nan=False))
-            path.with_suffix(".part").replace(path)
-        records.append(kept["record"])
+        about = [dataclasses.asdict(solver.info) for solver, _ in solvers]
+        settings = {**dataclasses.asdict(plan), "runs": str(plan.runs), "networks": about}
+        compute = functools.partial(measure, plan, solvers)
+        records.append(computed_once(folder / f"{name}.json", settings, compute))
         bar.advance(task)
     return summary(records)
 
@@ -126,9 +123,7 @@ def networks(plan: Plan, family: str, folder: Path) -> list[tuple[LearnedSolver,
         for recipe in plan.recipes:
             if recipe.family == family:
                 output = folder / f"{family}-{recipe.model.architecture}"
-                if not (output / "model" / "config.json").exists():
-                    train(recipe, output, RunOptions(progress=False, workers=0, validate_every=10**9))
-                solver = LearnedSolver.from_pretrained(output)
+                solver = run_once(recipe, output).solver
                 found.append((solver, training_seconds(solver, output)))
         return sorted(found, key=lambda pair: pair[0].info.scores["normalized_mse"])
     plain = LearnedSolver.from_pretrained(f"{family}-{plan.n}")

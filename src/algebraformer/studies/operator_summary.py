@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from algebraformer.studies.base import Cell, StudyResult, TableData
+from algebraformer.studies.base import ENOUGH, Cell, StudyResult, TableData
 from algebraformer.studies.peers import LAPACK, MEAN, MLP, NETWORKS, PROJECTED, REDUCED, RIDGE, TRANSFORMER
+from algebraformer.studies.timing import QUIET
 
 Record = dict[str, Any]
 
@@ -21,10 +22,6 @@ TARGETS = {
 """At n = 64: normalized_mse, median contraction, share certified, and within how many refinements."""
 FORWARD = 1e-9
 """Target for the relative error of certified answers."""
-QUIET = 0.05
-"""Times that differ by less than this share count as equal."""
-ENOUGH = 0.99
-"""Share of systems a method has to certify to count as a solver of the family."""
 
 
 def summary(records: Sequence[Record]) -> StudyResult:

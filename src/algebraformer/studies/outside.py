@@ -24,7 +24,6 @@ References
 from __future__ import annotations
 
 import dataclasses
-import os
 import warnings
 from collections.abc import Iterator
 from itertools import pairwise
@@ -37,16 +36,15 @@ from scipy.linalg import LinAlgWarning
 
 from algebraformer import problems
 from algebraformer.classical import conjugate_residuals
-from algebraformer.errors import TrainingError
 from algebraformer.linalg import EPS, FloatArray, backward_error, skeel_condition_number
 from algebraformer.models import ModelConfig
 from algebraformer.problems import BoundaryValueFamily, generator
 from algebraformer.problems.base import Parameters
 from algebraformer.problems.chebyshev import differentiation_matrix
-from algebraformer.problems.conditioned import haar
 from algebraformer.solver import RTOL, UNDERSTOOD, LearnedSolver
 from algebraformer.studies.base import StudyResult, TableData
-from algebraformer.training import Recipe, RunOptions, train
+from algebraformer.studies.runs import run_once
+from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
 
 ALPHA, OMEGA = (0.0, 0.3, 0.6, 0.9, 0.95, 0.99), (2.0, 3.0, 4.0, 6.0, 8.0)
@@ -135,8 +133,7 @@ def groups(n: int, count: int) -> Iterator[Group]:
     scale = 10.0 ** rng.uniform(-DECADES, DECADES, (count, n))
     yield Group("rows scaled", False, own.A * scale[:, :, None], own.b * scale)
     yield Group("standard normal matrices", False, rng.standard_normal((count, n, n)), rng.standard_normal((count, n)))
-    name = f"random matrices, condition {KAPPA:.0e}"
-    yield Group(name, False, with_singular_values(rng, count, n), rng.standard_normal((count, n)))
+    yield drawn(f"random matrices, condition {KAPPA:.0e}", False, "randsvd", kappa=(KAPPA, KAPPA))
 
 
 def with_condition(family: BoundaryValueFamily, params: Parameters, gamma: float) -> tuple[FloatArray, FloatArray]:
@@ -157,15 +154,6 @@ def with_condition(family: BoundaryValueFamily, params: Parameters, gamma: float
     return A[:, :, interior] + A[:, :, :1] * boundary, family.source(params, x[interior])
 
 
-def with_singular_values(rng: np.random.Generator, count: int, n: int) -> FloatArray:
-    """Return (count, n, n) matrices U diag(s) V^T with singular values from 1 to 1 / KAPPA in geometric progression.
-
-    U and V are orthogonal, of Haar's measure.
-    """
-    U, V = haar(rng.standard_normal((2, count, n, n)))
-    return (U * np.geomspace(1, 1 / KAPPA, n)) @ V.transpose(0, 2, 1)
-
-
 def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
     """Solve every group, after training the network if the plan says so."""
     solver = load(plan, folder)
@@ -182,12 +170,7 @@ def load(plan: Plan, folder: Path) -> LearnedSolver:
     """Return the shipped model, or the one that is trained in the folder."""
     if isinstance(plan.model, str):
         return LearnedSolver.from_pretrained(plan.model)
-    output = folder / "network"
-    if not (output / "model" / "config.json").exists():
-        options = RunOptions(progress=False, workers=os.cpu_count() or 1, validate_every=10**9)
-        if not train(plan.model, output, options).finished:
-            raise TrainingError(f"{output} was stopped: the same command goes on from there")
-    return LearnedSolver.from_pretrained(output)
+    return run_once(plan.model, folder / "network").solver
 
 
 def measure(solver: LearnedSolver, group: Group) -> dict[str, Any]:

@@ -172,8 +172,13 @@ def classical(
             samples=samples,
             seconds=seconds,
         ),
-        Method(name=LAPACK, inverse=None, solve=lambda A, b: np.asarray(np.linalg.solve(A, b[:, :, None])[:, :, 0])),
+        Method(name=LAPACK, inverse=None, solve=lu),
     ]
+
+
+def lu(A: FloatArray, b: FloatArray) -> FloatArray:
+    """Solve A (B, n, n) x = b (B, n) by LAPACK, batched."""
+    return np.asarray(np.linalg.solve(A, b[:, :, None])[:, :, 0], dtype=np.float64)
 
 
 def refined(inverse: Inverse, start: Start | None = None) -> Solve:

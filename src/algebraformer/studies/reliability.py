@@ -9,14 +9,15 @@ SciPy's tests need pytest and the made-up systems need hypothesis: both come wit
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
 
 from algebraformer.studies.base import StudyResult, TableData
+from algebraformer.studies.runs import computed_once
 from algebraformer.studies.wall import (
     certificates,
     checkpoints,
@@ -121,14 +122,15 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
     records = []
     for name, (check, arguments) in todo.items():
         bar.update(task, description=f"reliability: {name}")
-        path, settings = folder / f"{name}.json", json.loads(json.dumps(arguments))
-        found = json.loads(path.read_text()) if path.exists() else {}
-        if found.get("settings") != settings:
-            found = {"settings": settings, "record": check(*arguments).record()}
-            path.write_text(json.dumps(found))
-        records.append(found["record"])
+        settings, compute = {"arguments": arguments}, partial(tried, check, arguments)
+        records.append(computed_once(folder / f"{name}.json", settings, compute))
         bar.advance(task)
     return summary(records)
+
+
+def tried(check: Callable[..., Check], arguments: tuple[Any, ...]) -> dict[str, Any]:
+    """Return what came out of a line, as plain JSON values."""
+    return check(*arguments).record()
 
 
 def summary(records: list[dict[str, Any]]) -> StudyResult:

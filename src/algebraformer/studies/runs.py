@@ -107,9 +107,11 @@ def computed_once(path: Path, settings: dict[str, Any], compute: Callable[[], An
     """Return what `compute` returns, plain JSON values; from a file if it was computed with these settings before."""
     if path.exists():
         known = json.loads(path.read_text())
-        if dump_json(known["settings"]) == dump_json(settings):
+        if known.keys() == {"settings", "found"} and dump_json(known["settings"]) == dump_json(settings):
             return known["found"]
     found = compute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"settings": settings, "found": found}))
+    part = path.with_suffix(".part")  # whatever stops the writing leaves no half a file
+    part.write_text(json.dumps({"settings": settings, "found": found}, allow_nan=False))
+    part.replace(path)
     return found

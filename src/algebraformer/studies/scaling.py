@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -28,20 +27,21 @@ import scipy.linalg
 from rich.progress import Progress
 from threadpoolctl import threadpool_limits
 
-from algebraformer.classical import conjugate_residuals
 from algebraformer.classical.operator_basis import MeanInverse
 from algebraformer.errors import Status
-from algebraformer.linalg import FloatArray, relative_error
+from algebraformer.linalg import FloatArray
 from algebraformer.models import ModelConfig
 from algebraformer.problems import Systems
-from algebraformer.solver import LearnedSolver
+from algebraformer.solver import RTOL, LearnedSolver
 from algebraformer.studies import growth
-from algebraformer.studies.base import Cell, StudyResult, TableData
-from algebraformer.training import Recipe, RunOptions, train
+from algebraformer.studies.base import Cell, StudyResult, TableData, where
+from algebraformer.studies.peers import Solve, lu, refined
+from algebraformer.studies.runs import run_once
+from algebraformer.studies.timing import in_turn
+from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
+from algebraformer.training.scores import relative_errors
 
-Solve = Callable[[FloatArray, FloatArray], FloatArray]
-RTOL = 1e-10
 OURS = "operator head"
 
 
@@ -106,10 +106,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
     task = bar.add_task("scaling", total=2 * len(plan.recipes))
     solvers: dict[int, LearnedSolver] = {}
     for n, how in plan.recipes.items():
-        output = folder / f"n{n}"
-        if not (output / "model" / "config.json").exists():
-            train(how, output, RunOptions(progress=False, workers=os.cpu_count() or 1, validate_every=10**9))
-        solvers[n] = LearnedSolver.from_pretrained(output)
+        solvers[n] = run_once(how, folder / f"n{n}").solver
         bar.advance(task)
     records, many = [], []
     for n, solver in solvers.items():
@@ -146,7 +143,7 @@ def measure(solver: LearnedSolver, batch: int, plan: Plan) -> dict[str, Any]:
 def worst_error(way: Solve, systems: Systems) -> float:
     """Return the largest relative error against float64 LU over the first systems of a batch."""
     few = systems[:16]
-    return float(relative_error(way(few.A, few.b)[..., None], few.x[..., None]).max())
+    return float(relative_errors(way(few.A, few.b), few).max())
 
 
 def many_right_hand_sides(solver: LearnedSolver, plan: Plan) -> dict[str, Any]:
@@ -162,46 +159,21 @@ def many_right_hand_sides(solver: LearnedSolver, plan: Plan) -> dict[str, Any]:
     return {"n": solver.n, "right_hand_sides": count, "seconds": in_turn(ways, plan.rounds)}
 
 
-def in_turn(
-    calls: dict[str, Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.perf_counter
-) -> dict[str, float]:
-    """Return the median seconds of each call; the calls take turns, after one round to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds + 1):
-        for name, call in calls.items():
-            repeats, start = 0, clock()
-            while repeats == 0 or clock() - start < 0.02:
-                call()
-                repeats += 1
-            if number:
-                seconds[name].append((clock() - start) / repeats)
-    return {name: float(np.median(values)) for name, values in seconds.items()}
-
-
 # ---------------------------------------------------------------- the rivals
 
 
 def rivals(solver: LearnedSolver) -> dict[str, Solve]:
     """Return the classical ways, each taking A (B, n, n) and b (B, n)."""
-
-    def batched(A: FloatArray, b: FloatArray) -> FloatArray:
-        return np.asarray(np.linalg.solve(A, b[:, :, None])[:, :, 0], dtype=np.float64)
-
+    mean = MeanInverse(solver.model.operator_head.basis.inverse)
     return {
-        "numpy.linalg.solve": batched,
-        "numpy.linalg.solve, pool": pooled(batched),
+        "numpy.linalg.solve": lu,
+        "numpy.linalg.solve, pool": pooled(lu),
         "dgesv": one_by_one(dgesv),
         "dgesv, pool": pooled(one_by_one(dgesv)),
         "float32 LU + refinement": one_by_one(mixed_precision),
         "float32 LU + refinement, pool": pooled(one_by_one(mixed_precision)),
-        "mean inverse + conjugate residuals": mean_inverse(solver.model.operator_head.basis.inverse),
+        "mean inverse + conjugate residuals": refined(lambda A: mean),
     }
-
-
-def mean_inverse(inverse: FloatArray) -> Solve:
-    """Return conjugate residuals preconditioned by the inverse of the family's mean."""
-    M = MeanInverse(inverse)
-    return lambda A, b: conjugate_residuals.solve(A, b[:, :, None], M, RTOL, maxiter=60, slow=1.0).x[:, :, 0]
 
 
 def one_by_one(solve: Callable[[FloatArray, FloatArray], FloatArray]) -> Solve:
@@ -269,7 +241,7 @@ def summary(plan: Plan, records: list[dict[str, Any]], many: list[dict[str, Any]
              1e6 * min(seconds[name] for name in LAPACK), record["by_network"], record["refinements_median"],
              record["refinements_max"]]
         )  # fmt: skip
-        n, largest = record["n"], max(r["batch"] for r in records if r["n"] == record["n"])
+        n, largest = record["n"], max(r["batch"] for r in where(records, n=record["n"]))
         if record["batch"] == largest:
             text = f"n = {n}, batch {largest}: {over_lapack:.2g} times as fast as LAPACK, {over_all:.2g} times as fast "
             text += f"as the best of all rivals ({best})."
@@ -304,8 +276,7 @@ def summary(plan: Plan, records: list[dict[str, Any]], many: list[dict[str, Any]
         "One matrix with many right-hand sides: "
         + (f"ours is fastest at n = {', '.join(map(str, wins))}." if wins else "LU wins at every n.")
     )
-    ones = [r for r in records if r["batch"] == 1]
-    wins = [r["n"] for r in ones if speedups(r)[1] > 1]
+    wins = [r["n"] for r in where(records, batch=1) if speedups(r)[1] > 1]
     verdict.append(
         "One system at a time: "
         + (f"ours is fastest at n = {', '.join(map(str, wins))}." if wins else "a classical method wins at every n.")

@@ -29,19 +29,19 @@ from rich.progress import Progress
 
 from algebraformer.classical import linear_estimator, operator_basis, reduced_basis
 from algebraformer.classical.nearest_inverse import NearestInverse
-from algebraformer.classical.operator_basis import OperatorBasis
-from algebraformer.linalg import FloatArray, normalized_mse, relative_error
+from algebraformer.classical.operator_basis import MeanInverse, OperatorBasis
+from algebraformer.linalg import FloatArray
 from algebraformer.models import ModelConfig
-from algebraformer.problems import Systems
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies import efficiency, peers, spectral_summary
-from algebraformer.studies.base import StudyResult
+from algebraformer.studies.base import StudyResult, where
 from algebraformer.studies.growth import KERNELS, peak_bytes
 from algebraformer.studies.runs import Bases, Trained, folder_name, run_once, shared_basis
-from algebraformer.studies.scaling import in_turn, mean_inverse
+from algebraformer.studies.timing import in_turn
 from algebraformer.training import RECIPES, Recipe, score
 from algebraformer.training.data import TEST_SEED, TEST_SIZE, VALIDATION_SEED, VALIDATION_SIZE
 from algebraformer.training.operator import basis_for
+from algebraformer.training.scores import answer_scores
 
 TOKEN, OPERATOR, PERCEPTRON = "Algebraformer, token head", "Algebraformer, operator head", "operator head, MLP"
 LSTM, GRU, BILSTM, BIGRU = "LSTM", "GRU", "LSTM, two directions", "GRU, two directions"
@@ -307,7 +307,7 @@ def own_basis(recipe: Recipe, count: int) -> tuple[OperatorBasis, float]:
 def classical(plan: Plan, name: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the scores and times of the classical ways on a family."""
     n = plan.networks[TOKEN].n
-    seen = min(run["systems"] for run in runs if (run["family"], run["network"]) == (name, TOKEN))
+    seen = min(run["systems"] for run in where(runs, family=name, network=TOKEN))
     count = min(seen, CLASSICAL_SAMPLES)
     family = Recipe(family=name, model=plan.networks[TOKEN]).problem_family()
     q, snapshots = min(16, n), min(count, 1024)
@@ -315,6 +315,7 @@ def classical(plan: Plan, name: str, runs: list[dict[str, Any]]) -> list[dict[st
     sample = peers.draw(family, basis, count, seed=0)
     sources = family.sample(count, seed=0)
     estimator = linear_estimator.fit(sources.b, sources.x)
+    mean = MeanInverse(basis.inverse)
     reduced = reduced_basis.fit(sources.x, basis.inverse, rank=max(1, n // 2))
     nearest = NearestInverse(basis.reading, basis.inverse, sample.z, sample.T)
 
@@ -327,12 +328,9 @@ def classical(plan: Plan, name: str, runs: list[dict[str, Any]]) -> list[dict[st
         "linear estimator b → x": (count, lambda A, b: estimator(b)),
         "nearest inverse": (count, lambda A, b: nearest(A)(b[:, :, None])[:, :, 0]),
         "reduced basis": (count, lambda A, b: reduced(A, b[:, :, None])[:, :, 0]),
-        "mean inverse + conjugate residuals": (
-            snapshots,
-            mean_inverse(basis.inverse),
-        ),
+        "mean inverse + conjugate residuals": (snapshots, peers.refined(lambda A: mean)),
         "LU, float32": (0, of_single),
-        "LU, float64": (0, lambda A, b: np.asarray(np.linalg.solve(A, b[:, :, None])[:, :, 0])),
+        "LU, float64": (0, peers.lu),
     }
     test = family.sample(plan.test, TEST_SEED)
     calls: dict[str, Callable[[], Any]] = {
@@ -343,22 +341,11 @@ def classical(plan: Plan, name: str, runs: list[dict[str, Any]]) -> list[dict[st
     seconds = in_turn(calls, plan.rounds)
     return [
         {
-            "family": name, "method": way, "samples": samples, **scores_of(solve(test.A, test.b), test),
+            "family": name, "method": way, "samples": samples, **answer_scores(solve(test.A, test.b), test),
             **{f"seconds_{batch}": seconds[f"{way}|{batch}"] / batch for batch in (1, 64)},
         }
         for way, (samples, solve) in ways.items()
     ]  # fmt: skip
-
-
-def scores_of(x: FloatArray, systems: Systems) -> dict[str, float]:
-    """Return the four scores of `training.score` for answers x (B, n)."""
-    errors = relative_error(x[..., None], systems.x[..., None])[:, 0]
-    return {
-        "mse": float(np.mean((x - systems.x) ** 2)),
-        "normalized_mse": normalized_mse(x, systems.x),
-        "relative_error_median": float(np.median(errors)),
-        "relative_error_95": float(np.quantile(errors, 0.95)),
-    }
 
 
 # ---------------------------------------------------------------- what came out

@@ -7,15 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from algebraformer.studies.base import Cell, TableData, number
+from algebraformer.studies.base import Cell, TableData, distinct, number, where
+from algebraformer.studies.seeds import deviation
 
 SCORES = ("mse", "normalized_mse", "relative_error_median", "relative_error_95")
 Data = Mapping[str, Any]
-
-
-def of(runs: Sequence[Data], family: str, network: str) -> list[Data]:
-    """Return the runs of a network on a family."""
-    return [run for run in runs if (run["family"], run["network"]) == (family, network)]
 
 
 def mean(runs: Sequence[Data], score: str) -> float:
@@ -26,27 +22,25 @@ def mean(runs: Sequence[Data], score: str) -> float:
 def spread(runs: Sequence[Data], score: str) -> str:
     """Return mean ± standard deviation of a score as text."""
     values = [number(run[score]) for run in runs]
-    if len(values) < 2 or not np.isfinite(values).all():
-        return f"{np.mean(values):.2e}"
-    return f"{np.mean(values):.2e} ± {np.std(values, ddof=1):.0e}"
+    apart = deviation(values)
+    return f"{np.mean(values):.2e}" + ("" if apart is None else f" ± {apart:.0e}")
 
 
 def family_table(data: Data, family: str, paper: Mapping[str, float]) -> TableData:
     """Return every method on one family."""
     rows: list[list[Cell]] = []
     for network in data["times"]:
-        runs = of(data["runs"], family, network)
+        runs = where(data["runs"], family=family, network=network)
         memory, seconds = data["memory"].get(network), data["times"][network]
         rows.append(
             [network, *(spread(runs, score) for score in SCORES), runs[0]["parameters"], mean(runs, "flops"),
              mean(runs, "seconds"), 1e6 * seconds["1"], 1e6 * seconds["64"], memory and memory / 2**20]
         )  # fmt: skip
-    for row in data["classical"]:
-        if row["family"] == family:
-            rows.append(
-                [row["method"], *(f"{row[score]:.2e}" for score in SCORES), 0, None, None, 1e6 * row["seconds_1"],
-                 1e6 * row["seconds_64"], None]
-            )  # fmt: skip
+    for row in where(data["classical"], family=family):
+        rows.append(
+            [row["method"], *(f"{row[score]:.2e}" for score in SCORES), 0, None, None, 1e6 * row["seconds_1"],
+             1e6 * row["seconds_64"], None]
+        )  # fmt: skip
     if family == "diffusion":
         rows += [[f"the paper's {name}", f"{mse:.2e}", *[None] * 9] for name, mse in paper.items()]
     columns = (
@@ -66,9 +60,9 @@ def sample_table(data: Data, family: str) -> TableData:
     """Return the error against the size of the training set; the last column is fresh systems throughout."""
     counts = sorted({row["count"] for row in data["small"]})
     rows: list[list[Cell]] = []
-    for network in dict.fromkeys(row["network"] for row in data["small"]):
-        found = {row["count"]: row["mse"] for row in data["small"] if row["network"] == network}
-        first = of(data["runs"], family, network)[0]
+    for network in distinct(data["small"], "network"):
+        found = {row["count"]: row["mse"] for row in where(data["small"], network=network)}
+        first = where(data["runs"], family=family, network=network)[0]
         rows.append([network, *(found.get(count) for count in counts), first["mse"]])
     return TableData(
         ("network", *map(str, counts), "fresh"), rows, f"mse against the size of the training set, {family}"
@@ -94,7 +88,10 @@ def paper_table(data: Data) -> TableData:
 
 def baseline_sentence(data: Data, family: str, token: str, baseline: str, goal: float) -> str:
     """Say whether the token head beats a recurrent network by the paper's ratio."""
-    ours, theirs = of(data["runs"], family, token), of(data["runs"], family, baseline)
+    ours, theirs = (
+        where(data["runs"], family=family, network=token),
+        where(data["runs"], family=family, network=baseline),
+    )
     ratios = [number(a["mse"]) / number(b["mse"]) for a, b in zip(ours, theirs, strict=True)]
     ratio = mean(ours, "mse") / mean(theirs, "mse")
     text = f"{family}: the token head's mse is {ratio:.2g} of that of {baseline} ({mean(ours, 'mse'):.2g} against "
@@ -106,9 +103,9 @@ def baseline_sentence(data: Data, family: str, token: str, baseline: str, goal: 
 
 def beyond_sentence(data: Data, family: str, token: str, networks: Sequence[str]) -> str:
     """Say how the best of the networks that the paper does not compare with stands to the token head."""
-    means = {network: mean(of(data["runs"], family, network), "mse") for network in networks}
+    means = {network: mean(where(data["runs"], family=family, network=network), "mse") for network in networks}
     best = min(means, key=means.__getitem__)
-    ratio = mean(of(data["runs"], family, token), "mse") / means[best]
+    ratio = mean(where(data["runs"], family=family, network=token), "mse") / means[best]
     return (
         f"{family}: not in the paper, {best} has mse {means[best]:.2g}; the token head's is {ratio:.2g} of that: "
         f"the {'token head' if ratio < 1 else 'recurrent network'} is better at this length."
@@ -117,16 +114,16 @@ def beyond_sentence(data: Data, family: str, token: str, networks: Sequence[str]
 
 def goal_sentence(data: Data, family: str, network: str, goal: float) -> str:
     """Say whether a network's mse meets a target."""
-    value = mean(of(data["runs"], family, network), "mse")
+    value = mean(where(data["runs"], family=family, network=network), "mse")
     return f"{family}: {network}, mse {value:.2g}; the target of {goal:.2g} is {'met' if value <= goal else 'missed'}."
 
 
 def sample_sentences(data: Data, family: str) -> list[str]:
     """Say what fresh data is worth."""
     lines = []
-    for network in dict.fromkeys(row["network"] for row in data["small"]):
-        found = {row["count"]: number(row["mse"]) for row in data["small"] if row["network"] == network}
-        fresh = number(of(data["runs"], family, network)[0]["mse"])
+    for network in distinct(data["small"], "network"):
+        found = {row["count"]: number(row["mse"]) for row in where(data["small"], network=network)}
+        fresh = number(where(data["runs"], family=family, network=network)[0]["mse"])
         texts = [f"{value / fresh:.2g} times with {count}" for count, value in sorted(found.items())]
         lines.append(f"Fixed training sets, {network}: the mse of fresh systems, {fresh:.2g}, is {', '.join(texts)}.")
     return lines
@@ -151,9 +148,9 @@ def verdict(
         lines += [beyond_sentence(data, family, token, compared) for family in families]
     lines += [goal_sentence(data, families[0], network, goal) for network, goal in mse_goals.items()]
     for family in families:
-        means = {network: mean(of(data["runs"], family, network), "mse") for network in data["times"]}
+        means = {network: mean(where(data["runs"], family=family, network=network), "mse") for network in data["times"]}
         best = min(means, key=means.__getitem__)
-        direct = min((r["mse"], r["method"]) for r in data["classical"] if r["family"] == family)
+        direct = min((r["mse"], r["method"]) for r in where(data["classical"], family=family))
         lines.append(
             f"{family}: the best bare network is {best} with mse {means[best]:.2g}; the best classical way is "
             f"{direct[1]} with {direct[0]:.2g}."

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from algebraformer.studies.base import Cell, StudyResult, TableData, number
+from algebraformer.studies.base import Cell, StudyResult, TableData, distinct, number, where
 
 SCRATCH, FINE = "from scratch", "fine-tuned"
 PAPER_SIZE, PAPER_N, PAPER_EPOCHS = 9_511_169, 64, 1_000
@@ -56,7 +56,7 @@ def compare(records: Sequence[Record], seeds: Sequence[int], reference: int) -> 
         number of seeds with which fine-tuning gets there.
     """
     points = {
-        (kind, seed): [(r["epochs"], error(r)) for r in records if (r["kind"], r["seed"]) == (kind, seed)]
+        (kind, seed): [(r["epochs"], error(r)) for r in where(records, kind=kind, seed=seed)]
         for kind in (SCRATCH, FINE)
         for seed in seeds
     }
@@ -82,11 +82,10 @@ def median(values: Sequence[float]) -> float:
 
 def summary(records: list[Record], seeds: Sequence[int], references: Sequence[int]) -> StudyResult:
     """Put the runs into tables and sentences."""
-    keys = list(dict.fromkeys((r["head"], r["family"]) for r in records))
     comparisons, main, tuning, curves = [], [], [], []
-    for head, family in keys:
-        own = [r for r in records if (r["head"], r["family"]) == (head, family)]
-        runs, first = [r for r in own if not r["trial"]], own[0]
+    for head, family in distinct(records, "head", "family"):
+        own = where(records, head=head, family=family)
+        runs, first = where(own, trial=False), own[0]
         for reference in references:
             found = compare(runs, seeds, reference)
             about = {name: first[name] for name in ("head", "type", "family", "samples", "n", "parameters")}
@@ -98,7 +97,7 @@ def summary(records: list[Record], seeds: Sequence[int], references: Sequence[in
         tuning += trials(own)
         for kind in (SCRATCH, FINE):
             for epochs, middle in by_length(runs, kind).items():
-                values = [error(r) for r in runs if (r["kind"], r["epochs"]) == (kind, epochs)]
+                values = [error(r) for r in where(runs, kind=kind, epochs=epochs)]
                 curves.append([head, family, kind, epochs, middle, min(values), max(values)])
     columns = (
         "head", "n", "family", "systems", "epochs from scratch", "its normalized_mse", "fine-tuned: epochs to it",
@@ -107,7 +106,7 @@ def summary(records: list[Record], seeds: Sequence[int], references: Sequence[in
     trial_columns = (
         "head", "family", "kind", "variant", "best rate", "normalized_mse on the validation set", "on the test set",
     )  # fmt: skip
-    rates = len({r["rate"] for r in records if r["trial"]})
+    rates = len(distinct(where(records, trial=True), "rate"))
     tables = (
         TableData(columns, main, f"Epochs to the final error from scratch, medians of {len(seeds)} seeds"),
         TableData(
@@ -125,10 +124,8 @@ def summary(records: list[Record], seeds: Sequence[int], references: Sequence[in
 
 def by_length(runs: Sequence[Record], kind: str) -> dict[int, float]:
     """Return the median error of each length of a kind, ascending."""
-    lengths = sorted({r["epochs"] for r in runs if r["kind"] == kind})
-    return {
-        epochs: median([error(r) for r in runs if (r["kind"], r["epochs"]) == (kind, epochs)]) for epochs in lengths
-    }
+    lengths = sorted(distinct(where(runs, kind=kind), "epochs"))
+    return {epochs: median([error(r) for r in where(runs, kind=kind, epochs=epochs)]) for epochs in lengths}
 
 
 def best_length(runs: Sequence[Record], kind: str) -> tuple[int, float]:
@@ -153,9 +150,8 @@ def row(comparison: Record, seeds: int) -> list[Cell]:
 def trials(own: Sequence[Record]) -> list[list[Cell]]:
     """Return, for every variant, its trial with the lowest error on the validation set."""
     rows: list[list[Cell]] = []
-    for kind, variant in dict.fromkeys((r["kind"], r["variant"]) for r in own if r["trial"]):
-        tried = [r for r in own if r["trial"] and (r["kind"], r["variant"]) == (kind, variant)]
-        best = min(tried, key=validation)
+    for kind, variant in distinct(where(own, trial=True), "kind", "variant"):
+        best = min(where(own, trial=True, kind=kind, variant=variant), key=validation)
         rows.append([best["head"], best["family"], kind, variant, best["rate"], best["validation"], error(best)])
     return rows
 
@@ -177,9 +173,8 @@ def verdict(comparisons: Sequence[Record], records: Sequence[Record], seeds: int
     """Return plain sentences."""
     longest = max(c["reference"] for c in comparisons)
     lines = []
-    for head in dict.fromkeys(c["head"] for c in comparisons):
-        chosen = [c for c in comparisons if (c["head"], c["reference"]) == (head, longest)]
-        lines.append(conclusion(head, chosen))
+    for head in distinct(comparisons, "head"):
+        lines.append(conclusion(head, where(comparisons, head=head, reference=longest)))
     for comparison in comparisons:
         if comparison["reference"] == longest:
             lines.append(sentence(comparison, seeds))
@@ -251,12 +246,12 @@ def in_the_end(comparison: Record) -> str:
 def readings(records: Sequence[Record]) -> list[str]:
     """Return what whitened reading is worth, wherever both ways were tried."""
     lines = []
-    tried = [r for r in records if r["trial"]]
-    for head, family, kind in dict.fromkeys((r["head"], r["family"], r["kind"]) for r in tried):
-        own = [r for r in tried if (r["head"], r["family"], r["kind"]) == (head, family, kind)]
+    tried = where(records, trial=True)
+    for head, family, kind in distinct(tried, "head", "family", "kind"):
+        own = where(tried, head=head, family=family, kind=kind)
         plain_name = "new weights" if kind == SCRATCH else "basis refitted"
         found = {
-            name: min((validation(r) for r in own if r["variant"] == name), default=None)
+            name: min(map(validation, where(own, variant=name)), default=None)
             for name in (plain_name, f"{plain_name}, whitened")
         }
         plain_error, whitened = found.values()
@@ -272,7 +267,7 @@ def effort(records: Sequence[Record]) -> str:
     """Return how much was tried for each kind."""
     parts = []
     for kind in (SCRATCH, FINE):
-        tried = [r for r in records if r["trial"] and r["kind"] == kind]
+        tried = where(records, trial=True, kind=kind)
         parts.append(f"{len(tried)} trials of {tried[0]['epochs']} epochs {kind}")
     return (
         f"Variants and learning rates were chosen on the frozen validation set with the first seed: {', '.join(parts)}."

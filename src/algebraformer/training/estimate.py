@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from algebraformer.linalg import FloatArray, relative_error
+from algebraformer.linalg import FloatArray
 from algebraformer.models import Algebraformer, estimates
 from algebraformer.models.estimate import GAUSS_90, TRUSTS, scaled
 from algebraformer.problems import ProblemFamily, Systems
 from algebraformer.training.data import SCALER_SEED
+from algebraformer.training.scores import relative_errors
 
 CHOOSING = 1024
 """Systems that the trust is chosen on."""
@@ -32,7 +33,7 @@ def calibrate_estimates(model: Algebraformer, family: ProblemFamily, count: int)
     for value in TRUSTS:
         trust.fill_(value)
         x = estimates(model, few.A, few.b).mean
-        errors[value] = float(np.mean(relative_error(x[..., None], few.x[..., None])))
+        errors[value] = float(np.mean(relative_errors(x, few)))
     trust.fill_(min(TRUSTS, key=lambda value: errors[value]))
     found = estimates(model, systems.A, systems.b)
     model.estimate_head.calibrate(
@@ -63,7 +64,7 @@ def estimate_scores(model: Algebraformer, systems: Systems) -> dict[str, float]:
         of |noise_hat / noise - 1|.
     """
     found = estimates(model, systems.A, systems.b)
-    errors = relative_error(found.mean[..., None], systems.x[..., None])[:, 0]
+    errors = relative_errors(found.mean, systems)
     median, high, higher = np.quantile(errors, (0.5, 0.9, 0.95))
     return {
         "relative_error_median": float(median),

@@ -41,7 +41,6 @@ from algebraformer.checkpoint import (
 )
 from algebraformer.classical.operator_basis import OperatorBasis
 from algebraformer.errors import CheckpointError, ConfigurationError, TrainingError
-from algebraformer.linalg import normalized_mse, relative_error
 from algebraformer.models import Algebraformer, predict
 from algebraformer.problems import ProblemFamily, Systems
 from algebraformer.training import few
@@ -65,6 +64,7 @@ from algebraformer.training.data import (
 from algebraformer.training.estimate import begin, calibrate_estimates, estimate_scores
 from algebraformer.training.operator import READOUT_SAMPLES, calibrate, fit_basis, fit_readout
 from algebraformer.training.optim import make_optimizers, schedule, set_learning_rates
+from algebraformer.training.scores import answer_scores
 
 OPTIMIZERS, STATE, RNG = "optimizers.safetensors", "state.json", "rng"
 MAX_SKIPPED = 50
@@ -122,20 +122,12 @@ def score(model: Algebraformer, systems: Systems) -> dict[str, float]:
     Returns
     -------
     dict
-        mse : mean of (x_hat - x)^2; normalized_mse : sum ||x_hat - x||^2 / sum ||x||^2; relative_error_median and
-        relative_error_95 : quantiles over the systems of ||x_hat - x|| / ||x||. Of an estimate head what
-        `training.estimate.estimate_scores` returns.
+        What `training.scores.answer_scores` returns; of an estimate head what `training.estimate.estimate_scores`
+        returns.
     """
     if model.config.head == "estimate":
         return estimate_scores(model, systems)
-    x = predict(model, systems.A, systems.b[:, :, None])[:, :, 0]
-    errors = sorted(relative_error(x[..., None], systems.x[..., None])[:, 0].tolist())
-    return {
-        "mse": float(((x - systems.x) ** 2).mean()),
-        "normalized_mse": normalized_mse(x, systems.x),
-        "relative_error_median": errors[len(errors) // 2],
-        "relative_error_95": errors[min(len(errors) - 1, int(0.95 * len(errors)))],
-    }
+    return answer_scores(predict(model, systems.A, systems.b[:, :, None])[:, :, 0], systems)
 
 
 @contextmanager

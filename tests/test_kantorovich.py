@@ -162,6 +162,14 @@ def test_the_limit_is_kept_and_said() -> None:
         assert not result.certified.any()
 
 
+def test_a_guess_whose_residual_overflows_proves_nothing() -> None:
+    """exp(800) is not a float64: any residual whatever is small against it."""
+    problem = family("bratu", n=8, left=(800.0, 800.0), right=(0.0, 0.0))
+    result = kantorovich.solve(problem, problem.parameters(range(2)), u0=np.zeros((2, 8)), maxiter=0)
+    assert (result.residual_norm > 1e4).all()
+    assert not result.certified.any()
+
+
 def test_solutions_are_recognised() -> None:
     problem = family("burgers", n=N)
     params = problem.parameters(range(4))

@@ -42,7 +42,7 @@ from numpy.typing import ArrayLike, NDArray
 from algebraformer.classical import conjugate_residuals
 from algebraformer.classical.conjugate_residuals import Preconditioner
 from algebraformer.errors import ConfigurationError
-from algebraformer.linalg import FloatArray, is_certified
+from algebraformer.linalg import FloatArray, is_certified, ratio
 from algebraformer.models import systems_at_once
 from algebraformer.problems import NonlinearFamily
 from algebraformer.problems.base import Parameters
@@ -370,16 +370,10 @@ def _measures(
     """Return whether the chosen problems are certified, |F| / |F_0| and the backward errors, (C,) each."""
     F, u, params, n = problems.F[chosen], problems.u[chosen], problems.of(chosen), problems.u.shape[1]
     family = problems.family
-    share = _ratio(problems.natural[chosen], natural)
+    share = ratio(problems.natural[chosen], natural)
     terms = family.terms(params, family.grid[1:-1], u)
-    rounding = _ratio(problems.natural[chosen], np.linalg.norm(terms[0], axis=1))
-    omega = np.max(_ratio(np.abs(F), family.size(params, u)), axis=1)
-    relative = _ratio(np.linalg.norm(F, axis=1), norm)
+    rounding = ratio(problems.natural[chosen], np.linalg.norm(terms[0], axis=1))
+    omega = np.max(ratio(np.abs(F), family.size(params, u)), axis=1)
+    relative = ratio(np.linalg.norm(F, axis=1), norm)
     certified = is_certified(share, rounding, n, rtol) & is_certified(relative, omega, n, rtol)
     return certified, share, omega
-
-
-def _ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
-    """Return part / whole, 0 for 0 / 0."""
-    with np.errstate(divide="ignore"):
-        return np.where(part == 0, 0.0, part / np.where(part == 0, 1.0, whole))

@@ -61,7 +61,7 @@ def test_a_batch_as_a_table(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     ("arguments", "message"),
     [
         (["-p", "1"], "p must be a number from 2 to 16, received 1"),
-        (["-p", "nan"], "p must be a number from 2 to 16, received nan"),
+        (["-p", "nan"], "p contains NaN or infinity"),
         (["--figure", "x.png"], "--figure is for one problem, received A of shape (2, 128, 32)"),
         (["--model", "diffusion-64"], "the network must be trained on lp-regression, received one for diffusion"),
         (["--model", "missing"], "unknown model"),

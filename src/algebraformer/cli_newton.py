@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from algebraformer.cli_base import DONE, NOT_SOLVED, emit, show
+from algebraformer.result import plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,12 +88,3 @@ class Newton:
             print(f"... and {len(rows) - 20} more problems (--json lists all)")
         messages = record["message"] if isinstance(record["message"], list) else [record["message"]]
         print("\n".join(sorted(set(messages))))
-
-
-def plain(value: Any) -> Any:
-    """Return a field of the result as a JSON value; None where it is not finite."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, list):
-        return [plain(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

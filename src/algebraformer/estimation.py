@@ -15,6 +15,7 @@ from algebraformer.errors import InconsistentWarning
 from algebraformer.linalg import FloatArray
 from algebraformer.models import Algebraformer, Estimates, estimates
 from algebraformer.models.estimate import GAUSS_90
+from algebraformer.result import plain
 from algebraformer.training.estimate import misfit
 
 Array = NDArray[Any]
@@ -64,14 +65,7 @@ class Estimate:
 
     def record(self) -> dict[str, Any]:
         """Return every field as plain JSON values; numbers that are not finite as None."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, list):
-                return [plain(entry) for entry in value]
-            return None if isinstance(value, float) and not np.isfinite(value) else value
-
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: plain(v.tolist() if isinstance(v, np.ndarray) else v) for name, v in values.items()}
+        return {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,6 +42,7 @@ from algebraformer.lp_norm import (
 )
 from algebraformer.problems import LpRegression
 from algebraformer.problems.lp_regression import newton_system, start_step, start_tokens
+from algebraformer.result import scalar
 from algebraformer.solver import LearnedSolver
 
 CONVERGED, LIMIT, ROUNDING, INTERPOLATED = 0, 1, 2, 3
@@ -133,13 +134,7 @@ def minimize_lp(
             raise ValueError(f"x0 must have shape {A.shape[:-2] + A.shape[-1:]}, received {x0.shape}")
     network = None if solver is None else _Network(solver, problem)
     found = _minimize(problem, None if x0 is None else x0.reshape(problem.x.shape), network, tol, maxiter)
-    return OptimizeResult({k: v if batched else _one(v) for k, v in found.items()})
-
-
-def _one(value: Any) -> Any:
-    """Return the only entry of a batch, plain where it is a scalar."""
-    entry = value[0]
-    return entry.item() if isinstance(entry, np.generic) else entry
+    return OptimizeResult({k: v if batched else scalar(v[0]) for k, v in found.items()})
 
 
 class _Network:

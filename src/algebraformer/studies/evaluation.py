@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import warnings
 from collections import Counter
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from algebraformer.errors import InconsistentWarning
 from algebraformer.linalg import relative_error
 from algebraformer.problems import Systems
+from algebraformer.result import plain
 from algebraformer.solver import RTOL, LearnedSolver
 from algebraformer.studies.base import TableData
 from algebraformer.training.estimate import coverage, estimate_scores
@@ -51,7 +51,7 @@ def evaluate(
     """
     network = score(solver.model, systems)
     if not has_systems:
-        return finite_or_none({"network": network})
+        return {"network": plain(network)}
     result = solver.solve(systems.A, systems.b, rtol=rtol, max_refinements=max_refinements)
     methods = Counter(result.method)
     by_network = result.method != "lapack"
@@ -68,15 +68,7 @@ def evaluate(
             "relative_error_learned_max": float(errors.max()) if errors.size else None,
         },
     }
-    return finite_or_none(scores)
-
-
-def finite_or_none(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the scores with None in place of what is not finite."""
-    return {
-        group: {name: value if value is not None and math.isfinite(value) else None for name, value in entries.items()}
-        for group, entries in scores.items()
-    }
+    return {group: plain(entries) for group, entries in scores.items()}
 
 
 def evaluate_estimates(solver: LearnedSolver, systems: Systems) -> dict[str, dict[str, Any]]:
@@ -107,7 +99,7 @@ def evaluate_estimates(solver: LearnedSolver, systems: Systems) -> dict[str, dic
             between = f"noise {low:g} to {high:g}"
             scores[f"relative_error_median, {between}"] = float(np.median(errors[chosen]))
             scores[f"coverage, {between}"] = coverage(systems.x[chosen], found.x[chosen], found.std[chosen])
-    return {"estimate": {name: value if math.isfinite(value) else None for name, value in scores.items()}}
+    return {"estimate": plain(scores)}
 
 
 def table(scores: dict[str, dict[str, Any]], title: str) -> TableData:

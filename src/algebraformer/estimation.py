@@ -127,8 +127,7 @@ def estimate(model: Algebraformer, A: ArrayLike, b: ArrayLike) -> Estimate:
     tikhonov = None
     if (odd := np.flatnonzero(~fits)).size:
         tikhonov = np.full_like(found.mean, np.nan)
-        path = regularization.tikhonov(regularization.decompose(system.A[odd]), system.b[odd])
-        tikhonov[odd] = path.chosen(regularization.cross_validation(path))
+        tikhonov[odd] = regularization.cross_validated(system.A[odd], system.b[odd])
         count = f"{odd.size} of {len(fits)} systems" if system.lead else "the system"
         warnings.warn(
             f"the estimate of {count} does not fit the data to the noise level that the network sees: do not use it; "

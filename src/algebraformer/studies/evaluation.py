@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from algebraformer.errors import InconsistentWarning
+from algebraformer.estimation import Estimate
 from algebraformer.linalg import relative_error
 from algebraformer.problems import Systems
 from algebraformer.result import plain
@@ -71,6 +72,13 @@ def evaluate(
     return {group: plain(entries) for group, entries in scores.items()}
 
 
+def quietly(solver: LearnedSolver, systems: Systems) -> Estimate:
+    """Return what the solver estimates, without a warning where it does not fit the data: callers count these."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InconsistentWarning)
+        return solver.estimate(systems.A, systems.b)
+
+
 def evaluate_estimates(solver: LearnedSolver, systems: Systems) -> dict[str, dict[str, Any]]:
     """Return the scores of a model that estimates x from noisy b.
 
@@ -86,9 +94,7 @@ def evaluate_estimates(solver: LearnedSolver, systems: Systems) -> dict[str, dic
         estimate : what `training.estimate.estimate_scores` returns, the shares of the systems that are consistent and
         in distribution, and relative_error_median and coverage for the systems between two noise levels.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InconsistentWarning)  # their share is among the scores
-        found = solver.estimate(systems.A, systems.b)
+    found = quietly(solver, systems)
     errors = relative_error(found.x[..., None], systems.x[..., None])[:, 0]
     scores: dict[str, Any] = estimate_scores(solver.model, systems)
     scores["consistent"] = float(np.mean(found.consistent))

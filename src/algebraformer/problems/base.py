@@ -85,6 +85,23 @@ def log_uniform(rng: np.random.Generator, limits: Limits) -> float:
     return float(limits[0] * (limits[1] / limits[0]) ** rng.random())
 
 
+def check_whole(family: ProblemFamily, *names: str) -> None:
+    """Raise `ConfigurationError` unless these settings are whole numbers of at least 1."""
+    for name in names:
+        value = getattr(family, name)
+        if not is_whole(value) or value < 1:
+            raise ConfigurationError(f"{name} must be a whole number of at least 1, received {value!r}")
+
+
+def check_number(family: ProblemFamily, name: str, low: float = 0.0, high: float = np.inf) -> None:
+    """Raise `ConfigurationError` unless a setting is a finite number from low to high; True and False are none."""
+    value = getattr(family, name)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (number and low <= value <= high and value < np.inf):
+        expected = f"number from {low:g} to {high:g}" if high < np.inf else f"finite number of at least {low:g}"
+        raise ConfigurationError(f"{name} must be a {expected}, received {value!r}")
+
+
 def check_limits(family: ProblemFamily, positive: Sequence[str] = ()) -> None:
     """Raise `ConfigurationError` unless every setting whose default is a pair is one of finite ascending numbers.
 
@@ -146,8 +163,7 @@ class ProblemFamily(abc.ABC):
     """Set by `register`."""
 
     def __post_init__(self) -> None:
-        if not is_whole(self.n) or self.n < 1:
-            raise ConfigurationError(f"n must be a whole number of at least 1, received {self.n!r}")
+        check_whole(self, "n")
 
     @property
     def rows(self) -> int:

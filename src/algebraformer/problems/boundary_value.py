@@ -24,7 +24,8 @@ from algebraformer.problems.base import (
     Parameters,
     ProblemFamily,
     check_limits,
-    is_whole,
+    check_number,
+    check_whole,
     register,
     uniform,
 )
@@ -40,8 +41,7 @@ class BoundaryValueFamily(ProblemFamily):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_whole(self.f_modes) or self.f_modes < 1:
-            raise ConfigurationError(f"f_modes must be a whole number of at least 1, received {self.f_modes!r}")
+        check_whole(self, "f_modes")
         check_limits(self)
 
     @property
@@ -157,10 +157,8 @@ class RandomDiffusion(BoundaryValueFamily):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_whole(self.K_modes) or self.K_modes < 1:
-            raise ConfigurationError(f"K_modes must be a whole number of at least 1, received {self.K_modes!r}")
-        if not isinstance(self.sigma, (int, float)) or not 0 <= self.sigma < np.inf:
-            raise ConfigurationError(f"sigma must be a finite number of at least 0, received {self.sigma!r}")
+        check_whole(self, "K_modes")
+        check_number(self, "sigma")
 
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
         scale = self.sigma / np.arange(1, self.K_modes + 1)

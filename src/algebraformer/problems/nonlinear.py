@@ -28,13 +28,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from algebraformer.errors import ConfigurationError
 from algebraformer.problems.base import (
     FloatArray,
     Limits,
     Parameters,
     ProblemFamily,
     check_limits,
+    check_number,
+    check_whole,
     register,
     uniform,
 )
@@ -153,10 +154,7 @@ class NonlinearFamily(ProblemFamily):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_limits(self)
-        if not isinstance(self.perturbation, (int, float)) or not 0 <= self.perturbation < np.inf:
-            raise ConfigurationError(
-                f"perturbation must be a finite number of at least 0, received {self.perturbation!r}"
-            )
+        check_number(self, "perturbation")
 
     # ------------------------------------------------------------ what an equation says
 
@@ -342,10 +340,8 @@ class Quasilinear(NonlinearFamily):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.f_modes, int) or isinstance(self.f_modes, bool) or self.f_modes < 1:
-            raise ConfigurationError(f"f_modes must be a whole number of at least 1, received {self.f_modes!r}")
-        if not isinstance(self.amplitude, (int, float)) or not 0 <= self.amplitude < np.inf:
-            raise ConfigurationError(f"amplitude must be a finite number of at least 0, received {self.amplitude!r}")
+        check_whole(self, "f_modes")
+        check_number(self, "amplitude")
 
     def equation(self, rng: np.random.Generator) -> dict[str, Any]:
         k = np.arange(1, self.f_modes + 1)

@@ -31,50 +31,6 @@ COMMAND = (sys.executable, "-m", "algebraformer")
 ANYTHING = "1e300"  # a tolerance that whatever the network says meets
 
 
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Run a command in this process; return its exit code, stdout (a table without its line ends) and stderr."""
-
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def called(*arguments):
-        try:
-            code = cli.main([str(a) for a in arguments])
-        except SystemExit as stop:
-            code = stop.code
-        out, err = capsys.readouterr()
-        return code, out if "--json" in arguments else " ".join(out.split()), err
-
-    return called
-
-
-@pytest.fixture
-def answer(run):
-    """Run a command with --json; return its exit code and what it printed."""
-
-    def called(*arguments):
-        code, out, err = run(*arguments, "--json")
-        assert err == ""
-        assert out.count("\n") == 1
-        return code, json.loads(out, parse_constant=pytest.fail)
-
-    return called
-
-
-@pytest.fixture
-def refused(run):
-    """Run a command that must exit with 2 and one line on stderr; return that line."""
-
-    def called(*arguments):
-        code, out, err = run(*arguments)
-        assert (code, out) == (2, "")
-        assert err.startswith("algebraformer: ")
-        assert err.count("\n") == 1
-        return err
-
-    return called
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """A folder with a small model that is no good, and systems in files."""

@@ -238,6 +238,10 @@ class ProblemFamily(abc.ABC):
         """Return name and fields as plain JSON values; `problems.from_settings` reads them back."""
         return {"name": self.name, **dataclasses.asdict(self)}
 
+    def own_settings(self) -> dict[str, Any]:
+        """Return the settings without name and n, which recipes keep elsewhere."""
+        return {key: value for key, value in self.settings().items() if key not in ("name", "n")}
+
 
 _REGISTRY: dict[str, type[ProblemFamily]] = {}
 

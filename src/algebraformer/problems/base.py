@@ -85,6 +85,19 @@ def log_uniform(rng: np.random.Generator, limits: Limits) -> float:
     return float(limits[0] * (limits[1] / limits[0]) ** rng.random())
 
 
+def draw_modes(rng: np.random.Generator, count: int, scale: float = 1.0) -> dict[str, FloatArray]:
+    """Draw c_k ~ N(0, (scale / k)^2) and phi_k ~ U(0, 2 pi), k = 1 ... count, for `cosine_series`."""
+    k = np.arange(1, count + 1)
+    return {"c": scale * rng.standard_normal(count) / k, "phi": rng.uniform(0, 2 * np.pi, count)}
+
+
+def cosine_series(c: FloatArray, phi: FloatArray, x: FloatArray) -> FloatArray:
+    """Return sum_k c_k cos(k pi x / 2 + phi_k) (B, len(x)) for c and phi (B, m)."""
+    k = np.arange(1, c.shape[1] + 1)
+    angle = 0.5 * np.pi * k[:, None] * x + phi[..., None]  # (B, m, len(x))
+    return np.asarray(np.sum(c[..., None] * np.cos(angle), axis=1), dtype=np.float64)
+
+
 def check_whole(family: ProblemFamily, *names: str) -> None:
     """Raise `ConfigurationError` unless these settings are whole numbers of at least 1."""
     for name in names:

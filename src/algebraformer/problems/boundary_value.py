@@ -26,6 +26,8 @@ from algebraformer.problems.base import (
     check_limits,
     check_number,
     check_whole,
+    cosine_series,
+    draw_modes,
     register,
     uniform,
 )
@@ -50,8 +52,7 @@ class BoundaryValueFamily(ProblemFamily):
         return points(self.n + 2)
 
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
-        k = np.arange(1, self.f_modes + 1)
-        return {"c": rng.standard_normal(self.f_modes) / k, "phi": rng.uniform(0, 2 * np.pi, self.f_modes)}
+        return draw_modes(rng, self.f_modes)
 
     def diffusivity(self, params: Parameters, x: FloatArray) -> FloatArray:
         """Return K at the points x, shape (B, len(x)), positive."""
@@ -67,9 +68,7 @@ class BoundaryValueFamily(ProblemFamily):
 
     def source(self, params: Parameters, x: FloatArray) -> FloatArray:
         """Return f at the points x, shape (B, len(x))."""
-        k = np.arange(1, self.f_modes + 1)
-        angle = 0.5 * np.pi * k[:, None] * x + params["phi"][..., None]  # (B, m, len(x))
-        return np.sum(params["c"][..., None] * np.cos(angle), axis=1)
+        return cosine_series(params["c"], params["phi"], x)
 
     def assemble(self, params: Parameters) -> tuple[FloatArray, FloatArray]:
         D = differentiation_matrix(self.n + 2)

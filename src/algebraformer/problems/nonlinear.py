@@ -36,6 +36,8 @@ from algebraformer.problems.base import (
     check_limits,
     check_number,
     check_whole,
+    cosine_series,
+    draw_modes,
     register,
     uniform,
 )
@@ -344,16 +346,10 @@ class Quasilinear(NonlinearFamily):
         check_number(self, "amplitude")
 
     def equation(self, rng: np.random.Generator) -> dict[str, Any]:
-        k = np.arange(1, self.f_modes + 1)
-        return {
-            "c": self.amplitude * rng.standard_normal(self.f_modes) / k,
-            "phi": rng.uniform(0, 2 * np.pi, self.f_modes),
-        }
+        return draw_modes(rng, self.f_modes, self.amplitude)
 
     def terms(self, params: Parameters, x: FloatArray, u: FloatArray) -> Terms:
-        angle = 0.5 * np.pi * np.arange(1, self.f_modes + 1)[:, None] * x + params["phi"][..., None]  # (B, m, len(x))
-        f = np.sum(params["c"][..., None] * np.cos(angle), axis=1)
-        return -(u + u**3 / 3), None, -f
+        return -(u + u**3 / 3), None, -cosine_series(params["c"], params["phi"], x)
 
     def slopes(self, params: Parameters, u: FloatArray) -> Terms:
         return -(1 + u**2), None, None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from threadpoolctl import threadpool_limits
@@ -64,3 +67,53 @@ def estimate_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(loop, "SCALER_SIZE", 1024)
         assert train(recipe, folder, RunOptions(progress=False, workers=0)).finished
     return folder
+
+
+# ---------------------------------------------------------------- commands
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command in this process; return its exit code, stdout (a table without its line ends) and stderr."""
+    from algebraformer import cli
+
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def called(*arguments: object) -> tuple[int, str, str]:
+        try:
+            code: Any = cli.main([str(a) for a in arguments])
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        return code, out if "--json" in arguments else " ".join(out.split()), err
+
+    return called
+
+
+@pytest.fixture
+def answer(run: Run) -> Callable[..., tuple[int, Any]]:
+    """Run a command with --json; return its exit code and what it printed."""
+
+    def called(*arguments: object) -> tuple[int, Any]:
+        code, out, err = run(*arguments, "--json")
+        assert err == ""
+        assert out.count("\n") == 1
+        return code, json.loads(out, parse_constant=pytest.fail)
+
+    return called
+
+
+@pytest.fixture
+def refused(run: Run) -> Callable[..., str]:
+    """Run a command that must exit with 2 and one line on stderr; return that line."""
+
+    def called(*arguments: object) -> str:
+        code, out, err = run(*arguments)
+        assert (code, out) == (2, "")
+        assert err.startswith("algebraformer: ")
+        assert err.count("\n") == 1
+        return err
+
+    return called

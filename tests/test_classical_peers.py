@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from algebraformer import problems
 from algebraformer.classical import (
     coefficient_regression,
+    conjugate_residuals,
     inverse_interpolation,
     operator_basis,
     reduced_basis,
@@ -254,6 +256,23 @@ def test_a_first_answer_counts_as_the_first():
     found = refinement.accelerated(A, b, M, rtol=1e-10, limit=30, x0=near)
     assert found.certified.all()
     assert (found.refinements < refinement.accelerated(A, b, M, rtol=1e-10, limit=30).refinements).all()
+
+
+def test_a_new_start_that_makes_it_worse_is_not_taken(monkeypatch):
+    A, b, M = perturbed()
+    solve = conjugate_residuals.solve
+    starts = []
+
+    def worse(A, b, M, rtol, maxiter, x0=None, slow=0.0):
+        starts.append(x0)
+        found = solve(A, b, M, 1e-3, maxiter, None, slow)
+        return found if x0 is None else dataclasses.replace(found, x=2 * found.x)
+
+    monkeypatch.setattr(conjugate_residuals, "solve", worse)
+    found = refinement.accelerated(A, b, M, rtol=1e-10, limit=30)
+    assert len(starts) == 2  # and not a third time from where the second one went wrong
+    np.testing.assert_array_equal(found.x, solve(A, b, M, 1e-3, 31).x)
+    assert not found.certified.any()
 
 
 @pytest.mark.parametrize("bad", [1e30, np.inf, np.nan, 0.0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
 import subprocess
@@ -20,7 +19,6 @@ import algebraformer as af
 from algebraformer import cli, io, plots
 from algebraformer.checkpoint import CheckpointInfo, load, save
 from algebraformer.models import Algebraformer, ModelConfig
-from algebraformer.studies import family
 from algebraformer.studies.base import StudyResult, TableData
 
 COMMANDS = ("solve", "train", "finetune", "evaluate", "study", "newton", "families", "models", "info")
@@ -29,50 +27,6 @@ PER_SYSTEM = {field.name for field in dataclasses.fields(af.SolveResult)} - {"x"
 FIELDS = PER_SYSTEM | {"n", "model", "output"}
 COMMAND = (sys.executable, "-m", "algebraformer")
 ANYTHING = "1e300"  # a tolerance that whatever the network says meets
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Run a command in this process; return its exit code, stdout (a table without its line ends) and stderr."""
-
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def called(*arguments):
-        try:
-            code = cli.main([str(a) for a in arguments])
-        except SystemExit as stop:
-            code = stop.code
-        out, err = capsys.readouterr()
-        return code, out if "--json" in arguments else " ".join(out.split()), err
-
-    return called
-
-
-@pytest.fixture
-def answer(run):
-    """Run a command with --json; return its exit code and what it printed."""
-
-    def called(*arguments):
-        code, out, err = run(*arguments, "--json")
-        assert err == ""
-        assert out.count("\n") == 1
-        return code, json.loads(out, parse_constant=pytest.fail)
-
-    return called
-
-
-@pytest.fixture
-def refused(run):
-    """Run a command that must exit with 2 and one line on stderr; return that line."""
-
-    def called(*arguments):
-        code, out, err = run(*arguments)
-        assert (code, out) == (2, "")
-        assert err.startswith("algebraformer: ")
-        assert err.count("\n") == 1
-        return err
-
-    return called
 
 
 @pytest.fixture(scope="module")
@@ -342,110 +296,6 @@ def test_train_and_use(run, answer, refused, tmp_path, files):
 def test_train_refuses(refused, tmp_path, arguments, words):
     assert words in refused("train", *arguments, "--output", tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-# ---------------------------------------------------------------- a family in a file
-
-
-OWN = """
-import dataclasses
-import numpy as np
-from algebraformer.problems import ProblemFamily
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Scaled(ProblemFamily):
-    n: int = 6
-    high: float = 2.0
-
-    def draw(self, rng):
-        return {"d": rng.uniform(1, self.high, self.n), "b": rng.standard_normal(self.n)}
-
-    def assemble(self, params):
-        return params["d"][:, :, None] * np.eye(self.n) + 0.1, params["b"]
-
-def sampled(rng):
-    return rng.uniform(1, 2) * np.eye(5) + 0.1
-"""
-SHORT = ("steps=3", "batch_size=32", "samples=256", "model.n_layer=2", "model.n_embd=16")
-
-
-@pytest.fixture
-def own(tmp_path, monkeypatch):
-    """A file with two families, which this process forgets after the test; reports are made from few systems."""
-    (tmp_path / "own.py").write_text(OWN)
-    monkeypatch.setattr(af.problems.base, "_REGISTRY", dict(af.problems.base._REGISTRY))
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(family, "Plan", functools.partial(family.Plan, systems=20, seconds=0.0, batches=(1, 8)))
-    monkeypatch.setattr("algebraformer.classical.operator_basis.MAX_SNAPSHOTS", 400)
-    return tmp_path / "own.py"
-
-
-def test_train_a_family_in_a_file(run, answer, refused, own, tmp_path, monkeypatch):
-    arguments = ("train", f"{own}:Scaled", "--output", tmp_path / "run", "--workers", 0)
-    arguments += ("--set", *SHORT, "family_settings.high=3.0", "model.n=5")
-    code, found = answer(*arguments)
-    assert (code, found["finished"], found["report"]) == (0, True, str(tmp_path / "run" / "report.json"))
-    assert found["verdict"][0].startswith(("Worth it", "Not worth it"))
-    assert any("paid back" in line for line in found["verdict"]) == found["verdict"][0].startswith("Worth it")
-    config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
-    assert (config["name"], config["family"]) == ("scaled", {"name": "scaled", "n": 5, "high": 3.0})
-    assert config["recipe"]["model"]["head"] == "operator"
-    written = json.loads((tmp_path / "run" / "report.json").read_text(), parse_constant=pytest.fail)
-    assert written["verdict"] == found["verdict"]
-    assert (tmp_path / "run" / "report.png").stat().st_size > 10_000
-
-    code, out, err = run(*arguments)  # it has ended already: the report is made again
-    assert (code, err) == (0, "")
-    for words in (
-        "on the frozen test set",
-        "basis operators",
-        "numpy.linalg.solve",
-        "orth it for this family",
-        "Report: ",
-    ):
-        assert words in out
-
-    monkeypatch.setattr(af.problems.base, "_REGISTRY", {})  # as in another process
-    io.write_system(tmp_path / "system.npz", np.eye(5) + 0.1, np.ones(5))
-    code, found = answer("solve", tmp_path / "system.npz", "--model", tmp_path / "run")
-    assert (code in (0, 3), found["certified"]) == (True, True)
-    assert "unknown family 'scaled'" in (line := refused("evaluate", tmp_path / "run", "--count", 5))
-    assert "name its file with --family FILE.py:NAME" in line
-    code, found = answer("evaluate", tmp_path / "run", "--count", 5, "--family", f"{own}:Scaled")
-    assert (code, found["family"]) == (0, {"name": "scaled", "n": 5, "high": 3.0})
-
-
-def test_train_a_function_in_a_file(answer, own, tmp_path):
-    arguments = ("train", f"{own}:sampled", "--output", tmp_path / "run", "--workers", 0, "--set", *SHORT)
-    code, found = answer(*arguments, "--name", "mine")
-    assert (code, found["finished"]) == (0, True)
-    config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
-    assert (config["name"], config["family"]) == ("mine", {"name": "sampled", "n": 5})
-    code, found = answer("evaluate", tmp_path / "run", "--count", 5, "--family", f"{own}:sampled")
-    assert (code, found["solve"]["certified"]) == (0, 1)
-
-
-@pytest.mark.parametrize(
-    ("name", "changes", "words"),
-    [
-        ("absent.py:Scaled", (), "absent.py: no such file; expected FILE.py:NAME"),
-        ("own.py", (), "expected FILE.py:NAME, received"),
-        ("own.py:Other", (), "own.py has no 'Other'; it defines: Scaled, sampled"),
-        ("own.py:np", (), "expected a family, a class of families or a function that samples A, received <module"),
-        ("broken.py:Scaled", (), "broken.py cannot be executed: ZeroDivisionError: division by zero"),
-        ("own.py:Scaled", ("family_settings.wide=1",), "family 'scaled' has no setting 'wide'"),
-        ("own.py:Scaled", ("model.n=0",), "n must be a whole number"),
-        ("own.py:Scaled", ("stepz=1",), "received 'stepz=1'"),
-        ("own.py:sampled", ("model.n=7",), "sampled.assemble must return shapes"),
-    ],
-)
-def test_train_refuses_files(refused, own, tmp_path, name, changes, words):
-    (tmp_path / "broken.py").write_text("1 / 0\n")
-    options = ("--set", *changes) if changes else ()
-    assert words in refused("train", tmp_path / name, "--output", tmp_path / "run", *options)
-    assert not (tmp_path / "run").exists()
-    if not changes:
-        assert words in refused("evaluate", "diffusion-64", "--family", tmp_path / name)
 
 
 # ---------------------------------------------------------------- study

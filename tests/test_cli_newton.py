@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from algebraformer import cli, problems
+from algebraformer import problems
 
 
 @pytest.fixture
@@ -21,52 +21,49 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_one_problem(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    A, b = str(folder / "A.npy"), str(folder / "b.npy")
-    assert cli.main(["newton", A, b, "-p", "4", "--output", str(folder / "x.npy"), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["success"] is True
+def test_one_problem(answer: Any, folder: Path) -> None:
+    A, b = folder / "A.npy", folder / "b.npy"
+    code, found = answer("newton", A, b, "-p", "4", "--output", folder / "x.npy")
+    assert (code, found["success"]) == (0, True)
     assert (found["p"], found["m"], found["n"], found["model"], found["figure"]) == (4, 128, 32, None, None)
     assert found["n_exact"] == found["nit"]
     x = np.load(folder / "x.npy")
     assert np.sum(np.abs(np.load(A) @ x - np.load(b)) ** 4) == pytest.approx(found["fun"])
 
 
-def test_a_learned_start_and_its_figure(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_learned_start_and_its_figure(answer: Any, folder: Path) -> None:
     png = folder / "convergence.png"
-    files = [str(folder / "A.npy"), str(folder / "b.npy")]
-    assert cli.main(["newton", *files, "--model", "lp-filter-32", "--figure", str(png), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    code, found = answer("newton", folder / "A.npy", folder / "b.npy", "--model", "lp-filter-32", "--figure", png)
+    assert (code, found["figure"]) == (0, str(png))
     assert found["nit"] == found["n_learned"] + found["n_exact"]
     assert png.stat().st_size > 10_000
 
 
-def test_a_figure_of_nothing_to_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_figure_of_nothing_to_do(answer: Any, folder: Path) -> None:
     """b in the range of A."""
     A = np.load(folder / "A.npy")
     np.savez(folder / "fits.npz", A=A, b=A[:, 0])
-    assert cli.main(["newton", str(folder / "fits.npz"), "--figure", str(folder / "figure.png"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["status"] == 3
+    code, found = answer("newton", folder / "fits.npz", "--figure", folder / "figure.png")
+    assert (code, found["status"]) == (0, 3)
     assert (folder / "figure.png").exists()
 
 
-def test_a_batch_as_a_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["newton", str(folder / "both.npz"), "--maxiter", "1"]) == 1
-    shown = capsys.readouterr().out
-    assert "The largest number of iterations was reached" in shown
-    assert "n_exact" in shown
+def test_a_batch_as_a_table(run: Any, folder: Path) -> None:
+    code, shown, err = run("newton", folder / "both.npz", "--maxiter", 1, "--output", folder / "x.npy")
+    assert (code, err) == (1, "")
+    for words in ("The largest number of iterations was reached", "n_exact", "x written to"):
+        assert words in shown
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["-p", "1"], "p must be a number from 2 to 16, received 1"),
-        (["-p", "nan"], "p must be a number from 2 to 16, received nan"),
+        (["-p", "nan"], "p contains NaN or infinity"),
         (["--figure", "x.png"], "--figure is for one problem, received A of shape (2, 128, 32)"),
         (["--model", "diffusion-64"], "the network must be trained on lp-regression, received one for diffusion"),
         (["--model", "missing"], "unknown model"),
     ],
 )
-def test_bad_input(folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["newton", str(folder / "both.npz"), *arguments]) == 2
-    assert message in capsys.readouterr().err
+def test_bad_input(refused: Any, folder: Path, arguments: list[str], message: str) -> None:
+    assert message in refused("newton", folder / "both.npz", *arguments)

@@ -318,7 +318,7 @@ HOLE = np.where(np.arange(M) == 4, np.nan, 1.0)
         (GOOD_A[None], np.ones((2, M)), "b holds 2 systems, A holds 1"),
         (GOOD_A * HOLE[:, None], GOOD_B, r"A contains NaN or infinity, first at index \(4, 0\)"),
         (GOOD_A, HOLE, r"b contains NaN or infinity, first at index \(4,\)"),
-        (GOOD_A * 1j, GOOD_B, "real systems, received complex"),
+        (GOOD_A * 1j, GOOD_B, "A has dtype complex128, expected real numbers"),
         (GOOD_A, GOOD_B.astype(str), "b has dtype <U"),
         (GOOD_A.astype(object), GOOD_B, "A has dtype object"),
         (GOOD_A, np.ma.masked_array(GOOD_B, GOOD_B > 0), "b is a masked array"),

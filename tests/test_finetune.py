@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import signal
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import pytest
 import torch
 
 import algebraformer as af
-from algebraformer import cli, problems
+from algebraformer import problems
 from algebraformer.checkpoint import load
 from algebraformer.classical import operator_basis
 from algebraformer.errors import ConfigurationError, UnknownNameError
@@ -401,24 +400,17 @@ def test_too_few_systems(model: ModelConfig, samples: Any) -> None:
 # ---------------------------------------------------------------- the command
 
 
-def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = cli.main(["finetune", *map(str, arguments)])
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-def test_command(starts: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("--from", starts["operator"], "--family", "reaction-diffusion", "--samples", N, "--epochs", 2)
+def test_command(starts: dict[str, Path], tmp_path: Path, run: Any, answer: Any) -> None:
+    words = ("finetune", "--from", starts["operator"], "--family", "reaction-diffusion", "--samples", N, "--epochs", 2)
     words += ("--output", tmp_path / "run", "--workers", 0, "--basis", "extended", "--rank", 8, "--frozen", 1)
     words += ("--layer-decay", 0.5, "--batch-size", 8, "--set", "seed=3", "family_settings.s=[0,5]")
-    code, out, err = command(capsys, *words, "--json")
-    found = json.loads(out)
-    assert (code, err, found["step"], found["finished"]) == (0, "", 8, True)
+    code, found = answer(*words)
+    assert (code, found["step"], found["finished"]) == (0, 8, True)
     model, info = load(tmp_path / "run" / "model")
     assert (model.config.rank, info.family["s"], info.recipe["seed"]) == (8, [0, 5], 3)
     assert (info.recipe["basis"], info.recipe["layer_decay"], info.recipe["frozen"]) == ("extended", 0.5, 1)
-    code, out, err = command(capsys, *words, "--set", "seed=3", "family_settings.s=[0,5]")
-    assert (code, err, "on the frozen test set" in " ".join(out.split())) == (0, "", True)
+    code, out, err = run(*words, "--set", "seed=3", "family_settings.s=[0,5]")
+    assert (code, err, "on the frozen test set" in out) == (0, "", True)
     systems = af.problems.get("reaction-diffusion", n=8).sample(2)
     assert af.LearnedSolver.from_pretrained(tmp_path / "run").solve(systems.A, systems.b).certified.all()
 
@@ -434,16 +426,13 @@ class Wide(Diffusion):
 
 
 def test_command_with_a_family_in_a_file(
-    starts: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    starts: dict[str, Path], tmp_path: Path, answer: Any, refused: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(problems.base, "_REGISTRY", dict(problems.base._REGISTRY))
     (tmp_path / "own.py").write_text(OWN)
-    words = ("--from", starts["token"], "--family", f"{tmp_path / 'own.py'}:Wide", "--samples", N, "--epochs", 1)
-    words += ("--output", tmp_path / "run", "--workers", 0, "--json")
-    code, out, err = command(capsys, *words)
-    assert (code, out) == (2, "")
-    assert "the model token has n = 8, the family wide has n = 9" in err
+    words = ("finetune", "--from", starts["token"], "--family", f"{tmp_path / 'own.py'}:Wide", "--samples", N)
+    words += ("--epochs", 1, "--output", tmp_path / "run", "--workers", 0)
+    assert "the model token has n = 8, the family wide has n = 9" in refused(*words)
     assert not (tmp_path / "run").exists()
-    code, out, err = command(capsys, *words, "--set", "model.n=8")
-    assert (code, err) == (0, "")
+    assert answer(*words, "--set", "model.n=8")[0] == 0
     assert load(tmp_path / "run" / "model")[1].family["name"] == "wide"

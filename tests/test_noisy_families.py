@@ -347,7 +347,9 @@ def test_instruments_are_log_uniform(name: str, setting: str) -> None:
         problems.get(name, **{setting: (0.0, 1.0)})
 
 
-@pytest.mark.parametrize(("setting", "value"), [("varying", 1.5), ("varying", "half"), ("slope", (-1.0, 0.0))])
+@pytest.mark.parametrize(
+    ("setting", "value"), [("varying", 1.5), ("varying", "half"), ("varying", True), ("slope", (-1.0, 0.0))]
+)
 def test_bad_widths_are_refused(setting: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=setting):
         problems.get("deblur", **{setting: value})

@@ -214,8 +214,10 @@ def test_second_derivative_is_exact_on_polynomials() -> None:
             np.testing.assert_allclose(matrix @ cheb.chebval(x, unit), exact, atol=1e-14 * n**4)
 
 
-@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), "0", None])
-@pytest.mark.parametrize(("name", "setting"), [("bratu", "perturbation"), ("quasilinear", "amplitude")])
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), "0", None, True])
+@pytest.mark.parametrize(
+    ("name", "setting"), [("bratu", "perturbation"), ("quasilinear", "amplitude"), ("random-diffusion", "sigma")]
+)
 def test_sizes_must_be_finite_and_not_negative(name: str, setting: str, value: object) -> None:
     with pytest.raises(ConfigurationError, match=f"{setting} must be a finite number"):
         problems.get(name, **{setting: value})

@@ -123,6 +123,7 @@ def test_cross_validation_is_the_minimum(name: str, m: int, order: int) -> None:
     systems = problems.get(name, n=40, m=m, noise=(0.2, 0.2), priors=("smooth",)).sample(4, seed=1)
     path = reg.tikhonov(reg.decompose(systems.A, order), systems.b)
     index, L = reg.cross_validation(path), differences(40, order)
+    np.testing.assert_array_equal(reg.cross_validated(systems.A, systems.b, order), path.chosen(index))
     for i in range(4):
         A, b = systems.A[i], systems.b[i]
 

@@ -25,6 +25,7 @@ from algebraformer.errors import ConfigurationError, SingularSystemError, Status
 from algebraformer.linalg import measures
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.solver import LearnedSolver
+from algebraformer.studies.wall.certificates import exact_measures
 from algebraformer.studies.wall.stand_ins import GOOD, WRONG, exact, shrunk, single, stand_in
 
 N = 6
@@ -48,16 +49,6 @@ def reference(A, b):
     """LAPACK's answer through SciPy, in the shape of b."""
     columns = b.reshape(*A.shape[:-1], -1)
     return scipy.linalg.solve(A, columns, assume_a="gen").reshape(b.shape)
-
-
-def exact_measures(A, b, x):
-    """Relative residual and Oettli and Prager's backward error of one column, with 64 bits and any exponent."""
-    A, b, x = (np.asarray(v, np.clongdouble) for v in (A, b, x))
-    if not np.isfinite(x).all():
-        return np.inf, np.inf, np.inf
-    r, size = np.abs(b - A @ x), np.abs(A) @ np.abs(x) + np.abs(b)
-    norm = np.sqrt(np.abs(b) @ np.abs(b)) or np.longdouble(1)
-    return np.sqrt(r @ r) / norm, np.max(r[size > 0] / size[size > 0], initial=0), np.sqrt(size @ size) / norm
 
 
 # ---------------------------------------------------------------- what the network is worth

@@ -52,8 +52,34 @@ def numbers(value: ArrayLike, name: str) -> Array:
         sums = rows @ np.ones(rows.shape[1])  # one fast pass: what is not finite shows, and rarely what only overflows
     if not np.isfinite(sums).all() and not (finite := np.isfinite(array)).all():
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise ValueError(f"{name} contains NaN or infinity, first at index {where}")
+        raise ValueError(f"{name} contains NaN or infinity{f', first at index {where}' if where else ''}")
     return array
+
+
+def real_numbers(value: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Return a user's array as float64: `numbers`, and `ValueError` where they are complex."""
+    array = numbers(value, name)
+    if array.dtype.kind == "c":
+        raise ValueError(f"{name} has dtype {array.dtype}, expected real numbers")
+    return array
+
+
+def check_right_hand_sides(A: Array, b: Array, rows: str) -> None:
+    """Refuse b that is not of shape (m,) or (m, k) for A of shape (m, n), or (B, m) or (B, m, k) for (B, m, n).
+
+    Raises
+    ------
+    ValueError
+        The message calls the number of rows `rows`.
+    """
+    batched, m = A.ndim == 3, A.shape[-2]
+    if batched and b.ndim in (2, 3) and len(b) != len(A):
+        raise ValueError(f"b holds {len(b)} systems, A holds {len(A)}")
+    if b.ndim - batched not in (1, 2):
+        expected = f"(B, {rows}) or (B, {rows}, k)" if batched else f"({rows},) or ({rows}, k)"
+        raise ValueError(f"b must have shape {expected}, received {b.shape}")
+    if b.shape[batched] != m:
+        raise ValueError(f"b has {b.shape[batched]} rows, A has {m}")
 
 
 def check_system(A: ArrayLike, b: ArrayLike) -> CheckedSystem:
@@ -74,25 +100,24 @@ def check_system(A: ArrayLike, b: ArrayLike) -> CheckedSystem:
     if A.ndim not in (2, 3) or A.shape[-1] != A.shape[-2]:
         raise ValueError(f"A must have shape (n, n) or (B, n, n), received {A.shape}")
     batched, n = A.ndim == 3, A.shape[-1]
-    if batched and b.ndim in (2, 3) and len(b) != len(A):
-        raise ValueError(f"b holds {len(b)} systems, A holds {len(A)}")
-    if b.ndim - batched not in (1, 2):
-        raise ValueError(
-            f"b must have shape {'(B, n) or (B, n, k)' if batched else '(n,) or (n, k)'}, received {b.shape}"
-        )
-    if b.shape[batched] != n:
-        raise ValueError(f"b has {b.shape[batched]} rows, A has {n}")
+    check_right_hand_sides(A, b, "n")
     if A.dtype != b.dtype:
         A, b = A.astype(complex), b.astype(complex)
     k = b.shape[-1] if b.ndim - batched == 2 else 1
     return CheckedSystem(A if batched else A[None], b.reshape(len(b) if batched else 1, n, k), b.shape, batched)
 
 
-def check_options(rtol: float, max_refinements: int) -> tuple[float, int]:
-    """Return both as numbers; `ValueError` where one is out of range."""
-    rtol, max_refinements = float(rtol), operator.index(max_refinements)
-    if not 0 <= rtol < np.inf:
-        raise ValueError(f"rtol must be a finite number >= 0, received {rtol}")
-    if max_refinements < 0:
-        raise ValueError(f"max_refinements must be at least 0, received {max_refinements}")
-    return rtol, max_refinements
+def check_tolerance(value: float, name: str) -> float:
+    """Return a tolerance as a float; `ValueError`, which calls it `name`, unless it is finite and not negative."""
+    value = float(value)
+    if not 0 <= value < np.inf:
+        raise ValueError(f"{name} must be a finite number >= 0, received {value}")
+    return value
+
+
+def check_count(value: int, name: str) -> int:
+    """Return a count as an int; `ValueError`, which calls it `name`, if it is negative."""
+    value = operator.index(value)
+    if value < 0:
+        raise ValueError(f"{name} must be at least 0, received {value}")
+    return value

@@ -17,7 +17,18 @@ from typing import Annotated, Any
 
 import tyro
 
-from algebraformer.cli_base import BAD_INPUT, DONE, FALLBACK, NOT_SOLVED, emit, show
+from algebraformer.cli_base import (
+    BAD_INPUT,
+    DONE,
+    FALLBACK,
+    NOT_SOLVED,
+    emit,
+    every,
+    paths,
+    show,
+    show_paths,
+    show_rows,
+)
 from algebraformer.cli_estimate import estimate, refuse_tolerances
 from algebraformer.cli_newton import Newton
 from algebraformer.cli_training import Finetune, Train
@@ -77,27 +88,18 @@ class Solve:
         record = result.record() | {
             "n": int(A.shape[-1]),
             "model": self.model,
-            "output": str(self.output or "") or None,
+            **paths(self, "output"),
         }
         if self.json:
             emit(record)
         else:
-            self._show(record, result.explain())
-        certified, methods = record["certified"], record["method"]
-        if not (all(certified) if isinstance(certified, list) else certified):
+            names = ("method", "refinements", "relative_residual", "backward_error", "certified", "status")
+            show_rows(f"{self.A}, n = {record['n']}, model {self.model}", "system", names, record)
+            print(result.explain())
+            show_paths(self)
+        if not every(record["certified"]):
             return NOT_SOLVED
-        return FALLBACK if "lapack" in methods else DONE
-
-    def _show(self, record: dict[str, Any], explanation: str) -> None:
-        names = ("method", "refinements", "relative_residual", "backward_error", "certified", "status")
-        values = [v if isinstance(v, list) else [v] for v in (record[name] for name in names)]
-        rows = [[i, *row] for i, row in enumerate(zip(*values, strict=True))]
-        show(f"{self.A}, n = {record['n']}, model {self.model}", ("system", *names), rows[:20])
-        if len(rows) > 20:
-            print(f"... and {len(rows) - 20} more systems (--json lists all)")
-        print(explanation)
-        if self.output is not None:
-            print(f"x written to {self.output}")
+        return FALLBACK if "lapack" in record["method"] else DONE
 
 
 @dataclasses.dataclass(frozen=True)

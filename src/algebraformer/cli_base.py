@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 DONE, NOT_SOLVED, BAD_INPUT, FALLBACK = 0, 1, 2, 3
+SHOWN = 20
+"""Systems that are shown at most; --json lists all."""
 
 
 def emit(data: Any) -> None:
@@ -20,3 +22,30 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> N
     from algebraformer.studies.base import TableData
 
     print_table(TableData(columns, rows, title))
+
+
+def show_rows(title: str, what: str, names: Sequence[str], record: Mapping[str, Any]) -> None:
+    """Print the fields of these names, one row for each system of a batch; `what` is the word for one of them."""
+    values = [v if isinstance(v, list) else [v] for v in (record[name] for name in names)]
+    rows = [[i, *row] for i, row in enumerate(zip(*values, strict=True))]
+    show(title, (what, *names), rows[:SHOWN])
+    if len(rows) > SHOWN:
+        print(f"... and {len(rows) - SHOWN} more {what}s (--json lists all)")
+
+
+def paths(command: Any, *options: str) -> dict[str, str | None]:
+    """Return the paths that were given for these options, None where there is none."""
+    given = {option: getattr(command, option) for option in options}
+    return {option: None if path is None else str(path) for option, path in given.items()}
+
+
+def show_paths(command: Any) -> None:
+    """Say where x and the figure went."""
+    for what, path in (("x", command.output), ("figure", command.figure)):
+        if path is not None:
+            print(f"{what} written to {path}")
+
+
+def every(value: bool | list[bool]) -> bool:
+    """Say whether a field is true, of a batch for every system."""
+    return all(value) if isinstance(value, list) else value

@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from algebraformer.cli_base import DONE, FALLBACK, emit, show
+from algebraformer.cli_base import DONE, FALLBACK, emit, paths, show, show_paths, show_rows
 from algebraformer.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from algebraformer.estimation import Estimate
     from algebraformer.solver import LearnedSolver
-
-SHOWN = 20
-"""Systems that are shown at most; --json lists all."""
 
 
 def refuse_tolerances(command: Any) -> None:
@@ -39,7 +36,7 @@ def estimate(command: Any, solver: LearnedSolver, A: Any, b: Any) -> int:
     if command.figure is not None:
         _draw(command, found)
     about = {"model": command.model, "n": solver.n, "m": solver.model.config.n_equation}
-    about |= {"output": str(command.output or "") or None, "figure": str(command.figure or "") or None}
+    about |= paths(command, "output", "figure")
     if command.json:
         emit(found.record() | about)
     else:
@@ -58,8 +55,6 @@ def _draw(command: Any, found: Estimate) -> None:
 def _show(command: Any, found: Estimate, title: str) -> None:
     """Print the entries of one system, or a line for each system of several."""
     names = ("noise", "misfit", "consistent", "in_distribution")
-    values = [np.ravel(getattr(found, name)).tolist() for name in names]
-    rows = [[i, *row] for i, row in enumerate(zip(*values, strict=True))]
     if found.x.ndim == 1:
         low, high = found.interval
         columns = [found.x, found.std, low, high] + ([] if found.tikhonov is None else [found.tikhonov])
@@ -67,9 +62,5 @@ def _show(command: Any, found: Estimate, title: str) -> None:
         heads = ("entry", "x", "std", "5 %", "95 %", "Tikhonov")
         show(title, heads[: len(columns) + 1], entries)
         title = ""
-    show(title, ("system", *names), rows[:SHOWN])
-    if len(rows) > SHOWN:
-        print(f"... and {len(rows) - SHOWN} more systems (--json lists all)")
-    for option, path in (("x", command.output), ("figure", command.figure)):
-        if path is not None:
-            print(f"{option} written to {path}")
+    show_rows(title, "system", names, {name: np.ravel(getattr(found, name)).tolist() for name in names})
+    show_paths(command)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from algebraformer.cli_base import DONE, NOT_SOLVED, emit, show
+from algebraformer.cli_base import DONE, NOT_SOLVED, emit, every, paths, show_paths, show_rows
+from algebraformer.result import plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,30 +70,16 @@ class Newton:
         names = ("success", "status", "message", "nit", "n_learned", "n_exact", "fun", "gradient_norm", "dual_gap")
         record: dict[str, Any] = {name: plain(result[name]) for name in names}
         record |= {"p": self.p, "m": int(A.shape[-2]), "n": int(A.shape[-1]), "model": self.model}
-        record |= {"output": str(self.output or "") or None, "figure": str(self.figure or "") or None}
+        record |= paths(self, "output", "figure")
         if self.json:
             emit(record)
         else:
-            self._show(record, names)
-        converged = record["success"]
-        return DONE if (all(converged) if isinstance(converged, list) else converged) else NOT_SOLVED
+            self._show(record, [name for name in names if name not in ("success", "message")])
+        return DONE if every(record["success"]) else NOT_SOLVED
 
-    def _show(self, record: dict[str, Any], names: tuple[str, ...]) -> None:
-        shown = [name for name in names if name not in ("success", "message")]
-        values = [v if isinstance(v, list) else [v] for v in (record[name] for name in shown)]
-        rows = [[i, *row] for i, row in enumerate(zip(*values, strict=True))]
+    def _show(self, record: dict[str, Any], names: list[str]) -> None:
         title = f"{self.A}, {record['m']} x {record['n']}, p = {self.p:g}, model {self.model}"
-        show(title, ("problem", *shown), rows[:20])
-        if len(rows) > 20:
-            print(f"... and {len(rows) - 20} more problems (--json lists all)")
+        show_rows(title, "problem", names, record)
         messages = record["message"] if isinstance(record["message"], list) else [record["message"]]
         print("\n".join(sorted(set(messages))))
-
-
-def plain(value: Any) -> Any:
-    """Return a field of the result as a JSON value; None where it is not finite."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, list):
-        return [plain(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        show_paths(self)

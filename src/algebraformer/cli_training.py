@@ -174,8 +174,7 @@ def own_family(source: str, changes: Sequence[str]) -> ProblemFamily:
     from algebraformer.training.from_file import family_from_file
 
     family = family_from_file(source)
-    settings = {key: value for key, value in family.settings().items() if key not in ("name", "n")}
-    plain = Recipe(family=family.name, family_settings=settings, model=ModelConfig(n=family.n))
+    plain = Recipe(family=family.name, family_settings=family.own_settings(), model=ModelConfig(n=family.n))
     of_family = [change for change in changes if change.startswith(("model.n=", "family_settings."))]
     family = changed(plain, of_family).problem_family()
     family.sample(2)

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from algebraformer.checked_input import numbers
+from algebraformer.checked_input import check_right_hand_sides, real_numbers
 from algebraformer.classical import regularization
 from algebraformer.errors import InconsistentWarning
 from algebraformer.linalg import FloatArray
 from algebraformer.models import Algebraformer, Estimates, estimates
 from algebraformer.models.estimate import GAUSS_90
+from algebraformer.result import plain
 from algebraformer.training.estimate import misfit
 
 Array = NDArray[Any]
@@ -64,14 +65,7 @@ class Estimate:
 
     def record(self) -> dict[str, Any]:
         """Return every field as plain JSON values; numbers that are not finite as None."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, list):
-                return [plain(entry) for entry in value]
-            return None if isinstance(value, float) and not np.isfinite(value) else value
-
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: plain(v.tolist() if isinstance(v, np.ndarray) else v) for name, v in values.items()}
+        return {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,21 +89,13 @@ class _Noisy:
 
 def _checked(A: ArrayLike, b: ArrayLike, m: int, n: int) -> _Noisy:
     """Check A and b and give every right-hand side its matrix."""
-    A, b = numbers(A, "A"), numbers(b, "b")
-    if A.dtype.kind == "c" or b.dtype.kind == "c":
-        raise ValueError("the network reads real systems, received complex numbers")
+    A, b = real_numbers(A, "A"), real_numbers(b, "b")
     if A.ndim not in (2, 3):
         raise ValueError(f"A must have shape (m, n) or (B, m, n), received {A.shape}")
     batched = A.ndim == 3
     if A.shape[batched:] != (m, n):
         raise ValueError(f"the model estimates from matrices of shape {(m, n)}, received {A.shape[batched:]}")
-    if b.ndim - batched not in (1, 2):
-        expected = "(B, m) or (B, m, k)" if batched else "(m,) or (m, k)"
-        raise ValueError(f"b must have shape {expected}, received {b.shape}")
-    if batched and len(b) != len(A):
-        raise ValueError(f"b holds {len(b)} systems, A holds {len(A)}")
-    if b.shape[batched] != m:
-        raise ValueError(f"b has {b.shape[batched]} rows, A has {m}")
+    check_right_hand_sides(A, b, "m")
     columns = b.ndim - batched == 2
     flat = np.swapaxes(b, -1, -2) if columns else b
     lead = flat.shape[:-1]
@@ -141,8 +127,7 @@ def estimate(model: Algebraformer, A: ArrayLike, b: ArrayLike) -> Estimate:
     tikhonov = None
     if (odd := np.flatnonzero(~fits)).size:
         tikhonov = np.full_like(found.mean, np.nan)
-        path = regularization.tikhonov(regularization.decompose(system.A[odd]), system.b[odd])
-        tikhonov[odd] = path.chosen(regularization.cross_validation(path))
+        tikhonov[odd] = regularization.cross_validated(system.A[odd], system.b[odd])
         count = f"{odd.size} of {len(fits)} systems" if system.lead else "the system"
         warnings.warn(
             f"the estimate of {count} does not fit the data to the noise level that the network sees: do not use it; "

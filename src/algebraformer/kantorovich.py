@@ -31,7 +31,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -39,10 +38,11 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
+from algebraformer.checked_input import check_count, check_tolerance, real_numbers
 from algebraformer.classical import conjugate_residuals
 from algebraformer.classical.conjugate_residuals import Preconditioner
 from algebraformer.errors import ConfigurationError
-from algebraformer.linalg import FloatArray, is_certified
+from algebraformer.linalg import FloatArray, is_certified, ratio
 from algebraformer.models import systems_at_once
 from algebraformer.problems import NonlinearFamily
 from algebraformer.problems.base import Parameters
@@ -237,7 +237,7 @@ def solve(
     Raises
     ------
     ValueError
-        A network for another n, or u0 of another shape or not finite.
+        A network for another n, u0 of another shape, masked, complex or not finite, or a limit that is negative.
     ConfigurationError
         A network for another family, or with a token head, which is not linear in F.
 
@@ -252,7 +252,7 @@ def solve(
     >>> bool(result.certified[0]), bool(np.max(np.abs(result.u - u)) < 1e-9)
     (True, True)
     """
-    method = Direct()
+    method, max_refinements = Direct(), check_count(max_refinements, "max_refinements")
     if solver is not None:
         name = solver.info.family.get("name")
         if name != family.name:
@@ -260,7 +260,7 @@ def solve(
         if solver.n != family.n:
             raise ValueError(f"the network supports n = {solver.n}, received a family with n = {family.n}")
         _ = solver.model.operator_head  # raises for a token head
-        method = Krylov(solver.model.approximate_inverse, 1 + operator.index(max_refinements))
+        method = Krylov(solver.model.approximate_inverse, 1 + max_refinements)
     return iterate(family, params, method, rtol, maxiter, u0)
 
 
@@ -273,15 +273,11 @@ def iterate(
     u0: ArrayLike | None = None,
 ) -> KantorovichResult:
     """Solve B problems with steps of any method; the arguments are those of `solve`."""
-    rtol, maxiter = float(rtol), operator.index(maxiter)
-    if not 0 <= rtol < np.inf:
-        raise ValueError(f"rtol must be a finite number >= 0, received {rtol}")
-    if maxiter < 0:
-        raise ValueError(f"maxiter must be at least 0, received {maxiter}")
+    rtol, maxiter = check_tolerance(rtol, "rtol"), check_count(maxiter, "maxiter")
     start = family.initial(params)
-    u = start.copy() if u0 is None else np.array(u0, dtype=np.float64)
-    if u.shape != start.shape or not np.isfinite(u).all():
-        raise ValueError(f"u0 must be finite and of shape {start.shape}, received shape {u.shape}")
+    u = start if u0 is None else real_numbers(u0, "u0")
+    if u.shape != start.shape:
+        raise ValueError(f"u0 must have shape {start.shape}, received {u.shape}")
     step, parts = systems_at_once(family.n), []
     for begin in range(0, len(u), step):
         rows = slice(begin, begin + step)
@@ -370,16 +366,10 @@ def _measures(
     """Return whether the chosen problems are certified, |F| / |F_0| and the backward errors, (C,) each."""
     F, u, params, n = problems.F[chosen], problems.u[chosen], problems.of(chosen), problems.u.shape[1]
     family = problems.family
-    share = _ratio(problems.natural[chosen], natural)
+    share = ratio(problems.natural[chosen], natural)
     terms = family.terms(params, family.grid[1:-1], u)
-    rounding = _ratio(problems.natural[chosen], np.linalg.norm(terms[0], axis=1))
-    omega = np.max(_ratio(np.abs(F), family.size(params, u)), axis=1)
-    relative = _ratio(np.linalg.norm(F, axis=1), norm)
+    rounding = ratio(problems.natural[chosen], np.linalg.norm(terms[0], axis=1))
+    omega = np.max(ratio(np.abs(F), family.size(params, u)), axis=1)
+    relative = ratio(np.linalg.norm(F, axis=1), norm)
     certified = is_certified(share, rounding, n, rtol) & is_certified(relative, omega, n, rtol)
     return certified, share, omega
-
-
-def _ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
-    """Return part / whole, 0 for 0 / 0."""
-    with np.errstate(divide="ignore"):
-        return np.where(part == 0, 0.0, part / np.where(part == 0, 1.0, whole))

@@ -68,10 +68,24 @@ def _norm(v: FloatArray) -> FloatArray:
         return (scale * np.sqrt(np.sum((np.abs(v) / scale) ** 2, axis=-2, keepdims=True)))[..., 0, :]
 
 
-def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
-    """numerator / denominator with 0 / 0 = 0; infinity where that is NaN, or the denominator overflowed.
+def ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+    """Return numerator / denominator with 0 / 0 = 0; infinity where that is NaN, or the denominator overflowed.
 
     A finite numerator over an overflowed norm would be 0, and would certify any x whatever.
+
+    Parameters
+    ----------
+    numerator, denominator : ndarray, shape (...)
+
+    Returns
+    -------
+    ndarray, shape (...)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> ratio(np.array([0.0, 1.0, 1.0]), np.array([0.0, 2.0, np.inf]))
+    array([0. , 0.5, inf])
     """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         quotient = np.where(numerator == 0, 0.0, numerator / denominator)
@@ -209,8 +223,8 @@ def measures(A: FloatArray, b: FloatArray, x: FloatArray) -> tuple[FloatArray, F
     with np.errstate(over="ignore", invalid="ignore"):
         Ax, size = (part.reshape(shape) for part in products(A.reshape(B, n, n), systems))
         r, size = b - Ax, size + np.abs(b)
-    relative = _ratio(_norm(r), _norm(b))
-    omega = np.max(_ratio(np.abs(r), size), axis=-2, initial=0.0)
+    relative = ratio(_norm(r), _norm(b))
+    omega = np.max(ratio(np.abs(r), size), axis=-2, initial=0.0)
     # An overflowing residual over an overflowing size proves nothing: inf / inf became inf above.
     return np.where(finite, relative, np.inf), np.where(finite & np.isfinite(size).all(axis=-2), omega, np.inf), r
 
@@ -295,7 +309,7 @@ def test_ratio(A: FloatArray, b: FloatArray, x: FloatArray) -> FloatArray:
         r = np.sum(np.abs(residual(A, b, x)), axis=-2)
         norm_A = np.max(np.sum(np.abs(A), axis=-2), axis=-1, initial=0.0)[..., None]
         size = norm_A * EPS * np.sum(np.abs(x), axis=-2)
-    return _ratio(r, size)
+    return ratio(r, size)
 
 
 test_ratio.__test__ = False  # type: ignore[attr-defined]  # its name makes pytest take it for a test
@@ -319,7 +333,7 @@ def condition_number(A: FloatArray) -> FloatArray:
     array(4.)
     """
     sigma = np.linalg.svd(A, compute_uv=False).astype(np.float64, copy=False)
-    return np.where(sigma[..., -1] == 0, np.inf, _ratio(sigma[..., 0], sigma[..., -1]))
+    return np.where(sigma[..., -1] == 0, np.inf, ratio(sigma[..., 0], sigma[..., -1]))
 
 
 def skeel_condition_number(A: FloatArray) -> FloatArray:
@@ -367,7 +381,7 @@ def relative_error(x: FloatArray, reference: FloatArray) -> FloatArray:
     """
     with np.errstate(over="ignore", invalid="ignore"):
         difference = x - reference
-    return _ratio(_norm(difference), _norm(reference))
+    return ratio(_norm(difference), _norm(reference))
 
 
 def normalized_mse(x: FloatArray, reference: FloatArray) -> float:
@@ -386,4 +400,4 @@ def normalized_mse(x: FloatArray, reference: FloatArray) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
         error = np.asarray(np.sum((x - reference) ** 2))
         size = np.asarray(np.sum(reference**2))
-    return float(_ratio(error, size))
+    return float(ratio(error, size))

@@ -258,10 +258,6 @@ class Regression:
         r = np.where((np.max(np.abs(r), axis=-1) <= rounding)[:, None], 0.0, r)
         return cls(A, b, p, Q, R, x, r)
 
-    def least_squares(self, y: FloatArray) -> FloatArray:
-        """Return argmin_x ||A x - y||_2 (B, n) for y (B, m)."""
-        return solved(self.R, transposed_product(self.Q, y))
-
     @property
     def interpolated(self) -> NDArray[np.bool_]:
         """Where the least squares solution leaves no residual, (B,)."""

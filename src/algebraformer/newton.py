@@ -18,13 +18,13 @@ References
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import OptimizeResult
 
+from algebraformer.checked_input import check_count, check_tolerance, real_numbers
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import EPS, FloatArray
 from algebraformer.lp_norm import (
@@ -42,6 +42,7 @@ from algebraformer.lp_norm import (
 )
 from algebraformer.problems import LpRegression
 from algebraformer.problems.lp_regression import newton_system, start_step, start_tokens
+from algebraformer.result import scalar
 from algebraformer.solver import LearnedSolver
 
 CONVERGED, LIMIT, ROUNDING, INTERPOLATED = 0, 1, 2, 3
@@ -102,7 +103,8 @@ def minimize_lp(
     Raises
     ------
     ValueError
-        Shapes that do not match, m < n, entries that are not finite, p outside [2, 16], a network for another n or m.
+        Shapes that do not match, m < n, entries that are masked, complex or not finite, p outside [2, 16], a negative
+        limit, a network for another n or m.
     SingularSystemError
         A `LinAlgError`: the columns of A are linearly dependent, so that the optimum is not unique. Leave out columns.
     ConfigurationError
@@ -115,43 +117,24 @@ def minimize_lp(
     >>> result.success, bool(abs(result.x[0] - 1 / (1 + 2 ** (1 / 3))) < 1e-12)
     (True, True)
     """
-    tol, maxiter = float(tol), operator.index(maxiter)
-    if not 0 <= tol < np.inf:
-        raise ValueError(f"tol must be a finite number >= 0, received {tol}")
-    if maxiter < 0:
-        raise ValueError(f"maxiter must be at least 0, received {maxiter}")
-    A, b, batched = _real(A, "A"), _real(b, "b"), np.ndim(A) == 3
+    tol, maxiter = check_tolerance(tol, "tol"), check_count(maxiter, "maxiter")
+    A, b = real_numbers(A, "A"), real_numbers(b, "b")
+    batched = A.ndim == 3
     if A.ndim not in (2, 3):
         raise ValueError(f"A must have shape (m, n) or (B, m, n), received {A.shape}")
     if b.shape != A.shape[:-1]:
         raise ValueError(f"b must have shape {A.shape[:-1]} beside A of shape {A.shape}, received {b.shape}")
-    exponents = _real(p, "p")
+    exponents = real_numbers(p, "p")
     if exponents.ndim and exponents.shape != A.shape[:1] * batched:
         raise ValueError(f"p must be one number{f' or {len(A)}' * batched}, received shape {exponents.shape}")
     problem = Regression.of(A if batched else A[None], b if batched else b[None], exponents)
     if x0 is not None:
-        x0 = _real(x0, "x0")
+        x0 = real_numbers(x0, "x0")
         if x0.shape != A.shape[:-2] + A.shape[-1:]:
             raise ValueError(f"x0 must have shape {A.shape[:-2] + A.shape[-1:]}, received {x0.shape}")
-        if not np.isfinite(x0).all():
-            raise ValueError("x0 contains NaN or infinity")
     network = None if solver is None else _Network(solver, problem)
     found = _minimize(problem, None if x0 is None else x0.reshape(problem.x.shape), network, tol, maxiter)
-    return OptimizeResult({k: v if batched else _one(v) for k, v in found.items()})
-
-
-def _real(value: ArrayLike, name: str) -> FloatArray:
-    """Return float64, or raise `ValueError` for what is not real numbers."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{name} has dtype {array.dtype}, expected real numbers")
-    return array.astype(np.float64)
-
-
-def _one(value: Any) -> Any:
-    """Return the only entry of a batch, plain where it is a scalar."""
-    entry = value[0]
-    return entry.item() if isinstance(entry, np.generic) else entry
+    return OptimizeResult({k: v if batched else scalar(v[0]) for k, v in found.items()})
 
 
 class _Network:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -61,15 +62,7 @@ class SolveResult:
 
     def record(self) -> dict[str, Any]:
         """Return every field but x as plain JSON values; the status by its name, NaN and infinity as None."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, Status):
-                return value.name
-            value = scalar(value)
-            return None if isinstance(value, float) and not np.isfinite(value) else value
-
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "x"}
-        return {k: [plain(e) for e in v] if isinstance(v, np.ndarray) else plain(v) for k, v in fields.items()}
+        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "x"}
 
     def explain(self) -> str:
         """Say in a few sentences what was done, how good the answer is, what bounds its error, and what to do next.
@@ -206,3 +199,22 @@ def _advice(rows: list[_Row], batched: bool) -> str:
 def scalar(value: Any) -> Any:
     """Return Python's own number for NumPy's, anything else as it is."""
     return value.item() if isinstance(value, np.generic) else value
+
+
+def plain(value: Any) -> Any:
+    """Return what JSON can hold: arrays as lists, a status by its name, None for NaN and infinity; also inside dicts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> plain({"status": Status.LEARNED, "error": np.array([1.5, np.nan]), "steps": np.int64(3)})
+    {'status': 'LEARNED', 'error': [1.5, None], 'steps': 3}
+    """
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, (np.ndarray, list, tuple)):
+        return [plain(entry) for entry in value]
+    if isinstance(value, Status):
+        return value.name
+    value = scalar(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -16,7 +16,7 @@ from scipy.linalg import LinAlgWarning
 from scipy.sparse.linalg import LinearOperator
 
 from algebraformer import checkpoint, estimation
-from algebraformer.checked_input import CheckedSystem, check_options, check_system
+from algebraformer.checked_input import CheckedSystem, check_count, check_system, check_tolerance
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.classical import conjugate_residuals, direct
 from algebraformer.classical.refinement import RESTARTS
@@ -277,7 +277,7 @@ class LearnedSolver:
             LAPACK factorised A and it is ill-conditioned to working precision, as in scipy.linalg.solve.
         """
         self._refuse_estimates()
-        rtol, max_refinements = check_options(rtol, max_refinements)
+        rtol, max_refinements = check_tolerance(rtol, "rtol"), check_count(max_refinements, "max_refinements")
         system = check_system(A, b)
         supported = system.n == self.n and system.b.dtype.kind == "f"
         if not (supported or fallback):

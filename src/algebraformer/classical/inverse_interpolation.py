@@ -21,7 +21,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from algebraformer.classical.operator_basis import ApproximateInverse, OperatorBasis, Reading, apply_to_all, combined
+from algebraformer.classical.operator_basis import ApproximateInverse, OperatorBasis, apply_to_all, combined
+from algebraformer.classical.reading import Reading
 from algebraformer.linalg import FloatArray
 
 DAMPING = 1e-7

@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from algebraformer.classical.operator_basis import ApproximateInverse, Reading
+from algebraformer.classical.operator_basis import ApproximateInverse
+from algebraformer.classical.reading import Reading
 from algebraformer.linalg import FloatArray
 
 

@@ -21,20 +21,19 @@ References
    snapshots, principal components from the Gram matrix of the samples.
 .. [2] O. Zahm and A. Nouy, "Interpolation of inverse operators for preconditioning parameter-dependent equations",
    SIAM J. Sci. Comput. 38 (2016).
-.. [3] Z. Drmac and S. Gugercin, "A new selection operator for the discrete empirical interpolation method", SIAM J.
-   Sci. Comput. 38 (2016): selection by QR with column pivoting.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from algebraformer.classical.reading import MODES, Reading, choose
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import EPS, FloatArray
 from algebraformer.problems.base import ProblemFamily, batches
@@ -45,64 +44,8 @@ SNAPSHOT_ENTRIES = 2**29
 """Entries of T that are kept in memory at once while components are computed: 2 GiB in float32."""
 SNAPSHOTS_EACH, MAX_SNAPSHOTS = 16, 4096
 """Samples for every component, where memory allows, and most samples of all."""
-MODES = 32
-"""Leading modes of A over the family that columns and rows are chosen on."""
 LEADING = 32
 """Components kept in float32; the rest, which matter less, are rounded to float16."""
-RARE = 1e-6
-"""Combinations of entries whose spread over the family is below this share of the largest are not read."""
-CONSTANT = 1e-9
-"""An entry whose spread over the family is below this share of its size counts as constant and is not read."""
-
-
-class Entries(Protocol):
-    """B matrices whose entries can be asked for: an array (B, n, n), or what computes them when they are needed."""
-
-    def __len__(self) -> int:
-        """Return B."""
-
-    def __getitem__(self, key: Any, /) -> Any:
-        """Return A[:, rows, columns] (B, m, q) for rows (m, 1) and columns (q,)."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """Which entries of A are read, and their statistics over the family.
-
-    Attributes
-    ----------
-    rows, columns : ndarray of int, shape (m,) and (q,)
-    weight : ndarray, shape (m, q)
-        Reciprocal root mean square of the entries.
-    mean, inverse_std : ndarray, shape (m, q)
-        Mean and reciprocal spread of the weighed entries of matrices of size one; 0 for constant entries.
-    whitening : ndarray, shape (q m, q m), optional
-        Takes the z-scored entries to uncorrelated combinations of variance one, the rarest last, and zeros. What is
-        small in every entry, as a reaction term beside a diffusion operator, shows in these alone.
-    """
-
-    rows: NDArray[np.int64]
-    columns: NDArray[np.int64]
-    weight: FloatArray
-    mean: FloatArray
-    inverse_std: FloatArray
-    whitening: FloatArray | None = None
-
-    def __call__(self, A: Entries) -> tuple[FloatArray, FloatArray]:
-        """Return z-scored entries (B, q, m), one row per column of A that is read, and the sizes s (B,).
-
-        With a whitening, their combinations in rows of m.
-
-        s is the signed root mean square of the weighed entries, so that d A gives the same entries and d s; it is 0
-        where all entries that are read are 0.
-        """
-        E = A[:, self.rows[:, None], self.columns] * self.weight  # (B, m, q)
-        s = signed_size(E, self.mean)
-        z = (E / np.where(s != 0, s, 1.0)[:, None, None] - self.mean) * self.inverse_std
-        z = z.transpose(0, 2, 1)
-        if self.whitening is not None:
-            z = (z.reshape(len(z), -1) @ self.whitening.T).reshape(z.shape)
-        return z, s
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,14 +217,6 @@ def apply_to_all(matrix: NDArray[Real], v: NDArray[Real]) -> NDArray[Real]:
     return (v.transpose(0, 2, 1).reshape(B * k, n) @ matrix.T).reshape(B, k, n).transpose(0, 2, 1)
 
 
-def signed_size(E: FloatArray, reference: FloatArray) -> FloatArray:
-    """Return the root mean square of each E[i], with the sign of its product with the reference; 0 only for E = 0."""
-    largest = np.abs(E).max(axis=(1, 2), keepdims=True)
-    unit = E / np.where(largest > 0, largest, 1.0)  # the squares of 1e300 overflow
-    side = np.where(np.sum(unit * reference, axis=(1, 2)) < 0, -1.0, 1.0)
-    return side * largest[:, 0, 0] * np.sqrt(np.mean(unit**2, axis=(1, 2)))
-
-
 def preconditioned_inverse(A: FloatArray, A_mean: FloatArray) -> FloatArray:
     """Return T = A^-1 Abar (B, n, n) by LU, through NumPy."""
     return np.linalg.solve(A, np.broadcast_to(A_mean, A.shape)).astype(np.float64, copy=False)
@@ -367,7 +302,7 @@ def fit(
         for indices in batches(count, chunk):
             yield matrices(family, indices, seed)
 
-    reading = _reading(samples(), min(count, read_count(n)), n_column, n_row, whiten)
+    reading = choose(samples(), min(count, read_count(n)), n_column, n_row, whiten)
     A_mean = np.zeros((n, n))
     for A in samples():
         A_mean += np.sum(A / reading(A)[1][:, None, None], axis=0) / count
@@ -477,55 +412,3 @@ def _principal(T: NDArray[np.float32], rank: int) -> tuple[NDArray[np.float32], 
     norms = np.linalg.norm(components, axis=1, keepdims=True)
     components /= np.where(norms > 0, norms, 1.0)
     return components, np.sqrt(np.maximum(values[::-1], 0.0) / count)
-
-
-def _reading(samples: Iterator[FloatArray], kept: int, n_column: int, n_row: int, whiten: bool) -> Reading:
-    """Choose columns and rows of A by pivoted QR on its leading modes over the first samples; take their statistics."""
-    parts: list[FloatArray] = []
-    while sum(map(len, parts)) < kept:
-        parts.append(next(samples))
-    A = np.concatenate(parts)[:kept]
-    n = A.shape[-1]
-    rms = np.sqrt(np.mean(A**2, axis=0))
-    weight = np.where(rms > 0, 1 / np.where(rms > 0, rms, 1.0), 0.0)
-    A *= weight
-    s = signed_size(A, A.mean(axis=0))
-    A /= np.where(s != 0, s, 1.0)[:, None, None]
-    flat = ((A - A.mean(axis=0)) * _inverse_std(A)).reshape(kept, -1)
-    values, vectors = np.linalg.eigh(flat.T @ flat if n**2 < kept else flat @ flat.T)  # the smaller Gram matrix
-    order = np.argsort(-values)[: min(MODES, kept)]
-    leading = vectors[:, order].T  # (MODES, n^2) or (MODES, kept)
-    modes = np.sqrt(np.maximum(values[order], 0))[:, None] * leading if n**2 < kept else leading @ flat
-    modes = modes.reshape(-1, n, n)
-    columns = np.sort(_pivots(modes)[:n_column])
-    rows = np.sort(_pivots(modes.transpose(0, 2, 1))[:n_row])
-    chosen = np.ix_(rows, columns)
-    E = A[:, rows[:, None], columns]
-    size = signed_size(E, E.mean(axis=0))  # of what is read, now that this is known
-    E /= np.where(size != 0, size, 1.0)[:, None, None]
-    plain = Reading(rows, columns, weight[chosen], E.mean(axis=0), _inverse_std(E))
-    if not whiten:
-        return plain
-    z = ((E - plain.mean) * plain.inverse_std).transpose(0, 2, 1).reshape(kept, -1)
-    _, spread, directions = np.linalg.svd(
-        z / np.sqrt(kept), full_matrices=False
-    )  # a Gram matrix would blur what is rare
-    whitening = np.zeros((z.shape[1], z.shape[1]))
-    whitening[: len(spread)] = _inverse_or_zero(spread, RARE * spread[0])[:, None] * directions
-    return dataclasses.replace(plain, whitening=whitening)
-
-
-def _inverse_std(E: FloatArray) -> FloatArray:
-    """Return the reciprocal spread over the first axis, 0 for what is constant."""
-    return _inverse_or_zero(E.std(axis=0), CONSTANT)
-
-
-def _inverse_or_zero(v: FloatArray, floor: float) -> FloatArray:
-    """Return 1 / v, and 0 where v <= floor."""
-    return np.where(v > floor, 1 / np.where(v > 0, v, 1.0), 0.0)
-
-
-def _pivots(modes: FloatArray) -> NDArray[np.int64]:
-    """Return the last index of modes (k, n, n) in the order of pivoted QR on the stacked (k n, n) matrix."""
-    _, order = scipy.linalg.qr(modes.reshape(-1, modes.shape[-1]), mode="r", pivoting=True)
-    return order.astype(np.int64)

@@ -56,7 +56,7 @@ def plain(A: FloatArray, b: FloatArray, M: Preconditioner, rtol: float, limit: i
         refinements, certified = np.zeros(len(b), dtype=np.int64), np.zeros(len(b), dtype=bool)
         active = np.arange(len(b))
         for count in range(limit + 1):
-            good, r = _certified(A, b, x[active], rtol)
+            good, _, r = _measured(A, b, x[active], rtol)
             refinements[active], certified[active] = count, good
             left = np.flatnonzero(~good & np.isfinite(r).all(axis=(1, 2)))
             if count == limit or not left.size:
@@ -77,6 +77,9 @@ def accelerated(
 ) -> Refined:
     """Solve A x = b by generalised conjugate residuals, again from the true residual where the certificate is missed.
 
+    As `LearnedSolver.solve` does: what a new start gives is taken if its backward error is smaller, or else the system
+    is left as it was.
+
     Parameters
     ----------
     A, b, M, rtol, limit
@@ -93,14 +96,19 @@ def accelerated(
     first = 1 if x0 is None else 0
     found = conjugate_residuals.solve(A, b, M, rtol, limit + first, x0, slow)
     x, refinements = found.x, np.maximum(found.steps - first, 0)
-    certified, _ = _certified(A, b, x, rtol)
+    certified, omega, _ = _measured(A, b, x, rtol)
+    going = ~certified & (refinements > 0) & (refinements < limit)
     for _ in range(RESTARTS):
-        left = np.flatnonzero(~certified & (refinements > 0) & (refinements < limit))
+        left = np.flatnonzero(going)
         if not left.size:
             break
         again = conjugate_residuals.solve(A[left], b[left], M.take(left), rtol, limit, x[left], slow)
-        x[left], refinements[left] = again.x, np.minimum(refinements[left] + again.steps, limit)
-        certified[left], _ = _certified(A[left], b[left], again.x, rtol)
+        good, size, _ = _measured(A[left], b[left], again.x, rtol)
+        better = good | (size < omega[left])
+        kept = left[better]
+        x[kept], certified[kept], omega[kept] = again.x[better], good[better], size[better]
+        refinements[left] = np.minimum(refinements[left] + again.steps, limit)
+        going[left] = better & ~good & (refinements[left] < limit)
     return Refined(x, refinements, certified)
 
 
@@ -115,7 +123,10 @@ def contraction(A: FloatArray, M: Preconditioner) -> FloatArray:
     return radii
 
 
-def _certified(A: FloatArray, b: FloatArray, x: FloatArray, rtol: float) -> tuple[NDArray[np.bool_], FloatArray]:
-    """Return which answers are certified, every right-hand side of them, and the residuals."""
+def _measured(
+    A: FloatArray, b: FloatArray, x: FloatArray, rtol: float
+) -> tuple[NDArray[np.bool_], FloatArray, FloatArray]:
+    """Return which answers are certified, their backward errors, both by the worst right-hand side, and residuals."""
     relative, omega, r = measures(A, b, x)
-    return np.all(is_certified(relative, omega, A.shape[-1], rtol), axis=-1), r
+    certified = np.all(is_certified(relative, omega, A.shape[-1], rtol), axis=-1)
+    return certified, np.max(omega, axis=-1, initial=0.0), r

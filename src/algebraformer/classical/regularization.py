@@ -194,6 +194,12 @@ def cross_validation(path: Path) -> IndexArray:
     return np.argmin(np.where(some, path.residual_norm / np.where(some, path.slack, 1.0), np.inf), axis=1)
 
 
+def cross_validated(A: FloatArray, b: FloatArray, order: int = 0) -> FloatArray:
+    """Return Tikhonov's answers (B, n) to A (B, m, n) and b (B, m), lambda by cross-validation: told nothing else."""
+    path = tikhonov(decompose(A, order), b)
+    return path.chosen(cross_validation(path))
+
+
 def discrepancy(path: Path, noise_norm: FloatArray) -> IndexArray:
     """Return the first index with a residual of at most noise_norm (B,), the last one where there is none."""
     small = path.residual_norm <= noise_norm[:, None]

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from algebraformer.classical.operator_basis import ApproximateInverse, Entries
+from algebraformer.classical.operator_basis import ApproximateInverse
+from algebraformer.classical.reading import Entries
 from algebraformer.classical.tiled_operators import TiledInverse
 from algebraformer.errors import ConfigurationError
 from algebraformer.models.config import Head, ModelConfig

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from algebraformer.linalg import FloatArray
 from algebraformer.models.config import TIKHONOV, ModelConfig
-from algebraformer.models.encoding import signed_size
+from algebraformer.models.encoding import MARGIN, signed_size
 
 LAMBDAS = 10.0 ** np.linspace(-6, -1, TIKHONOV)
 """Tikhonov parameters of the channels, for A scaled so that ||A^T A||_F = 1."""
@@ -43,8 +43,6 @@ SIDE = 0.1
 """Weight in the loss of the terms that teach standard deviation and noise level."""
 NARROW = 1e-2
 """Entries of A that spread less over the family than this share of a typical entry are measured as if they did."""
-MARGIN = 1.1
-"""What lies further out than the sample by this factor counts as outside the family."""
 FURTHEST = 0.999
 """Share of the sample whose data count as near; the few behind may be strange."""
 FITTING = 0.995

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from algebraformer.classical import tiled_operators
-from algebraformer.classical.operator_basis import LEADING, ApproximateInverse, OperatorBasis, Reading, balanced_metric
+from algebraformer.classical.operator_basis import LEADING, ApproximateInverse, OperatorBasis, balanced_metric
+from algebraformer.classical.reading import Reading
 from algebraformer.classical.tiled_operators import TiledInverse, TiledOperators
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray

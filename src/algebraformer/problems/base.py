@@ -85,6 +85,36 @@ def log_uniform(rng: np.random.Generator, limits: Limits) -> float:
     return float(limits[0] * (limits[1] / limits[0]) ** rng.random())
 
 
+def draw_modes(rng: np.random.Generator, count: int, scale: float = 1.0) -> dict[str, FloatArray]:
+    """Draw c_k ~ N(0, (scale / k)^2) and phi_k ~ U(0, 2 pi), k = 1 ... count, for `cosine_series`."""
+    k = np.arange(1, count + 1)
+    return {"c": scale * rng.standard_normal(count) / k, "phi": rng.uniform(0, 2 * np.pi, count)}
+
+
+def cosine_series(c: FloatArray, phi: FloatArray, x: FloatArray) -> FloatArray:
+    """Return sum_k c_k cos(k pi x / 2 + phi_k) (B, len(x)) for c and phi (B, m)."""
+    k = np.arange(1, c.shape[1] + 1)
+    angle = 0.5 * np.pi * k[:, None] * x + phi[..., None]  # (B, m, len(x))
+    return np.asarray(np.sum(c[..., None] * np.cos(angle), axis=1), dtype=np.float64)
+
+
+def check_whole(family: ProblemFamily, *names: str) -> None:
+    """Raise `ConfigurationError` unless these settings are whole numbers of at least 1."""
+    for name in names:
+        value = getattr(family, name)
+        if not is_whole(value) or value < 1:
+            raise ConfigurationError(f"{name} must be a whole number of at least 1, received {value!r}")
+
+
+def check_number(family: ProblemFamily, name: str, low: float = 0.0, high: float = np.inf) -> None:
+    """Raise `ConfigurationError` unless a setting is a finite number from low to high; True and False are none."""
+    value = getattr(family, name)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (number and low <= value <= high and value < np.inf):
+        expected = f"number from {low:g} to {high:g}" if high < np.inf else f"finite number of at least {low:g}"
+        raise ConfigurationError(f"{name} must be a {expected}, received {value!r}")
+
+
 def check_limits(family: ProblemFamily, positive: Sequence[str] = ()) -> None:
     """Raise `ConfigurationError` unless every setting whose default is a pair is one of finite ascending numbers.
 
@@ -146,8 +176,7 @@ class ProblemFamily(abc.ABC):
     """Set by `register`."""
 
     def __post_init__(self) -> None:
-        if not is_whole(self.n) or self.n < 1:
-            raise ConfigurationError(f"n must be a whole number of at least 1, received {self.n!r}")
+        check_whole(self, "n")
 
     @property
     def rows(self) -> int:
@@ -221,6 +250,10 @@ class ProblemFamily(abc.ABC):
     def settings(self) -> dict[str, Any]:
         """Return name and fields as plain JSON values; `problems.from_settings` reads them back."""
         return {"name": self.name, **dataclasses.asdict(self)}
+
+    def own_settings(self) -> dict[str, Any]:
+        """Return the settings without name and n, which recipes keep elsewhere."""
+        return {key: value for key, value in self.settings().items() if key not in ("name", "n")}
 
 
 _REGISTRY: dict[str, type[ProblemFamily]] = {}

@@ -24,7 +24,10 @@ from algebraformer.problems.base import (
     Parameters,
     ProblemFamily,
     check_limits,
-    is_whole,
+    check_number,
+    check_whole,
+    cosine_series,
+    draw_modes,
     register,
     uniform,
 )
@@ -40,8 +43,7 @@ class BoundaryValueFamily(ProblemFamily):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_whole(self.f_modes) or self.f_modes < 1:
-            raise ConfigurationError(f"f_modes must be a whole number of at least 1, received {self.f_modes!r}")
+        check_whole(self, "f_modes")
         check_limits(self)
 
     @property
@@ -50,8 +52,7 @@ class BoundaryValueFamily(ProblemFamily):
         return points(self.n + 2)
 
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
-        k = np.arange(1, self.f_modes + 1)
-        return {"c": rng.standard_normal(self.f_modes) / k, "phi": rng.uniform(0, 2 * np.pi, self.f_modes)}
+        return draw_modes(rng, self.f_modes)
 
     def diffusivity(self, params: Parameters, x: FloatArray) -> FloatArray:
         """Return K at the points x, shape (B, len(x)), positive."""
@@ -67,9 +68,7 @@ class BoundaryValueFamily(ProblemFamily):
 
     def source(self, params: Parameters, x: FloatArray) -> FloatArray:
         """Return f at the points x, shape (B, len(x))."""
-        k = np.arange(1, self.f_modes + 1)
-        angle = 0.5 * np.pi * k[:, None] * x + params["phi"][..., None]  # (B, m, len(x))
-        return np.sum(params["c"][..., None] * np.cos(angle), axis=1)
+        return cosine_series(params["c"], params["phi"], x)
 
     def assemble(self, params: Parameters) -> tuple[FloatArray, FloatArray]:
         D = differentiation_matrix(self.n + 2)
@@ -157,10 +156,8 @@ class RandomDiffusion(BoundaryValueFamily):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_whole(self.K_modes) or self.K_modes < 1:
-            raise ConfigurationError(f"K_modes must be a whole number of at least 1, received {self.K_modes!r}")
-        if not isinstance(self.sigma, (int, float)) or not 0 <= self.sigma < np.inf:
-            raise ConfigurationError(f"sigma must be a finite number of at least 0, received {self.sigma!r}")
+        check_whole(self, "K_modes")
+        check_number(self, "sigma")
 
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
         scale = self.sigma / np.arange(1, self.K_modes + 1)

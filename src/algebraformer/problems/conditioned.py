@@ -27,6 +27,7 @@ from algebraformer.problems.base import (
     Parameters,
     ProblemFamily,
     check_limits,
+    check_whole,
     is_whole,
     log_uniform,
     register,
@@ -119,8 +120,7 @@ class NormalEquations(ConditionedFamily):
         super().__post_init__()
         if self.kappa[0] <= 1:
             raise ConfigurationError(f"kappa must be above 1 for normal equations, received {self.kappa}")
-        if not is_whole(self.sites) or self.sites < 1:
-            raise ConfigurationError(f"sites must be a whole number of at least 1, received {self.sites!r}")
+        check_whole(self, "sites")
 
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
         return super().draw(rng) | {"t": rng.uniform(-1, 1, self.sites)}

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from algebraformer.errors import ConfigurationError
-from algebraformer.problems.base import FloatArray, Limits, Parameters, check_limits, log_uniform, register, uniform
+from algebraformer.problems.base import FloatArray, Limits, Parameters, check_number, log_uniform, register, uniform
 from algebraformer.problems.noisy import NoisyFamily
 
 
@@ -96,11 +96,11 @@ class Deblur(FredholmFamily):
     slope: Limits = (-0.6, 0.6)
     """Limits of the slope of the widths that vary, uniform; within (-1, 1)."""
 
+    positive: ClassVar[tuple[str, ...]] = ("noise", "width")
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_limits(self, positive=("width",))
-        if not isinstance(self.varying, (int, float)) or not 0 <= self.varying <= 1:
-            raise ConfigurationError(f"varying must be a number from 0 to 1, received {self.varying!r}")
+        check_number(self, "varying", 0, 1)
         if max(map(abs, self.slope)) >= 1:
             raise ConfigurationError(
                 f"slope must lie within (-1, 1) so that widths stay positive, received {self.slope}"
@@ -135,9 +135,7 @@ class Gravity(FredholmFamily):
     depth: Limits = (0.05, 0.25)
     """Limits of the depth d, log-uniform."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_limits(self, positive=("depth",))
+    positive: ClassVar[tuple[str, ...]] = ("noise", "depth")
 
     def instrument(self, rng: np.random.Generator) -> dict[str, Any]:
         return {"depth": log_uniform(rng, self.depth)}
@@ -168,9 +166,7 @@ class Heat(FredholmFamily):
     kappa: Limits = (1.0, 5.0)
     """Limits of kappa, log-uniform."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_limits(self, positive=("kappa",))
+    positive: ClassVar[tuple[str, ...]] = ("noise", "kappa")
 
     @property
     def sites(self) -> FloatArray:

@@ -37,7 +37,7 @@ from algebraformer.lp_norm import (
     solved,
 )
 from algebraformer.lp_norm import transposed_product as transposed
-from algebraformer.problems.base import FloatArray, Parameters, ProblemFamily, is_whole, register
+from algebraformer.problems.base import FloatArray, Parameters, ProblemFamily, check_whole, register
 from algebraformer.problems.chebyshev import interpolation_matrix, points
 
 Kind = Literal["gaussian", "polynomial", "spline", "uniform", "filter"]
@@ -80,8 +80,7 @@ class LpRegression(ProblemFamily):
         good = isinstance(self.p, tuple) and self.p and all(isinstance(p, (int, float)) for p in self.p)
         if not good or not all(P_LIMITS[0] <= p <= P_LIMITS[1] for p in self.p):
             raise ConfigurationError(f"p must be a tuple of numbers from 2 to 16, received {self.p!r}")
-        if not is_whole(self.iterates) or self.iterates < 1:
-            raise ConfigurationError(f"iterates must be a whole number of at least 1, received {self.iterates!r}")
+        check_whole(self, "iterates")
         least = {"spline": 4, "polynomial": 2}.get(self.kind, 1)
         if self.n < least:
             raise ConfigurationError(f"n must be at least {least} for kind {self.kind}, received {self.n}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from algebraformer.problems.base import (
     ProblemFamily,
     Systems,
     check_limits,
-    is_whole,
+    check_whole,
     log_uniform,
 )
 from algebraformer.problems.signals import CLASSICAL, DRAWS, PRIORS, normalized
@@ -51,11 +51,14 @@ class NoisyFamily(ProblemFamily):
     """gaussian: N(0, s^2). poisson: N(0, s^2 |A x|_i / mean |A x|), as counting has it. outliers: N(0, s^2) with a
     twentieth of the measurements ten times as noisy."""
 
+    positive: ClassVar[tuple[str, ...]] = ("noise",)
+    """Settings whose limits must be positive."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.m is not None and (not is_whole(self.m) or self.m < 1):
-            raise ConfigurationError(f"m must be a whole number of at least 1 or None, received {self.m!r}")
-        check_limits(self, positive=("noise",))
+        if self.m is not None:
+            check_whole(self, "m")
+        check_limits(self, self.positive)
         if not isinstance(self.priors, tuple) or not self.priors or not set(self.priors) <= set(PRIORS):
             raise ConfigurationError(f"priors must be some of {', '.join(PRIORS)}, received {self.priors!r}")
         if self.noise_kind not in get_args(NoiseKind):

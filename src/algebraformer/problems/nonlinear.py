@@ -28,13 +28,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from algebraformer.errors import ConfigurationError
 from algebraformer.problems.base import (
     FloatArray,
     Limits,
     Parameters,
     ProblemFamily,
     check_limits,
+    check_number,
+    check_whole,
+    cosine_series,
+    draw_modes,
     register,
     uniform,
 )
@@ -153,10 +156,7 @@ class NonlinearFamily(ProblemFamily):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_limits(self)
-        if not isinstance(self.perturbation, (int, float)) or not 0 <= self.perturbation < np.inf:
-            raise ConfigurationError(
-                f"perturbation must be a finite number of at least 0, received {self.perturbation!r}"
-            )
+        check_number(self, "perturbation")
 
     # ------------------------------------------------------------ what an equation says
 
@@ -342,22 +342,14 @@ class Quasilinear(NonlinearFamily):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.f_modes, int) or isinstance(self.f_modes, bool) or self.f_modes < 1:
-            raise ConfigurationError(f"f_modes must be a whole number of at least 1, received {self.f_modes!r}")
-        if not isinstance(self.amplitude, (int, float)) or not 0 <= self.amplitude < np.inf:
-            raise ConfigurationError(f"amplitude must be a finite number of at least 0, received {self.amplitude!r}")
+        check_whole(self, "f_modes")
+        check_number(self, "amplitude")
 
     def equation(self, rng: np.random.Generator) -> dict[str, Any]:
-        k = np.arange(1, self.f_modes + 1)
-        return {
-            "c": self.amplitude * rng.standard_normal(self.f_modes) / k,
-            "phi": rng.uniform(0, 2 * np.pi, self.f_modes),
-        }
+        return draw_modes(rng, self.f_modes, self.amplitude)
 
     def terms(self, params: Parameters, x: FloatArray, u: FloatArray) -> Terms:
-        angle = 0.5 * np.pi * np.arange(1, self.f_modes + 1)[:, None] * x + params["phi"][..., None]  # (B, m, len(x))
-        f = np.sum(params["c"][..., None] * np.cos(angle), axis=1)
-        return -(u + u**3 / 3), None, -f
+        return -(u + u**3 / 3), None, -cosine_series(params["c"], params["phi"], x)
 
     def slopes(self, params: Parameters, u: FloatArray) -> Terms:
         return -(1 + u**2), None, None

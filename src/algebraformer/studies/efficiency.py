@@ -52,7 +52,7 @@ import torch
 from rich.progress import Progress
 
 from algebraformer.checkpoint import pretrained_names
-from algebraformer.classical import operator_basis
+from algebraformer.classical import operator_basis, reading
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.problems import ProblemFamily
 from algebraformer.solver import LearnedSolver
@@ -255,7 +255,7 @@ def newton_schulz(model: Algebraformer) -> float:
 
 def basis_flops(family: ProblemFamily, rank: int) -> float:
     """Return the operations of `operator_basis.fit`."""
-    n, modes = family.n, operator_basis.MODES
+    n, modes = family.n, reading.MODES
     P = operator_basis.snapshot_count(n, rank)
     kept = min(P, operator_basis.read_count(n))
     pivoting = 2 * (2.0 * modes * n**3 - 2 / 3 * n**3)

@@ -16,7 +16,6 @@ scores and with those that do not. Exponents are fitted to the three largest siz
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -181,7 +180,7 @@ def tuned(plan: Plan, recipe: Recipe, name: Path, advance: Callable[[], None]) -
             "batch_size": recipe.batch_size,
             "flops": cost(recipe),
             "parameters": done.solver.model.parameter_count(),
-            "validation": validation if math.isfinite(validation) else "inf",
+            "validation": finite(validation),
             "normalized_mse": finite(done.normalized_mse),
             "seconds": done.seconds,
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import warnings
 from collections import Counter
 from typing import Any
@@ -11,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from algebraformer.errors import InconsistentWarning
+from algebraformer.estimation import Estimate
 from algebraformer.problems import Systems
+from algebraformer.result import plain
 from algebraformer.solver import RTOL, LearnedSolver
 from algebraformer.studies.base import TableData
 from algebraformer.training.estimate import coverage, estimate_scores
@@ -51,7 +52,7 @@ def evaluate(
     """
     network = score(solver.model, systems)
     if not has_systems:
-        return finite_or_none({"network": network})
+        return {"network": plain(network)}
     result = solver.solve(systems.A, systems.b, rtol=rtol, max_refinements=max_refinements)
     methods = Counter(result.method)
     by_network = result.method != "lapack"
@@ -68,15 +69,14 @@ def evaluate(
             "relative_error_learned_max": float(errors.max()) if errors.size else None,
         },
     }
-    return finite_or_none(scores)
+    return {group: plain(entries) for group, entries in scores.items()}
 
 
-def finite_or_none(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the scores with None in place of what is not finite."""
-    return {
-        group: {name: value if value is not None and math.isfinite(value) else None for name, value in entries.items()}
-        for group, entries in scores.items()
-    }
+def quietly(solver: LearnedSolver, systems: Systems) -> Estimate:
+    """Return what the solver estimates, without a warning where it does not fit the data: callers count these."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InconsistentWarning)
+        return solver.estimate(systems.A, systems.b)
 
 
 def evaluate_estimates(solver: LearnedSolver, systems: Systems) -> dict[str, dict[str, Any]]:
@@ -94,9 +94,7 @@ def evaluate_estimates(solver: LearnedSolver, systems: Systems) -> dict[str, dic
         estimate : what `training.estimate.estimate_scores` returns, the shares of the systems that are consistent and
         in distribution, and relative_error_median and coverage for the systems between two noise levels.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InconsistentWarning)  # their share is among the scores
-        found = solver.estimate(systems.A, systems.b)
+    found = quietly(solver, systems)
     errors = relative_errors(found.x, systems)
     scores: dict[str, Any] = estimate_scores(solver.model, systems)
     scores["consistent"] = float(np.mean(found.consistent))
@@ -107,7 +105,7 @@ def evaluate_estimates(solver: LearnedSolver, systems: Systems) -> dict[str, dic
             between = f"noise {low:g} to {high:g}"
             scores[f"relative_error_median, {between}"] = float(np.median(errors[chosen]))
             scores[f"coverage, {between}"] = coverage(systems.x[chosen], found.x[chosen], found.std[chosen])
-    return {"estimate": {name: value if math.isfinite(value) else None for name, value in scores.items()}}
+    return {"estimate": plain(scores)}
 
 
 def table(scores: dict[str, dict[str, Any]], title: str) -> TableData:

@@ -20,6 +20,7 @@ from algebraformer.classical import refinement
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.problems import ProblemFamily, Systems
+from algebraformer.result import plain
 from algebraformer.solver import RTOL, LearnedSolver
 from algebraformer.studies.base import ENOUGH, Cell, StudyResult, TableData
 from algebraformer.studies.timing import QUIET
@@ -153,7 +154,7 @@ def measure(
         "relative_error_median": float(np.median(errors[result.certified])) if result.certified.any() else None,
         "relative_error_max": float(errors[result.certified].max()) if result.certified.any() else None,
         "in_distribution": float(np.mean(result.in_distribution)),
-        "network": {k: v if np.isfinite(v) else None for k, v in score(solver.model, systems).items()},
+        "network": plain(score(solver.model, systems)),
         "times": [{"batch": batch, "ours": ours, "numpy": numpy} for batch, ours, numpy in timing],
         "training_seconds": training_seconds,
     }
@@ -177,11 +178,7 @@ def _measures(data: dict[str, Any]) -> TableData:
         ["relative error against LAPACK, worst", data["relative_error_max"]],
     ]
     title = f"{data['model']}, n = {data['n']}: {data['systems']} unseen systems, rtol {data['rtol']:.0e}"
-    return TableData(("measure", "value"), [[k, _or_none(v)] for k, v in rows], title)
-
-
-def _or_none(cell: Cell) -> Cell:
-    return None if isinstance(cell, float) and not np.isfinite(cell) else cell
+    return TableData(("measure", "value"), [[k, plain(v)] for k, v in rows], title)
 
 
 def _times(data: dict[str, Any]) -> TableData:

@@ -23,8 +23,9 @@ from algebraformer.linalg import FloatArray
 from algebraformer.problems import Systems
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies.base import Cell, StudyResult, TableData, where
+from algebraformer.studies.evaluation import quietly
 from algebraformer.studies.noisy import Models, described, learned_solvers, small
-from algebraformer.studies.noisy_peers import ORDERS, TOTAL_VARIATION, quietly, slow
+from algebraformer.studies.noisy_peers import ORDERS, TOTAL_VARIATION, slow
 from algebraformer.studies.noisy_summary import rounded
 from algebraformer.training.data import TEST_SEED
 from algebraformer.training.estimate import coverage
@@ -117,10 +118,7 @@ def measured(plan: Plan, name: str, solver: LearnedSolver, changes: Mapping[str,
 
 def best_tikhonov(systems: Systems) -> FloatArray:
     """Return Tikhonov's answers by cross-validation, of the order with the lowest median error in the group."""
-    answers = []
-    for order in ORDERS:
-        path = regularization.tikhonov(regularization.decompose(systems.A, order), systems.b)
-        answers.append(path.chosen(regularization.cross_validation(path)))
+    answers = [regularization.cross_validated(systems.A, systems.b, order) for order in ORDERS]
     return min(answers, key=lambda x: float(np.median(relative_errors(x, systems))))
 
 

@@ -26,6 +26,7 @@ from algebraformer.models import ModelConfig
 from algebraformer.problems import Systems
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies.base import StudyResult
+from algebraformer.studies.evaluation import quietly
 from algebraformer.studies.noisy_peers import (
     LASSO,
     LEARNED,
@@ -36,7 +37,6 @@ from algebraformer.studies.noisy_peers import (
     decompositions,
     fast,
     prior_of,
-    quietly,
     slow,
 )
 from algebraformer.studies.noisy_summary import Errors, summary

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ import numpy as np
 from algebraformer.classical import linear_estimator, regularization, sparse
 from algebraformer.linalg import FloatArray
 from algebraformer.problems import ProblemFamily, Systems
+from algebraformer.studies.evaluation import quietly
 
 ORDERS = (0, 1, 2)
 CHOICES = ("cross-validation", "L-curve", "discrepancy", "oracle")
@@ -110,12 +110,9 @@ def slow(systems: Systems, methods: Sequence[str]) -> dict[str, FloatArray]:
 def contenders(systems: Systems, prior: Prior, solvers: dict[str, Any]) -> dict[str, Callable[[], Any]]:
     """Return calls that do all that it takes to solve these systems, from A and b on; for their times."""
 
-    def spectral(order: int, filters: Callable[..., regularization.Path]) -> Callable[[], FloatArray]:
-        def call() -> FloatArray:
-            path = filters(regularization.decompose(systems.A, order), systems.b)
-            return path.chosen(regularization.cross_validation(path))
-
-        return call
+    def truncated() -> FloatArray:
+        path = regularization.truncated(regularization.decompose(systems.A, 0), systems.b)
+        return path.chosen(regularization.cross_validation(path))
 
     def path(method: str) -> Callable[[], list[FloatArray]]:
         sizes = noise_norm(systems)
@@ -128,18 +125,12 @@ def contenders(systems: Systems, prior: Prior, solvers: dict[str, Any]) -> dict[
         return linear_estimator.known_matrix(systems.A, systems.b, prior.mean, prior.covariance, deviation(systems))
 
     calls: dict[str, Callable[[], Any]] = {
-        **{name: spectral(order, regularization.tikhonov) for order, name in zip(ORDERS, TIKHONOV, strict=True)},
-        "TSVD": spectral(0, regularization.truncated),
+        **{
+            name: functools.partial(regularization.cross_validated, systems.A, systems.b, order)
+            for order, name in zip(ORDERS, TIKHONOV, strict=True)
+        },
+        "TSVD": truncated,
         LMMSE: affine,
         **{method: path(method) for method in SPARSE},
     }
     return calls | {name: functools.partial(quietly, solver, systems) for name, solver in solvers.items()}
-
-
-def quietly(solver: Any, systems: Systems) -> Any:
-    """Return the solver's Estimate without a warning where it does not fit the data: the study counts these."""
-    from algebraformer.errors import InconsistentWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InconsistentWarning)
-        return solver.estimate(systems.A, systems.b)

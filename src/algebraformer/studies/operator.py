@@ -27,6 +27,7 @@ from algebraformer.classical.conjugate_residuals import Preconditioner
 from algebraformer.linalg import FloatArray, is_certified, measures, normalized_mse, relative_error
 from algebraformer.models import ModelConfig
 from algebraformer.problems import Systems
+from algebraformer.result import plain
 from algebraformer.solver import RTOL, LearnedSolver
 from algebraformer.studies.base import StudyResult
 from algebraformer.studies.operator_summary import summary
@@ -195,15 +196,15 @@ def measured(method: Method, systems: Systems, exact: FloatArray, contractions: 
     bare = method.start(A, b) if method.start else M.right(M.left(b))
     errors = relative_error(bare, x)[:, 0]
     record |= {
-        "normalized_mse": plain_number(normalized_mse(bare, x)),
-        "relative_error_median": plain_number(np.median(errors)),
-        "relative_error_max": plain_number(errors.max()),
+        "normalized_mse": plain(normalized_mse(bare, x)),
+        "relative_error_median": plain(np.median(errors)),
+        "relative_error_max": plain(errors.max()),
     }
     if method.start is None:
         radii = refinement.contraction(A[:contractions], M.take(np.arange(min(contractions, len(A)))))
-        record |= {f"contraction_{name}": plain_number(np.quantile(radii, q)) for name, q in QUANTILES.items()}
-        plain = refinement.plain(A, b, M, RTOL, LIMIT)
-        record["plain"] = counts(plain.refinements, plain.certified)
+        record |= {f"contraction_{name}": plain(np.quantile(radii, q)) for name, q in QUANTILES.items()}
+        refined = refinement.plain(A, b, M, RTOL, LIMIT)
+        record["plain"] = counts(refined.refinements, refined.certified)
     found = refinement.accelerated(A, b, M, RTOL, LIMIT, bare if method.start else None, method.slow)
     record["accelerated"] = counts(found.refinements, found.certified)
     return record | forward(found.x, found.certified, x, exact)
@@ -223,14 +224,9 @@ def forward(x: FloatArray, certified: NDArray[np.bool_], reference: FloatArray, 
     against_lu = relative_error(x, reference)[:, 0][certified]
     against_exact = relative_error(x[: len(exact)], exact[:, :, None])[:, 0][certified[: len(exact)]]
     return {
-        "forward_error": plain_number(against_lu.max()) if against_lu.size else None,
-        "forward_error_exact": plain_number(against_exact.max()) if against_exact.size else None,
+        "forward_error": plain(against_lu.max()) if against_lu.size else None,
+        "forward_error_exact": plain(against_exact.max()) if against_exact.size else None,
     }
-
-
-def plain_number(value: Any) -> float | None:
-    """Return a plain number, None if it is not finite."""
-    return float(value) if np.isfinite(value) else None
 
 
 def exact_solution(A: FloatArray, b: FloatArray) -> FloatArray:
@@ -280,6 +276,6 @@ def levels(systems: Systems, exact: FloatArray, x: FloatArray) -> dict[str, floa
     """Return the medians of relative error, against exact solutions, and backward error."""
     omega = measures(systems.A, systems.b[:, :, None], x)[1]
     return {
-        "relative_error": plain_number(np.median(relative_error(x, exact[:, :, None]))),
-        "backward_error": plain_number(np.median(omega)),
+        "relative_error": plain(np.median(relative_error(x, exact[:, :, None]))),
+        "backward_error": plain(np.median(omega)),
     }

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from rich.progress import Progress
 
 from algebraformer.checkpoint import load, resolve
 from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.result import plain
 from algebraformer.studies.base import StudyResult
 from algebraformer.studies.runs import folder_name, run_once
 from algebraformer.studies.transfer_summary import FINE, SCRATCH, summary, validation
@@ -237,5 +237,5 @@ def measured(recipe: FewSystems, initial: Algebraformer | None, output: Path) ->
     if not record.exists():
         systems = recipe.problem_family().sample(limited(VALIDATION_SIZE, recipe.model.n), VALIDATION_SEED)
         found = score(solver.model, systems)["normalized_mse"]
-        record.write_text(json.dumps(found if math.isfinite(found) else None))
+        record.write_text(json.dumps(plain(found)))
     return {"normalized_mse": solver.info.scores.get("normalized_mse"), "validation": json.loads(record.read_text())}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from algebraformer.result import plain
 from algebraformer.studies.base import Cell, StudyResult, TableData, distinct, number, where
 
 SCRATCH, FINE = "from scratch", "fine-tuned"
@@ -118,7 +119,7 @@ def summary(records: list[Record], seeds: Sequence[int], references: Sequence[in
             "Learning curves: every point is a run to the end of its schedule",
         ),
     )
-    data = {"records": records, "comparisons": [plain(c) for c in comparisons], "references": list(references)}
+    data = {"records": records, "comparisons": plain(comparisons), "references": list(references)}
     return StudyResult(tables, verdict(comparisons, records, len(seeds)), data)
 
 
@@ -159,11 +160,6 @@ def trials(own: Sequence[Record]) -> list[list[Cell]]:
 def validation(record: Record) -> float:
     """Return normalized_mse on the validation set, infinity if it is not finite."""
     return number(record["validation"])
-
-
-def plain(comparison: Record) -> Record:
-    """Return plain JSON values: None for what is not finite."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in comparison.items()}
 
 
 # ---------------------------------------------------------------- sentences

@@ -154,7 +154,7 @@ def recipe_for(family: ProblemFamily) -> Recipe:
             f"{family.name or type(family).__name__} is a noisy family, which an operator head does not fit: "
             'give a recipe with model.head="estimate", such as deblur-64 with another family'
         )
-    settings = {key: value for key, value in family.settings().items() if key not in ("name", "n")}
+    settings = family.own_settings()
     try:
         json.dumps(settings, allow_nan=False)
     except (TypeError, ValueError) as error:

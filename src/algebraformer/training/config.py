@@ -56,8 +56,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, low in (("steps", 1), ("batch_size", 1), ("seed", 0), ("samples", 1)):
             value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool) and low <= value < 2**62
-            if not whole and not (name == "samples" and value is None):
+            if not (is_whole(value) and low <= value < 2**62) and not (name == "samples" and value is None):
                 raise ConfigurationError(f"{name} must be a whole number from {low} to 2**62 - 1, received {value!r}")
         if self.samples is not None and self.samples < self.batch_size:
             raise ConfigurationError(f"samples must be at least batch_size {self.batch_size}, received {self.samples}")

@@ -141,7 +141,7 @@ def fine_tuning(
     about = {"name": info.name, "family": info.family, "recipe": info.recipe, "commit": info.commit}
     recipe = FewSystems(
         family=target.name,
-        family_settings={key: value for key, value in target.settings().items() if key not in ("name", "n")},
+        family_settings=target.own_settings(),
         samples=samples,
         start=about | {"sha256": hashlib.sha256(files[MODEL]).hexdigest()},
         **fields,

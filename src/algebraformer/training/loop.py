@@ -43,6 +43,7 @@ from algebraformer.classical.operator_basis import OperatorBasis
 from algebraformer.errors import CheckpointError, ConfigurationError, TrainingError
 from algebraformer.models import Algebraformer, predict
 from algebraformer.problems import ProblemFamily, Systems
+from algebraformer.result import plain
 from algebraformer.training import few
 from algebraformer.training.automatic import Sampler, as_family, recipe_for
 from algebraformer.training.config import FewSystems, Recipe
@@ -381,9 +382,8 @@ class Trainer:
 
     def _log(self, record: Mapping[str, float], board: Any) -> None:
         """Append a line to log.jsonl; NaN and infinity become null."""
-        clean = {name: value if math.isfinite(value) else None for name, value in record.items()}
         with self.log.open("a") as stream:
-            stream.write(json.dumps({"step": self.step, **clean}) + "\n")
+            stream.write(json.dumps({"step": self.step, **plain(dict(record))}) + "\n")
         if board is not None:
             for name, value in record.items():
                 board.add_scalar(name, value, self.step)

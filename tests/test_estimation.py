@@ -36,6 +36,7 @@ from algebraformer.models.transformer import FirstAnswer
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies import evaluation
 from algebraformer.training import FewSystems, Recipe
+from algebraformer.training.data import TEST_SEED
 
 M, N = 15, 12
 FAMILY = problems.get("deblur", n=N, m=M, width=(0.08, 0.16), priors=("piecewise", "smooth"))
@@ -242,6 +243,32 @@ def test_other_systems_are_noticed(solver, unseen):
     assert not permuted.in_distribution.any()
     noise = quietly(solver, unseen.A, unseen.b + 3 * rng.standard_normal(unseen.b.shape))
     assert np.mean(noise.consistent & noise.in_distribution) < 0.2
+
+
+@pytest.mark.parametrize("name", ["deblur-64", "gravity-64", "fredholm-64"])
+def test_shipped_models_know_their_matrices(name):
+    """Those of other families, and with noise, are none of theirs; a trace of noise is allowed."""
+    solver, rng = LearnedSolver.from_pretrained(name), np.random.default_rng(0)
+    own = solver.info.problem_family().sample(200, TEST_SEED)
+    assert np.mean(quietly(solver, own.A, own.b).in_distribution) > 0.97
+    others = {"deblur-64": "gravity", "gravity-64": "phillips", "fredholm-64": "burgers"}
+    strange = [problems.get(family, n=64).sample(50, TEST_SEED).A for family in ("diffusion", others[name])]
+    strange += [own.A[:50, ::-1], rng.standard_normal((50, 64, 64)), np.broadcast_to(np.eye(64), (50, 64, 64))]
+    for A in strange:
+        assert not quietly(solver, A, own.b[:50]).in_distribution.any()
+    noise = rng.standard_normal(own.A.shape) * np.linalg.norm(own.A, axis=(1, 2), keepdims=True) / 64
+    familiar = quietly(solver, own.A, own.b).in_distribution
+    assert not quietly(solver, own.A + 3e-2 * noise, own.b).in_distribution.any()
+    assert np.mean(quietly(solver, own.A + 3e-4 * noise, own.b).in_distribution[familiar]) > 0.97
+
+
+def test_a_matrix_of_zeros_is_refused(solver, unseen):
+    A = unseen.A[:3].copy()
+    A[1] = 0
+    with pytest.raises(ValueError, match="system 1 of A is zero throughout"):
+        solver.estimate(A, unseen.b[:3])
+    with pytest.raises(ValueError, match="A is zero throughout"):
+        solver.predict(A[1], unseen.b[1])
 
 
 def test_what_does_not_fit_has_tikhonov_beside_it(solver, unseen):

@@ -96,6 +96,9 @@ def _checked(A: ArrayLike, b: ArrayLike, m: int, n: int) -> _Noisy:
     if A.shape[batched:] != (m, n):
         raise ValueError(f"the model estimates from matrices of shape {(m, n)}, received {A.shape[batched:]}")
     check_right_hand_sides(A, b, "m")
+    if (zero := np.flatnonzero(~A.any(axis=(-2, -1)))).size:
+        where = f"system {zero[0]} of A" if batched else "A"
+        raise ValueError(f"{where} is zero throughout: b says nothing of x")
     columns = b.ndim - batched == 2
     flat = np.swapaxes(b, -1, -2) if columns else b
     lead = flat.shape[:-1]

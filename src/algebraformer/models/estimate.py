@@ -41,8 +41,13 @@ TYPICAL_NOISE = 1e-2
 """What a fresh network takes the relative noise level to be."""
 SIDE = 0.1
 """Weight in the loss of the terms that teach standard deviation and noise level."""
+AXES = 32
+"""Principal axes of the family's matrices that are kept."""
 NARROW = 1e-2
-"""Entries of A that spread less over the family than this share of a typical entry are measured as if they did."""
+"""Principal axes along which a family spreads less than this share of the widest one (for data: of the mean) are
+measured as if it did."""
+SAME = 1e-3
+"""A share of A this small may always lie outside the axes: instruments are not known better."""
 FURTHEST = 0.999
 """Share of the sample whose data count as near; the few behind may be strange."""
 FITTING = 0.995
@@ -191,6 +196,7 @@ class EstimateHead(nn.Module):
     """
 
     A_mean: Tensor
+    A_axes: Tensor
     A_inverse_std: Tensor
     A_reach: Tensor
     b_mean: Tensor
@@ -206,10 +212,12 @@ class EstimateHead(nn.Module):
         self.channels = TIKHONOV if config.encoding == "column-tikhonov" else 0
         self.linear = nn.Linear(width, 2 + self.channels)
         self.noise = nn.Linear(width, 1)
-        shapes = {"A_mean": (m, n), "A_inverse_std": (m, n), "b_mean": (m,), "b_whitening": (m, m), "A_reach": (),
+        axes = min(AXES, m * n)
+        shapes = {"A_mean": (m, n), "A_inverse_std": (axes,), "A_reach": (2,), "b_mean": (m,), "b_whitening": (m, m),
                   "b_reach": (), "misfit": (2,)}  # fmt: skip
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("A_axes", torch.zeros((axes, m * n), dtype=torch.float32))
         for name in ("trust", "std_factor"):
             self.register_buffer(name, torch.ones((), dtype=torch.float64))
 
@@ -245,33 +253,48 @@ class EstimateHead(nn.Module):
     @torch.no_grad()
     def fit(self, systems: Scaled) -> None:
         """Learn from a sample of scaled systems how far the family reaches."""
-        A, b = torch.from_numpy(systems.A), torch.from_numpy(systems.b)
-        self.A_mean.copy_(A.mean(dim=0))
-        typical = A.square().mean().sqrt()
-        self.A_inverse_std.copy_(1 / torch.maximum(A.std(dim=0), NARROW * typical))
-        self.b_mean.copy_(b.mean(dim=0))
-        values, vectors = np.linalg.eigh(np.cov(systems.b, rowvar=False).reshape(b.shape[1], -1))
+        from sklearn.utils.extmath import randomized_svd  # slow to import, and only needed here
+
+        A, b = systems.A.reshape(len(systems.A), -1), systems.b
+        mean = A.mean(axis=0)
+        _, sigma, axes = randomized_svd(A - mean, len(self.A_axes), random_state=0)
+        std = np.maximum(sigma, NARROW * sigma[0]) / math.sqrt(len(A))
+        self.A_mean.copy_(torch.from_numpy(mean.reshape(self.A_mean.shape)))
+        self.A_axes[: len(axes)] = torch.from_numpy(axes)
+        self.A_inverse_std[: len(axes)] = torch.from_numpy(1 / np.where(std > 0, std, 1.0))
+        self.b_mean.copy_(torch.from_numpy(b.mean(axis=0)))
+        values, vectors = np.linalg.eigh(np.cov(b, rowvar=False).reshape(b.shape[1], -1))
         floor = np.maximum(values, NARROW**2 * values.mean())
         self.b_whitening.copy_(torch.from_numpy(vectors / np.sqrt(floor)))
-        far_A, far_b = self.distances(systems)
-        self.A_reach.fill_(MARGIN * float(far_A.max()))
+        along, outside, far_b = self.distances(systems)
+        self.A_reach.copy_(torch.tensor([MARGIN * along.max(), max(SAME, MARGIN * outside.max())]))
         self.b_reach.fill_(MARGIN * float(np.quantile(far_b, FURTHEST)))
 
-    def distances(self, systems: Scaled) -> tuple[FloatArray, FloatArray]:
-        """Return how far the matrices and the data of B scaled systems are from the middle of the family, (B,) each.
+    def distances(self, systems: Scaled) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return how far B scaled systems are from the middle of the family, (B,) each.
 
-        Root mean squares: of the z-scores of A, and of b in units of its standard deviations along the principal axes.
+        Of the matrices: the root mean square of their coordinates along the family's principal axes, in standard
+        deviations, and the share that lies outside of these axes, 1 for a matrix of zeros. Of the data: the root mean
+        square along all of their principal axes.
         """
-        A_mean, A_inverse_std, b_mean, b_whitening = (
-            buffer.numpy(force=True) for buffer in (self.A_mean, self.A_inverse_std, self.b_mean, self.b_whitening)
+        mean, axes, inverse_std, b_mean, b_whitening = (
+            getattr(self, name).double().numpy(force=True)
+            for name in ("A_mean", "A_axes", "A_inverse_std", "b_mean", "b_whitening")
         )
-        far_A = np.sqrt(np.mean(((systems.A - A_mean) * A_inverse_std) ** 2, axis=(1, 2)))
-        return far_A, np.sqrt(np.mean(((systems.b - b_mean) @ b_whitening) ** 2, axis=1))
+        flat = systems.A.reshape(len(systems.A), -1)
+        left = flat - mean.reshape(-1)
+        coordinates = left @ axes.T
+        size = np.linalg.norm(flat, axis=1)
+        outside = np.linalg.norm(left - coordinates @ axes, axis=1) / np.where(size > 0, size, 1.0)
+        along = np.sqrt(np.mean((coordinates * inverse_std) ** 2, axis=1))
+        far_b = np.sqrt(np.mean(((systems.b - b_mean) @ b_whitening) ** 2, axis=1))
+        return along, np.where(size > 0, outside, 1.0), far_b
 
     def is_familiar(self, systems: Scaled) -> NDArray[np.bool_]:
         """Say which scaled systems (B,) are no further out than the family's sample was."""
-        far_A, far_b = self.distances(systems)
-        return (far_A <= float(self.A_reach)) & (far_b <= float(self.b_reach))
+        along, outside, far_b = self.distances(systems)
+        reach, left = self.A_reach.tolist()
+        return (along <= reach) & (outside <= left) & (far_b <= float(self.b_reach))
 
     def fits(self, misfit: FloatArray) -> NDArray[np.bool_]:
         """Say which ratios ||A x - b|| / (noise ||b||) are as those of the family's sample."""

@@ -225,8 +225,8 @@ ESTIMATE = ModelConfig(
 """Network of the estimate heads: 0.21 million parameters."""
 
 ESTIMATE_HEADS = {
-    f"{family}-64": Recipe(family=family, model=ESTIMATE, steps=3_000, batch_size=32, lr=2e-3)
-    for family in ("deblur", "gravity", "fredholm")
+    f"{family}-64": Recipe(family=family, model=ESTIMATE, steps=steps, batch_size=32, lr=2e-3)
+    for family, steps in (("deblur", 12_000), ("gravity", 12_000), ("fredholm", 24_000))
 }
 """Noisy families, fresh systems in every step; "fredholm" is all integral equations together."""
 LP_FILTER_32 = Recipe(

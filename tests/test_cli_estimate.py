@@ -108,3 +108,12 @@ def test_evaluate(run, estimate_run, tmp_path):
     code, out, err = run("evaluate", estimate_run, "--rtol", "1e-3")
     assert (code, out) == (2, "")
     assert "rtol is for models that solve" in err
+
+
+def test_evaluate_refuses_families_of_the_other_kind(run, estimate_run, tiny_run):
+    code, out, err = run("evaluate", estimate_run, "--family", "diffusion", "--count", 2)
+    assert (code, out) == (2, "")
+    assert f"{estimate_run} estimates from noisy systems; diffusion is not a noisy family" in err
+    code, out, err = run("evaluate", tiny_run, "--family", "deblur", "--count", 2)
+    assert (code, out) == (2, "")
+    assert f"{tiny_run} solves A x = b; deblur is a noisy family, where x does not" in err

@@ -137,8 +137,13 @@ class Evaluate:
             family = solver.info.problem_family()
         else:
             family = problems.get(name, n=solver.n)
+        estimates = solver.model.config.head == "estimate"
+        if estimates and not isinstance(family, problems.NoisyFamily):
+            raise ConfigurationError(f"{self.model} estimates from noisy systems; {family.name} is not a noisy family")
+        if not estimates and isinstance(family, problems.NoisyFamily):
+            raise ConfigurationError(f"{self.model} solves A x = b; {family.name} is a noisy family, where x does not")
         systems = family.sample(self.count, TEST_SEED)
-        if solver.model.config.head == "estimate":
+        if estimates:
             refuse_tolerances(self)
             scores = evaluation.evaluate_estimates(solver, systems)
         else:

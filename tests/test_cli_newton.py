@@ -57,6 +57,12 @@ def test_a_batch_as_a_table(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "n_exact" in shown
 
 
+def test_a_model_for_newton_alone_does_not_solve(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(folder / "square.npz", A=np.eye(32), b=np.ones(32))
+    assert cli.main(["solve", str(folder / "square.npz"), "--model", "lp-filter-32"]) == 2
+    assert "the model lp-filter-32 learned lp-regression, where x does not solve A x = b" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

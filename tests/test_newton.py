@@ -279,7 +279,8 @@ def test_bad_input_is_refused(changes: dict[str, Any], message: str) -> None:
 
 
 def test_dependent_columns_are_refused() -> None:
-    with pytest.raises(SingularSystemError, match="matrix A is singular"):
+    words = "the columns of A are linearly dependent{}: the optimum is not unique; leave out columns"
+    with pytest.raises(SingularSystemError, match=f"^{words.format('')}$"):
         newton.minimize_lp(np.ones((5, 2)), np.arange(5.0), 4)
 
 

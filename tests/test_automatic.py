@@ -261,6 +261,17 @@ def raises(rng):
 def ragged(rng):
     return np.eye(rng.integers(2, 50))
 
+def not_a_number(rng):
+    return np.diag([1.0, np.nan, 2.0])
+
+def seldom(rng):
+    return np.diag([1.0, np.inf if 0.5 < rng.random() < 0.52 else 1.0 + rng.random(), 2.0])
+
+class Infinite(Mine):
+    def assemble(self, params):
+        A, b = super().assemble(params)
+        return A, np.where(b > 0, np.inf, b)
+
 class Oblong(Mine):
     def assemble(self, params):
         return np.ones((len(params["b"]), 5, 4)), params["b"]
@@ -290,7 +301,9 @@ def test_a_family_from_a_file(file, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Nothing", "mine.py has no 'Nothing'; it defines: Mine, by_function, raises, ragged, Oblong"),
+        ("Nothing", "mine.py has no 'Nothing'; it defines: Mine, by_function, raises, ragged, not_a_"),
+        ("not_a_number", "A of the family not-a-number must be finite, received NaN or infinity at index 0 of seed 0"),
+        ("Infinite", "b of the family infinite must be finite, received NaN or infinity at index"),
         ("LIMIT", "expected a family, a class of families or a function that samples A, received 3"),
         ("raises", "mine.py:raises cannot be sampled: KeyError: 'lost'"),
         ("ragged", "mine.py:ragged cannot be sampled: ValueError"),
@@ -304,6 +317,13 @@ def test_names_in_a_file_that_are_no_families(file, monkeypatch, name, message):
     with pytest.raises(ConfigurationError) as raised:
         family_from_file(f"{file}:{name}")
     assert message in str(raised.value)
+
+
+def test_what_is_seldom_not_finite_is_refused_when_the_spectrum_is_taken(file, monkeypatch):
+    monkeypatch.setattr("sys.path", list(sys.path))
+    family = family_from_file(f"{file}:seldom")
+    with pytest.raises(ConfigurationError, match="A of the family seldom must be finite, received NaN or infinity at"):
+        recipe_for(family)
 
 
 @pytest.mark.parametrize(

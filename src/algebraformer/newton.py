@@ -19,6 +19,7 @@ References
 from __future__ import annotations
 
 import operator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ from algebraformer.lp_norm import (
 )
 from algebraformer.problems import LpRegression
 from algebraformer.problems.lp_regression import newton_system, start_step, start_tokens
-from algebraformer.solver import LearnedSolver
+from algebraformer.solver import LearnedSolver, loaded
 
 CONVERGED, LIMIT, ROUNDING, INTERPOLATED = 0, 1, 2, 3
 MESSAGES = {
@@ -68,7 +69,7 @@ def minimize_lp(
     b: ArrayLike,
     p: ArrayLike,
     x0: ArrayLike | None = None,
-    solver: LearnedSolver | None = None,
+    solver: LearnedSolver | str | Path | None = None,
     tol: float = 1e-8,
     maxiter: int = 200,
 ) -> OptimizeResult:
@@ -82,8 +83,9 @@ def minimize_lp(
     p : float, or array_like of shape (B,)
     x0 : array_like, shape (n,) or (B, n), optional
         Where to start; the least squares solution if not given. A network with target "start" is then not asked.
-    solver : LearnedSolver, optional
-        A network trained on the family "lp-regression". None: Newton's method with exact line search.
+    solver : LearnedSolver, str or Path, optional
+        A network trained on the family "lp-regression", or its name or folder. None: Newton's method with exact line
+        search.
     tol : float
         Tolerance on the relative gradient norm ||A' (|r|^(p-2) r)||_inf / || |A|' |r|^(p-1) ||_inf, r = A x - b.
     maxiter : int
@@ -107,6 +109,8 @@ def minimize_lp(
         A `LinAlgError`: the columns of A are linearly dependent, so that the optimum is not unique. Leave out columns.
     ConfigurationError
         A network that was trained on another family.
+    UnknownNameError
+        There is no network of that name.
 
     Examples
     --------
@@ -135,7 +139,7 @@ def minimize_lp(
             raise ValueError(f"x0 must have shape {A.shape[:-2] + A.shape[-1:]}, received {x0.shape}")
         if not np.isfinite(x0).all():
             raise ValueError("x0 contains NaN or infinity")
-    network = None if solver is None else _Network(solver, problem)
+    network = None if solver is None else _Network(loaded(solver), problem)
     found = _minimize(problem, None if x0 is None else x0.reshape(problem.x.shape), network, tol, maxiter)
     return OptimizeResult({k: v if batched else _one(v) for k, v in found.items()})
 

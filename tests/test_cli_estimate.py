@@ -81,6 +81,8 @@ def test_what_is_strange_has_code_3(run, files, estimate_run):
         ("one.npz", ("--max-refinements", "3"), "max-refinements is for models that solve"),
         ("one.npz", ("--no-fallback",), "fallback is for models that solve"),
         ("two.npz", ("--figure", "x.png"), "a figure shows one system"),
+        ("one.npz", ("--figure", "x.jpg"), "--figure writes PNG: expected a name that ends in .png, received 'x.jpg'"),
+        ("one.npz", ("--output", "no/x.npy"), "no/x.npy: no folder"),
         ("square.npz", (), "the model estimates from matrices of shape (15, 12), received (12, 12)"),
     ],
 )

@@ -71,6 +71,7 @@ def test_a_model_for_newton_alone_does_not_solve(folder: Path, capsys: pytest.Ca
         (["--figure", "x.png"], "--figure is for one problem, received A of shape (2, 128, 32)"),
         (["--model", "diffusion-64"], "the network must be trained on lp-regression, received one for diffusion"),
         (["--model", "missing"], "unknown model"),
+        (["--figure", "x.pdf"], "--figure writes PNG: expected a name that ends in .png, received 'x.pdf'"),
     ],
 )
 def test_bad_input(folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

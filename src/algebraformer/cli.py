@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from algebraformer.cli_base import BAD_INPUT, DONE, FALLBACK, NOT_SOLVED, emit, show
+from algebraformer.cli_base import BAD_INPUT, DONE, FALLBACK, NOT_SOLVED, check_figure, emit, show
 from algebraformer.cli_estimate import estimate, refuse_tolerances
 from algebraformer.cli_newton import Newton
 from algebraformer.cli_training import Finetune, Train
@@ -59,6 +59,7 @@ class Solve:
     def run(self) -> int:
         from algebraformer import io
 
+        check_figure(self.figure)
         A, b = io.read_system(self.A, self.b, max_bytes=self.max_bytes)
         from algebraformer.solver import LearnedSolver  # torch, which takes seconds: not before the files are read
 

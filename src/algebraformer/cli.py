@@ -262,9 +262,10 @@ class Models:
         if self.json:
             emit({"shipped": shipped, "recipes": recipes})
             return DONE
-        columns = ("model", "family", "n", "parameters", "MB", "normalized_mse")
+        columns = ("model", "family", "n", "parameters", "MB", "normalized_mse", "median error")
+        scores = ("normalized_mse", "relative_error_median")  # estimate heads have the second one alone
         rows: list[list[Any]] = [
-            [k, v["family"], v["n"], v["parameters"], v["bytes"] / 1e6, v["scores"].get("normalized_mse")]
+            [k, v["family"], v["n"], v["parameters"], v["bytes"] / 1e6, *map(v["scores"].get, scores)]
             for k, v in shipped.items()
         ]
         show("Shipped models", columns, rows)

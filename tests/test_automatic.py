@@ -13,7 +13,7 @@ from algebraformer.classical.operator_basis import matrices
 from algebraformer.errors import ConfigurationError
 from algebraformer.problems import ProblemFamily
 from algebraformer.solver import LearnedSolver
-from algebraformer.training import RunOptions
+from algebraformer.training import RECIPES, RunOptions
 from algebraformer.training.automatic import as_family, recipe_for, spectrum
 from algebraformer.training.from_file import family_from_file, names_a_file
 
@@ -196,9 +196,14 @@ def test_settings_that_are_not_json_are_refused():
         recipe_for(as_family(Odd))
 
 
-def test_a_noisy_family_is_refused():
-    with pytest.raises(ConfigurationError, match=r"gravity is a noisy family.*an operator head does not fit"):
-        recipe_for(problems.get("gravity", n=8))
+@pytest.mark.parametrize("m", [None, 8, 11])
+def test_a_noisy_family_gets_an_estimate_head(m):
+    family = problems.get("gravity", n=8, m=m)
+    recipe = recipe_for(family)
+    assert recipe.problem_family() == family
+    assert (recipe.model.head, recipe.model.n, recipe.model.n_equation) == ("estimate", 8, m or 8)
+    shipped = RECIPES["gravity-64"]
+    assert (recipe.steps, recipe.batch_size, recipe.lr) == (shipped.steps, shipped.batch_size, shipped.lr)
 
 
 def test_a_family_without_a_mean_is_refused():

@@ -13,7 +13,7 @@ from algebraformer.classical.operator_basis import matrices
 from algebraformer.errors import ConfigurationError
 from algebraformer.problems import ProblemFamily
 from algebraformer.solver import LearnedSolver
-from algebraformer.training import RunOptions
+from algebraformer.training import RECIPES, RunOptions
 from algebraformer.training.automatic import as_family, recipe_for, spectrum
 from algebraformer.training.from_file import family_from_file, names_a_file
 
@@ -196,9 +196,14 @@ def test_settings_that_are_not_json_are_refused():
         recipe_for(as_family(Odd))
 
 
-def test_a_noisy_family_is_refused():
-    with pytest.raises(ConfigurationError, match=r"gravity is a noisy family.*an operator head does not fit"):
-        recipe_for(problems.get("gravity", n=8))
+@pytest.mark.parametrize("m", [None, 8, 11])
+def test_a_noisy_family_gets_an_estimate_head(m):
+    family = problems.get("gravity", n=8, m=m)
+    recipe = recipe_for(family)
+    assert recipe.problem_family() == family
+    assert (recipe.model.head, recipe.model.n, recipe.model.n_equation) == ("estimate", 8, m or 8)
+    shipped = RECIPES["gravity-64"]
+    assert (recipe.steps, recipe.batch_size, recipe.lr) == (shipped.steps, shipped.batch_size, shipped.lr)
 
 
 def test_a_family_without_a_mean_is_refused():
@@ -261,6 +266,17 @@ def raises(rng):
 def ragged(rng):
     return np.eye(rng.integers(2, 50))
 
+def not_a_number(rng):
+    return np.diag([1.0, np.nan, 2.0])
+
+def seldom(rng):
+    return np.diag([1.0, np.inf if 0.5 < rng.random() < 0.52 else 1.0 + rng.random(), 2.0])
+
+class Infinite(Mine):
+    def assemble(self, params):
+        A, b = super().assemble(params)
+        return A, np.where(b > 0, np.inf, b)
+
 class Oblong(Mine):
     def assemble(self, params):
         return np.ones((len(params["b"]), 5, 4)), params["b"]
@@ -290,7 +306,9 @@ def test_a_family_from_a_file(file, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Nothing", "mine.py has no 'Nothing'; it defines: Mine, by_function, raises, ragged, Oblong"),
+        ("Nothing", "mine.py has no 'Nothing'; it defines: Mine, by_function, raises, ragged, not_a_"),
+        ("not_a_number", "A of the family not-a-number must be finite, received NaN or infinity at index 0 of seed 0"),
+        ("Infinite", "b of the family infinite must be finite, received NaN or infinity at index"),
         ("LIMIT", "expected a family, a class of families or a function that samples A, received 3"),
         ("raises", "mine.py:raises cannot be sampled: KeyError: 'lost'"),
         ("ragged", "mine.py:ragged cannot be sampled: ValueError"),
@@ -304,6 +322,13 @@ def test_names_in_a_file_that_are_no_families(file, monkeypatch, name, message):
     with pytest.raises(ConfigurationError) as raised:
         family_from_file(f"{file}:{name}")
     assert message in str(raised.value)
+
+
+def test_what_is_seldom_not_finite_is_refused_when_the_spectrum_is_taken(file, monkeypatch):
+    monkeypatch.setattr("sys.path", list(sys.path))
+    family = family_from_file(f"{file}:seldom")
+    with pytest.raises(ConfigurationError, match="A of the family seldom must be finite, received NaN or infinity at"):
+        recipe_for(family)
 
 
 @pytest.mark.parametrize(

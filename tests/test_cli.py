@@ -19,6 +19,7 @@ import algebraformer as af
 from algebraformer import cli, io, plots
 from algebraformer.checkpoint import CheckpointInfo, load, save
 from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.report import format_cell
 from algebraformer.studies.base import StudyResult, TableData
 
 COMMANDS = ("solve", "train", "finetune", "evaluate", "study", "newton", "families", "models", "info")
@@ -208,6 +209,16 @@ def test_models(answer):
         assert set(entry) == {"family", "n", "parameters", "bytes", "scores"}
         assert entry["bytes"] > 4 * entry["parameters"]
     assert abs(found["recipes"]["paper"]["parameters"] / 9_511_169 - 1) < 0.01
+
+
+def test_models_of_every_kind_have_a_score(run, answer):
+    shipped = answer("models")[1]["shipped"]
+    code, out, _ = run("models")
+    assert (code, "median error" in out) == (0, True)
+    for name in ("deblur-64", "diffusion-64", "diffusion-64-token"):
+        scores = [shipped[name]["scores"].get(key) for key in ("normalized_mse", "relative_error_median")]
+        assert out.partition(f" {name} ")[2].replace("│", "").split()[4:6] == [format_cell(score) for score in scores]
+        assert scores[1] > 0
 
 
 def test_info(answer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from algebraformer import io, problems
 from algebraformer.solver import LearnedSolver
+from algebraformer.training import loop
 
 M, N = 15, 12
 
@@ -69,6 +71,8 @@ def test_what_is_strange_has_code_3(run, files, estimate_run):
         ("one.npz", ("--max-refinements", "3"), "max-refinements is for models that solve"),
         ("one.npz", ("--no-fallback",), "fallback is for models that solve"),
         ("two.npz", ("--figure", "x.png"), "a figure shows one system"),
+        ("one.npz", ("--figure", "x.jpg"), "--figure writes PNG: expected a name that ends in .png, received 'x.jpg'"),
+        ("one.npz", ("--output", "no/x.npy"), "no/x.npy: no folder"),
         ("square.npz", (), "the model estimates from matrices of shape (15, 12), received (12, 12)"),
     ],
 )
@@ -91,3 +95,52 @@ def test_evaluate(answer, refused, estimate_run, tmp_path):
     table = json.loads((tmp_path / "found.json").read_text())["table"]
     assert ["estimate: coverage", scores["coverage"]] in table["rows"]
     assert "rtol is for models that solve" in refused("evaluate", estimate_run, "--rtol", "1e-3")
+
+
+OWN = """
+import dataclasses
+import numpy as np
+from algebraformer.problems import NoisyFamily
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MovingMean(NoisyFamily):
+    n: int = 8
+
+    def instrument(self, rng):
+        return {"width": rng.uniform(0.1, 0.3)}
+
+    def matrix(self, params):
+        s, t = (np.arange(self.rows) + 0.5) / self.rows, (np.arange(self.n) + 0.5) / self.n
+        A = np.exp(-(((s[:, None] - t) / params["width"][:, None, None]) ** 2))
+        return A / self.n
+
+    def classical_signal(self):
+        return np.ones(self.n)
+"""
+
+
+def test_train_a_noisy_family_in_a_file(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(problems.base, "_REGISTRY", dict(problems.base._REGISTRY))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(loop, "SCALER_SIZE", 64)
+    monkeypatch.setattr(loop, "TEST_SIZE", 64)
+    (tmp_path / "mine.py").write_text(OWN)
+    source, folder = f"{tmp_path / 'mine.py'}:MovingMean", tmp_path / "run"
+    short = ("steps=2", "batch_size=4", "model.n_layer=1", "model.n_embd=8", "model.n_head=2")
+    size = ("model.n=6", "model.n_row=9", "family_settings.m=9")
+    code, out, err = run("train", source, "--output", folder, "--workers", 0, "--set", *short, *size)
+    assert (code, err) == (0, "")
+    assert f"algebraformer evaluate {folder} --family" in " ".join(out.split())
+    assert not (folder / "report.json").exists()
+    code, out, err = run("evaluate", folder, "--family", source, "--count", 20, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out, parse_constant=pytest.fail)
+    assert (found["family"]["name"], found["family"]["n"], found["family"]["m"]) == ("moving-mean", 6, 9)
+    assert "coverage" in found["estimate"]
+
+
+def test_evaluate_refuses_families_of_the_other_kind(refused, estimate_run, tiny_run):
+    line = refused("evaluate", estimate_run, "--family", "diffusion", "--count", 2)
+    assert f"{estimate_run} estimates from noisy systems; diffusion is not a noisy family" in line
+    line = refused("evaluate", tiny_run, "--family", "deblur", "--count", 2)
+    assert f"{tiny_run} solves A x = b; deblur is a noisy family, where x does not" in line

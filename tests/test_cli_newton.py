@@ -55,6 +55,12 @@ def test_a_batch_as_a_table(run: Any, folder: Path) -> None:
         assert words in shown
 
 
+def test_a_model_for_newton_alone_does_not_solve(folder: Path, refused) -> None:
+    np.savez(folder / "square.npz", A=np.eye(32), b=np.ones(32))
+    line = refused("solve", folder / "square.npz", "--model", "lp-filter-32")
+    assert "the model lp-filter-32 learned lp-regression, where x does not solve A x = b" in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -63,6 +69,7 @@ def test_a_batch_as_a_table(run: Any, folder: Path) -> None:
         (["--figure", "x.png"], "--figure is for one problem, received A of shape (2, 128, 32)"),
         (["--model", "diffusion-64"], "the network must be trained on lp-regression, received one for diffusion"),
         (["--model", "missing"], "unknown model"),
+        (["--figure", "x.pdf"], "--figure writes PNG: expected a name that ends in .png, received 'x.pdf'"),
     ],
 )
 def test_bad_input(refused: Any, folder: Path, arguments: list[str], message: str) -> None:

@@ -31,6 +31,9 @@ class Scaled(ProblemFamily):
 
 def sampled(rng):
     return rng.uniform(1, 2) * np.eye(5) + 0.1
+
+def constant(rng):
+    return np.eye(5) + 0.1
 """
 SHORT = ("steps=3", "batch_size=32", "samples=256", "model.n_layer=2", "model.n_embd=16")
 
@@ -91,12 +94,21 @@ def test_train_a_function_in_a_file(answer, own, tmp_path):
     assert (code, found["solve"]["certified"]) == (0, 1)
 
 
+def test_train_a_family_of_one_matrix(answer, own, tmp_path):
+    arguments = ("train", f"{own}:constant", "--output", tmp_path / "run", "--workers", 0, "--set", *SHORT)
+    code, found = answer(*arguments)
+    assert (code, found["finished"]) == (0, True)
+    written = json.loads((tmp_path / "run" / "report.json").read_text(), parse_constant=pytest.fail)
+    assert written["data"]["behind"] == 0
+    assert written["data"]["certified"] == 1
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "words"),
     [
         ("absent.py:Scaled", (), "absent.py: no such file; expected FILE.py:NAME"),
         ("own.py", (), "expected FILE.py:NAME, received"),
-        ("own.py:Other", (), "own.py has no 'Other'; it defines: Scaled, sampled"),
+        ("own.py:Other", (), "own.py has no 'Other'; it defines: Scaled, sampled, constant"),
         ("own.py:np", (), "expected a family, a class of families or a function that samples A, received <module"),
         ("broken.py:Scaled", (), "broken.py cannot be executed: ZeroDivisionError: division by zero"),
         ("own.py:Scaled", ("family_settings.wide=1",), "family 'scaled' has no setting 'wide'"),

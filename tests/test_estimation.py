@@ -35,7 +35,7 @@ from algebraformer.models.estimate import (
 from algebraformer.models.transformer import FirstAnswer
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies import evaluation
-from algebraformer.training import FewSystems, Recipe
+from algebraformer.training import RECIPES, FewSystems, Recipe
 from algebraformer.training.data import TEST_SEED
 
 M, N = 15, 12
@@ -378,6 +378,13 @@ def test_each_head_says_what_it_is_for(solver, tiny_run):
 def test_recipes_that_do_not_fit(change, message):
     with pytest.raises(ConfigurationError, match=message):
         Recipe(**{"family": "deblur", "family_settings": {"m": M}, "model": CONFIG} | change)
+
+
+@pytest.mark.parametrize("name", ["quick", "diffusion-64-mlp"])
+def test_other_heads_learn_no_noisy_family(name):
+    recipe = RECIPES[name]
+    with pytest.raises(ConfigurationError, match=f"change the family of the recipe.*head '{recipe.model.head}'"):
+        dataclasses.replace(recipe, family="gravity")
 
 
 def test_estimate_heads_are_not_tuned_on_few_systems():

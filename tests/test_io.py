@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import tracemalloc
 
 import hypothesis.extra.numpy as hnp
@@ -235,7 +236,7 @@ def test_what_cannot_be_written(tmp_path):
             write_array(tmp_path / "x.npy", bad)
     with pytest.raises(InputFormatError, match="expected a name that ends in"):
         write_array(tmp_path / "x.csv", RANDOM)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=rf"x.npy: no folder {re.escape(str(tmp_path / 'no'))}$"):
         write_array(tmp_path / "no" / "x.npy", RANDOM)
     assert list(tmp_path.iterdir()) == []
 

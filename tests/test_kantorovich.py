@@ -11,10 +11,10 @@ import pytest
 import scipy.optimize
 from rich.progress import Progress
 
-from algebraformer import kantorovich
+from algebraformer import kantorovich, problems
 from algebraformer.classical import operator_basis
 from algebraformer.classical.operator_basis import ApproximateInverse, MeanInverse
-from algebraformer.errors import ConfigurationError
+from algebraformer.errors import ConfigurationError, UnknownNameError
 from algebraformer.kantorovich import Chord, Direct, Krylov, Outcome
 from algebraformer.problems.nonlinear import Jacobians
 from algebraformer.solver import LearnedSolver
@@ -235,6 +235,26 @@ def test_bad_input_is_refused(settings: dict[str, Any], message: str) -> None:
     problem = family("bratu", n=N)
     with pytest.raises(ValueError, match=message):
         kantorovich.solve(problem, problem.parameters(range(3)), **settings)
+
+
+def test_what_is_no_nonlinear_problem_is_refused() -> None:
+    problem = family("bratu", n=N)
+    params = problem.parameters(range(3))
+    linear: Any = problems.get("diffusion", n=N)
+    with pytest.raises(ConfigurationError, match="expected a nonlinear family such as bratu or burgers, received diff"):
+        kantorovich.solve(linear, linear.parameters(range(3)))
+    with pytest.raises(ConfigurationError, match="params of bratu need left, right, strength, received none for stren"):
+        kantorovich.solve(problem, family("burgers", n=N).parameters(range(3)))
+    with pytest.raises(ValueError, match=r"^params\['left'\] contains NaN or infinity$"):
+        kantorovich.solve(problem, params | {"left": np.full(3, np.nan)})
+
+
+def test_a_network_may_be_named() -> None:
+    problem = family("bratu", n=N)
+    with pytest.raises(ConfigurationError, match="must be trained on bratu, received one for diffusion"):
+        kantorovich.solve(problem, problem.parameters(range(3)), "diffusion-64")
+    with pytest.raises(UnknownNameError, match="unknown model"):
+        kantorovich.solve(problem, problem.parameters(range(3)), "nothing")
 
 
 # ---------------------------------------------------------------- the verdict

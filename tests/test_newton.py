@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import algebraformer as af
 from algebraformer import newton, problems
 from algebraformer.classical import lp
-from algebraformer.errors import ConfigurationError, SingularSystemError
+from algebraformer.errors import ConfigurationError, SingularSystemError, UnknownNameError
 from algebraformer.lp_norm import newton_step, product
 from algebraformer.problems.lp_regression import LpRegression, newton_system, nodes, optimum, start_step, start_tokens
 from algebraformer.studies import evaluation
@@ -281,8 +281,14 @@ def test_bad_input_is_refused(changes: dict[str, Any], message: str) -> None:
 
 
 def test_dependent_columns_are_refused() -> None:
-    with pytest.raises(SingularSystemError, match="matrix A is singular"):
+    words = "the columns of A are linearly dependent{}: the optimum is not unique; leave out columns"
+    with pytest.raises(SingularSystemError, match=f"^{words.format('')}$"):
         newton.minimize_lp(np.ones((5, 2)), np.arange(5.0), 4)
+    A = np.random.default_rng(0).standard_normal((3, 5, 2))
+    A[1:] = 1.0
+    with pytest.raises(SingularSystemError, match=words.format(" in problems 1, 2 of the batch")) as caught:
+        newton.minimize_lp(A, np.ones((3, 5)), 4)
+    assert caught.value.indices == (1, 2)
 
 
 def test_networks_for_something_else_are_refused() -> None:
@@ -362,6 +368,27 @@ def test_newton_systems_scale_with_the_residual() -> None:
 def test_bad_settings_of_the_family_are_refused(bad: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         problems.get("lp-regression", **bad)
+
+
+def test_a_network_may_be_named() -> None:
+    _, problem = filters("start", 2)
+    named = newton.minimize_lp(problem.A, problem.b, 8, solver="lp-filter-32")
+    given = newton.minimize_lp(problem.A, problem.b, 8, solver=af.LearnedSolver.from_pretrained("lp-filter-32"))
+    np.testing.assert_array_equal(named.x, given.x)
+    with pytest.raises(UnknownNameError, match="unknown model"):
+        newton.minimize_lp(problem.A, problem.b, 8, solver="nothing")
+
+
+def test_what_has_no_systems_does_not_solve() -> None:
+    solver = af.LearnedSolver.from_pretrained("lp-filter-32")
+    A, b = np.eye(32), np.ones(32)
+    calls: list[Callable[[], Any]] = [
+        lambda: solver.solve(A, b), lambda: solver.operator(A), lambda: af.solve(A, b, model="lp-filter-32"),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(ConfigurationError, match=r"use predict, or newton\.minimize_lp"):
+            call()
+    assert solver.predict(A, b).shape == (32,)
 
 
 def test_what_is_no_system_is_not_certified() -> None:

@@ -84,6 +84,18 @@ def test_outside_the_family_there_is_advice():
     assert "outside" not in of(Status.UNSUPPORTED, in_distribution=False).explain()
 
 
+@pytest.mark.parametrize("status", [Status.FALLBACK, Status.UNSUPPORTED, Status.INACCURATE])
+def test_without_a_certain_digit_there_is_other_advice(status):
+    said = of(status, forward_error_estimate=40.0, in_distribution=False).explain()
+    assert "no digit of x is certain: A is too ill-conditioned for float64; if b is measured, estimate it" in said
+    for words in ("outside the family", "inside the family", "nothing left to do"):
+        assert words not in said
+    assert "no digit" not in of(status, forward_error_estimate=0.9).explain()
+    many = together(of(Status.FALLBACK), of(status, forward_error_estimate=1.0, in_distribution=False)).explain()
+    assert "system 1: no digit of x is certain" in many
+    assert "system 0: inside the family" in many
+
+
 def test_what_has_no_number_is_said_in_words():
     said = of(
         Status.INACCURATE, backward_error=np.inf, relative_residual=np.inf, forward_error_estimate=np.nan

@@ -8,6 +8,7 @@ nothing of it has been loaded then.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -76,6 +77,23 @@ class CheckpointInfo:
             raise UnknownNameError(
                 "family", str(self.family.get("name")), names(), MISSING.format(self.name)
             ) from error
+
+    @functools.cached_property
+    def has_systems(self) -> bool:
+        """Whether x of its family solves A x = b, as far as this process knows the family."""
+        try:
+            return self.problem_family().has_systems
+        except (UnknownNameError, ConfigurationError):
+            return True
+
+    def instead_of_solving(self, head: str) -> str:
+        """Return what a model of this head does instead of solving systems, in words; nothing if it solves them."""
+        if head == "estimate":
+            return "estimates x from noisy b and solves nothing exactly: use estimate"
+        if not self.has_systems:
+            family = self.family.get("name")
+            return f"learned {family}, where x does not solve A x = b: use predict, or newton.minimize_lp"
+        return ""
 
 
 def check_name(name: object) -> str:

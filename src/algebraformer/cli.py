@@ -22,6 +22,7 @@ from algebraformer.cli_base import (
     DONE,
     FALLBACK,
     NOT_SOLVED,
+    check_figure,
     emit,
     every,
     paths,
@@ -70,6 +71,7 @@ class Solve:
     def run(self) -> int:
         from algebraformer import io
 
+        check_figure(self.figure)
         A, b = io.read_system(self.A, self.b, max_bytes=self.max_bytes)
         from algebraformer.solver import LearnedSolver  # torch, which takes seconds: not before the files are read
 
@@ -139,8 +141,13 @@ class Evaluate:
             family = solver.info.problem_family()
         else:
             family = problems.get(name, n=solver.n)
+        estimates = solver.model.config.head == "estimate"
+        if estimates and not isinstance(family, problems.NoisyFamily):
+            raise ConfigurationError(f"{self.model} estimates from noisy systems; {family.name} is not a noisy family")
+        if not estimates and isinstance(family, problems.NoisyFamily):
+            raise ConfigurationError(f"{self.model} solves A x = b; {family.name} is a noisy family, where x does not")
         systems = family.sample(self.count, TEST_SEED)
-        if solver.model.config.head == "estimate":
+        if estimates:
             refuse_tolerances(self)
             scores = evaluation.evaluate_estimates(solver, systems)
         else:
@@ -258,9 +265,10 @@ class Models:
         if self.json:
             emit({"shipped": shipped, "recipes": recipes})
             return DONE
-        columns = ("model", "family", "n", "parameters", "MB", "normalized_mse")
+        columns = ("model", "family", "n", "parameters", "MB", "normalized_mse", "median error")
+        scores = ("normalized_mse", "relative_error_median")  # estimate heads have the second one alone
         rows: list[list[Any]] = [
-            [k, v["family"], v["n"], v["parameters"], v["bytes"] / 1e6, v["scores"].get("normalized_mse")]
+            [k, v["family"], v["n"], v["parameters"], v["bytes"] / 1e6, *map(v["scores"].get, scores)]
             for k, v in shipped.items()
         ]
         show("Shipped models", columns, rows)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from algebraformer.cli_base import DONE, NOT_SOLVED, emit, every, paths, show_paths, show_rows
+from algebraformer.cli_base import DONE, NOT_SOLVED, check_figure, emit, every, paths, show_paths, show_rows
 from algebraformer.result import plain
 
 
@@ -46,6 +46,7 @@ class Newton:
     def run(self) -> int:
         from algebraformer import io
 
+        check_figure(self.figure)
         A, b = io.read_system(self.A, self.b, max_bytes=self.max_bytes)
         if self.figure is not None and A.ndim != 2:
             raise ValueError(f"--figure is for one problem, received A of shape {A.shape}")

@@ -28,8 +28,8 @@ class Train:
     """Train a network by a named recipe, or for a family of your own; --set changes every setting of the recipe.
 
     For FILE.py:NAME, a family or a function that samples A, the recipe is made, and the folder of the run also gets a
-    report on whether the network is worth it. A run that was stopped (Ctrl-C, SIGTERM, a crash) goes on when the same
-    command is given again.
+    report on whether the network is worth it; on noisy systems there is none, and evaluate scores the estimates. A run
+    that was stopped (Ctrl-C, SIGTERM, a crash) goes on when the same command is given again.
     """
 
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE|FILE.py:NAME")]
@@ -66,6 +66,8 @@ class Train:
         found = tell(result, recipe, self.json)
         if result.finished and own and recipe.model.head == "operator":
             found |= self._report(time.monotonic() - begin if fresh else None)
+        elif result.finished and own and not self.json:
+            print(f"No report on noisy systems: algebraformer evaluate {self.output} --family {self.recipe} scores it")
         if self.json:
             emit(found)
         return DONE if result.finished else NOT_SOLVED
@@ -171,11 +173,16 @@ def tell(result: TrainResult, recipe: Recipe, quiet: bool) -> dict[str, Any]:
 def own_family(source: str, changes: Sequence[str]) -> ProblemFamily:
     """Return the family in a Python file with the changes of its settings and its n."""
     from algebraformer.models.config import ModelConfig
+    from algebraformer.problems import NoisyFamily
+    from algebraformer.training.automatic import estimate_network
     from algebraformer.training.from_file import family_from_file
 
     family = family_from_file(source)
-    plain = Recipe(family=family.name, family_settings=family.own_settings(), model=ModelConfig(n=family.n))
-    of_family = [change for change in changes if change.startswith(("model.n=", "family_settings."))]
+    names, model = ["model.n=", "family_settings."], ModelConfig(n=family.n)
+    if isinstance(family, NoisyFamily):
+        names, model = [*names, "model.n_row="], estimate_network(family)
+    plain = Recipe(family=family.name, family_settings=family.own_settings(), model=model)
+    of_family = [change for change in changes if change.startswith(tuple(names))]
     family = changed(plain, of_family).problem_family()
     family.sample(2)
     return family

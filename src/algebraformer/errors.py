@@ -53,16 +53,21 @@ class SingularSystemError(LinAlgError):
         The `SolveResult` of the whole batch: the other systems are answered, the singular ones hold NaN.
     """
 
-    def __init__(self, indices: Sequence[int], batched: bool, result: Any = None) -> None:
+    def __init__(
+        self,
+        indices: Sequence[int],
+        batched: bool,
+        result: Any = None,
+        what: str = "matrix A is singular",
+        noun: str = "system",
+        advice: str = "",
+    ) -> None:
         self.indices = tuple(indices)
         self.result = result
-        if not batched:
-            message = "matrix A is singular"
-        else:
+        if batched:
             shown = ", ".join(map(str, self.indices[:5])) + (", ..." if len(self.indices) > 5 else "")
-            noun = "system" if len(self.indices) == 1 else "systems"
-            message = f"matrix A is singular in {noun} {shown} of the batch"
-        super().__init__(message)
+            what += f" in {noun}{'s' * (len(self.indices) != 1)} {shown} of the batch"
+        super().__init__(f"{what}{advice and f': {advice}'}")
 
 
 class Status(enum.Enum):

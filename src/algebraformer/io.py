@@ -213,6 +213,8 @@ def _write(path: FilePath, form: _Format, arrays: Mapping[str, Array]) -> None:
             if x.dtype.kind not in _NUMERIC:
                 raise Refused(f"expected {name} to be an array of numbers, received dtype {x.dtype}")
     target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{os.fspath(path)}: no folder {target.parent}")
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as stream:

@@ -32,6 +32,7 @@ import dataclasses
 import enum
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,9 +46,9 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray, is_certified, ratio
 from algebraformer.models import systems_at_once
 from algebraformer.problems import NonlinearFamily
-from algebraformer.problems.base import Parameters
+from algebraformer.problems.base import Parameters, generator
 from algebraformer.problems.nonlinear import Jacobians, operators
-from algebraformer.solver import LearnedSolver
+from algebraformer.solver import LearnedSolver, loaded
 
 Indices = NDArray[np.int64]
 RTOL = 1e-8
@@ -206,7 +207,7 @@ def natural_norm(F: FloatArray) -> FloatArray:
 def solve(
     family: NonlinearFamily,
     params: Parameters,
-    solver: LearnedSolver | None = None,
+    solver: LearnedSolver | str | Path | None = None,
     rtol: float = RTOL,
     maxiter: int = 50,
     max_refinements: int = 10,
@@ -219,8 +220,8 @@ def solve(
     family : NonlinearFamily
     params : dict of ndarray, each of shape (B, ...)
         Their parameters, as `family.parameters` draws them.
-    solver : LearnedSolver, optional
-        A network with an operator head, trained on the family. None: Newton's method with LU.
+    solver : LearnedSolver, str or Path, optional
+        A network with an operator head, trained on the family, or its name or folder. None: Newton's method with LU.
     rtol : float
         Tolerance of the certificate.
     maxiter : int
@@ -237,9 +238,13 @@ def solve(
     Raises
     ------
     ValueError
-        A network for another n, u0 of another shape, masked, complex or not finite, or a limit that is negative.
+        A network for another n; parameters that are not finite; u0 of another shape, masked, complex or not finite; a
+        limit that is negative.
     ConfigurationError
-        A network for another family, or with a token head, which is not linear in F.
+        A family that is not nonlinear, or parameters of another one; a network for another family, or with a token
+        head, which is not linear in F.
+    UnknownNameError
+        There is no network of that name.
 
     Examples
     --------
@@ -254,6 +259,7 @@ def solve(
     """
     method, max_refinements = Direct(), check_count(max_refinements, "max_refinements")
     if solver is not None:
+        solver = loaded(solver)
         name = solver.info.family.get("name")
         if name != family.name:
             raise ConfigurationError(f"the network must be trained on {family.name}, received one for {name}")
@@ -274,6 +280,7 @@ def iterate(
 ) -> KantorovichResult:
     """Solve B problems with steps of any method; the arguments are those of `solve`."""
     rtol, maxiter = check_tolerance(rtol, "rtol"), check_count(maxiter, "maxiter")
+    _check_problems(family, params)
     start = family.initial(params)
     u = start if u0 is None else real_numbers(u0, "u0")
     if u.shape != start.shape:
@@ -285,6 +292,25 @@ def iterate(
         parts.append(_iterated(family, some, method, u[rows], begin, rtol, maxiter))
     fields = (field.name for field in dataclasses.fields(KantorovichResult))
     return KantorovichResult(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
+
+
+def _check_problems(family: NonlinearFamily, params: Parameters) -> None:
+    """Raise `ConfigurationError` unless these are a nonlinear family and parameters of it, `ValueError` if not finite.
+
+    Of what the family draws, the place on Newton's path is for its linear systems alone and may be missing.
+    """
+    if not isinstance(family, NonlinearFamily):
+        name = getattr(family, "name", "") or type(family).__name__
+        raise ConfigurationError(f"expected a nonlinear family such as bratu or burgers, received {name}")
+    needed = {"left", "right", *family.equation(generator(0, 0))}
+    if missing := sorted(needed - set(params)):
+        raise ConfigurationError(
+            f"params of {family.name} need {', '.join(sorted(needed))}, received none for {', '.join(missing)}: draw "
+            "them by family.parameters"
+        )
+    for key, value in params.items():
+        if not np.isfinite(value).all():
+            raise ValueError(f"params[{key!r}] contains NaN or infinity")
 
 
 class _Problems:

@@ -248,7 +248,13 @@ class Regression:
         Q, R = np.linalg.qr(A / np.where(lengths > 0, lengths, 1.0))
         singular = [i for i, one in enumerate(R) if not dtrcon(one)[0] > A.shape[2] * EPS]
         if singular:
-            raise SingularSystemError(singular, batched=len(A) > 1)
+            raise SingularSystemError(
+                singular,
+                batched=len(A) > 1,
+                what="the columns of A are linearly dependent",
+                noun="problem",
+                advice="the optimum is not unique; leave out columns",
+            )
         R = R * lengths
         size = largest(b)[:, None]
         x = solved(R, transposed_product(Q, b / size)) * size

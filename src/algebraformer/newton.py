@@ -18,6 +18,7 @@ References
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ from algebraformer.lp_norm import (
 from algebraformer.problems import LpRegression
 from algebraformer.problems.lp_regression import newton_system, start_step, start_tokens
 from algebraformer.result import scalar
-from algebraformer.solver import LearnedSolver
+from algebraformer.solver import LearnedSolver, loaded
 
 CONVERGED, LIMIT, ROUNDING, INTERPOLATED = 0, 1, 2, 3
 MESSAGES = {
@@ -69,7 +70,7 @@ def minimize_lp(
     b: ArrayLike,
     p: ArrayLike,
     x0: ArrayLike | None = None,
-    solver: LearnedSolver | None = None,
+    solver: LearnedSolver | str | Path | None = None,
     tol: float = 1e-8,
     maxiter: int = 200,
 ) -> OptimizeResult:
@@ -83,8 +84,9 @@ def minimize_lp(
     p : float, or array_like of shape (B,)
     x0 : array_like, shape (n,) or (B, n), optional
         Where to start; the least squares solution if not given. A network with target "start" is then not asked.
-    solver : LearnedSolver, optional
-        A network trained on the family "lp-regression". None: Newton's method with exact line search.
+    solver : LearnedSolver, str or Path, optional
+        A network trained on the family "lp-regression", or its name or folder. None: Newton's method with exact line
+        search.
     tol : float
         Tolerance on the relative gradient norm ||A' (|r|^(p-2) r)||_inf / || |A|' |r|^(p-1) ||_inf, r = A x - b.
     maxiter : int
@@ -109,6 +111,8 @@ def minimize_lp(
         A `LinAlgError`: the columns of A are linearly dependent, so that the optimum is not unique. Leave out columns.
     ConfigurationError
         A network that was trained on another family.
+    UnknownNameError
+        There is no network of that name.
 
     Examples
     --------
@@ -132,7 +136,7 @@ def minimize_lp(
         x0 = real_numbers(x0, "x0")
         if x0.shape != A.shape[:-2] + A.shape[-1:]:
             raise ValueError(f"x0 must have shape {A.shape[:-2] + A.shape[-1:]}, received {x0.shape}")
-    network = None if solver is None else _Network(solver, problem)
+    network = None if solver is None else _Network(loaded(solver), problem)
     found = _minimize(problem, None if x0 is None else x0.reshape(problem.x.shape), network, tol, maxiter)
     return OptimizeResult({k: v if batched else scalar(v[0]) for k, v in found.items()})
 

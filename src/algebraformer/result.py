@@ -123,7 +123,13 @@ _ADVICE = {
     Status.INACCURATE: "rescale rows and columns of A, or solve with more digits: float64 does not resolve it",
     Status.SINGULAR: "look at how A was made, or ask for a least-squares solution, for instance scipy.linalg.lstsq",
 }
+_BY_LAPACK = (Status.FALLBACK, Status.UNSUPPORTED, Status.INACCURATE)
+"""LAPACK's last correction says how good x is; that of a network may be large since the step before it was bad."""
 _OUTSIDE = "outside the family of the model: if there are many such systems, train or finetune a model on them"
+_HOPELESS = (
+    "no digit of x is certain: A is too ill-conditioned for float64; if b is measured, estimate it as a noisy system "
+    "(docs: Noisy systems)"
+)
 _NEAR = "inside the family, so that a larger rtol or more refinements may spare LAPACK"
 
 
@@ -186,7 +192,9 @@ def _bound(rows: list[_Row], batched: bool) -> str:
 def _advice(rows: list[_Row], batched: bool) -> str:
     """Say what to do next."""
     groups = [(text, [row for row in rows if row.status is status]) for status, text in _ADVICE.items()]
-    covered = [row for row in rows if row.status not in (*_ADVICE, Status.UNSUPPORTED)]
+    hopeless = [row for row in rows if row.status in _BY_LAPACK and row.estimate >= 1]
+    groups.append((_HOPELESS, hopeless))
+    covered = [row for row in rows if row.status not in (*_ADVICE, Status.UNSUPPORTED) and row not in hopeless]
     groups.append((_OUTSIDE, [row for row in covered if not row.familiar]))
     groups.append((_NEAR, [row for row in covered if row.familiar and row.status is Status.FALLBACK]))
     found = [(text, chosen) for text, chosen in groups if chosen]

@@ -173,12 +173,10 @@ class LearnedSolver:
         """
         return estimation.estimate(self.model, A, b)
 
-    def _refuse_estimates(self) -> None:
-        """Raise `ConfigurationError` if the model does not solve systems but estimates from noisy ones."""
-        if self.model.config.head == "estimate":
-            raise ConfigurationError(
-                f"the model {self.info.name} estimates x from noisy b and solves nothing exactly: use estimate"
-            )
+    def _refuse_others(self) -> None:
+        """Raise `ConfigurationError` if the model does not solve systems."""
+        if purpose := self.info.instead_of_solving(self.model.config.head):
+            raise ConfigurationError(f"the model {self.info.name} {purpose}")
 
     def _supported(self, system: CheckedSystem) -> CheckedSystem:
         """Return the system if the network reads such systems, else raise ValueError."""
@@ -218,7 +216,7 @@ class LearnedSolver:
         >>> info
         0
         """
-        self._refuse_estimates()
+        self._refuse_others()
         matrix = np.asarray(A)
         if matrix.ndim != 2:
             raise ValueError(f"operator needs one matrix of shape (n, n), received {matrix.shape}")
@@ -269,14 +267,14 @@ class LearnedSolver:
             of the others. LAPACK's elimination decides, also for what the network solved outside its family; a row or
             column of zeros always counts.
         ConfigurationError
-            The model estimates from noisy systems: use `estimate`.
+            The model estimates from noisy systems, or its family has no systems: use `estimate`, or `predict`.
 
         Warns
         -----
         LinAlgWarning
             LAPACK factorised A and it is ill-conditioned to working precision, as in scipy.linalg.solve.
         """
-        self._refuse_estimates()
+        self._refuse_others()
         rtol, max_refinements = check_tolerance(rtol, "rtol"), check_count(max_refinements, "max_refinements")
         system = check_system(A, b)
         supported = system.n == self.n and system.b.dtype.kind == "f"
@@ -422,9 +420,12 @@ def _warn_ill_conditioned(rcond: Array, batched: bool) -> None:
         warnings.warn(text, LinAlgWarning, stacklevel=3)
 
 
-@functools.lru_cache(maxsize=8)
-def _loaded(name_or_folder: str | Path) -> LearnedSolver:
-    return LearnedSolver.from_pretrained(name_or_folder)
+_loaded = functools.lru_cache(maxsize=8)(LearnedSolver.from_pretrained)
+
+
+def loaded(model: str | Path | LearnedSolver) -> LearnedSolver:
+    """Return a solver as it is, or the one of that name or folder, loaded once per process."""
+    return _loaded(model) if isinstance(model, (str, Path)) else model
 
 
 def solve(
@@ -479,8 +480,8 @@ def solve(
     A, B = np.asarray(a), np.asarray(b)
     masked = np.ma.isMaskedArray(a) or np.ma.isMaskedArray(b)  # SciPy refuses these
     real = A.dtype.kind in "biuf" and B.dtype.kind in "biuf" and not masked
-    solver = model if isinstance(model, LearnedSolver) else _loaded(model)
-    solver._refuse_estimates()
+    solver = loaded(model)
+    solver._refuse_others()
     square = A.ndim >= 2 and A.shape[-2:] == (solver.n, solver.n) and A.size > 0
     rows = B.ndim >= 1 and B.size > 0 and B.shape[-min(B.ndim, 2)] == solver.n
     if not (real and square and rows and assume_a in (None, "gen", "general")) or transposed:

@@ -230,7 +230,7 @@ def balanced_metric(A_mean: FloatArray) -> FloatArray:
 
 def matrices(family: ProblemFamily, indices: Sequence[int] | NDArray[np.int64], seed: int) -> FloatArray:
     """Return the matrices of the systems at these indices, (B, n, n), without solving them."""
-    return family.assemble(family.parameters(indices, seed))[0]
+    return family.assembled(indices, seed)[0]
 
 
 def snapshot_count(n: int, rank: int) -> int:

@@ -216,6 +216,19 @@ class ProblemFamily(abc.ABC):
         -------
         Systems, with B = len(indices)
         """
+        A, b, params = self.assembled(indices, seed)
+        return Systems(A, b, self.solution(A, b, params), params)
+
+    def assembled(
+        self, indices: Sequence[int] | NDArray[np.int64], seed: int = 0
+    ) -> tuple[FloatArray, FloatArray, Parameters]:
+        """Return A, b and the parameters of the systems at these indices, checked and without their solutions.
+
+        Raises
+        ------
+        ConfigurationError
+            No index; or A or b of another shape than the family's, or not finite.
+        """
         if len(indices) == 0:
             raise ConfigurationError("a batch needs at least one index, received none")
         params = self.parameters(indices, seed)
@@ -225,7 +238,13 @@ class ProblemFamily(abc.ABC):
             raise ConfigurationError(
                 f"{type(self).__name__}.assemble must return shapes {expected}, received {(A.shape, b.shape)}"
             )
-        return Systems(A, b, self.solution(A, b, params), params)
+        for what, array in (("A", A), ("b", b)):
+            if not (finite := np.isfinite(array).reshape(len(array), -1).all(axis=1)).all():
+                raise ConfigurationError(
+                    f"{what} of the family {self.name or type(self).__name__} must be finite, received NaN or infinity "
+                    f"at index {int(indices[int(np.argmin(finite))])} of seed {seed}"
+                )
+        return A, b, params
 
     def sample(self, count: int, seed: int = 0, start: int = 0) -> Systems:
         """Return `count` systems: those at indices start, start + 1, ... of the sequence that `seed` names.

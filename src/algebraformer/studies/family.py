@@ -130,6 +130,7 @@ def measure(
         raise ConfigurationError(f"the model is for n = {n}, the family has n = {family.n}")
     systems = family.sample(limited(plan.systems, n), TEST_SEED)
     values = spectrum(family)
+    values = values / (values[0] or 1.0)  # all of them are 0 where every system has the same matrix
     radii = contraction(solver, systems.A[: limited(min(plan.contractions, max(8, 2**24 // n**2)), n)])
     result = solver.solve(systems.A, systems.b, rtol, fallback=False)
     errors = relative_errors(result.x, systems)
@@ -146,8 +147,8 @@ def measure(
         "rank": rank,
         "rtol": rtol,
         "systems": len(systems),
-        "spectrum": (values / values[0]).tolist()[: 2 * rank + 16],
-        "behind": float(values[min(rank, len(values) - 1)] / values[0]),
+        "spectrum": values.tolist()[: 2 * rank + 16],
+        "behind": float(values[min(rank, len(values) - 1)]),
         "contraction": np.where(np.isfinite(radii), radii, 1e300).tolist(),
         "certified": float(np.mean(result.certified)),
         "refinements": result.refinements[result.certified].tolist(),

@@ -52,7 +52,7 @@ class Plan:
     warm_up: float
     """Seconds that are not judged."""
     models: tuple[str, ...]
-    """Shipped models; all of them if empty."""
+    """Shipped models; all that solve systems if empty."""
 
 
 PRESETS = {
@@ -64,7 +64,8 @@ PRESETS = {
 def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
     """Solve until the time is over."""
     task = bar.add_task("soak", total=plan.seconds)
-    solvers = [LearnedSolver.from_pretrained(name) for name in plan.models or pretrained_names()]
+    every = map(LearnedSolver.from_pretrained, plan.models or pretrained_names())
+    solvers = [one for one in every if not one.info.instead_of_solving(one.model.config.head)]
     for solver in solvers:
         warmed(solver)
     rng, counts, failures = np.random.default_rng(0), Counter[str](), []

@@ -21,7 +21,7 @@ from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig
 from algebraformer.problems import NoisyFamily, ProblemFamily, family_class, names, register
 from algebraformer.problems.base import Parameters, generator
-from algebraformer.training.config import Recipe
+from algebraformer.training.config import ESTIMATE, ESTIMATE_HEADS, Recipe
 
 MAX_RANK = 256
 """Largest number of basis operators that is chosen."""
@@ -122,12 +122,19 @@ def spectrum(family: ProblemFamily) -> FloatArray:
     return operator_basis.fit(family, 1, q, q, SPECTRUM_SEED, count).spectrum
 
 
+def estimate_network(family: NoisyFamily) -> ModelConfig:
+    """Return the network of the shipped estimate heads in the size of a family."""
+    return dataclasses.replace(ESTIMATE, n=family.n, n_row=0 if family.rows == family.n else family.rows)
+
+
 def recipe_for(family: ProblemFamily) -> Recipe:
     """Return a recipe for a family that is registered.
 
     An operator head with a perceptron of six blocks of width 128 on 16 x 16 entries of A, whitened, so that a small
     term beside a large one is seen: a perceptron on plain entries fails there (LOG.md). Its rank is the least multiple
     of 16 behind which the singular values are below 1e-4 of the first, and 256 at most.
+
+    A noisy family gets the network and the steps of the recipe deblur-64 in its own size.
 
     Parameters
     ----------
@@ -149,16 +156,15 @@ def recipe_for(family: ProblemFamily) -> Recipe:
     >>> recipe.family, recipe.model.head, recipe.model.n_column, recipe.model.rank <= 64
     ('diffusion', 'operator', 8, True)
     """
-    if isinstance(family, NoisyFamily):
-        raise ConfigurationError(
-            f"{family.name or type(family).__name__} is a noisy family, which an operator head does not fit: "
-            'give a recipe with model.head="estimate", such as deblur-64 with another family'
-        )
     settings = family.own_settings()
     try:
         json.dumps(settings, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"settings of a family travel in checkpoints as JSON: {error}") from error
+    if isinstance(family, NoisyFamily):
+        return dataclasses.replace(
+            ESTIMATE_HEADS["deblur-64"], family=family.name, family_settings=settings, model=estimate_network(family)
+        )
     n, values = family.n, spectrum(family)
     needed = int(np.count_nonzero(values > TOLERANCE * values[0]))
     rank = min(MAX_RANK, n**2, MULTIPLE * max(1, -(-needed // MULTIPLE)))

@@ -73,8 +73,14 @@ class Recipe:
         if taken := {"name", "n"} & set(self.family_settings):
             raise ConfigurationError(f"family_settings cannot set {min(taken)}: set family or model.n instead")
         family = self.problem_family()
-        if self.model.head == "estimate" and not isinstance(family, NoisyFamily):
+        head, noisy = self.model.head, isinstance(family, NoisyFamily)
+        if head == "estimate" and not noisy:
             raise ConfigurationError(f"an estimate head learns a noisy family, received {self.family!r}")
+        if noisy and head != "estimate":
+            raise ConfigurationError(
+                f"{self.family} is a noisy family, which an estimate head learns: change the family of the recipe "
+                f"deblur-64, or call train with the family; received a model with head {head!r}"
+            )
         if family.rows != self.model.n_equation:
             raise ConfigurationError(
                 f"the model reads {self.model.n_equation} equations, the family has {family.rows}: these must agree; "

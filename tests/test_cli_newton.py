@@ -55,7 +55,7 @@ def test_a_batch_as_a_table(run: Any, folder: Path) -> None:
         assert words in shown
 
 
-def test_a_model_for_newton_alone_does_not_solve(folder: Path, refused) -> None:
+def test_a_model_for_newton_alone_does_not_solve(refused: Any, folder: Path) -> None:
     np.savez(folder / "square.npz", A=np.eye(32), b=np.ones(32))
     line = refused("solve", folder / "square.npz", "--model", "lp-filter-32")
     assert "the model lp-filter-32 learned lp-regression, where x does not solve A x = b" in line

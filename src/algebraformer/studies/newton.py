@@ -94,7 +94,7 @@ PRESETS = {
         problems=50,
         solved=500,
         shipped=("lp-filter-32",),
-        trained={},
+        trained={"direction": _other("newton", 5_000), "long step": _other("optimum", 5_000)},
         random=10_000,
         rounds=3,
     ),

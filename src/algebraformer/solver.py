@@ -390,8 +390,7 @@ class LearnedSolver:
             refinements[left] = np.minimum(refinements[left] + again.steps, limit)
             correction[left[better]] = again.last[better]
             going[left] = better & ~new.certified & (refinements[left] < limit)
-        near = np.flatnonzero(familiar)
-        familiar[near] = conjugate_residuals.share_left(A, near, inverse) <= UNDERSTOOD
+        familiar &= conjugate_residuals.share_left(A, inverse) <= UNDERSTOOD
         return answers, refinements, correction, familiar
 
 

@@ -167,8 +167,8 @@ def _product(A: FloatArray | Matrices, chosen: NDArray[np.int64], z: FloatArray)
     return multiply(A, chosen, z) if isinstance(A, np.ndarray) else A.multiply(chosen, z)
 
 
-def share_left(A: FloatArray, chosen: NDArray[np.int64], M: Preconditioner) -> FloatArray:
-    """Return the share (C,) of one random vector g that the best multiple of L A R g leaves, for A[chosen].
+def share_left(A: FloatArray, M: Preconditioner) -> FloatArray:
+    """Return the share (B,) of one random vector g that the best multiple of L A R g leaves.
 
     Small where L A R is near a multiple of the identity, whatever b is. Where A is singular so is L A R, and what lies
     outside its range is left: hardly ever less than a tenth, and nearly all of g for a matrix of low rank.
@@ -176,16 +176,12 @@ def share_left(A: FloatArray, chosen: NDArray[np.int64], M: Preconditioner) -> F
     Parameters
     ----------
     A : ndarray, shape (B, n, n), float64
-    chosen : ndarray of int, shape (C,)
     M : Preconditioner
-        Of the B systems.
     """
-    if len(chosen) < len(A):
-        M = M.take(chosen)
     g = np.random.default_rng(0).standard_normal((1, A.shape[-1], 1))
     with np.errstate(all="ignore"):
-        g = np.broadcast_to(g / _norm(g), (len(chosen), *g.shape[1:])).copy()
-        w = M.left(multiply(A, chosen, M.right(g)))
+        g = np.broadcast_to(g / _norm(g), (len(A), *g.shape[1:])).copy()
+        w = M.left(A @ M.right(g))
         w = w / _norm(w)
         left = _norm(g - np.sum(w * g, axis=1, keepdims=True) * w)
     return np.where(np.isfinite(left), left, 1.0)[:, 0, 0]

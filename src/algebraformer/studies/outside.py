@@ -206,7 +206,7 @@ def distances(solver: LearnedSolver, A: FloatArray, b: FloatArray) -> tuple[Floa
     """
     head, inverse = solver.model.operator_head, solver.model.approximate_inverse(A)
     first = conjugate_residuals.solve(A, b[:, :, None], inverse, RTOL, maxiter=1).first
-    random = conjugate_residuals.share_left(A, np.arange(len(A)), inverse)
+    random = conjugate_residuals.share_left(A, inverse)
     answers = np.maximum(first / float(head.get_buffer("first_step")), random / UNDERSTOOD)
     return head.distance(A) / float(head.get_buffer("reach")), answers
 

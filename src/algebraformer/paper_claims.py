@@ -263,8 +263,8 @@ def none_called_out() -> Found:
 
 MODELS, DEPARTURES = "[models](models.md)", "[departures](departures.md)"
 TOKEN, OPERATOR = "algebraformer evaluate diffusion-64-token", "algebraformer evaluate diffusion-64"
-SPECTRAL = Sentences("spectral", ("token head", "paper"))
-BASELINES = Sentences("spectral", ("LSTM", "GRU"))
+SPECTRAL = Sentences("spectral", ("target of", "the paper's recipe"))
+BASELINES = Sentences("spectral", ("of that of LSTM", "of that of GRU", "not in the paper"))
 ENCODING = Sentences("encoding", ("information",))
 MEMORY = Sentences("encoding", ("memory",))
 CAUSAL = Sentences("attention", ("causal",))

@@ -16,7 +16,7 @@ from algebraformer.studies import newton as study
 from algebraformer.studies import newton_summary
 from algebraformer.studies.base import StudyResult, run_study
 from algebraformer.studies.newton import PRESETS
-from algebraformer.studies.newton_summary import LEARNED, NEIGHBOUR, PREVIOUS
+from algebraformer.studies.newton_summary import DIRECTION, LEARNED, NEIGHBOUR, PREVIOUS
 from algebraformer.training.data import TEST_SEED
 from study_results import assert_tables_and_figure
 
@@ -67,12 +67,12 @@ def test_targets_follow_from_the_medians(damped: int, searched: int, learned: in
 
 def test_more_iterations_are_said_to_be_more() -> None:
     lines = newton_summary.verdict(made_up(40, 5, 7), TIMES, [CHECK], [REAL])
-    assert "Newton with exact line search: missed (at most 2 more, over 3 solves" in lines[3]
+    assert "Newton with exact line search, learned start: missed (at most 2 more, over 3 solves" in lines[3]
     assert lines[4].endswith("more than nearest neighbour (6).")
     assert lines[5].endswith("fewer than previous solution (20).")
     assert lines[6].endswith("fewer than homotopy in p (8).")
     lines = newton_summary.verdict(made_up(40, 12, 6), TIMES, [CHECK], [REAL])
-    assert "Newton with exact line search: met (at most -6 more" in lines[3]
+    assert "Newton with exact line search, learned start: met (at most -6 more" in lines[3]
     assert lines[4].endswith("as many as nearest neighbour (6).")
 
 
@@ -82,6 +82,16 @@ def test_more_iterations_are_said_to_be_more() -> None:
 def test_one_optimum_or_not(changes: dict[str, Any], word: str) -> None:
     lines = newton_summary.verdict(made_up(40, 12, 6), TIMES, [CHECK | changes], [REAL])
     assert f"on 10 random problems (10,000 wanted): {word} on these" in lines[7]
+
+
+def test_the_papers_own_way_has_a_sentence_of_its_own() -> None:
+    records = made_up(40, 12, 5)
+    for accepted, median, words in ((0.0, 5, "not reproduced"), (0.5, 9, "reproduced"), (0.5, 12, "not reproduced")):
+        direction = records[3] | {"method": DIRECTION, "accepted": accepted, "median": median}
+        lines = newton_summary.verdict([*records, direction], TIMES, [CHECK], [REAL])
+        own = next(line for line in lines if line.startswith("The paper's own way"))
+        assert f"Newton system: {words} by" in own
+        assert f"in {100 * accepted:g} % of the problems" in own
 
 
 def test_the_faster_one_is_named() -> None:

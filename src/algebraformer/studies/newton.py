@@ -31,7 +31,16 @@ from algebraformer.problems.base import batches
 from algebraformer.problems.lp_regression import Kind
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies.base import StudyResult
-from algebraformer.studies.newton_summary import LEARNED, MAIN_P, NEIGHBOUR, PREVIOUS, distribution, summary
+from algebraformer.studies.newton_summary import (
+    DIRECTION,
+    LEARNED,
+    LONG_STEP,
+    MAIN_P,
+    NEIGHBOUR,
+    PREVIOUS,
+    distribution,
+    summary,
+)
 from algebraformer.studies.runs import computed_once, run_once
 from algebraformer.studies.timing import in_turn
 from algebraformer.training import RECIPES, Recipe
@@ -94,7 +103,7 @@ PRESETS = {
         problems=50,
         solved=500,
         shipped=("lp-filter-32",),
-        trained={"direction": _other("newton", 5_000), "long step": _other("optimum", 5_000)},
+        trained={DIRECTION: _other("newton", 5_000), LONG_STEP: _other("optimum", 5_000)},
         random=10_000,
         rounds=3,
     ),
@@ -104,7 +113,7 @@ PRESETS = {
         problems=1_000,
         solved=10_000,
         shipped=("lp-filter-32",),
-        trained={"direction": _other("newton", 100_000), "long step": _other("optimum", 100_000)},
+        trained={DIRECTION: _other("newton", 100_000), LONG_STEP: _other("optimum", 100_000)},
         random=10_000,
         rounds=9,
     ),

@@ -111,7 +111,8 @@ def solve(
     """
     B, n, _ = b.shape
     x, steps = np.zeros_like(b) if x0 is None else x0.copy(), np.zeros(B, dtype=np.int64)
-    first, last, left = np.full(B, np.inf), np.full(B, np.nan), np.full(B, np.inf)
+    last, left = np.full(B, np.nan), np.full(B, np.inf)
+    first = left
     active = rows = np.arange(B)  # of the batch, and of A
     with np.errstate(all="ignore"):
         r = b.copy() if x0 is None else b - _product(A, rows, x0)
@@ -143,7 +144,7 @@ def solve(
             now = _norm(g)
             left[active[fine]] = _largest(now, start)[fine]
             if count == 1:
-                first[active] = np.where(fine, _largest(now, start), np.inf)
+                first = left.copy()
             else:
                 last[active[fine]] = _largest(_norm(step), _norm(x[active]))[fine]
             met = (_norm(r) <= SAFETY * target).all(axis=(1, 2))

@@ -52,7 +52,7 @@ def evaluate(
     """
     network = score(solver.model, systems)
     if not has_systems:
-        return {"network": plain(network)}
+        return plain({"network": network})
     result = solver.solve(systems.A, systems.b, rtol=rtol, max_refinements=max_refinements)
     methods = Counter(result.method)
     by_network = result.method != "lapack"
@@ -69,7 +69,7 @@ def evaluate(
             "relative_error_learned_max": float(errors.max()) if errors.size else None,
         },
     }
-    return {group: plain(entries) for group, entries in scores.items()}
+    return plain(scores)
 
 
 def quietly(solver: LearnedSolver, systems: Systems) -> Estimate:
@@ -96,7 +96,7 @@ def evaluate_estimates(solver: LearnedSolver, systems: Systems) -> dict[str, dic
     """
     found = quietly(solver, systems)
     errors = relative_errors(found.x, systems)
-    scores: dict[str, Any] = estimate_scores(solver.model, systems)
+    scores: dict[str, Any] = estimate_scores(found.x, found.std, found.noise, systems)
     scores["consistent"] = float(np.mean(found.consistent))
     scores["in_distribution"] = float(np.mean(found.in_distribution))
     for low, high in itertools.pairwise(NOISE_LEVELS):
@@ -105,7 +105,7 @@ def evaluate_estimates(solver: LearnedSolver, systems: Systems) -> dict[str, dic
             between = f"noise {low:g} to {high:g}"
             scores[f"relative_error_median, {between}"] = float(np.median(errors[chosen]))
             scores[f"coverage, {between}"] = coverage(systems.x[chosen], found.x[chosen], found.std[chosen])
-    return {"estimate": plain(scores)}
+    return plain({"estimate": scores})
 
 
 def table(scores: dict[str, dict[str, Any]], title: str) -> TableData:

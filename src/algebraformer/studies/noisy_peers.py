@@ -84,8 +84,13 @@ def fast(decomposed: Decompositions, systems: Systems, prior: Prior) -> dict[str
         )
         for choice, index in zip(CHOICES, indices, strict=True):
             found[f"{name}, {choice}"] = path.chosen(index)
-    found[LMMSE] = linear_estimator.known_matrix(systems.A, systems.b, prior.mean, prior.covariance, deviation(systems))
+    found[LMMSE] = affine(systems, prior)
     return found
+
+
+def affine(systems: Systems, prior: Prior) -> FloatArray:
+    """Return the best affine estimates (B, n): told the prior's mean and covariance, and the noise."""
+    return linear_estimator.known_matrix(systems.A, systems.b, prior.mean, prior.covariance, deviation(systems))
 
 
 SPARSE: dict[str, Callable[[FloatArray, FloatArray], sparse.SparsePath]] = {
@@ -121,16 +126,13 @@ def contenders(systems: Systems, prior: Prior, solvers: dict[str, Any]) -> dict[
             for A, b, size in zip(systems.A, systems.b, sizes, strict=True)
         ]
 
-    def affine() -> FloatArray:
-        return linear_estimator.known_matrix(systems.A, systems.b, prior.mean, prior.covariance, deviation(systems))
-
     calls: dict[str, Callable[[], Any]] = {
         **{
             name: functools.partial(regularization.cross_validated, systems.A, systems.b, order)
             for order, name in zip(ORDERS, TIKHONOV, strict=True)
         },
         "TSVD": truncated,
-        LMMSE: affine,
+        LMMSE: functools.partial(affine, systems, prior),
         **{method: path(method) for method in SPARSE},
     }
     return calls | {name: functools.partial(quietly, solver, systems) for name, solver in solvers.items()}

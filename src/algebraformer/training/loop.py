@@ -41,7 +41,7 @@ from algebraformer.checkpoint import (
 )
 from algebraformer.classical.operator_basis import OperatorBasis
 from algebraformer.errors import CheckpointError, ConfigurationError, TrainingError
-from algebraformer.models import Algebraformer, predict
+from algebraformer.models import Algebraformer, estimates, predict
 from algebraformer.problems import ProblemFamily, Systems
 from algebraformer.result import plain
 from algebraformer.training import few
@@ -127,7 +127,8 @@ def score(model: Algebraformer, systems: Systems) -> dict[str, float]:
         returns.
     """
     if model.config.head == "estimate":
-        return estimate_scores(model, systems)
+        found = estimates(model, systems.A, systems.b)
+        return estimate_scores(found.mean, found.std, found.noise, systems)
     return answer_scores(predict(model, systems.A, systems.b[:, :, None])[:, :, 0], systems)
 
 

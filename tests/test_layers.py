@@ -37,6 +37,7 @@ FLOORS = {
         "encoding_figure",
         "attention_figure",
         "transfer_figure",
+        "certificate_figure",
         "condition_figure",
         "reliability_figure",
         "noisy_figure",

@@ -173,8 +173,8 @@ class Study:
     """
 
     name: tyro.conf.Positional[str]
-    """operator, scaling, efficiency, outside, latency, spectral, encoding, attention, transfer, condition, noise,
-    reliability, soak, noisy, heldout, newton or kantorovich."""
+    """operator, scaling, efficiency, outside, latency, spectral, encoding, attention, transfer, certificate, condition,
+    noise, reliability, soak, noisy, heldout, newton or kantorovich."""
     preset: str = "quick"
     """quick: under two minutes, to see that it works. cpu: the committed results, up to an hour on two cores. paper:
     full scale, for a GPU."""

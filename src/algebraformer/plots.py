@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from algebraformer.attention_figure import attention_figure
+from algebraformer.certificate_figure import certificate_figure
 from algebraformer.condition_figure import condition_figure, noise_figure
 from algebraformer.encoding_figure import encoding_figure
 from algebraformer.kantorovich_figure import kantorovich_figure
@@ -111,6 +112,7 @@ STUDIES: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "encoding": encoding_figure,
     "attention": attention_figure,
     "transfer": transfer_figure,
+    "certificate": certificate_figure,
     "condition": condition_figure,
     "noise": noise_figure,
     "reliability": reliability_figure,

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import get_lapack_funcs
 
-from algebraformer.classical.forward_error import forward_error, probe
-from algebraformer.linalg import EPS, Measures, has_zero_line, is_certified, measure
+from algebraformer.classical.forward_error import forward_error, probe, rounding
+from algebraformer.linalg import Measures, has_zero_line, is_certified, measure
 
 MAX_REFINEMENTS = 3
 MAX_DEFECT = 0.5
@@ -157,4 +157,4 @@ class _Factors:
         # The factors say nothing of directions in which A is singular to working precision, the condition number does.
         n, omega = len(x), float(np.max(found.backward_error, initial=0.0))
         trivial = not x.any() and omega == 0
-        return 0.0 if trivial else (omega + (n + 1) * EPS / 2) / self.rcond if self.rcond > 0 else np.inf
+        return 0.0 if trivial else (omega + rounding(n)) / self.rcond if self.rcond > 0 else np.inf

@@ -3,11 +3,10 @@
 LAPACK makes them with DLATMS in the settings of DLATB4 for general matrices [1]_: singular values in arithmetic
 progression from 1 down to 1 / kappa (mode 4), random orthogonal factors, then a scaling. Triangular ones are made
 here as a factor of QR, which has the same singular values. Right-hand sides are A x with x uniform in (-1, 1), so
-that singular systems are consistent: an elimination notices, a residual does not. Answers are asked for with rtol = 0,
-as accurate as float64 allows; the default, 1e-10 of b, asks for less than LAPACK's limit.
+that singular systems are consistent: an elimination notices, a residual does not.
 
 An answer of a network is held to what the certificate promises: with |b - A x| <= omega (|A| |x| + |b|) and omega at
-most 10 n eps the ratio is at most 20 n. How many of them are above LAPACK's limit is counted.
+most n eps the ratio is at most 2 n. How many of them are above LAPACK's limit is counted.
 
 References
 ----------
@@ -107,7 +106,7 @@ def check(seeds: int, right_hand_sides: Sequence[int] = RIGHT_HAND_SIDES) -> Che
                         if must_raise != (outcome == "LinAlgError") or ratio >= limit:
                             failures.append(f"{label}: {name}, n = {n}, k = {k}, seed {seed}: {outcome}, {ratio:.3g}")
     data: dict[str, Any] = {"worst_ratio": worst}
-    claim = f"LAPACK's test ratio below {LIMIT:g} (a network's: 20 n), and LinAlgError wherever a column is zero"
+    claim = f"LAPACK's test ratio below {LIMIT:g} (a network's: 2 n where that is more), and LinAlgError wherever a column is zero"
     return Check("LAPACK's matrix types", claim, cases, failures, dict(counts), data)
 
 
@@ -116,7 +115,7 @@ def solved(solver: LearnedSolver, A: Array, b: Array) -> tuple[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LinAlgWarning)
         try:
-            result = solver.solve(A, b, rtol=0.0)
+            result = solver.solve(A, b)
         except SingularSystemError:
             return "LinAlgError", 0.0
     if b.size == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -419,3 +420,40 @@ def test_scores(solver, unseen):
     assert scores["relative_error_median, noise 0.001 to 0.003"] == pytest.approx(np.median(low))
     assert scores["consistent"] == pytest.approx(np.mean(found.consistent))
     assert solver.info.scores["relative_error_median"] == pytest.approx(scores["relative_error_median"], rel=0.3)
+
+
+# ---------------------------------------------------------------- units and memory
+
+
+@pytest.mark.parametrize(
+    ("A_power", "b_power"), [(565, 0), (0, 565), (-565, 565), (-565, -565), (990, 990), (-900, -800)]
+)
+def test_units_do_not_matter(solver, unseen, A_power, b_power):
+    """Powers of two round nothing: everything is as before but for the unit of x, up to 1e+-300."""
+    A, b = unseen.A[:5], unseen.b[:5]
+    plain = solver.estimate(A, b)
+    found = solver.estimate(np.ldexp(A, A_power), np.ldexp(b, b_power))
+    for name in ("noise", "misfit", "consistent", "in_distribution"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(plain, name))
+    np.testing.assert_array_equal(np.ldexp(found.x, A_power - b_power), plain.x)
+    np.testing.assert_array_equal(np.ldexp(found.std, A_power - b_power), plain.std)
+
+
+def test_tikhonov_at_the_ends_of_the_range(solver, unseen):
+    b = np.random.default_rng(0).standard_normal(unseen.b[:3].shape)
+    with pytest.warns(InconsistentWarning):
+        plain, found = (solver.estimate(np.ldexp(unseen.A[:3], p), np.ldexp(b, p)) for p in (0, 900))
+    odd = ~plain.consistent
+    assert odd.any()
+    np.testing.assert_allclose(found.tikhonov[odd], plain.tikhonov[odd], rtol=1e-12)
+
+
+def test_memory_of_many_right_hand_sides(solver, unseen):
+    """A is not copied for every b: with 5,000 of them that alone would be a hundred times b."""
+    A, b = unseen.A[0], np.repeat(unseen.b[:1].T, 5_000, axis=1)
+    tracemalloc.start()
+    found = solver.estimate(A, b)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(found.x[:, -1], solver.estimate(A, b[:, 0]).x, rtol=1e-5, atol=1e-6)
+    assert peak < 5_000 * A.nbytes

@@ -19,6 +19,10 @@ from algebraformer.result import plain
 from algebraformer.training.estimate import misfit
 
 Array = NDArray[Any]
+BLOCK = 1024
+"""Right-hand sides that are estimated at a time: those of one matrix would each hold a copy of it."""
+MODERATE = 250
+"""Powers of two up to which squares and fourth powers of entries stay within float64."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,21 +74,52 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class _Noisy:
-    """Checked input: A (S, m, n) and b (S, m), one right-hand side each, and how they were given."""
+    """Checked input: S right-hand sides, the matrix of each, and how they were given.
 
-    A: FloatArray
+    Attributes
+    ----------
+    matrices : ndarray, shape (B, m, n)
+    owner : ndarray of int, shape (S,)
+        Whose matrix a right-hand side has.
+    b : ndarray, shape (S, m)
+    A_power, b_power : ndarray of int, shape (B,) and (S,)
+        Powers of two that A and b are divided by before squares of them are taken.
+    """
+
+    matrices: FloatArray
+    owner: NDArray[np.int64]
     b: FloatArray
+    A_power: NDArray[np.int64]
+    b_power: NDArray[np.int64]
     lead: tuple[int, ...]
     columns: bool
+
+    def systems(self, chosen: slice | NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+        """Return A (C, m, n) and b (C, m) of the chosen right-hand sides, of moderate size."""
+        owner, b_power = self.owner[chosen], self.b_power[chosen]
+        A, b = self.matrices[owner], self.b[chosen]
+        if self.A_power.any():
+            A = np.ldexp(A, -self.A_power[owner][:, None, None])
+        return A, np.ldexp(b, -b_power[:, None]) if b_power.any() else b
 
     def values(self, v: Array) -> Any:
         """Return one value per system (S,) as the caller expects it."""
         return v.reshape(self.lead) if self.lead else v[0].item()
 
     def vectors(self, v: FloatArray) -> FloatArray:
-        """Return one vector per system (S, n) as the caller expects it: with columns where b has some."""
+        """Return one vector per system (S, n), in the caller's units and shape: with columns where b has some."""
+        power = self.b_power - self.A_power[self.owner]
+        if power.any():
+            with np.errstate(over="ignore", under="ignore"):
+                v = np.ldexp(v, power[:, None])
         v = v.reshape(*self.lead, v.shape[1])
         return np.ascontiguousarray(np.swapaxes(v, -1, -2)) if self.columns else v
+
+
+def _power(largest: FloatArray) -> NDArray[np.int64]:
+    """Return the powers of two near the sizes (S,) of arrays whose squares would leave float64's range, else 0."""
+    _, power = np.frexp(largest)
+    return np.where((largest > 0) & (np.abs(power) > MODERATE), power, 0)
 
 
 def _checked(A: ArrayLike, b: ArrayLike, m: int, n: int) -> _Noisy:
@@ -102,35 +137,52 @@ def _checked(A: ArrayLike, b: ArrayLike, m: int, n: int) -> _Noisy:
     columns = b.ndim - batched == 2
     flat = np.swapaxes(b, -1, -2) if columns else b
     lead = flat.shape[:-1]
-    owner = np.arange(len(A)).repeat(b.shape[-1] if columns else 1) if batched else np.zeros(flat.size // m, dtype=int)
-    stacked = A if batched else A[None]
-    whole = len(owner) == len(stacked)  # one right-hand side each: nothing to repeat
-    return _Noisy(stacked if whole else stacked[owner], np.ascontiguousarray(flat).reshape(-1, m), lead, columns)
+    flat = np.ascontiguousarray(flat).reshape(-1, m)
+    matrices = A if batched else A[None]
+    owner = np.arange(len(matrices)).repeat(len(flat) // len(matrices)) if len(matrices) else np.empty(0, dtype=int)
+    return _Noisy(
+        matrices,
+        owner,
+        flat,
+        A_power=_power(np.abs(matrices).max(axis=(1, 2), initial=0.0)),
+        b_power=_power(np.abs(flat).max(axis=1, initial=0.0)),
+        lead=lead,
+        columns=columns,
+    )
 
 
-def _asked(model: Algebraformer, A: ArrayLike, b: ArrayLike) -> tuple[_Noisy, Estimates]:
-    """Return checked input and what the network says of it; `ConfigurationError` without an estimate head."""
+def _asked(model: Algebraformer, A: ArrayLike, b: ArrayLike) -> tuple[_Noisy, Estimates, FloatArray]:
+    """Return checked input, what the network says of it and the misfits (S,), a limited number of systems at a time.
+
+    Raises `ConfigurationError` without an estimate head.
+    """
     _ = model.estimate_head
     system = _checked(A, b, model.config.n_equation, model.config.n)
-    return system, estimates(model, system.A, system.b)
+    parts, ratios = [], []
+    for start in range(0, max(1, len(system.b)), BLOCK):
+        matrices, right = system.systems(slice(start, start + BLOCK))
+        found = estimates(model, matrices, right)
+        with np.errstate(over="ignore", invalid="ignore"):
+            ratios.append(misfit(matrices, right, found.mean, found.noise))
+        parts.append(found)
+    return system, Estimates(*(np.concatenate(column) for column in zip(*parts, strict=True))), np.concatenate(ratios)
 
 
 def mean(model: Algebraformer, A: ArrayLike, b: ArrayLike) -> FloatArray:
     """Return the mean alone, in the shape of `Estimate.x`."""
-    system, found = _asked(model, A, b)
+    system, found, _ = _asked(model, A, b)
     return system.vectors(found.mean)
 
 
 def estimate(model: Algebraformer, A: ArrayLike, b: ArrayLike) -> Estimate:
     """Estimate x from noisy b = A x + e; `LearnedSolver.estimate` says what goes in and what comes out."""
-    system, found = _asked(model, A, b)
-    with np.errstate(over="ignore", invalid="ignore"):
-        ratio = misfit(system.A, system.b, found.mean, found.noise)
+    system, found, ratio = _asked(model, A, b)
     fits = model.estimate_head.fits(ratio) & np.isfinite(found.mean).all(axis=1) & np.isfinite(found.std).all(axis=1)
     tikhonov = None
     if (odd := np.flatnonzero(~fits)).size:
         tikhonov = np.full_like(found.mean, np.nan)
-        tikhonov[odd] = regularization.cross_validated(system.A[odd], system.b[odd])
+        for rows in np.split(odd, range(BLOCK, odd.size, BLOCK)):
+            tikhonov[rows] = regularization.cross_validated(*system.systems(rows))
         count = f"{odd.size} of {len(fits)} systems" if system.lead else "the system"
         warnings.warn(
             f"the estimate of {count} does not fit the data to the noise level that the network sees: do not use it; "

@@ -67,8 +67,8 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
 
 def linear_families() -> list[str]:
     """Return the names of the registered families whose x solves A x = b."""
-    classes = {name: problems.family_class(name) for name in problems.names()}
-    return [name for name, cls in classes.items() if cls.has_systems and not issubclass(cls, NoisyFamily)]
+    families = {name: problems.family_class(name)() for name in problems.names()}
+    return [name for name, family in families.items() if family.has_systems and not isinstance(family, NoisyFamily)]
 
 
 def solving_models() -> list[str]:

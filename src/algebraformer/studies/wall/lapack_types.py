@@ -106,7 +106,9 @@ def check(seeds: int, right_hand_sides: Sequence[int] = RIGHT_HAND_SIDES) -> Che
                         if must_raise != (outcome == "LinAlgError") or ratio >= limit:
                             failures.append(f"{label}: {name}, n = {n}, k = {k}, seed {seed}: {outcome}, {ratio:.3g}")
     data: dict[str, Any] = {"worst_ratio": worst}
-    claim = f"LAPACK's test ratio below {LIMIT:g} (a network's: 2 n where that is more), and LinAlgError wherever a column is zero"
+    claim = (
+        f"LAPACK's test ratio below {LIMIT:g} (a network's: 2 n, if more), and LinAlgError wherever a column is zero"
+    )
     return Check("LAPACK's matrix types", claim, cases, failures, dict(counts), data)
 
 

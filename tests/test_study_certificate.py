@@ -1,0 +1,64 @@
+"""The study of the certificate's constant: its measures against longdouble, its sentences, its quick preset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.progress import Progress
+
+from algebraformer import problems
+from algebraformer.linalg import EPS
+from algebraformer.studies import certificate as study
+from algebraformer.studies.base import StudyResult, run_study
+from algebraformer.studies.wall.certificates import exact_measures
+from algebraformer.training.data import TEST_SEED
+from study_results import assert_tables_and_figure
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+    return run_study("certificate", "quick", tmp_path_factory.mktemp("certificate"), Progress(disable=True))
+
+
+def test_lapack_meets_the_constant_on_every_linear_family(quick: StudyResult) -> None:
+    records = quick.data["records"]
+    assert {"diffusion", "randsvd", "bratu"} <= {r["family"] for r in records}
+    assert not {"deblur", "gravity", "fredholm"} & {r["family"] for r in records}
+    assert max(r["plain_max"] for r in records if r["n"] >= study.SMALLEST) <= quick.data["constant"]
+    assert max(r["refined_max"] for r in records) <= quick.data["constant"]
+
+
+def test_backward_errors_are_those_of_longdouble() -> None:
+    """The largest one of LAPACK's answers, up to the rounding of b - A x in float64."""
+    n, count = 16, 20
+    systems = problems.get("diffusion", n=n).sample(count, TEST_SEED)
+    exact = []
+    for A, b in zip(systems.A, systems.b, strict=True):
+        exact.append(exact_measures(A, b, np.linalg.solve(A, b))[1])
+    found = study.lapack(problems.get("diffusion", n=n), count)
+    assert found["plain_max"] * n * EPS == pytest.approx(float(max(exact)), abs=(n + 2) * EPS)
+    assert found["plain_median"] <= found["plain_99"] <= found["plain_max"]
+
+
+def test_the_shipped_models_pay_less_than_one_refinement(quick: StudyResult) -> None:
+    models = {record["model"]: record for record in quick.data["models"]}
+    assert {"diffusion-64", "random-diffusion-64"} <= set(models)
+    for record in models.values():
+        assert record["refinements_before"] <= record["refinements"] < record["refinements_before"] + 1
+        assert record["by_network"] > 0.9
+        assert record["held"] == 1
+        assert record["backward_error_max"] <= quick.data["constant"]
+
+
+def test_a_constant_that_lapack_misses_is_said_to_be_missed(quick: StudyResult, monkeypatch: Any) -> None:
+    monkeypatch.setattr(study, "STABILITY_FACTOR", 0.01)
+    missed = study.summary(quick.data["records"], quick.data["models"])
+    assert "NOT" in missed.verdict[0]
+    assert "NOT" not in quick.verdict[0]
+
+
+def test_figure_and_tables(quick: StudyResult, tmp_path: Path) -> None:
+    assert_tables_and_figure("certificate", quick, tmp_path)

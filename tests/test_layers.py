@@ -45,6 +45,7 @@ FLOORS = {
         "kantorovich_figure",
         "plots",
         "cli_base",
+        "cli_files",
         "cli_estimate",
         "cli_training",
         "cli_newton",

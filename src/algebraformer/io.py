@@ -109,6 +109,16 @@ class _Input:
         return held
 
 
+def _wanted(key: str | None, option: str, names: tuple[str, ...], both: bool = False) -> Wanted:
+    """Return the variable called `key`, or else the first of these names; `both` where one file is to hold A and b."""
+    if key is not None:
+        return Wanted((key,))
+    if both:
+        way = f"FILE:NAME for each of A and b on the command line, {option}= in Python, or a second file for b"
+        return Wanted(names, f"or {way}")
+    return Wanted((*names, None), f"or FILE:NAME on the command line, {option}= in Python")
+
+
 def _inputs(format: str | None, *files: FilePath | IO[bytes]) -> list[_Input]:
     """Return the files with their formats: of paths by suffix, of file objects as the argument says."""
     inputs = []
@@ -172,7 +182,7 @@ def read_array(
     """
     (source,) = _inputs(format, file)
     source.check_key(key)
-    (array,) = source.read([Wanted((key,), "key" if key is None else None)], max_bytes)
+    (array,) = source.read([_wanted(key, "key", ())], max_bytes)
     return array
 
 
@@ -233,22 +243,21 @@ def read_system(
     >>> A.shape, b
     ((2, 2), array([3., 4.]))
     """
-    A_names: tuple[str | None, ...] = ("A", "Problem.A") if A_key is None else (A_key,)
-    b_names: tuple[str | None, ...] = ("b", "Problem.b") if b_key is None else (b_key,)
-    A_option, b_option = "A_key" if A_key is None else None, "b_key" if b_key is None else None
-    if b_file is None or (
-        b_file is A_file and not isinstance(b_file, (str, os.PathLike))
-    ):  # a file object can be read once
+    A_names, b_names = ("A", "Problem.A"), ("b", "Problem.b")
+    if b_file is A_file and not isinstance(b_file, (str, os.PathLike)):  # a file object can be read once
+        b_file = None
+    if b_file is None:
         (source,) = _inputs(format, A_file)
         if not source.form.named:
             source.refuse("expected a second file with b, or one .npz or .mat file that holds A and b")
-        A, b = source.read([Wanted(A_names, A_option), Wanted(b_names, b_option)], max_bytes)
+        both = [_wanted(A_key, "A_key", A_names, both=True), _wanted(b_key, "b_key", b_names, both=True)]
+        A, b = source.read(both, max_bytes)
     else:
         first, source = _inputs(format, A_file, b_file)
         first.check_key(A_key)
         source.check_key(b_key)
-        (A,) = first.read([Wanted(A_names if A_key is not None else (*A_names, None), A_option)], max_bytes)
-        (b,) = source.read([Wanted(b_names if b_key is not None else (*b_names, None), b_option)], max_bytes)
+        (A,) = first.read([_wanted(A_key, "A_key", A_names)], max_bytes)
+        (b,) = source.read([_wanted(b_key, "b_key", b_names)], max_bytes)
     if A.ndim == b.ndim == 2:
         if b.shape[1] == 1 and not source.form.vectors:
             b = b[:, 0]

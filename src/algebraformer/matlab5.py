@@ -91,7 +91,10 @@ class _Content:
         """Return the numbers of a part."""
         if kind not in _MI_DTYPES:
             raise Refused(f"expected numbers inside a variable, received type {kind}")
-        return np.frombuffer(data, np.dtype(_MI_DTYPES[kind]).newbyteorder(self.order))
+        dtype = np.dtype(_MI_DTYPES[kind]).newbyteorder(self.order)
+        if len(data) % dtype.itemsize:
+            raise Refused(f"expected numbers of {dtype.itemsize} bytes, received {len(data)} bytes")
+        return np.frombuffer(data, dtype)
 
     def skip(self, count: int) -> None:
         """Pass over so many bytes."""

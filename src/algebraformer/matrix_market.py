@@ -141,10 +141,10 @@ def _chunks(text: IO[str], number: int, stored: int) -> Iterator[tuple[Sequence[
             raise Refused(f"line {number + len(lines)}: expected less text than this for {stored} more entries")
         kept = [k for k, line in enumerate(lines) if line and not line.isspace()]
         chunk = [lines[k] for k in kept]
+        if chunk[:stored]:
+            yield [number + k for k in kept[:stored]], chunk[:stored]
         if len(chunk) > stored:
-            raise _refuse(number + kept[stored], "no more entries than the header says", chunk[stored])
-        if chunk:
-            yield [number + k for k in kept], chunk
+            raise _refuse(number + kept[stored], "no more entries than the header promises", chunk[stored])
         stored -= len(chunk)
         number += len(lines)
 
@@ -176,9 +176,12 @@ def _parse(header: _Header, numbers: Sequence[int], chunk: list[str]) -> Array:
             end = middle
         else:
             first = middle
-    words = ["row", "column"] if header.coordinate else []
-    words += [[], ["whole number" if kind is not np.float64 else "number"], ["real part", "imaginary part"]][per_entry]
-    raise _refuse(numbers[first], ", ".join(words), chunk[first])
+    value = "number" if kind is np.float64 else "whole number"
+    if header.coordinate:
+        expected = ("row and column", f"row, column and {value}", "row, column, real and imaginary part")[per_entry]
+    else:
+        expected = f"one {value}" if per_entry == 1 else "real and imaginary part"
+    raise _refuse(numbers[first], expected, chunk[first])
 
 
 class _Matrix:

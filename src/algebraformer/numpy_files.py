@@ -16,6 +16,7 @@ import numpy as np
 from algebraformer.untrusted import (
     BLOCK,
     HEADER,
+    READ_ERRORS,
     Array,
     Refused,
     Wanted,
@@ -32,11 +33,16 @@ _WHOLE, _TEXT = "iu", "SU"
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any], io.BytesIO]:
     """Return shape, order and dtype of a .npy array, and what was read with them, positioned where the data starts."""
     head = io.BytesIO(stream.read(HEADER))
-    version = np.lib.format.read_magic(head)
-    if version not in ((1, 0), (2, 0)):
-        raise Refused(f"expected a .npy header of version 1.0 or 2.0, received {version[0]}.{version[1]}")
+    start = head.read(8)
+    version = tuple(start[6:])
+    if not start.startswith(b"\x93NUMPY") or version not in ((1, 0), (2, 0)):
+        received = f"version {'.'.join(map(str, version))}" if start.startswith(b"\x93NUMPY") else "something else"
+        raise Refused(f"expected a .npy header of version 1.0 or 2.0, received {received}")
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran_order, dtype = read_header(head)
+    try:
+        shape, fortran_order, dtype = read_header(head)
+    except READ_ERRORS:
+        raise Refused("expected a .npy header with type, order and shape, received something else") from None
     return shape, fortran_order, dtype, head
 
 
@@ -70,7 +76,7 @@ def read_npz(stream: IO[bytes], size: int, wanted: Wanted, max_bytes: int) -> Ar
     with zipfile.ZipFile(stream) as archive:
         members = {m.filename.removesuffix(".npy"): m for m in archive.infolist() if m.filename.endswith(".npy")}
         if members.keys() >= {"format", "shape", "data"} and not members.keys() & set(wanted.names):
-            choose({"one sparse matrix, which has no name": None}, wanted)
+            choose({"one sparse matrix without a name": None}, wanted)
             return _read_sparse(archive, members, size, max_bytes)
         return _member(archive, choose(members, wanted), max_bytes)
 

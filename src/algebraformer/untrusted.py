@@ -37,7 +37,7 @@ class Refused(ValueError):
     """What was expected and what was received; `naming` puts the file's name in front."""
 
 
-_READ_ERRORS = (  # what NumPy, zipfile, gzip, zlib and struct raise on damaged data
+READ_ERRORS = (  # what NumPy, zipfile, gzip, zlib and struct raise on damaged data
     ValueError,
     TypeError,
     LookupError,
@@ -90,7 +90,7 @@ def naming(path: FilePath, expected: str) -> Iterator[None]:
         raise InputFormatError(f"{name}: {_one_line(str(problem))}") from None
     except FileNotFoundError:
         raise InputFormatError(f"{name}: no such file; expected a {expected}") from None
-    except _READ_ERRORS as problem:
+    except READ_ERRORS as problem:
         raise InputFormatError(f"{name}: expected a {expected}, received {_reason(problem)}") from problem
 
 
@@ -114,7 +114,7 @@ class Wanted:
     """Which variable of a file to read."""
 
     names: tuple[str | None, ...]  # tried in turn; None is the only array there is
-    option: str | None = None  # the argument by which a caller in Python names another one
+    hint: str = ""  # how a caller names another one
 
 
 def choose(found: Mapping[str, T], wanted: Wanted, own: Mapping[str, T] | None = None) -> T:
@@ -125,10 +125,10 @@ def choose(found: Mapping[str, T], wanted: Wanted, own: Mapping[str, T] | None =
             return next(iter(own.values()))
         if name is not None and name in found:
             return found[name]
-    names = [f"an array named {name!r}" for name in wanted.names if name is not None]
-    expected = names[0] if names else "exactly one array"
-    hint = f" (FILE:NAME on the command line, {wanted.option}= in Python, names another)" if wanted.option else ""
-    raise Refused(f"expected {expected}{hint}; received: {', '.join(found) or 'no array'}")
+    expected = ["exactly one array"] if None in wanted.names else []
+    expected += [f"an array named {name!r}" for name in wanted.names if name is not None][:1]
+    hint = f" ({wanted.hint})" if wanted.hint else ""
+    raise Refused(f"expected {' or '.join(expected)}{hint}; received: {', '.join(found) or 'no array'}")
 
 
 # ------------------------------------------------------------------------------------------------- sparse to dense

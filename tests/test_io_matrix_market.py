@@ -144,9 +144,9 @@ def test_either_triangle_of_a_symmetric_file_but_not_both(symmetry, tmp_path):
     assert read((1, 2, 5), (1, 3, 6)) == [[0, 5, 6], [sign * 5, 0, 0], [sign * 6, 0, 0]]
     if symmetry != "skew-symmetric":
         assert read((1, 1, 7), (1, 2, 5)) == [[7, 5, 0], [5, 0, 0], [0, 0, 0]]
-    with pytest.raises(InputFormatError, match="line 5: .*row 1, column 2"):
+    with pytest.raises(InputFormatError, match=r"line 5: .*row 1, column 2"):
         read((2, 2, 0), (2, 1, 5), (1, 2, 5))
-    with pytest.raises(InputFormatError, match="line 4: .*row 3, column 1"):
+    with pytest.raises(InputFormatError, match=r"line 4: .*row 3, column 1"):
         read((1, 2, 5), (3, 1, 6))
 
 

@@ -188,7 +188,9 @@ def test_a_large_struct_is_not_held_in_memory(tmp_path):
     """A field that lies between others of 8 MB each is read without them."""
     path = tmp_path / "x.mat"
     large = {name: np.zeros((1000, 1000)) for name in ("before", "after")}
-    scipy.io.savemat(path, {"s": {"before": large["before"], "A": RANDOM, "after": large["after"]}}, do_compression=True)
+    scipy.io.savemat(
+        path, {"s": {"before": large["before"], "A": RANDOM, "after": large["after"]}}, do_compression=True
+    )
     tracemalloc.start()
     got = read_array(path, key="s.A", max_bytes=200)
     assert tracemalloc.get_traced_memory()[1] < 4 * MEGABYTE

@@ -36,7 +36,7 @@ def test_matlab_variables_that_are_no_numbers_are_passed_over(tmp_path):
     cells = np.array([[1, "two"]], dtype=object)
     scipy.io.savemat(path, {"note": "text", "s": {"a": np.eye(2)}, "A": RANDOM, "c": cells})
     assert np.array_equal(read_array(path), RANDOM)
-    refused(path, "an array named 'note'", "received: A", key="note")
+    refused(path, "an array named 'note'", "received: s.a, A", key="note")
 
 
 FROM_MATLAB = sorted((Path(scipy.io.matlab.__file__).parent / "tests" / "data").glob("*.mat"))
@@ -52,8 +52,8 @@ def test_files_written_by_matlab_itself():
                 warnings.simplefilter("ignore")
                 variables = scipy.io.loadmat(path)
         except (ValueError, NotImplementedError, zlib.error):
-            if path.name not in ("bad_miuint32.mat", "bad_miutf8_array_name.mat"):  # types no more wrong than harmless
-                refused(path)
+            if path.name not in ("bad_miuint32.mat", "bad_miutf8_array_name.mat", "corrupted_zlib_checksum.mat"):
+                refused(path)  # those have types no more wrong than harmless, and damage beside the only array
             continue
         for name, value in variables.items():
             sparse = scipy.sparse.issparse(value)
@@ -91,45 +91,45 @@ BAD_MAT = {
     "no byte order": (mat5(GOOD_MAT, version=b"\0\1xx"), "header of a MATLAB file"),
     "no variable": (mat5(), "received: no array"),
     "header cut short": (mat5()[:100], "header of a MATLAB file"),
-    "tag cut short": (mat5(GOOD_MAT)[:132], "cannot be read"),
+    "tag cut short": (mat5(GOOD_MAT)[:132], "cut short"),
     "element cut short": (mat5(GOOD_MAT)[:-1], "cut short"),
     "no matrix": (mat5(struct.pack("<II", 9, 8) + bytes(8)), "matrix element"),
-    "element of no length": (mat5(struct.pack("<II", 14, 0)), "cannot be read"),
+    "element of no length": (mat5(struct.pack("<II", 14, 0)), "received: no array"),
     "element of 4 GiB": (mat5(struct.pack("<II", 14, 2**32 - 1) + GOOD_MAT[8:]), "cut short"),
     "negative size": (mat5(mat5_element((-2, -2), doubles(1, 2, 3, 4))), "sizes of at least 0"),
     "huge sizes": (mat5(mat5_element((2**31 - 1, 2**31 - 1), doubles(1))), "at most 2147483648 bytes"),
     "overflow": (mat5(mat5_element((2**31 - 1,) * 9, doubles(1))), "at most"),
-    "too many dimensions": (mat5(mat5_element((1,) * 100, doubles(1))), "cannot be read"),
+    "too many dimensions": (mat5(mat5_element((1,) * 100, doubles(1))), "damaged"),
     "sizes are text": (mat5(GOOD_MAT.replace(b"\5\0\0\0\x08", b"\x10\0\0\0\x08")), "type 16"),
     "too few numbers": (mat5(mat5_element((2, 2), doubles(1, 2, 3))), "expected 4 numbers, received 3"),
     "too many numbers": (mat5(mat5_element((2, 2), doubles(1, 2, 3, 4, 5))), "expected 4 numbers, received 5"),
-    "no numbers": (mat5(mat5_element((2, 2))), "cannot be read"),
-    "half a number": (mat5(mat5_element((1, 1), (9, b"1234567"))), "cannot be read"),
+    "no numbers": (mat5(mat5_element((2, 2))), "another part"),
+    "half a number": (mat5(mat5_element((1, 1), (9, b"1234567"))), "numbers of 8 bytes"),
     "numbers of no type": (mat5(mat5_element((1, 1), (8, bytes(8)))), "type 8"),
-    "no imaginary part": (mat5(mat5_element((1, 1), doubles(1), flags=0x800)), "cannot be read"),
+    "no imaginary part": (mat5(mat5_element((1, 1), doubles(1), flags=0x800)), "another part"),
     "short imaginary part": (
         mat5(mat5_element((2, 1), doubles(1, 2), doubles(1, 2, 3), flags=0x800)),
-        "cannot be read",
+        "imaginary parts",
     ),
     "part beyond the element": (
         mat5(GOOD_MAT.replace(b"\x09\0\0\0\x20\0\0\0", b"\x09\0\0\0\x40\0\0\0")),
         "inside a variable",
     ),
     "much more than it needs": (mat5(mat5_element((1, 1), doubles(1), (1, bytes(10**6)))), "expected at most"),
-    "sparse of three dimensions": (mat5(sparse_element([0], [0, 1, 1], [1.0], (2, 2, 2))), "cannot be read"),
+    "sparse of three dimensions": (mat5(sparse_element([0], [0, 1, 1], [1.0], (2, 2, 2))), "two dimensions"),
     "row outside": (mat5(sparse_element([2], [0, 1, 1], [1.0])), "entries inside shape (2, 2)"),
     "row -1": (mat5(sparse_element([-1], [0, 1, 1], [1.0])), "entries inside shape (2, 2)"),
-    "columns missing": (mat5(sparse_element([0], [0, 1], [1.0])), "column pointers"),
-    "columns backwards": (mat5(sparse_element([0, 1], [0, 2, 1], [1.0, 2.0])), "column pointers"),
-    "columns from 1": (mat5(sparse_element([0, 1], [1, 1, 2], [1.0, 2.0])), "column pointers"),
-    "columns beyond the rows": (mat5(sparse_element([0], [0, 0, 2**31 - 1], [1.0])), "column pointers"),
-    "values missing": (mat5(sparse_element([0, 1], [0, 1, 2], [1.0])), "cannot be read"),
-    "no zlib": (mat5(struct.pack("<II", 15, 8) + b"no zlib!"), "cannot be read"),
-    "compressed nothing": (mat5(mat5_compressed(b"")), "cannot be read"),
+    "columns missing": (mat5(sparse_element([0], [0, 1], [1.0])), "3 pointers"),
+    "columns backwards": (mat5(sparse_element([0, 1], [0, 2, 1], [1.0, 2.0])), "3 pointers"),
+    "columns from 1": (mat5(sparse_element([0, 1], [1, 1, 2], [1.0, 2.0])), "3 pointers"),
+    "columns beyond the rows": (mat5(sparse_element([0], [0, 0, 2**31 - 1], [1.0])), "3 pointers"),
+    "values missing": (mat5(sparse_element([0, 1], [0, 1, 2], [1.0])), "2, 2 and 1"),
+    "no zlib": (mat5(struct.pack("<II", 15, 8) + b"no zlib!"), "compressed data"),
+    "compressed nothing": (mat5(mat5_compressed(b"")), "cut short"),
     "compressed no matrix": (mat5(mat5_compressed(bytes(64))), "matrix element"),
-    "compressed less": (mat5(mat5_compressed(GOOD_MAT[:-8])), "expected a variable of"),
+    "compressed less": (mat5(mat5_compressed(GOOD_MAT[:-8])), "cut short"),
     "compressed more": (mat5(mat5_compressed(GOOD_MAT + bytes(8))), "expected a variable of"),
-    "wrong checksum": (mat5(mat5_compressed(GOOD_MAT)[:-1] + b"\0"), "cannot be read"),
+    "wrong checksum": (mat5(mat5_compressed(GOOD_MAT)[:-1] + b"\0"), "compressed data"),
 }
 
 
@@ -173,7 +173,7 @@ BAD_MAT4 = {
     "huge name": (mat4(name_length=2**31 - 1), "cut short"),
     "odd complex": (mat4(imag=7), "header of a MATLAB 4 variable"),
     "cut short": (mat4()[:-1], "cut short"),
-    "header cut short": (mat4() + mat4()[:10], "cannot be read"),
+    "header cut short": (mat4() + mat4()[:10], "cut short"),
     "text alone": (mat4(1), "received: no array"),
     "sparse of two columns": (table4([1, 1], [2, 2]), "3 or 4 columns"),
     "sparse of nothing": (mat4(2, 0, 3, data=b""), "3 or 4 columns"),

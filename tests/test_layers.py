@@ -20,7 +20,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / PACKAGE
 
 FLOORS = {
     0: ("errors", "linalg", "checked_input", "provenance", "result"),
-    1: ("untrusted", "matrix_market", "matlab", "io", "lp_norm", "problems", "classical"),
+    1: ("untrusted", "matrix_market", "matlab5", "matlab", "numpy_files", "io", "lp_norm", "problems", "classical"),
     2: ("models",),
     3: ("checkpoint",),
     4: ("training", "estimation", "learned_answers", "solver"),
@@ -46,6 +46,7 @@ FLOORS = {
         "kantorovich_figure",
         "plots",
         "cli_base",
+        "cli_files",
         "cli_estimate",
         "cli_training",
         "cli_newton",

@@ -31,6 +31,7 @@ from algebraformer.cli_base import (
     show_rows,
 )
 from algebraformer.cli_estimate import estimate, refuse_tolerances
+from algebraformer.cli_files import FormatName, read_system
 from algebraformer.cli_newton import Newton
 from algebraformer.cli_training import Finetune, Train
 from algebraformer.errors import AlgebraformerError, ConfigurationError, SingularSystemError
@@ -41,16 +42,18 @@ from algebraformer.training.config import RECIPES
 class Solve:
     """Solve A x = b from files and say how good the answer is.
 
-    Files: .npy, .npz, .mtx, .mtx.gz, .mat. Without the second file, the first one (.npz or .mat) holds A and b. A batch
-    has A of shape (B, n, n). Exit codes: 0 certified, 3 solved by LAPACK, 1 not solved, 2 bad input. A model that
-    estimates x from noisy b gives a mean with a standard deviation instead; exit codes: 0 consistent with the noise
-    level and in distribution, 3 not, 2 bad input.
+    Files: .npy, .npz, .mtx, .mtx.gz, .mat. Without the second file, the first one (.npz or .mat) holds A and b.
+    FILE:NAME names a variable, - is standard input. A batch has A of shape (B, n, n). Exit codes: 0 certified, 3
+    solved by LAPACK, 1 not solved, 2 bad input. A model that estimates x from noisy b gives a mean with a standard
+    deviation instead; exit codes: 0 consistent with the noise level and in distribution, 3 not, 2 bad input.
     """
 
-    A: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    A: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE[:NAME]")]
     """File with the matrix."""
-    b: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = None
+    b: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="FILE[:NAME]")] = None
     """File with the right-hand side."""
+    format: FormatName | None = None
+    """Format of standard input."""
     model: str = "diffusion-64"
     """Name of a shipped model, or folder of a checkpoint or of a training run."""
     rtol: float | None = None
@@ -64,7 +67,7 @@ class Solve:
     figure: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File for a PNG of x with its 90 % band; models that estimate only."""
     max_bytes: int = 2**31
-    """Largest array that is read, in bytes."""
+    """Largest array, and largest standard input, that is read, in bytes."""
     json: bool = False
     """Print one JSON object instead of a table."""
 
@@ -72,7 +75,7 @@ class Solve:
         from algebraformer import io
 
         check_figure(self.figure)
-        A, b = io.read_system(self.A, self.b, max_bytes=self.max_bytes)
+        A, b = read_system(self)
         from algebraformer.solver import LearnedSolver  # torch, which takes seconds: not before the files are read
 
         solver = LearnedSolver.from_pretrained(self.model)

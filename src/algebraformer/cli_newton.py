@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from algebraformer.cli_base import DONE, NOT_SOLVED, check_figure, emit, every, paths, show_paths, show_rows
+from algebraformer.cli_files import FormatName, read_system
 from algebraformer.result import plain
 
 
@@ -16,14 +17,17 @@ from algebraformer.result import plain
 class Newton:
     """Minimise ||A x - b||_p from files by Newton's method, with a learned step if a model is named.
 
-    Files: .npy, .npz, .mtx, .mtx.gz, .mat. Without the second file, the first one (.npz or .mat) holds A and b. A has
-    as many rows as columns or more, and independent columns. Exit codes: 0 converged, 1 not converged, 2 bad input.
+    Files: .npy, .npz, .mtx, .mtx.gz, .mat. Without the second file, the first one (.npz or .mat) holds A and b.
+    FILE:NAME names a variable, - is standard input. A has as many rows as columns or more, and independent columns.
+    Exit codes: 0 converged, 1 not converged, 2 bad input.
     """
 
-    A: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    A: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE[:NAME]")]
     """File with the matrix (m, n), or a batch (B, m, n)."""
-    b: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = None
+    b: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="FILE[:NAME]")] = None
     """File with the right-hand side (m,) or (B, m)."""
+    format: FormatName | None = None
+    """Format of standard input."""
     p: Annotated[float, tyro.conf.arg(aliases=["-p"])] = 8.0
     """Exponent of the norm, from 2 to 16."""
     model: str | None = None
@@ -39,7 +43,7 @@ class Newton:
     """File for a figure: gradient norm and objective against the iteration, learned steps marked, beside Newton's
     method without the model. For one problem, not for a batch."""
     max_bytes: int = 2**31
-    """Largest array that is read, in bytes."""
+    """Largest array, and largest standard input, that is read, in bytes."""
     json: bool = False
     """Print one JSON object instead of a table."""
 
@@ -47,7 +51,7 @@ class Newton:
         from algebraformer import io
 
         check_figure(self.figure)
-        A, b = io.read_system(self.A, self.b, max_bytes=self.max_bytes)
+        A, b = read_system(self)
         if self.figure is not None and A.ndim != 2:
             raise ValueError(f"--figure is for one problem, received A of shape {A.shape}")
         from algebraformer.newton import minimize_lp
@@ -65,7 +69,7 @@ class Newton:
             if solver is not None:
                 traces["Newton"] = minimize_lp(A, b, self.p, tol=self.tol, maxiter=self.maxiter).trace
             save(
-                convergence_figure(traces, self.p, f"{self.A.name}: {A.shape[0]} x {A.shape[1]}, p = {self.p:g}"),
+                convergence_figure(traces, self.p, f"{Path(self.A).name}: {A.shape[0]} x {A.shape[1]}, p = {self.p:g}"),
                 self.figure,
             )
         names = ("success", "status", "message", "nit", "n_learned", "n_exact", "fun", "gradient_norm", "dual_gap")

@@ -12,96 +12,49 @@ import io
 import os
 import secrets
 import stat
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from algebraformer import matlab, matrix_market
+from algebraformer import matlab, matrix_market, numpy_files
 from algebraformer.errors import InputFormatError
-from algebraformer.untrusted import BLOCK, HEADER, Array, FilePath, Refused, check_size, choose, naming
+from algebraformer.numpy_files import NUMERIC
+from algebraformer.untrusted import BLOCK, Array, FilePath, Refused, Wanted, naming
 
 DEFAULT_MAX_BYTES = 2**31
 """Default limit on the size of one array in memory, in bytes: 2 GiB, a float64 matrix of n = 16384."""
-
-_NUMERIC = "biufc"  # kinds of dtype: bool, integers, floating, complex
-
-
-# ---------------------------------------------------------------------------------------------------- .npy and .npz
-
-
-def _read_npy(stream: IO[bytes], size: int, key: str | None, max_bytes: int) -> Array:
-    """Read one .npy array from a stream that holds it and nothing else, `size` bytes."""
-    head = io.BytesIO(stream.read(HEADER))
-    version = np.lib.format.read_magic(head)
-    if version not in ((1, 0), (2, 0)):
-        raise Refused(f"expected a .npy header of version 1.0 or 2.0, received {version[0]}.{version[1]}")
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran_order, dtype = read_header(head)
-    if dtype.kind not in _NUMERIC:
-        raise Refused(f"expected an array of numbers, received dtype {dtype} (pickled objects are never loaded)")
-    nbytes = check_size(shape, dtype, max_bytes)
-    if head.tell() + nbytes != size:
-        raise Refused(f"expected {nbytes} bytes of data for shape {shape} of {dtype}, received {size - head.tell()}")
-    buffer = np.empty(nbytes, np.uint8)
-    block = head.read()
-    done = 0
-    while block:
-        buffer[done : done + len(block)] = np.frombuffer(block, np.uint8)
-        done += len(block)
-        block = stream.read(min(BLOCK, nbytes - done))
-    if done != nbytes:
-        raise Refused(f"expected {nbytes} bytes of data, received {done}")
-    return buffer.view(dtype).reshape(shape, order="F" if fortran_order else "C")
-
-
-def _read_npz(stream: IO[bytes], size: int, key: str | None, max_bytes: int) -> Array:
-    with zipfile.ZipFile(stream) as archive:
-        members = {m.filename.removesuffix(".npy"): m for m in archive.infolist() if m.filename.endswith(".npy")}
-        member = choose(members, key)
-        # bzip2 and LZMA members are not written by NumPy, and zipfile unpacks them without a limit.
-        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise Refused(f"expected members stored or deflated, received compression type {member.compress_type}")
-        with archive.open(member) as unpacked:
-            return _read_npy(unpacked, member.file_size, None, max_bytes)
-
-
-def _write_npy(stream: IO[bytes], arrays: Mapping[str, Array]) -> None:
-    (x,) = arrays.values()
-    np.save(stream, x, allow_pickle=False)
-
-
-def _write_npz(stream: IO[bytes], arrays: Mapping[str, Array]) -> None:
-    np.savez(stream, **cast("dict[str, Any]", arrays))
-
-
-# ----------------------------------------------------------------------------------------------------------- public
 
 
 @dataclasses.dataclass(frozen=True)
 class _Format:
     title: str
-    read: Callable[[IO[bytes], int, str | None, int], Array]  # stream, its size, key, max_bytes
+    read: Callable[[IO[bytes], int, Wanted, int], Array]  # stream, its size, which variable, max_bytes
     write: Callable[[IO[bytes], Mapping[str, Array]], None]
     named: bool  # holds several variables, by name
     vectors: bool  # knows one-dimensional arrays
 
 
 _FORMATS = {
-    ".npy": _Format("NumPy array (.npy)", _read_npy, _write_npy, named=False, vectors=True),
-    ".npz": _Format("NumPy archive (.npz)", _read_npz, _write_npz, named=True, vectors=True),
+    ".npy": _Format("NumPy array (.npy)", numpy_files.read_npy, numpy_files.write_npy, named=False, vectors=True),
+    ".npz": _Format("NumPy archive (.npz)", numpy_files.read_npz, numpy_files.write_npz, named=True, vectors=True),
     ".mtx": _Format("Matrix Market file (.mtx)", matrix_market.read, matrix_market.write, named=False, vectors=False),
     ".mtx.gz": _Format(
         "Matrix Market file (.mtx.gz)", matrix_market.read_gz, matrix_market.write_gz, named=False, vectors=False
     ),
     ".mat": _Format("MATLAB file (.mat)", matlab.read, matlab.write, named=True, vectors=False),
 }
+FORMATS = tuple(suffix.removeprefix(".") for suffix in _FORMATS)
+"""Names of the formats, for file objects."""
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
 
 
 def _format_of(path: FilePath) -> _Format:
+    """Return the format of a path, by its suffix."""
     name = os.fspath(path).lower()
     for suffix, form in _FORMATS.items():
         if name.endswith(suffix):
@@ -110,22 +63,106 @@ def _format_of(path: FilePath) -> _Format:
         raise Refused(f"expected a name that ends in {', '.join(_FORMATS)}, received {os.path.splitext(name)[1]!r}")
 
 
-def read_array(path: FilePath, *, key: str | None = None, max_bytes: int = DEFAULT_MAX_BYTES) -> Array:
+@dataclasses.dataclass(frozen=True)
+class _Input:
+    """A file to read, or what is left of a file object."""
+
+    file: FilePath | IO[bytes]
+    name: FilePath
+    form: _Format
+
+    def refuse(self, words: str) -> None:
+        with naming(self.name, self.form.title):
+            raise Refused(words)
+
+    def check_key(self, key: str | None) -> None:
+        if key is not None and not self.form.named:
+            self.refuse(f"expected a .npz or .mat file for the name {key!r}, received one array without a name")
+
+    def read(self, wanted: list[Wanted], max_bytes: int) -> list[Array]:
+        """Read these variables."""
+        with naming(self.name, self.form.title), self._open(max_bytes) as stream:
+            size = stream.seek(0, os.SEEK_END)
+            arrays = []
+            for variable in wanted:
+                stream.seek(0)
+                array = self.form.read(stream, size, variable, max_bytes)
+                arrays.append(array.astype(array.dtype.newbyteorder("="), copy=False))
+            return arrays
+
+    def _open(self, max_bytes: int) -> IO[bytes]:
+        """Open the file; of a file object, which may be a pipe, take what is left into memory."""
+        if isinstance(self.file, (str, os.PathLike)):
+            if "\0" in os.fspath(self.file):  # a name that no file can have
+                raise FileNotFoundError
+            if not stat.S_ISREG(os.stat(self.file).st_mode):  # opening a pipe would wait for its writer
+                kind = "folder" if os.path.isdir(self.file) else "special file"
+                raise Refused(f"expected a {self.form.title}, received a {kind}")
+            return open(self.file, "rb")
+        held = io.BytesIO()
+        while block := self.file.read(min(BLOCK, max_bytes + 1 - held.tell())):
+            if not isinstance(block, bytes):
+                raise Refused("expected a file object opened for bytes ('rb'), received one opened for text")
+            held.write(block)
+            if held.tell() > max_bytes:
+                raise Refused(f"expected a file object with at most {max_bytes} bytes, received more")
+        return held
+
+
+def _wanted(key: str | None, option: str, names: tuple[str, ...], both: bool = False) -> Wanted:
+    """Return the variable called `key`, or else the first of these names; `both` where one file is to hold A and b."""
+    if key is not None:
+        return Wanted((key,))
+    if both:
+        way = f"FILE:NAME for each of A and b on the command line, {option}= in Python, or a second file for b"
+        return Wanted(names, f"or {way}")
+    return Wanted((*names, None), f"or FILE:NAME on the command line, {option}= in Python")
+
+
+def _inputs(format: str | None, *files: FilePath | IO[bytes]) -> list[_Input]:
+    """Return the files with their formats: of paths by suffix, of file objects as the argument says."""
+    inputs = []
+    for file in files:
+        if isinstance(file, (str, os.PathLike)):
+            inputs.append(_Input(file, file, _format_of(file)))
+            continue
+        name = str(getattr(file, "name", "<stream>"))
+        if format not in FORMATS:
+            with naming(name, "file"):
+                raise Refused(f"expected format= for a file object, one of {', '.join(FORMATS)}, received {format!r}")
+        inputs.append(_Input(file, name, _FORMATS[f".{format}"]))
+    if format is not None and all(isinstance(file, (str, os.PathLike)) for file in files):
+        inputs[0].refuse(f"expected format= for a file object alone, received {format!r} for a path")
+    return inputs
+
+
+def read_array(
+    file: FilePath | IO[bytes],
+    *,
+    key: str | None = None,
+    format: str | None = None,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+) -> Array:
     """Read one array of numbers from a file; its name's suffix says the format.
 
     Parameters
     ----------
-    path : str or path-like
-        A .npy, .npz, .mtx, .mtx.gz or .mat file.
+    file : str, path-like or binary file object
+        A .npy, .npz, .mtx, .mtx.gz or .mat file. A file object, for instance ``sys.stdin.buffer``, is read to its end.
     key : str, optional
-        Which variable of a .npz or .mat file to read. Without it the file must hold exactly one array.
+        Which variable of a .npz or .mat file to read. Without it the file must hold exactly one array. "S.A" is the
+        field A of a MATLAB struct S. A .npz file of `scipy.sparse.save_npz` is one array without a name.
+    format : {"npy", "npz", "mtx", "mtx.gz", "mat"}, optional
+        Format of a file object.
     max_bytes : int, default 2**31
-        Largest size of the array in memory, in bytes. A sparse matrix counts with the size of the dense one.
+        Largest size of the array in memory, in bytes, and of what a file object holds. A sparse matrix counts with the
+        size of the dense one.
 
     Returns
     -------
     ndarray, any shape, dtype as in the file
-        Always dense. Matrix Market and MATLAB know no vectors: from them a vector comes as a column, shape (n, 1).
+        Always dense. Matrix Market and MATLAB know no vectors: from them a vector comes as a column, shape (n, 1), or
+        as a row, shape (1, n).
 
     Raises
     ------
@@ -143,36 +180,43 @@ def read_array(path: FilePath, *, key: str | None = None, max_bytes: int = DEFAU
     array([[1., 0.],
            [0., 2.]])
     """
-    form = _format_of(path)
-    with naming(path, form.title):
-        if key is not None and not form.named:
-            raise Refused(f"expected a .npz or .mat file for the name {key!r}, received one array without a name")
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for its writer
-            raise Refused(f"expected a {form.title}, received a {'folder' if os.path.isdir(path) else 'special file'}")
-        with open(path, "rb") as stream:
-            array = form.read(stream, os.fstat(stream.fileno()).st_size, key, max_bytes)
-        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    (source,) = _inputs(format, file)
+    source.check_key(key)
+    (array,) = source.read([_wanted(key, "key", ())], max_bytes)
+    return array
 
 
 def read_system(
-    A_path: FilePath, b_path: FilePath | None = None, *, max_bytes: int = DEFAULT_MAX_BYTES
+    A_file: FilePath | IO[bytes],
+    b_file: FilePath | IO[bytes] | None = None,
+    *,
+    A_key: str | None = None,
+    b_key: str | None = None,
+    format: str | None = None,
+    max_bytes: int = DEFAULT_MAX_BYTES,
 ) -> tuple[Array, Array]:
-    """Read A and b from two files, or from one .npz or .mat file with variables of these names.
+    """Read A and b from two files, or from one .npz or .mat file.
 
     Parameters
     ----------
-    A_path : str or path-like
+    A_file : str, path-like or binary file object
         File of A, or of both.
-    b_path : str or path-like, optional
+    b_file : str, path-like or binary file object, optional
         File of b.
+    A_key, b_key : str, optional
+        Names of the variables in .npz and .mat files. Without them they are "A" and "b", or in a MATLAB struct
+        "Problem.A" and "Problem.b" as in the SuiteSparse Matrix Collection; in two files also the only array there is.
+    format : {"npy", "npz", "mtx", "mtx.gz", "mat"}, optional
+        Format of file objects.
     max_bytes : int, default 2**31
-        Largest size of each array in memory, in bytes.
+        Largest size of each array in memory, in bytes, and of what a file object holds.
 
     Returns
     -------
     A, b : ndarray
-        As read; whether their shapes fit each other is for the solver to say. Beside a single A, a column b of shape
-        (n, 1) from a Matrix Market or MATLAB file, which know no vectors, is returned with shape (n,).
+        As read; whether their shapes fit each other is for the solver to say. Beside a single A of shape (m, n), b is
+        returned with shape (m,) where it can only be a vector: a row of shape (1, m), m > 1, and from a Matrix Market
+        or MATLAB file, which know no vectors, a column of shape (m, 1).
 
     Raises
     ------
@@ -189,28 +233,47 @@ def read_system(
     ...     A, b = read_system(path)
     >>> A.shape, b
     ((2, 2), array([3., 4.]))
+
+    Variables of other names:
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "system.npz"
+    ...     np.savez(path, K=np.diag([1.0, 2.0]), y=np.array([3.0, 4.0]))
+    ...     A, b = read_system(path, A_key="K", b_key="y")
+    >>> A.shape, b
+    ((2, 2), array([3., 4.]))
     """
-    if b_path is None:
-        form = _format_of(A_path)
-        if not form.named:
-            with naming(A_path, form.title):
-                raise Refused("expected a second file with b, or one .npz or .mat file that holds A and b")
-        A = read_array(A_path, key="A", max_bytes=max_bytes)
-        b = read_array(A_path, key="b", max_bytes=max_bytes)
+    A_names, b_names = ("A", "Problem.A"), ("b", "Problem.b")
+    if b_file is A_file and not isinstance(b_file, (str, os.PathLike)):  # a file object can be read once
+        b_file = None
+    if b_file is None:
+        (source,) = _inputs(format, A_file)
+        if not source.form.named:
+            source.refuse("expected a second file with b, or one .npz or .mat file that holds A and b")
+        both = [_wanted(A_key, "A_key", A_names, both=True), _wanted(b_key, "b_key", b_names, both=True)]
+        A, b = source.read(both, max_bytes)
     else:
-        form = _format_of(b_path)
-        A = read_array(A_path, max_bytes=max_bytes)
-        b = read_array(b_path, max_bytes=max_bytes)
-    if not form.vectors and A.ndim == 2 and b.ndim == 2 and b.shape[1] == 1:
-        b = b[:, 0]
+        first, source = _inputs(format, A_file, b_file)
+        first.check_key(A_key)
+        source.check_key(b_key)
+        (A,) = first.read([_wanted(A_key, "A_key", A_names)], max_bytes)
+        (b,) = source.read([_wanted(b_key, "b_key", b_names)], max_bytes)
+    if A.ndim == b.ndim == 2:
+        if b.shape[1] == 1 and not source.form.vectors:
+            b = b[:, 0]
+        elif b.shape == (1, len(A)) and len(A) > 1:
+            b = b[0]
     return A, b
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
 
 
 def _write(path: FilePath, form: _Format, arrays: Mapping[str, Array]) -> None:
     """Write a temporary file beside the target, then put it in the target's place in one step."""
     with naming(path, form.title):
         for name, x in arrays.items():
-            if x.dtype.kind not in _NUMERIC:
+            if x.dtype.kind not in NUMERIC:
                 raise Refused(f"expected {name} to be an array of numbers, received dtype {x.dtype}")
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():

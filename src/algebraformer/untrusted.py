@@ -1,12 +1,15 @@
 """What the readers of files from elsewhere share: the limit on sizes, and one error for whatever is wrong.
 
 A reader raises `Refused`, or whatever damaged data makes NumPy, zipfile, gzip, zlib or struct raise; `naming` turns
-either into one `InputFormatError` of one line that names the file.
+either into one `InputFormatError` of one line that names the file. The words of those libraries never reach a user.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import errno
+import gzip
 import math
 import os
 import struct
@@ -18,7 +21,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import NDArray
 
 from algebraformer.errors import InputFormatError
@@ -35,13 +37,13 @@ class Refused(ValueError):
     """What was expected and what was received; `naming` puts the file's name in front."""
 
 
-_READ_ERRORS = (  # what NumPy, zipfile, gzip, zlib and struct raise on damaged data
+READ_ERRORS = (  # what NumPy, zipfile, gzip, zlib and struct raise on damaged data
     ValueError,
     TypeError,
     LookupError,
     ArithmeticError,
     MemoryError,
-    RuntimeError,  # zipfile: encrypted; ast: nested too deeply
+    RuntimeError,  # ast: nested too deeply
     EOFError,
     OSError,
     SyntaxError,
@@ -49,8 +51,24 @@ _READ_ERRORS = (  # what NumPy, zipfile, gzip, zlib and struct raise on damaged 
     struct.error,
     zlib.error,
     zipfile.BadZipFile,
-    DeprecationWarning,  # NumPy 2.0 to 2.2 on "1.5" in a column of integers
 )
+_REASONS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+    ((MemoryError,), "one that takes more memory than there is"),
+    ((EOFError, struct.error), "one that is cut short"),
+    ((zlib.error, gzip.BadGzipFile), "one whose compressed data is damaged, or that is not compressed"),
+    ((zipfile.BadZipFile,), "a zip archive that is damaged, or no zip archive"),
+)
+
+
+def _reason(problem: Exception) -> str:
+    """Return in our words what a library, or the operating system, has found wrong with a file."""
+    for kinds, reason in _REASONS:
+        if isinstance(problem, kinds):
+            return reason
+    # What the system says of a file is for the user; EINVAL is the seek to a position that a damaged file has given.
+    if isinstance(problem, OSError) and problem.strerror and problem.errno != errno.EINVAL:
+        return f"one that cannot be read: {problem.strerror}"
+    return "one that is damaged or of another format"
 
 
 def _one_line(text: str, limit: int = 300) -> str:
@@ -72,12 +90,8 @@ def naming(path: FilePath, expected: str) -> Iterator[None]:
         raise InputFormatError(f"{name}: {_one_line(str(problem))}") from None
     except FileNotFoundError:
         raise InputFormatError(f"{name}: no such file; expected a {expected}") from None
-    except _READ_ERRORS as problem:
-        reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
-        reason = _one_line(reason) or type(problem).__name__
-        raise InputFormatError(
-            f"{name}: expected a {expected}, received one that cannot be read: {reason}"
-        ) from problem
+    except READ_ERRORS as problem:
+        raise InputFormatError(f"{name}: expected a {expected}, received {_reason(problem)}") from problem
 
 
 def check_size(shape: tuple[int, ...], dtype: np.dtype[Any], max_bytes: int) -> int:
@@ -92,26 +106,64 @@ def check_size(shape: tuple[int, ...], dtype: np.dtype[Any], max_bytes: int) -> 
     return nbytes
 
 
-def choose(found: Mapping[str, T], key: str | None) -> T:
-    """Return the array called `key`, or the only one there is."""
-    if key is None and len(found) == 1:
-        (key,) = found
-    if key is not None and key in found:
-        return found[key]
-    wanted = f"an array named {key!r}" if key is not None else "exactly one array, or key= to name one of several"
-    raise Refused(f"expected {wanted}; received: {', '.join(found) or 'no array'}")
+# ------------------------------------------------------------------------------------------------ variables by name
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """Which variable of a file to read."""
+
+    names: tuple[str | None, ...]  # tried in turn; None is the only array there is
+    hint: str = ""  # how a caller names another one
+
+
+def choose(found: Mapping[str, T], wanted: Wanted, own: Mapping[str, T] | None = None) -> T:
+    """Return the wanted array of a file; `own` are those among which a single one needs no name, by default all."""
+    own = found if own is None else own
+    for name in wanted.names:
+        if name is None and len(own) == 1:
+            return next(iter(own.values()))
+        if name is not None and name in found:
+            return found[name]
+    expected = ["exactly one array"] if None in wanted.names else []
+    expected += [f"an array named {name!r}" for name in wanted.names if name is not None][:1]
+    hint = f" ({wanted.hint})" if wanted.hint else ""
+    raise Refused(f"expected {' or '.join(expected)}{hint}; received: {', '.join(found) or 'no array'}")
+
+
+# ------------------------------------------------------------------------------------------------- sparse to dense
 
 
 def from_entries(i: Array, j: Array, values: Array, shape: tuple[int, int]) -> Array:
     """Return the dense array with values[k] at (i[k], j[k]), counted from 0. Repeated entries add up."""
+    if not i.shape == j.shape == values.shape or i.ndim != 1:
+        raise Refused(
+            f"expected a row, a column and a value for every entry, received {i.size}, {j.size} and {values.size}"
+        )
+    i, j = i.astype(np.int64, copy=False), j.astype(np.int64, copy=False)
     if i.size and (min(i.min(), j.min()) < 0 or i.max() >= shape[0] or j.max() >= shape[1]):
         received = f"rows {i.min() + 1} to {i.max() + 1} and columns {j.min() + 1} to {j.max() + 1}"
         raise Refused(f"expected entries inside shape {shape}, received {received}")
-    return np.asarray(scipy.sparse.coo_array((values, (i, j)), shape=shape).toarray())
+    dense = np.zeros(shape, values.dtype)
+    np.add.at(dense.reshape(-1), i * shape[1] + j, values)
+    return dense
+
+
+def expand_pointers(pointers: Array, count: int, stored: int) -> Array:
+    """Return the row (csr) or column (csc) of every entry, from where each of `count` of them starts.
+
+    Row r has the entries pointers[r] to pointers[r + 1] - 1 of the `stored` ones.
+    """
+    pointers = pointers.astype(np.int64, copy=False)
+    if pointers.shape != (count + 1,) or pointers[0] or (pointers[1:] < pointers[:-1]).any() or pointers[-1] > stored:
+        raise Refused(f"expected {count + 1} pointers from 0 to at most {stored}, received ones that do not fit")
+    return np.repeat(np.arange(count), np.diff(pointers))
 
 
 def complex_array(real: Array, imag: Array, dtype: np.dtype[Any]) -> Array:
     """Return real + i imag; unlike the sum, exact where one part is infinite or a negative zero."""
+    if real.shape != imag.shape:
+        raise Refused(f"expected as many imaginary parts as real ones, received {imag.size} and {real.size}")
     out = np.empty(real.shape, dtype)
     out.real, out.imag = real, imag
     return out

@@ -81,6 +81,14 @@ def mat5_element(
     return struct.pack("<II", 14, len(content)) + content
 
 
+def mat5_struct(*fields: bytes) -> bytes:
+    """Return a struct s with these matrix elements as its fields A, B, ..., however long they say they are."""
+    names = b"".join(bytes([65 + k, 0, 0, 0]) for k in range(len(fields)))
+    content = mat5_part(6, struct.pack("<II", 2, 0)) + mat5_part(5, struct.pack("<ii", 1, 1)) + mat5_part(1, b"s")
+    content += struct.pack("<HHi", 5, 4, 4) + mat5_part(1, names) + b"".join(fields)
+    return struct.pack("<II", 14, max(len(content), BOMB * MEGABYTE)) + content
+
+
 def mat5(*elements: bytes, version: bytes = b"\0\1IM") -> bytes:
     """Return a MATLAB 5 file."""
     return b"MATLAB 5.0 MAT-file".ljust(124) + version + b"".join(elements)
@@ -135,6 +143,8 @@ def bombs() -> dict[str, bytes]:
     small = npy_with(npy_header())
     text = BANNER + "array real general\n2 2\n"
     promised = mat5_element((BOMB * MEGABYTE // 8, 1), (9, b""))[:-4] + struct.pack("<I", BOMB * MEGABYTE)
+    field = mat5_struct(struct.pack("<II", 14, BOMB * MEGABYTE) + GOOD_MAT[8:])
+    indices = {"format": b"coo", "shape": (2, 2), "data": np.ones(1), "row": np.zeros(BOMB * MEGABYTE // 8, np.int64)}
     return {
         "header.npz": zip_bomb(npy_with(npy_header(shape=f"({BOMB}, {MEGABYTE // 8})"))),
         "longer-than-header.npz": zip_bomb(small),
@@ -148,6 +158,8 @@ def bombs() -> dict[str, bytes]:
         "element.mat": mat_bomb(struct.pack("<II", 14, BOMB * MEGABYTE) + GOOD_MAT[8:]),
         "longer-than-element.mat": mat_bomb(GOOD_MAT),
         "zeros.mat": mat_bomb(b""),
+        "field.mat": mat_bomb(field),
+        "sparse.npz": held(np.savez_compressed, col=np.zeros(1, np.int64), **indices),
     }
 
 
@@ -163,6 +175,7 @@ def forged() -> dict[str, bytes]:
         "code.npy": npy_with("__import__('os').abort()"),
         "header.npy": b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**32 - 1),
         "entries.npz": npz.replace(b"'shape': (5, 5)", b"'shape': (9e9,)"),
+        "sparse.npz": held(np.savez, format="csr", shape=(PROMISED, PROMISED), data=[1.0], indices=[0], indptr=[0, 1]),
         "directory.npz": npz[:-10] + b"\xff" * 10,
         "array.mtx": f"{BANNER}array real general\n{line}\n".encode(),
         "coordinate.mtx": f"{BANNER}coordinate real general\n{line} {PROMISED}\n".encode(),
@@ -183,6 +196,8 @@ def fuzz_seeds() -> dict[str, bytes]:
     """Return one small valid file of each kind, as the other libraries write them."""
     sparse = scipy.sparse.coo_array(RANDOM * (RANDOM > 0))
     text = held(scipy.io.mmwrite, RANDOM, precision=17)
+    cells = np.array([[1, "two"]], dtype=object)
+    fields = {"title": "text", "A": RANDOM, "notes": cells, "aux": {"kind": "text"}}
     return {
         "x.npy": held(np.save, RANDOM),
         "stored.npz": held(np.savez, x=RANDOM),
@@ -197,6 +212,12 @@ def fuzz_seeds() -> dict[str, bytes]:
         "sparse.mat": held(scipy.io.savemat, {"x": sparse.tocsc()}),
         "complex.mat": held(scipy.io.savemat, {"x": RANDOM * 1j}),
         "four.mat": held(scipy.io.savemat, {"x": RANDOM}, format="4"),
+        "struct.mat": held(scipy.io.savemat, {"Problem": fields}),
+        "struct-compressed.mat": held(
+            scipy.io.savemat, {"Problem": fields | {"A": sparse.tocsc()}}, do_compression=True
+        ),
+        **{f"{kind}.npz": held(scipy.sparse.save_npz, sparse.asformat(kind)) for kind in ("csr", "coo", "bsr", "dia")},
+        "csc.npz": held(scipy.sparse.save_npz, sparse.tocsc(), compressed=False),
         "sparse-four.mat": held(scipy.io.savemat, {"x": sparse.tocsc()}, format="4"),
     }
 

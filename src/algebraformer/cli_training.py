@@ -49,8 +49,6 @@ class Train:
     """Compile the network with torch.compile."""
     workers: int = 1
     """Processes that make training systems in the background."""
-    tensorboard: bool = False
-    """Also write TensorBoard event files."""
     json: bool = False
     """Print one JSON object at the end and no progress bar."""
 
@@ -130,8 +128,6 @@ class Finetune:
     """Compile the network with torch.compile."""
     workers: int = 1
     """Processes that make training systems in the background."""
-    tensorboard: bool = False
-    """Also write TensorBoard event files."""
     json: bool = False
     """Print one JSON object at the end and no progress bar."""
 
@@ -156,7 +152,7 @@ def run_options(command: Train | Finetune) -> RunOptions:
     from algebraformer.training.loop import RunOptions
 
     check_device(command.device)
-    names = ("device", "autocast", "compile", "workers", "tensorboard")
+    names = ("device", "autocast", "compile", "workers")
     return RunOptions(progress=not command.json, **{name: getattr(command, name) for name in names})
 
 

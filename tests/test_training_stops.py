@@ -73,7 +73,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], 
 
 
 def send_in(monkeypatch: pytest.MonkeyPatch, what: str, number: int) -> list[str]:
-    """Send a signal to this process at the first report of a part, of the steps after the first one; return the parts."""
+    """Send a signal to this process at the first report of a part (the second one of the steps); return the parts."""
     parts: list[str] = []
     real = Monitor.part
 

@@ -73,7 +73,9 @@ class Train:
             with Monitor(not self.json) as monitor:
                 report = self._report(seconds, monitor.part("report"))
         if self.json:
-            emit(as_json(result) | ({} if report is None else {"report": str(self._file), "verdict": [*report.verdict]}))
+            emit(
+                as_json(result) | ({} if report is None else {"report": str(self._file), "verdict": [*report.verdict]})
+            )
         else:
             tell(result, recipe)
         if report is not None and not self.json:
@@ -207,15 +209,23 @@ def own_recipe(source: str, changes: Sequence[str], progress: Report) -> Recipe:
     """Return the recipe for a family in a Python file; its settings and n are changed before its rank is read."""
     from algebraformer.training.automatic import recipe_for
 
-    return changed(recipe_for(own_family(source, changes), progress), changes)
+    family = own_family(source, changes)
+    with_changes(Recipe().settings(), changes)  # names that do not exist, before the spectrum takes its time
+    return changed(recipe_for(family, progress), changes)
 
 
 def changed(recipe: SomeRecipe, changes: Sequence[str]) -> SomeRecipe:
     """Return the recipe with name=value changes; values are JSON, or text where they are not valid JSON."""
-    from algebraformer.errors import ConfigurationError
     from algebraformer.models.config import ModelConfig
 
-    fields = recipe.settings()
+    fields = with_changes(recipe.settings(), changes)
+    return type(recipe)(**fields | {"model": ModelConfig(**fields["model"])})
+
+
+def with_changes(fields: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of a recipe, which are changed, after the changes; `ConfigurationError` for unknown names."""
+    from algebraformer.errors import ConfigurationError
+
     for change in changes:
         path, equals, text = change.partition("=")
         *parents, last = path.split(".")
@@ -228,7 +238,7 @@ def changed(recipe: SomeRecipe, changes: Sequence[str]) -> SomeRecipe:
             target[last] = json.loads(text)
         except json.JSONDecodeError:
             target[last] = text
-    return type(recipe)(**fields | {"model": ModelConfig(**fields["model"])})
+    return fields
 
 
 def check_device(device: str) -> None:

@@ -98,8 +98,8 @@ class Algebraformer(nn.Module):
     def forward(self, A: Tensor, b: Tensor) -> Tensor:
         """Return x (B, n), float64, from A (B, m, n) and b (B, m), float64; m is n but for estimate heads.
 
-        With a token head, gradients flow through x to A, b and the parameters. The other heads read A and b in NumPy, and
-        their x carries no gradients to these.
+        With a token head, gradients flow through x to A, b and the parameters. The other heads read A and b in NumPy,
+        and their x carries no gradients to these.
 
         Raises
         ------

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import LinAlgWarning
 
-from algebraformer.checkpoint import CheckpointInfo
+from algebraformer.checkpoint import CheckpointInfo, dump_json
 from algebraformer.classical import operator_basis, refinement
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
@@ -101,8 +101,8 @@ def trained_on(info: CheckpointInfo, family: ProblemFamily, count: int) -> set[b
 
     Empty if nobody knows: the checkpoint has no recipe, or was trained on another family than this one.
     """
-    recipe = info.recipe
-    if not {"seed", "samples", "steps", "batch_size"} <= set(recipe) or family.settings() != info.family:
+    recipe, same = info.recipe, dump_json(family.settings()) == dump_json(info.family)
+    if not same or not {"seed", "samples", "steps", "batch_size"} <= set(recipe):
         return set()
     count = min(count, recipe["samples"] or recipe["steps"] * recipe["batch_size"])
     found: set[bytes] = set()

@@ -145,6 +145,89 @@ def test_what_is_no_family_is_refused(source, message):
         as_family(source)
 
 
+# ---------------------------------------------------------------- numbers that are not real
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Typed(DiagonalABC):
+    """A, b and x of given types."""
+
+    types: tuple[str, ...] = ("float64", "float64", "float64")
+
+    def assemble(self, params):
+        A, b = super().assemble(params)
+        return (10 * A).astype(self.types[0]), (10 * b).astype(self.types[1])
+
+    def solution(self, A, b, params):
+        return super().solution(A, b, params).astype(self.types[2])
+
+
+@pytest.mark.parametrize("types", [("complex128", "f8", "f8"), ("f8", "c8", "f8"), ("f8", "f8", "c16")])
+def test_complex_families_are_refused(tmp_path, types):
+    """Also where every imaginary part is zero: no one can know whether that is always so."""
+    what = "Abx"[[np.dtype(each).kind for each in types].index("c")]
+    family = Typed(types=types)
+    calls = [lambda: family.sample(2), lambda: family.at([1])]
+    if what != "x":  # which an operator head does not look at before it is validated
+        calls.append(lambda: train(family, tmp_path / "run"))
+    for call in calls:
+        with pytest.raises(ConfigurationError, match=f"^{what} of the family .* must be real, received complex"):
+            call()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_complex_function_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", list(sys.path))
+    text = "def whirl(rng):\n    return np.eye(4) + 1j * rng.random((4, 4))\n"
+    text += "def rarely(rng):\n    return np.eye(4) * (1 + 1j * (rng.random() < 0.2) if rng.random() < 0.5 else 1)\n"
+    (tmp_path / "own.py").write_text("import numpy as np\n" + text)
+    with pytest.raises(ConfigurationError, match="A of the family whirl must be real, received complex128"):
+        family_from_file(f"{tmp_path / 'own.py'}:whirl")
+    with pytest.raises(ConfigurationError, match="A of the family rarely must be real, received complex128"):
+        family_from_file(f"{tmp_path / 'own.py'}:rarely").sample(100)
+
+
+def test_a_complex_noisy_family_is_refused():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Whirl(problems.NoisyFamily):
+        def matrix(self, params):
+            return np.broadcast_to(np.eye(self.n) * 1j, (len(params["noise"]), self.n, self.n))
+
+        def classical_signal(self):
+            return np.ones(self.n)
+
+    with pytest.raises(ConfigurationError, match="A of the family whirl must be real"):
+        as_family(Whirl(n=8)).sample(3)
+
+
+@pytest.mark.parametrize("types", [("float32", "float32", "float32"), ("int64", "int8", "longdouble")])
+def test_other_real_numbers_become_float64(types):
+    systems = Typed(types=types, low=2.0).sample(3)
+    assert {systems.A.dtype, systems.b.dtype, systems.x.dtype} == {np.dtype(np.float64)}
+    expected = DiagonalABC(low=2.0).sample(3)
+    np.testing.assert_array_equal(systems.A, (10 * expected.A).astype(types[0]))
+
+
+@pytest.mark.parametrize("kind", [object, str])
+def test_what_is_no_number_is_refused(kind):
+    class Odd(DiagonalABC):
+        def assemble(self, params):
+            A, b = super().assemble(params)
+            return A.astype(kind), b
+
+    with pytest.raises(ConfigurationError, match="A of the family Odd must hold real numbers, received"):
+        Odd().sample(2)
+
+
+def test_a_solution_of_another_shape_is_refused():
+    class Odd(DiagonalABC):
+        def solution(self, A, b, params):
+            return super().solution(A, b, params)[:, :, None]
+
+    with pytest.raises(ConfigurationError, match=r"Odd.solution must return shape \(2, 6\), received \(2, 6, 1\)"):
+        Odd().sample(2)
+
+
 # ---------------------------------------------------------------- recipe_for
 
 
@@ -166,16 +249,16 @@ def test_spectrum_against_numpy():
 def test_the_rank_is_read_off_the_spectrum(monkeypatch, needed, rank):
     """Values above 1e-4 of the first, rounded up to a multiple of 16, 256 at most."""
     values = np.where(np.arange(400) < needed, 2.0, 1.9e-4)
-    monkeypatch.setattr("algebraformer.training.automatic.spectrum", lambda family: values)
+    monkeypatch.setattr("algebraformer.training.automatic.spectrum", lambda family, report: values)
     if needed == 0:
-        monkeypatch.setattr("algebraformer.training.automatic.spectrum", lambda family: np.zeros(10))
+        monkeypatch.setattr("algebraformer.training.automatic.spectrum", lambda family, report: np.zeros(10))
     recipe = recipe_for(problems.get("diffusion", n=32))
     assert recipe.model.rank == rank
     assert (recipe.model.head, recipe.model.n, recipe.model.n_column, recipe.model.n_row) == ("operator", 32, 16, 16)
 
 
 def test_the_training_set_shrinks_with_n(monkeypatch):
-    monkeypatch.setattr("algebraformer.training.automatic.spectrum", lambda family: np.ones(1))
+    monkeypatch.setattr("algebraformer.training.automatic.spectrum", lambda family, report: np.ones(1))
     samples = [recipe_for(problems.get("diffusion", n=n)).samples for n in (16, 128, 256, 512, 2048)]
     assert samples == [50_000, 50_000, 12_500, 3_125, 2_048]
 
@@ -226,7 +309,7 @@ def test_train_takes_a_family(tmp_path, monkeypatch, source):
     monkeypatch.setattr("algebraformer.classical.operator_basis.MAX_SNAPSHOTS", 300)
     real = recipe_for
     monkeypatch.setattr(
-        "algebraformer.training.loop.recipe_for", lambda family: dataclasses.replace(real(family), steps=3)
+        "algebraformer.training.loop.recipe_for", lambda *args: dataclasses.replace(real(*args), steps=3)
     )
     result = train(source, tmp_path / "run", RunOptions(progress=False, workers=0))
     assert (result.finished, result.step) == (True, 3)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+import io as io_module
 import json
+import os
+import signal
 import sys
 
 import numpy as np
 import pytest
 
 import algebraformer as af
-from algebraformer import io
+from algebraformer import cli, io
 from algebraformer.studies import family
+from algebraformer.training import loop
 
 OWN = """
 import dataclasses
@@ -82,6 +86,56 @@ def test_train_a_family_in_a_file(run, answer, refused, own, tmp_path, monkeypat
     assert "name its file with --family FILE.py:NAME" in line
     code, found = answer("evaluate", tmp_path / "run", "--count", 5, "--family", f"{own}:Scaled")
     assert (code, found["family"]) == (0, {"name": "scaled", "n": 5, "high": 3.0})
+
+
+def test_a_lost_report_is_made_again_and_nothing_else(answer, own, tmp_path, monkeypatch):
+    arguments = ("train", f"{own}:Scaled", "--output", tmp_path / "run", "--workers", 0, "--set", *SHORT)
+    first = answer(*arguments)[1]
+    for path in (tmp_path / "run").glob("report.*"):
+        path.unlink()
+    monkeypatch.setattr("algebraformer.training.loop.Trainer", None)
+    code, found = answer(*arguments)
+    assert (code, found["scores"], found["step"]) == (0, first["scores"], 3)
+    assert {path.suffix for path in (tmp_path / "run").glob("report.*")} == {".md", ".json", ".png"}
+
+
+def test_a_broken_output_costs_no_result(own, tmp_path, monkeypatch):
+    """The report is written before anything is printed."""
+
+    class Closed(io_module.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+        def flush(self):
+            raise BrokenPipeError
+
+        def fileno(self):
+            return os.open(os.devnull, os.O_WRONLY)
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    arguments = ["train", f"{own}:Scaled", "--output", str(tmp_path / "run"), "--workers", "0", "--set", *SHORT]
+    cli.main(arguments)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"log.jsonl", "model", "step-000000003", "report.md", "report.json", "report.png"}
+
+
+def test_a_stopped_training(run, answer, tmp_path, monkeypatch):
+    """Every command that trains says where it is and ends with 130."""
+    real = loop.Trainer.train_step
+
+    def stopping(self, batch):
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(self, batch)
+
+    monkeypatch.setattr(loop.Trainer, "train_step", stopping)
+    arguments = ("train", "quick", "--output", tmp_path / "run", "--workers", 0)
+    code, found = answer(*arguments)
+    assert (code, found["finished"], found["step"], found["scores"]) == (130, False, 1, {})
+    code, out, err = run(*arguments)
+    assert (code, err) == (130, "")
+    assert "step 2 of" in out
+    arguments = ("finetune", "--from", "diffusion-64-token", "--family", "diffusion", "--samples", 3, "--workers", 0)
+    assert answer(*arguments, "--output", tmp_path / "tuned")[0] == 130
 
 
 def test_train_a_function_in_a_file(answer, own, tmp_path):

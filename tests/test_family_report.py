@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import hashlib
 import json
 
 import matplotlib.image
@@ -76,6 +78,7 @@ def test_contraction_of_a_network_that_is_not_finite(trained):
 def test_measures(measured, trained):
     data = measured.data
     assert (data["n"], data["rank"], data["systems"], data["model"]) == (N, 32, 60, "diffusion")
+    assert (data["matrices"], data["repeated"]) == (60, 0)
     assert data["behind"] == pytest.approx(1e-8 ** (32 / 299))
     assert len(data["spectrum"]) == 2 * 32 + 16
     assert data["spectrum"][0] == 1
@@ -125,6 +128,8 @@ def made_up(ours=1e-3, numpy=5e-3, certified=1.0, behind=1e-5, training_seconds=
         "n": 512,
         "rank": 64,
         "systems": 200,
+        "matrices": 200,
+        "repeated": 0,
         "certified": certified,
         "behind": behind,
         "contraction": list(contractions),
@@ -168,6 +173,53 @@ def test_the_limits_of_worth_it():
 
 def test_a_wide_family_is_told_even_where_it_is_worth_it():
     assert "do not lie near" in verdict(made_up(behind=0.05))[-1]
+
+
+@pytest.mark.parametrize("certified", [0.1, 1.0])
+def test_matrices_that_were_trained_on_are_not_judged(certified):
+    lines = verdict(made_up(certified=certified) | {"repeated": 3, "matrices": 40})
+    assert lines[0].startswith("Not judged on unseen matrices")
+    assert {"3", "200"} <= set(lines[0].split())
+    assert "algebraformer.problems.stored" in lines[0]
+    assert not any("orth it" in line or "unseen" in line for line in lines[1:])
+    assert any("40 different matrices" in line for line in lines)
+
+
+def test_few_unseen_matrices_are_counted():
+    lines = verdict(made_up() | {"matrices": 7})
+    assert lines[0].startswith("Worth it")
+    assert any("7 different matrices" in line for line in lines)
+
+
+# ---------------------------------------------------------------- matrices seen before
+
+
+def of_model(trained, **recipe):
+    info = dataclasses.replace(trained.info, recipe=trained.info.recipe | recipe)
+    return LearnedSolver(trained.model, info)
+
+
+@pytest.mark.parametrize(("training", "repeated"), [(8, 5), (3, 3), (100, 5)])
+def test_repeated_matrices_are_found(trained, monkeypatch, training, repeated):
+    """The report's systems are made the first ones of the training, of which so many are looked through."""
+    monkeypatch.setattr(report, "spectrum", lambda family: np.geomspace(2.0, 2e-8, 300))
+    monkeypatch.setattr(report, "TEST_SEED", trained.info.recipe["seed"])
+    plan = Plan(systems=5, batches=(1,), seconds=0.0, training=training)
+    parts = []
+    found = measure(trained, plan=plan, progress=lambda *part: parts.append(part))
+    assert (found.data["repeated"], found.data["matrices"]) == (repeated, 5)
+    assert parts == [(done, 5) for done in (0, 1, 2, 3, 4, 5, 5)]
+    assert dict(found.tables[0].rows)["systems whose matrix was trained on"] == repeated
+
+
+def test_what_a_training_was_on(trained):
+    """Of a fixed set no more than there is of it, of fresh systems what all steps took; nothing of another family."""
+    own = {matrix.tobytes() for matrix in FAMILY.sample(24, seed=0).A}
+    for recipe in ({"samples": 24}, {"samples": None, "steps": 3, "batch_size": 8}):
+        found = report.trained_on(of_model(trained, **recipe).info, FAMILY, 100)
+        assert found == {hashlib.blake2b(matrix, digest_size=16).digest() for matrix in own}
+    assert report.trained_on(trained.info, problems.get("diffusion", n=N, f_modes=3), 100) == set()
+    assert report.trained_on(dataclasses.replace(trained.info, recipe={}), FAMILY, 100) == set()
 
 
 # ---------------------------------------------------------------- files

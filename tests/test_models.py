@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import typing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 import algebraformer.models.algebraformer as algebraformer_module
 from algebraformer import problems
+from algebraformer.checkpoint import load
 from algebraformer.classical import operator_basis
 from algebraformer.classical.operator_basis import OperatorBasis
 from algebraformer.errors import ConfigurationError
@@ -466,3 +468,31 @@ def test_predict_nothing(kind: str) -> None:
 def test_contradictory_configurations_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         ModelConfig(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fixture", ["operator_run", "estimate_run"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_heads_without_gradients_say_so(request: pytest.FixtureRequest, fixture: str, which: int) -> None:
+    """Else the gradient would be cut without a word."""
+    model, info = load(request.getfixturevalue(fixture) / "model")
+    systems = info.problem_family().sample(3, seed=1)
+    inputs = [torch.from_numpy(systems.A), torch.from_numpy(systems.b)]
+    expected = model(*inputs).detach()
+    inputs[which].requires_grad_()
+    with pytest.raises(ConfigurationError, match="token head"):
+        model(*inputs)
+    with torch.no_grad():
+        assert torch.equal(model(*inputs), expected)
+    assert torch.equal(model(*(part.detach() for part in inputs)).detach(), expected)
+
+
+def test_gradients_of_a_token_head(tiny_run: Path) -> None:
+    """By central differences."""
+    model, info = load(tiny_run / "model")
+    systems = info.problem_family().sample(1, seed=1)
+    A, b = torch.from_numpy(systems.A), torch.from_numpy(systems.b).requires_grad_()
+    model(A, b).sum().backward()
+    step = 1e-2 * torch.randn(b.shape, dtype=b.dtype, generator=torch.Generator().manual_seed(0)) * b.detach().abs()
+    with torch.no_grad():
+        change = (model(A, b + step) - model(A, b - step)).sum() / 2
+    assert float((b.grad * step).sum()) == pytest.approx(float(change), rel=0.05)

@@ -353,3 +353,35 @@ def test_autocast_on_cuda(tmp_path: Path) -> None:
     options = dataclasses.replace(OPTIONS, device="cuda", autocast=True)
     result = train(dataclasses.replace(FRESH, steps=200, batch_size=32), tmp_path, options)
     assert result.scores["normalized_mse"] < 0.5
+
+
+# ---------------------------------------------------------------- torch.compile
+
+
+def first_steps(folder: Path, options: RunOptions) -> list[float]:
+    """Return the losses of the first two steps."""
+    trainer = Trainer(OPERATOR, folder, options)
+    batches = data.step_batches(data.StepBatches(trainer.family, OPERATOR, trainer._reader()), 0, 0, False)
+    return [float(trainer.train_step(next(batches))["loss"]) for _ in range(2)]
+
+
+def test_compile_goes_through_torch_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With torch's backend that compiles nothing, since the other one takes a C++ compiler and long."""
+    real, graphs = torch.compile, []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda function: real(function, backend=backend))
+    plain = first_steps(tmp_path / "plain", OPTIONS)
+    assert not graphs
+    assert first_steps(tmp_path / "compiled", dataclasses.replace(OPTIONS, compile=True)) == pytest.approx(plain)
+    assert graphs
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_training(tmp_path: Path) -> None:
+    plain = first_steps(tmp_path / "plain", OPTIONS)
+    assert first_steps(tmp_path / "compiled", dataclasses.replace(OPTIONS, compile=True)) == pytest.approx(plain, 1e-4)

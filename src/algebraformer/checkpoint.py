@@ -17,6 +17,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +108,21 @@ def sync_directory(folder: Path) -> None:
     """Flush a directory's entries to the disk, where the system can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(folder):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an OSError from inside the name of the file if it has none: writing to a full disk raises one without."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -124,7 +137,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     try:
         sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
         for name, data in {**files, SUMS: sums.encode()}.items():
-            with (temporary / name).open("wb") as stream:
+            with naming(folder / name), (temporary / name).open("wb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())

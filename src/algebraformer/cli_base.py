@@ -10,6 +10,7 @@ from typing import Any
 from algebraformer.errors import ConfigurationError
 
 DONE, NOT_SOLVED, BAD_INPUT, FALLBACK = 0, 1, 2, 3
+INTERRUPTED = 130
 SHOWN = 20
 """Systems that are shown at most; --json lists all."""
 

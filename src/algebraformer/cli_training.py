@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
-from algebraformer.cli_base import DONE, NOT_SOLVED, emit, show
+from algebraformer.cli_base import DONE, INTERRUPTED, emit, show
 from algebraformer.training.config import Basis, Recipe, Scaler, get_recipe
 
 if TYPE_CHECKING:
     from algebraformer.problems import ProblemFamily
+    from algebraformer.studies.base import StudyResult
     from algebraformer.training.loop import RunOptions, TrainResult
+    from algebraformer.training.monitor import Report
 
 SomeRecipe = TypeVar("SomeRecipe", bound=Recipe)
 
@@ -49,42 +51,54 @@ class Train:
     """Compile the network with torch.compile."""
     workers: int = 1
     """Processes that make training systems in the background."""
-    tensorboard: bool = False
-    """Also write TensorBoard event files."""
     json: bool = False
     """Print one JSON object at the end and no progress bar."""
 
     def run(self) -> int:
+        from algebraformer.report import print_table
         from algebraformer.training.from_file import names_a_file
         from algebraformer.training.loop import train
+        from algebraformer.training.monitor import Monitor
 
         own = names_a_file(self.recipe)
-        recipe = own_recipe(self.recipe, self.set) if own else changed(get_recipe(self.recipe), self.set)
+        with Monitor(not self.json) as monitor:
+            part = monitor.part("spectrum")
+            recipe = own_recipe(self.recipe, self.set, part) if own else changed(get_recipe(self.recipe), self.set)
         options = run_options(self)
         fresh, begin = not self.output.exists(), time.monotonic()
         result = train(recipe, self.output, options, self.name or (recipe.family if own else self.recipe))
-        found = tell(result, recipe, self.json)
+        report = None
         if result.finished and own and recipe.model.head == "operator":
-            found |= self._report(time.monotonic() - begin if fresh else None)
-        elif result.finished and own and not self.json:
-            print(f"No report on noisy systems: algebraformer evaluate {self.output} --family {self.recipe} scores it")
+            seconds = time.monotonic() - begin if fresh else None
+            with Monitor(not self.json) as monitor:
+                report = self._report(seconds, monitor.part("report"))
         if self.json:
-            emit(found)
-        return DONE if result.finished else NOT_SOLVED
-
-    def _report(self, training_seconds: float | None) -> dict[str, Any]:
-        """Measure whether the network is worth it; write the report into the folder of the run and show it."""
-        from algebraformer import plots
-        from algebraformer.report import print_table
-        from algebraformer.studies.family import measure
-
-        report = measure(self.output, training_seconds=training_seconds)
-        path = plots.save_report(report, self.output, shlex.join(["algebraformer", *sys.argv[1:]]))
-        if not self.json:
+            emit(
+                as_json(result) | ({} if report is None else {"report": str(self._file), "verdict": [*report.verdict]})
+            )
+        else:
+            tell(result, recipe)
+        if report is not None and not self.json:
             for table in report.tables:
                 print_table(table)
-            print("\n".join([*report.verdict, f"Report: {path.with_suffix('.md')}"]))
-        return {"report": str(path), "verdict": list(report.verdict)}
+            print("\n".join([*report.verdict, f"Report: {self._file.with_suffix('.md')}"]))
+        elif result.finished and own and not self.json:
+            print(f"No report on noisy systems: algebraformer evaluate {self.output} --family {self.recipe} scores it")
+        return DONE if result.finished else INTERRUPTED
+
+    @property
+    def _file(self) -> Path:
+        """Where the report is written to."""
+        return self.output / "report.json"
+
+    def _report(self, training_seconds: float | None, progress: Report) -> StudyResult:
+        """Measure whether the network is worth it, and write the report into the folder of the run."""
+        from algebraformer import plots
+        from algebraformer.studies.family import measure
+
+        report = measure(self.output, training_seconds=training_seconds, progress=progress)
+        plots.save_report(report, self.output, shlex.join(["algebraformer", *sys.argv[1:]]))
+        return report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +144,6 @@ class Finetune:
     """Compile the network with torch.compile."""
     workers: int = 1
     """Processes that make training systems in the background."""
-    tensorboard: bool = False
-    """Also write TensorBoard event files."""
     json: bool = False
     """Print one JSON object at the end and no progress bar."""
 
@@ -145,10 +157,11 @@ class Finetune:
         recipe, initial = fine_tuning(self.start, family, self.samples, **{name: getattr(self, name) for name in names})
         recipe = changed(recipe, self.set)
         result = train(recipe, self.output, run_options(self), self.name, initial=initial)
-        found = tell(result, recipe, self.json)
         if self.json:
-            emit(found)
-        return DONE if result.finished else NOT_SOLVED
+            emit(as_json(result))
+        else:
+            tell(result, recipe)
+        return DONE if result.finished else INTERRUPTED
 
 
 def run_options(command: Train | Finetune) -> RunOptions:
@@ -156,17 +169,21 @@ def run_options(command: Train | Finetune) -> RunOptions:
     from algebraformer.training.loop import RunOptions
 
     check_device(command.device)
-    names = ("device", "autocast", "compile", "workers", "tensorboard")
+    names = ("device", "autocast", "compile", "workers")
     return RunOptions(progress=not command.json, **{name: getattr(command, name) for name in names})
 
 
-def tell(result: TrainResult, recipe: Recipe, quiet: bool) -> dict[str, Any]:
-    """Tell a person, unless quiet, how a run ended; return it as plain JSON values."""
-    if not quiet and result.finished:
+def tell(result: TrainResult, recipe: Recipe) -> None:
+    """Tell a person how a run ended."""
+    if result.finished:
         scores = [list(score) for score in result.scores.items()]
         show(f"{result.folder} on the frozen test set", ("measure", "value"), scores)
-    elif not quiet:
+    else:
         print(f"Stopped at step {result.step} of {recipe.steps}; the same command goes on from there.")
+
+
+def as_json(result: TrainResult) -> dict[str, Any]:
+    """Return how a run ended as plain JSON values."""
     return {**dataclasses.asdict(result), "folder": str(result.folder)}
 
 
@@ -188,19 +205,27 @@ def own_family(source: str, changes: Sequence[str]) -> ProblemFamily:
     return family
 
 
-def own_recipe(source: str, changes: Sequence[str]) -> Recipe:
+def own_recipe(source: str, changes: Sequence[str], progress: Report) -> Recipe:
     """Return the recipe for a family in a Python file; its settings and n are changed before its rank is read."""
     from algebraformer.training.automatic import recipe_for
 
-    return changed(recipe_for(own_family(source, changes)), changes)
+    family = own_family(source, changes)
+    with_changes(Recipe().settings(), changes)  # names that do not exist, before the spectrum takes its time
+    return changed(recipe_for(family, progress), changes)
 
 
 def changed(recipe: SomeRecipe, changes: Sequence[str]) -> SomeRecipe:
     """Return the recipe with name=value changes; values are JSON, or text where they are not valid JSON."""
-    from algebraformer.errors import ConfigurationError
     from algebraformer.models.config import ModelConfig
 
-    fields = recipe.settings()
+    fields = with_changes(recipe.settings(), changes)
+    return type(recipe)(**fields | {"model": ModelConfig(**fields["model"])})
+
+
+def with_changes(fields: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of a recipe, which are changed, after the changes; `ConfigurationError` for unknown names."""
+    from algebraformer.errors import ConfigurationError
+
     for change in changes:
         path, equals, text = change.partition("=")
         *parents, last = path.split(".")
@@ -213,7 +238,7 @@ def changed(recipe: SomeRecipe, changes: Sequence[str]) -> SomeRecipe:
             target[last] = json.loads(text)
         except json.JSONDecodeError:
             target[last] = text
-    return type(recipe)(**fields | {"model": ModelConfig(**fields["model"])})
+    return fields
 
 
 def check_device(device: str) -> None:

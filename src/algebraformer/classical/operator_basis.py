@@ -26,7 +26,7 @@ References
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -257,6 +257,7 @@ def fit(
     count: int | None = None,
     whiten: bool = False,
     balance: bool = False,
+    report: Callable[[int, int], object] = lambda done, total: None,
 ) -> OperatorBasis:
     """Compute the basis of a family from samples.
 
@@ -275,6 +276,9 @@ def fit(
         Read uncorrelated combinations of the entries.
     balance : bool
         Measure errors of the inverse beside those of T.
+    report : callable
+        Called with the number of samples that have been gone through and the number in all, every sample up to three
+        times.
 
     Returns
     -------
@@ -303,9 +307,14 @@ def fit(
         raise ConfigurationError(f"n_column and n_row must be from 1 to n = {n}, received {n_column} and {n_row}")
     chunk = max(1, min(256, 2**25 // n**2))
 
+    done, total = 0, min(count, read_count(n)) + 2 * count
+
     def samples() -> Iterator[FloatArray]:
+        nonlocal done
         for indices in batches(count, chunk):
+            report(done, total)
             yield matrices(family, indices, seed)
+            done = min(done + len(indices), total)
 
     reading = choose(samples(), min(count, read_count(n)), n_column, n_row, whiten)
     A_mean = np.zeros((n, n))
@@ -324,6 +333,7 @@ def fit(
         weight[start : start + len(A)] = 1 / np.linalg.norm(exact, axis=1)
         T[start : start + len(A)] = exact
         start += len(A)
+    report(total, total)
     T_mean = (weight @ T / weight.sum()).astype(np.float32)
     T -= T_mean
     T *= weight[:, None].astype(np.float32)

@@ -96,7 +96,21 @@ class Algebraformer(nn.Module):
             nn.init.zeros_(self.head.noise.weight)
 
     def forward(self, A: Tensor, b: Tensor) -> Tensor:
-        """Return x (B, n), float64, from A (B, m, n) and b (B, m), float64; m is n but for estimate heads."""
+        """Return x (B, n), float64, from A (B, m, n) and b (B, m), float64; m is n but for estimate heads.
+
+        With a token head, gradients flow through x to A, b and the parameters. The other heads read A and b in NumPy,
+        and their x carries no gradients to these.
+
+        Raises
+        ------
+        ConfigurationError
+            A or b requires gradients, and the head carries none.
+        """
+        if self.config.head != "token" and torch.is_grad_enabled() and (A.requires_grad or b.requires_grad):
+            raise ConfigurationError(
+                f"{self.config.head} heads carry no gradients to A and b yet: detach them, call the model inside "
+                "torch.no_grad(), or use a model with a token head"
+            )
         if isinstance(self.head, EstimateHead):
             systems = scaled(A.numpy(force=True), b.numpy(force=True))
             return torch.from_numpy(systems.size).to(A.device)[:, None] * self.answer(systems).mean.double()

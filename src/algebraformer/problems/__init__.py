@@ -18,6 +18,7 @@ from algebraformer.problems.lp_regression import LpRegression
 from algebraformer.problems.noisy import NoisyFamily
 from algebraformer.problems.nonlinear import NonlinearFamily
 from algebraformer.problems.signals import PRIORS
+from algebraformer.problems.stored_matrices import stored
 
 __all__ = [
     "PRIORS",
@@ -36,4 +37,5 @@ __all__ = [
     "get",
     "names",
     "register",
+    "stored",
 ]

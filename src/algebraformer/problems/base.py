@@ -20,6 +20,14 @@ FloatArray = NDArray[np.float64]
 Parameters = dict[str, NDArray[Any]]
 Limits = tuple[float, float]
 
+VALIDATION_SEED = 2**63 + 1
+TEST_SEED = 2**63 + 2
+SCALER_SEED = 2**63 + 3
+SPECTRUM_SEED = 2**63 + 4
+CALIBRATION_SEED = 2**63 + 5
+"""Seeds of the frozen sets: those that a network is validated, tested, scaled or given a basis, given a rank, and
+calibrated on. Recipes have seeds below 2**62, so no training system is ever in one of these."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Systems:
@@ -73,6 +81,25 @@ def generator(seed: int, index: int, stream: int = 0) -> np.random.Generator:
 def is_whole(value: object) -> bool:
     """Say whether a value is a plain whole number, fit for JSON: True, 1.0 and NumPy's integers are not."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def real(array: object, what: str) -> FloatArray:
+    """Return an array as float64.
+
+    Raises
+    ------
+    ConfigurationError
+        It does not hold real numbers; `what` names it. A complex array is none, even if its imaginary part is zero.
+    """
+    values = np.asarray(array)
+    if np.iscomplexobj(values):
+        raise ConfigurationError(
+            f"{what} must be real, received {values.dtype}: complex families are not supported, use real and imaginary "
+            "parts as one real system of twice the size"
+        )
+    if values.dtype.kind not in "biuf":
+        raise ConfigurationError(f"{what} must hold real numbers, received {values.dtype}")
+    return values.astype(np.float64, copy=False)
 
 
 def uniform(rng: np.random.Generator, limits: Limits) -> float:
@@ -217,7 +244,10 @@ class ProblemFamily(abc.ABC):
         Systems, with B = len(indices)
         """
         A, b, params = self.assembled(indices, seed)
-        return Systems(A, b, self.solution(A, b, params), params)
+        x = self._real("x", self.solution(A, b, params))
+        if x.shape != (expected := (len(indices), self.n)):
+            raise ConfigurationError(f"{type(self).__name__}.solution must return shape {expected}, received {x.shape}")
+        return Systems(A, b, x, params)
 
     def assembled(
         self, indices: Sequence[int] | NDArray[np.int64], seed: int = 0
@@ -227,12 +257,12 @@ class ProblemFamily(abc.ABC):
         Raises
         ------
         ConfigurationError
-            No index; or A or b of another shape than the family's, or not finite.
+            No index; or A or b of another shape than the family's, complex, or not finite.
         """
         if len(indices) == 0:
             raise ConfigurationError("a batch needs at least one index, received none")
         params = self.parameters(indices, seed)
-        A, b = self.assemble(params)
+        A, b = (self._real(what, array) for what, array in zip("Ab", self.assemble(params), strict=True))
         expected = (len(indices), self.rows, self.n), (len(indices), self.rows)
         if (A.shape, b.shape) != expected:
             raise ConfigurationError(
@@ -245,6 +275,10 @@ class ProblemFamily(abc.ABC):
                     f"at index {int(indices[int(np.argmin(finite))])} of seed {seed}"
                 )
         return A, b, params
+
+    def _real(self, what: str, array: object) -> FloatArray:
+        """Return an array of the family's as float64; `ConfigurationError` if it does not hold real numbers."""
+        return real(array, f"{what} of the family {self.name or type(self).__name__}")
 
     def sample(self, count: int, seed: int = 0, start: int = 0) -> Systems:
         """Return `count` systems: those at indices start, start + 1, ... of the sequence that `seed` names.

@@ -8,6 +8,7 @@ Not one of the studies of `algebraformer study`: `algebraformer train` writes th
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 import warnings
 from pathlib import Path
@@ -16,10 +17,12 @@ from typing import Any
 import numpy as np
 from scipy.linalg import LinAlgWarning
 
-from algebraformer.classical import refinement
+from algebraformer.checkpoint import CheckpointInfo, dump_json
+from algebraformer.classical import operator_basis, refinement
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.problems import ProblemFamily, Systems
+from algebraformer.problems.base import batches
 from algebraformer.result import plain
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies.base import ENOUGH, Cell, StudyResult, TableData
@@ -27,6 +30,7 @@ from algebraformer.studies.timing import QUIET
 from algebraformer.training.automatic import spectrum
 from algebraformer.training.data import TEST_SEED, limited
 from algebraformer.training.loop import score
+from algebraformer.training.monitor import Report, silent
 from algebraformer.training.scores import relative_errors
 
 
@@ -42,6 +46,8 @@ class Plan:
     """Systems per call whose time is measured."""
     seconds: float = 2.0
     """Time of measurement per batch size; three rounds at least."""
+    training: int = 4096
+    """Systems of the training that are looked through for matrices of the unseen systems; fewer where n is large."""
 
 
 def contraction(solver: LearnedSolver, A: FloatArray) -> FloatArray:
@@ -87,6 +93,26 @@ def times(
     return float(np.median(ours[1:])) / batch, float(np.median(numpy[1:])) / batch  # the first round warms up
 
 
+def digests(A: FloatArray) -> list[bytes]:
+    """Return a hash of the bytes of each matrix of A (B, n, n)."""
+    return [hashlib.blake2b(np.ascontiguousarray(matrix).data, digest_size=16).digest() for matrix in A]
+
+
+def trained_on(info: CheckpointInfo, family: ProblemFamily, count: int) -> set[bytes]:
+    """Return `digests` of the first systems that a training took its steps on, `count` at most.
+
+    Empty if nobody knows: the checkpoint has no recipe, or was trained on another family than this one.
+    """
+    recipe, same = info.recipe, dump_json(family.settings()) == dump_json(info.family)
+    if not same or not {"seed", "samples", "steps", "batch_size"} <= set(recipe):
+        return set()
+    count = min(count, recipe["samples"] or recipe["steps"] * recipe["batch_size"])
+    found: set[bytes] = set()
+    for indices in batches(count, max(1, min(256, 2**24 // family.n**2))):
+        found.update(digests(operator_basis.matrices(family, indices, recipe["seed"])))
+    return found
+
+
 def measure(
     solver: LearnedSolver | Path | str,
     family: ProblemFamily | None = None,
@@ -94,8 +120,12 @@ def measure(
     plan: Plan | None = None,
     rtol: float | None = None,
     training_seconds: float | None = None,
+    progress: Report = silent,
 ) -> StudyResult:
     """Measure what an operator head is worth for its family, on systems it has never seen.
+
+    These are other draws than those of the training. A family that draws from a finite set of matrices may draw the
+    same ones again: the report counts them, and then judges nothing. `problems.stored` holds some out.
 
     Parameters
     ----------
@@ -109,12 +139,14 @@ def measure(
         Tolerance of the certificate, see `linalg.is_certified`.
     training_seconds : float, optional
         What the training took: then the report says after how many solves it has paid for itself.
+    progress : callable
+        Called with the number of parts that are done and the number in all.
 
     Returns
     -------
     StudyResult
-        Its first table holds the measures, its second one the times; the verdict starts with "Worth it" or "Not worth
-        it". data is what `plots.family_figure` draws.
+        Its first table holds the measures, its second one the times; the verdict starts with "Worth it", "Not worth
+        it", or "Not judged on unseen matrices". data is what `plots.family_figure` draws.
 
     Raises
     ------
@@ -130,17 +162,26 @@ def measure(
     head, n = solver.model.operator_head, solver.n
     if family.n != n:
         raise ConfigurationError(f"the model is for n = {n}, the family has n = {family.n}")
+    total = 4 + len(plan.batches)
+    progress(0, total)
     systems = family.sample(limited(plan.systems, n), TEST_SEED)
+    drawn, seen = digests(systems.A), trained_on(solver.info, family, limited(plan.training, n))
+    progress(1, total)
     values = spectrum(family)
+    progress(2, total)
     values = values / (values[0] or 1.0)  # all of them are 0 where every system has the same matrix
     radii = contraction(solver, systems.A[: limited(min(plan.contractions, max(8, 2**24 // n**2)), n)])
+    progress(3, total)
     result = solver.solve(systems.A, systems.b, rtol, fallback=False)
+    progress(4, total)
     errors = relative_errors(result.x, systems)
     timing = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LinAlgWarning)  # LAPACK's, in the fallback: the table counts those systems
         for batch in sorted({min(size, len(systems)) for size in plan.batches}):
             timing.append((batch, *times(solver, systems, batch, plan.seconds, rtol)))
+            progress(4 + len(timing), total)
+    progress(total, total)
     rank = head.basis.rank
     data: dict[str, Any] = {
         "family": family.settings(),
@@ -149,6 +190,8 @@ def measure(
         "rank": rank,
         "rtol": rtol,
         "systems": len(systems),
+        "matrices": len(set(drawn)),
+        "repeated": sum(digest in seen for digest in drawn),
         "spectrum": values.tolist()[: 2 * rank + 16],
         "behind": float(values[min(rank, len(values) - 1)]),
         "contraction": np.where(np.isfinite(radii), radii, 1e300).tolist(),
@@ -167,6 +210,8 @@ def measure(
 def _measures(data: dict[str, Any]) -> TableData:
     radii, refinements = np.array(data["contraction"]), np.array(data["refinements"] or [np.nan])
     rows: list[list[Cell]] = [
+        ["different matrices", data["matrices"]],
+        ["systems whose matrix was trained on", data["repeated"]],
         ["basis operators", data["rank"]],
         ["next singular value / first", data["behind"]],
         ["normalized_mse of the bare network", data["network"]["normalized_mse"]],
@@ -180,7 +225,7 @@ def _measures(data: dict[str, Any]) -> TableData:
         ["relative error against LAPACK, median", data["relative_error_median"]],
         ["relative error against LAPACK, worst", data["relative_error_max"]],
     ]
-    title = f"{data['model']}, n = {data['n']}: {data['systems']} unseen systems"
+    title = f"{data['model']}, n = {data['n']}: {data['systems']} {_kind(data)}"
     return TableData(("measure", "value"), [[k, plain(v)] for k, v in rows], title)
 
 
@@ -190,18 +235,31 @@ def _times(data: dict[str, Any]) -> TableData:
     return TableData(columns, rows, "Time against LAPACK, in turn in the same run")
 
 
-def verdict(data: dict[str, Any]) -> list[str]:
-    """Return plain sentences; the first one starts with "Worth it" or "Not worth it".
+def _kind(data: dict[str, Any]) -> str:
+    """Return what the systems are called that the measures were taken on."""
+    return "partly seen systems" if data["repeated"] else "unseen systems"
 
-    Worth it means: at least 99 % of unseen systems are certified without LAPACK, and at the largest batch that was
-    measured a certified solve takes less time than NumPy's batched LAPACK, by more than 5 %.
+
+def verdict(data: dict[str, Any]) -> list[str]:
+    """Return plain sentences; the first one starts with "Worth it", "Not worth it" or "Not judged on unseen matrices".
+
+    Not judged means that the matrix of one or more systems was found among those of the training, bit for bit. Worth it
+    means: at least 99 % of unseen systems are certified without LAPACK, and at the largest batch that was measured a
+    certified solve takes less time than NumPy's batched LAPACK, by more than 5 %.
     """
     largest, radii = data["times"][-1], np.array(data["contraction"])
     ours, numpy, certified = largest["ours"], largest["numpy"], data["certified"]
     faster, enough = ours < (1 - QUIET) * numpy, certified >= ENOUGH
     size = f"{1e3 * ours:.3g} ms per certified solve against {1e3 * numpy:.3g} ms for LAPACK"
     where = f"n = {data['n']}, {largest['batch']} systems per call"
-    if faster and enough:
+    if data["repeated"]:
+        lines = [
+            f"Not judged on unseen matrices: training has seen the matrices of {data['repeated']} of the "
+            f"{data['systems']} systems of this report. If the matrices of the family are stored, make it by "
+            "algebraformer.problems.stored, which holds some of them out.",
+            f"On the systems of this report: {size} ({where}).",
+        ]
+    elif faster and enough:
         lines = [f"Worth it for this family: {size} ({where}), {numpy / ours:.2g} times as fast."]
         first = next((t["batch"] for t in data["times"] if t["ours"] < (1 - QUIET) * t["numpy"]), None)
         lines.append(f"It is faster from {first} systems per call on, of the sizes that were measured.")
@@ -213,10 +271,14 @@ def verdict(data: dict[str, Any]) -> list[str]:
         reasons += [] if faster else [f"it is not faster: {size} ({where})"]
         lines = [f"Not worth it for this family: {' and '.join(reasons)}."]
     lines.append(
-        f"{100 * certified:.4g} % of {data['systems']} unseen systems are certified without LAPACK; one refinement "
+        f"{100 * certified:.4g} % of {data['systems']} {_kind(data)} are certified without LAPACK; one refinement "
         f"leaves a share of {np.median(radii):.1e} of the error (median), {np.quantile(radii, 0.95):.1e} (95 %), "
         f"{radii.max():.1e} (worst)."
     )
+    if data["matrices"] < data["systems"]:
+        lines.append(f"The {data['systems']} systems have {data['matrices']} different matrices.")
+    if data["repeated"]:
+        return lines
     if data["behind"] > 1e-2:
         lines.append(
             f"The inverses of this family do not lie near {data['rank']} operators: the next singular value is still "

@@ -20,8 +20,9 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig
 from algebraformer.problems import NoisyFamily, ProblemFamily, family_class, names, register
-from algebraformer.problems.base import Parameters, generator
+from algebraformer.problems.base import SPECTRUM_SEED, Parameters, generator, real
 from algebraformer.training.config import ESTIMATE, ESTIMATE_HEADS, Recipe
+from algebraformer.training.monitor import Report, silent
 
 MAX_RANK = 256
 """Largest number of basis operators that is chosen."""
@@ -33,8 +34,6 @@ READ = 16
 """Columns and rows of A that are read, or n if that is less."""
 SAMPLES, MIN_SAMPLES = 50_000, 2_048
 """Training systems for n up to 128, and least number of them for larger n."""
-SPECTRUM_SEED = 2**63 + 4
-"""Seed of the systems that the spectrum is measured on: in no training or test set."""
 
 Sampler = Callable[[np.random.Generator], FloatArray]
 
@@ -52,7 +51,8 @@ def as_family(source: ProblemFamily | type[ProblemFamily] | Sampler) -> ProblemF
     Raises
     ------
     ConfigurationError
-        None of these, a function that does not return a square matrix, or a name that another family has.
+        None of these, a function that does not return a square matrix of real numbers, or a name that another family
+        has.
 
     Examples
     --------
@@ -67,6 +67,7 @@ def as_family(source: ProblemFamily | type[ProblemFamily] | Sampler) -> ProblemF
         A = np.asarray(source(generator(SPECTRUM_SEED, 0)))
         if A.ndim != 2 or A.shape[0] != A.shape[1] or not A.size:
             raise ConfigurationError(f"{source.__name__} must return a matrix of shape (n, n), received {A.shape}")
+        real(A, f"A of the family {_name(source.__name__)}")
         source = _class_of(source)(n=len(A))
     family: Any = source
     if isinstance(source, type) and issubclass(source, ProblemFamily):
@@ -88,8 +89,7 @@ def _class_of(sample: Sampler) -> type[ProblemFamily]:
     """Return the class of the systems whose matrix the function samples, registered under the function's name."""
 
     def draw(self: ProblemFamily, rng: np.random.Generator) -> dict[str, Any]:
-        A = np.asarray(sample(rng), dtype=np.float64)
-        return {"A": A, "b": rng.standard_normal(self.n)}
+        return {"A": sample(rng), "b": rng.standard_normal(self.n)}
 
     def assemble(self: ProblemFamily, params: Parameters) -> tuple[FloatArray, FloatArray]:
         return params["A"], params["b"]
@@ -107,7 +107,7 @@ def _name(identifier: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", identifier).replace("_", "-").lower()
 
 
-def spectrum(family: ProblemFamily) -> FloatArray:
+def spectrum(family: ProblemFamily, report: Report = silent) -> FloatArray:
     """Return singular values (S,) of a sample of the family's inverses, see `operator_basis.OperatorBasis`.
 
     The S samples, about a thousand (fewer where n is large), are others than those a network learns from.
@@ -119,7 +119,7 @@ def spectrum(family: ProblemFamily) -> FloatArray:
     """
     q = min(READ, family.n)
     count = max(MAX_RANK + MAX_RANK // 4, min(1024, 2**26 // family.n**2))
-    return operator_basis.fit(family, 1, q, q, SPECTRUM_SEED, count).spectrum
+    return operator_basis.fit(family, 1, q, q, SPECTRUM_SEED, count, report=report).spectrum
 
 
 def estimate_network(family: NoisyFamily) -> ModelConfig:
@@ -127,7 +127,7 @@ def estimate_network(family: NoisyFamily) -> ModelConfig:
     return dataclasses.replace(ESTIMATE, n=family.n, n_row=0 if family.rows == family.n else family.rows)
 
 
-def recipe_for(family: ProblemFamily) -> Recipe:
+def recipe_for(family: ProblemFamily, report: Report = silent) -> Recipe:
     """Return a recipe for a family that is registered.
 
     An operator head with a perceptron of six blocks of width 128 on 16 x 16 entries of A, whitened, so that a small
@@ -139,6 +139,8 @@ def recipe_for(family: ProblemFamily) -> Recipe:
     Parameters
     ----------
     family : ProblemFamily
+    report : callable
+        Called with the number of samples that the spectrum has been taken of and the number in all.
 
     Returns
     -------
@@ -165,7 +167,7 @@ def recipe_for(family: ProblemFamily) -> Recipe:
         return dataclasses.replace(
             ESTIMATE_HEADS["deblur-64"], family=family.name, family_settings=settings, model=estimate_network(family)
         )
-    n, values = family.n, spectrum(family)
+    n, values = family.n, spectrum(family, report)
     needed = int(np.count_nonzero(values > TOLERANCE * values[0]))
     rank = min(MAX_RANK, n**2, MULTIPLE * max(1, -(-needed // MULTIPLE)))
     model = ModelConfig(

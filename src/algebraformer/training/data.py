@@ -5,16 +5,16 @@ A step's batch is addressed by the step's number alone, so training resumes anyw
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import signal
-from collections.abc import Generator, Sequence
+import weakref
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import Progress
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -24,13 +24,13 @@ from algebraformer.classical.operator_basis import OperatorBasis
 from algebraformer.models import ModelConfig
 from algebraformer.models import estimate as estimate_head
 from algebraformer.problems import ProblemFamily, Systems, generator
+from algebraformer.problems.base import CALIBRATION_SEED as CALIBRATION_SEED
+from algebraformer.problems.base import SCALER_SEED as SCALER_SEED
+from algebraformer.problems.base import TEST_SEED as TEST_SEED
+from algebraformer.problems.base import VALIDATION_SEED as VALIDATION_SEED
 from algebraformer.problems.base import batches
 from algebraformer.training.config import Recipe
-
-VALIDATION_SEED = 2**63 + 1
-TEST_SEED = 2**63 + 2
-SCALER_SEED = 2**63 + 3
-"""Seeds of the frozen sets; recipes have seeds below 2**62, so no training system is ever in one of these."""
+from algebraformer.training.monitor import SIGNALS, Report, silent
 
 VALIDATION_SIZE = 256
 TEST_SIZE = 1000
@@ -105,27 +105,41 @@ def examples(family: ProblemFamily, reader: Reader, indices: Sequence[int] | NDA
 
 
 def store_examples(
-    family: ProblemFamily, reader: Reader, count: int, seed: int, workers: int, bar: Progress | None = None
+    family: ProblemFamily, reader: Reader, count: int, seed: int, workers: int, report: Report = silent
 ) -> Batch:
     """Return the examples of the first `count` systems that `seed` names, made by `workers` processes."""
-    parts = StoredExamples(family, reader, count, seed)
-    task = bar.add_task("training set", total=len(parts), loss=math.nan, rate=math.nan) if bar else None
-    found = []
-    for part in loader(parts, range(len(parts)), workers, pin_memory=False):
-        found.append([tensor.clone() for tensor in part])  # out of the workers' shared memory
-        if bar is not None and task is not None:
-            bar.advance(task)
+    parts, found = StoredExamples(family, reader, count, seed), []
+    report(0, len(parts))
+    with closing(made_ahead(parts, range(len(parts)), workers, pin_memory=False)) as made:
+        for part in made:
+            found.append([tensor.clone() for tensor in part])  # out of the workers' shared memory
+            report(len(found), len(parts))
     return tuple(torch.cat(tensors) for tensors in zip(*found, strict=True))
 
 
 def _start_worker(_: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # a signal to the whole group is the parent's business
+    for number in SIGNALS:  # a signal to the whole group is the parent's business
         signal.signal(number, signal.SIG_IGN)
     threadpool_limits(limits=1)
 
 
-def loader(data: Dataset[Batch], order: Sequence[int], workers: int, pin_memory: bool) -> DataLoader[Batch]:
-    """Return an iterable over data[i] for i in order, made ahead of time by `workers` processes."""
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Hold signals back while processes are started: a new worker must not receive one before it ignores them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def made_ahead(
+    data: Dataset[Batch], order: Sequence[int], workers: int, pin_memory: bool
+) -> Generator[Batch, None, None]:
+    """Yield data[i] for i in order, made ahead of time by `workers` processes; closing the generator ends these."""
     background: dict[str, Any] = {}
     if workers:
         forks = "fork" in multiprocessing.get_all_start_methods()
@@ -134,7 +148,21 @@ def loader(data: Dataset[Batch], order: Sequence[int], workers: int, pin_memory:
             "worker_init_fn": _start_worker,
             "multiprocessing_context": "fork" if forks else None,  # families defined in a script need no import guard
         }
-    return DataLoader(data, batch_size=None, sampler=order, num_workers=workers, pin_memory=pin_memory, **background)
+    others = multiprocessing.active_children()
+    with _signals_wait():
+        made = iter(
+            DataLoader(data, batch_size=None, sampler=order, num_workers=workers, pin_memory=pin_memory, **background)
+        )
+    started = [child for child in multiprocessing.active_children() if child not in others]
+    try:
+        yield from made
+    finally:
+        alive = weakref.ref(made)
+        del made  # asks the workers to end and waits for some seconds
+        if alive() is None:
+            for worker in started:  # deep in a system that takes longer
+                worker.kill()
+                worker.join()
 
 
 def step_batches(
@@ -146,7 +174,7 @@ def step_batches(
     """
     steps = range(start, data.recipe.steps)
     if stored is None:
-        yield from loader(data, steps, workers, pin_memory)
+        yield from made_ahead(data, steps, workers, pin_memory)
         return
     for step in steps:
         chosen = torch.from_numpy(data.indices(step))

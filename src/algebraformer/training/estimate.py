@@ -9,6 +9,7 @@ from algebraformer.models import Algebraformer, estimates
 from algebraformer.models.estimate import GAUSS_90, TRUSTS, scaled
 from algebraformer.problems import ProblemFamily, Systems
 from algebraformer.training.data import SCALER_SEED
+from algebraformer.training.monitor import Report, silent
 from algebraformer.training.scores import relative_errors
 
 CHOOSING = 1024
@@ -21,7 +22,7 @@ def begin(model: Algebraformer, family: ProblemFamily, count: int) -> None:
     model.estimate_head.fit(scaled(systems.A, systems.b))
 
 
-def calibrate_estimates(model: Algebraformer, family: ProblemFamily, count: int) -> None:
+def calibrate_estimates(model: Algebraformer, family: ProblemFamily, count: int, report: Report = silent) -> None:
     """Choose how far the network is trusted against the data, scale the standard deviations, learn how answers fit.
 
     Trust: that with the least mean relative error. Scale: 90 % intervals hold 90 % of the entries. On systems that no
@@ -29,16 +30,19 @@ def calibrate_estimates(model: Algebraformer, family: ProblemFamily, count: int)
     """
     systems = family.sample(count, SCALER_SEED)
     trust, few = model.estimate_head.trust, systems[:CHOOSING]
-    errors = {}
-    for value in TRUSTS:
+    errors, total = {}, len(TRUSTS) * len(few) + len(systems)
+    for number, value in enumerate(TRUSTS):
+        report(number * len(few), total)
         trust.fill_(value)
         x = estimates(model, few.A, few.b).mean
         errors[value] = float(np.mean(relative_errors(x, few)))
     trust.fill_(min(TRUSTS, key=lambda value: errors[value]))
+    report(total - len(systems), total)
     found = estimates(model, systems.A, systems.b)
     model.estimate_head.calibrate(
         np.abs(systems.x - found.mean) / found.std, misfit(systems.A, systems.b, found.mean, found.noise)
     )
+    report(total, total)
 
 
 def misfit(A: FloatArray, b: FloatArray, x: FloatArray, noise: FloatArray) -> FloatArray:

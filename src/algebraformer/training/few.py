@@ -11,13 +11,16 @@ from algebraformer.models.encoding import MARGIN
 from algebraformer.problems import ProblemFamily
 from algebraformer.training.config import FewSystems
 from algebraformer.training.data import Batch, to_tensors
+from algebraformer.training.monitor import Report, silent
 from algebraformer.training.operator import basis_for, calibrate, choose_ridge, fit_to_few, readout, set_readout
 
 CHANGEABLE = {"refitted": ("rank", "whiten", "balance"), "extended": ("rank",), "kept": ()}
 """What the architecture of an operator head may differ in from the one it starts from, by what becomes of its basis."""
 
 
-def starting_model(recipe: FewSystems, family: ProblemFamily, initial: Algebraformer | None) -> Algebraformer:
+def starting_model(
+    recipe: FewSystems, family: ProblemFamily, initial: Algebraformer | None, report: Report = silent
+) -> Algebraformer:
     """Return the network before its first step: nothing of the family but the recipe's N systems is looked at.
 
     Parameters
@@ -27,6 +30,8 @@ def starting_model(recipe: FewSystems, family: ProblemFamily, initial: Algebrafo
         That of the recipe.
     initial : Algebraformer or None
         The network to start from, which is not changed; None for new weights.
+    report : callable
+        Told the progress of fitting a basis.
 
     Raises
     ------
@@ -43,7 +48,7 @@ def starting_model(recipe: FewSystems, family: ProblemFamily, initial: Algebrafo
     if recipe.model.head == "token":
         _begin_token_head(model, recipe, family, initial)
     else:
-        _begin_operator_head(model, recipe, family, initial)
+        _begin_operator_head(model, recipe, family, initial, report)
     return model
 
 
@@ -81,11 +86,11 @@ def _begin_token_head(
 
 
 def _begin_operator_head(
-    model: Algebraformer, recipe: FewSystems, family: ProblemFamily, initial: Algebraformer | None
+    model: Algebraformer, recipe: FewSystems, family: ProblemFamily, initial: Algebraformer | None, report: Report
 ) -> None:
     config, count = recipe.model, recipe.samples
     if initial is None or recipe.basis == "refitted":
-        model.operator_head.set_basis(basis_for(config, family, recipe.seed, count))
+        model.operator_head.set_basis(basis_for(config, family, recipe.seed, count, report))
         return
     A = operator_basis.matrices(family, range(count), recipe.seed)
     model.operator_head.set_basis(operator_basis.extended(initial.operator_head.basis, A, config.rank))
@@ -94,7 +99,9 @@ def _begin_operator_head(
     set_readout(model, torch.cat((before, new), dim=1))
 
 
-def finish_operator_head(model: Algebraformer, recipe: FewSystems, family: ProblemFamily, stored: Batch) -> None:
+def finish_operator_head(
+    model: Algebraformer, recipe: FewSystems, family: ProblemFamily, stored: Batch, report: Report = silent
+) -> None:
     """Fit the read-out to the N systems and calibrate on them.
 
     The systems that no step was taken on choose the ridge, and are what the first answers of the calibration are
@@ -102,5 +109,5 @@ def finish_operator_head(model: Algebraformer, recipe: FewSystems, family: Probl
     """
     before = readout(model)
     ridge = choose_ridge(model, stored, recipe.trained_on)
-    calibrate(model, family, recipe.samples, recipe.seed)
+    calibrate(model, family, recipe.samples, recipe.seed, report)
     fit_to_few(model, stored, before, ridge)

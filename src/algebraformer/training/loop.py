@@ -10,26 +10,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from collections.abc import Generator, Mapping
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from algebraformer.checkpoint import (
+    CONFIG,
     CheckpointInfo,
     dump_json,
     finite_scores,
+    load,
+    naming,
     pack,
     parse_json,
     parse_tensors,
@@ -63,6 +62,8 @@ from algebraformer.training.data import (
     to_tensors,
 )
 from algebraformer.training.estimate import begin, calibrate_estimates, estimate_scores
+from algebraformer.training.exclusive import exclusive
+from algebraformer.training.monitor import Monitor, Stopped
 from algebraformer.training.operator import READOUT_SAMPLES, calibrate, fit_basis, fit_readout
 from algebraformer.training.optim import make_optimizers, schedule, set_learning_rates
 from algebraformer.training.scores import answer_scores
@@ -92,8 +93,6 @@ class RunOptions:
     """Steps between validations on the frozen validation set."""
     progress: bool = True
     """Show a progress bar."""
-    tensorboard: bool = False
-    """Also write TensorBoard event files (needs the extra: pip install "algebraformer[tensorboard]")."""
 
     def __post_init__(self) -> None:
         if self.autocast and not self.device.startswith("cuda"):
@@ -112,7 +111,7 @@ class TrainResult:
     step: int
     """Steps done."""
     finished: bool
-    """False if a signal stopped the run; the same call goes on from there."""
+    """False if a signal (SIGINT, that is Ctrl-C, or SIGTERM) stopped the run; the same call goes on from there."""
     scores: dict[str, float]
     """Scores on the frozen test set; empty unless finished."""
 
@@ -132,23 +131,8 @@ def score(model: Algebraformer, systems: Systems) -> dict[str, float]:
     return answer_scores(predict(model, systems.A, systems.b[:, :, None])[:, :, 0], systems)
 
 
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """Turn SIGINT and SIGTERM into an event that the loop looks at, and put the old handlers back afterwards."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    previous = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 class Trainer:
-    """One run: its network, optimisers, counters and folder.
+    """One run: its network, optimisers, counters and folder. `train` also keeps other runs out of the folder.
 
     Parameters
     ----------
@@ -163,6 +147,8 @@ class Trainer:
         Basis for an operator head, if another run on the same family has computed it already.
     initial : Algebraformer, optional
         The network that a recipe of `FewSystems` starts from.
+    monitor : Monitor, optional
+        Progress bar and signals; new ones if not given.
     """
 
     def __init__(
@@ -173,8 +159,10 @@ class Trainer:
         name: str = "",
         basis: OperatorBasis | None = None,
         initial: Algebraformer | None = None,
+        monitor: Monitor | None = None,
     ) -> None:
         self.recipe, self.output, self.options = recipe, Path(output), options or RunOptions()
+        self.monitor = monitor or Monitor(self.options.progress)
         self.family = recipe.problem_family()
         self.info = CheckpointInfo(
             name=name or self.family.name, family=self.family.settings(), recipe=recipe.settings()
@@ -184,10 +172,12 @@ class Trainer:
         self.step = self.skipped = self.log_bytes = 0
         self.seconds = self.waited = 0.0
         self.output.mkdir(parents=True, exist_ok=True)
-        for unfinished in self.output.glob(".step-*"):  # a checkpoint that was being written when the process died
-            shutil.rmtree(unfinished)
+        for pattern in (".step-*", ".model.*"):  # what was being written when the process died
+            for unfinished in self.output.glob(pattern):
+                shutil.rmtree(unfinished)
         if not self._restore():
-            self.model = self._starting_model(basis, initial)
+            with self.monitor:
+                self.model = self._starting_model(basis, initial)
             self.model.to(self.options.device)
             self.optimizers = make_optimizers(self.model, recipe)
         self.loss = torch.compile(self.model.loss) if self.options.compile else self.model.loss
@@ -201,7 +191,7 @@ class Trainer:
         if isinstance(recipe, FewSystems):
             if basis is not None:
                 raise ConfigurationError("a recipe of few systems takes its basis from these: leave out basis")
-            return few.starting_model(recipe, self.family, initial)
+            return few.starting_model(recipe, self.family, initial, self.monitor.part("basis"))
         if initial is not None:
             raise ConfigurationError("a network to start from needs a recipe of FewSystems: call finetune")
         with torch.random.fork_rng(devices=[]):
@@ -210,12 +200,14 @@ class Trainer:
         if basis is not None:
             model.operator_head.set_basis(basis)
         elif recipe.model.head == "estimate":
-            begin(model, self.family, limited(SCALER_SIZE, self.family.n))
+            with self.monitor.whole("scaler"):
+                begin(model, self.family, limited(SCALER_SIZE, self.family.n))
         elif self.has_operator_head:
-            fit_basis(model, self.family)
+            fit_basis(model, self.family, self.monitor.part("basis"))
         else:
-            size = limited(SCALER_SIZE, self.family.n)
-            model.scaler.fit(*to_tensors(self.family.sample(size, SCALER_SEED)))
+            with self.monitor.whole("scaler"):
+                size = limited(SCALER_SIZE, self.family.n)
+                model.scaler.fit(*to_tensors(self.family.sample(size, SCALER_SEED)))
         return model
 
     # ---------------------------------------------------------------- checkpoints
@@ -238,8 +230,7 @@ class Trainer:
         model, info = unpack(files, str(folder))
         if missing := [name for name in (OPTIMIZERS, STATE) if name not in files]:
             raise CheckpointError(f"{folder}: {missing[0]} is missing, so training cannot go on from here")
-        if dump_json(info.recipe) != dump_json(self.recipe.settings()):
-            raise ConfigurationError(f"{self.output} holds a run of another recipe: choose another output folder")
+        check_recipe(info, self.recipe, self.output)
         state = parse_json(files[STATE], f"{folder}/{STATE}")
         tensors = parse_tensors(files[OPTIMIZERS], f"{folder}/{OPTIMIZERS}")
         self.model = model.to(self.options.device).train()
@@ -271,17 +262,28 @@ class Trainer:
 
     def run(self) -> TrainResult:
         """Train until the recipe's last step or a signal; return how it ended."""
+        finished, scores = True, {}
+        with self.monitor:
+            try:
+                self._take_steps()
+            except Stopped:
+                finished = False
+            self.checkpoint()
+            try:
+                scores = self._finish() if finished else {}
+            except Stopped:
+                finished = False
+        return TrainResult(folder=self.output, step=self.step, finished=finished, scores=scores)
+
+    def _take_steps(self) -> None:
+        """Take all steps that are left; raise `Stopped` between two of them if a signal came."""
         options, recipe = self.options, self.recipe
         validation = self.family.sample(limited(VALIDATION_SIZE, self.family.n), VALIDATION_SEED)
-        with ExitStack() as stack:
-            stop = stack.enter_context(stop_signals())
-            bar = stack.enter_context(self._progress())
-            batches = self._batches(bar)
-            stack.enter_context(closing(batches))
-            task = bar.add_task(self.info.name, total=recipe.steps, completed=self.step, loss=math.nan, rate=math.nan)
-            board = self._tensorboard(stack)
+        with closing(self._batches()) as batches:
+            report, rate = self.monitor.part(self.info.name), ""
+            report(self.step, recipe.steps)
             in_a_row, saved_at, clock = 0, time.monotonic(), time.monotonic()
-            while self.step < recipe.steps and not stop.is_set():
+            while self.step < recipe.steps:
                 batch = next(batches)
                 waited = time.monotonic() - clock
                 record = self.train_step(batch)
@@ -291,32 +293,27 @@ class Trainer:
                     raise TrainingError(f"{MAX_SKIPPED} steps in a row were not finite at step {self.step}: lower lr")
                 self.waited += waited
                 self.seconds += time.monotonic() - clock
-                clock = time.monotonic()
                 last = self.step == recipe.steps
                 if self.step % options.log_every == 0 or last:
                     record = {name: float(value) for name, value in record.items()}
-                    self._log(record | self._progress_record(), board)
-                    bar.update(task, loss=record["loss"], rate=self.step * recipe.batch_size / self.seconds)
+                    self._log(record | self._progress_record())
+                    rate = f"loss {record['loss']:.2e}, {self.step * recipe.batch_size / self.seconds:.0f} systems/s"
                 if self.step % options.validate_every == 0 or last:
                     self.model.eval()
-                    self._log({f"validation_{k}": v for k, v in score(self.model, validation).items()}, board)
+                    self._log({f"validation_{k}": v for k, v in score(self.model, validation).items()})
                     self.model.train()
-                bar.update(task, completed=self.step)
                 if time.monotonic() - saved_at >= options.checkpoint_seconds:
                     self.checkpoint()
                     saved_at = time.monotonic()
+                report(self.step, recipe.steps, rate)
                 clock = time.monotonic()
-        finished = self.step == recipe.steps
-        self.checkpoint()
-        scores = self._finish() if finished else {}
-        return TrainResult(folder=self.output, step=self.step, finished=finished, scores=scores)
 
-    def _batches(self, bar: Progress) -> Generator[Batch, None, None]:
+    def _batches(self) -> Generator[Batch, None, None]:
         """Return the batches from this step on; a fixed set is kept in memory where it is small."""
         recipe, n, reader = self.recipe, self.family.n, self._reader()
         fits = isinstance(reader, OperatorBasis) or recipe.samples == limited(recipe.samples or 0, n)
         if recipe.samples is not None and fits:
-            self.stored = self._store(recipe.samples, reader, bar)
+            self.stored = self._store(recipe.samples, reader)
         data = StepBatches(self.family, recipe, reader)
         pin = self.options.device.startswith("cuda")
         return step_batches(data, self.step, self.options.workers, pin, self.stored)
@@ -327,9 +324,10 @@ class Trainer:
             return self.recipe.model
         return self.model.operator_head.basis if self.has_operator_head else None
 
-    def _store(self, count: int, reader: Reader, bar: Progress | None = None) -> Batch:
+    def _store(self, count: int, reader: Reader) -> Batch:
         """Return the examples of the first training systems."""
-        return store_examples(self.family, reader, count, self.recipe.seed, self.options.workers, bar)
+        report = self.monitor.part("training set")
+        return store_examples(self.family, reader, count, self.recipe.seed, self.options.workers, report)
 
     def train_step(self, batch: Batch) -> dict[str, Any]:
         """Take one optimiser step, or skip it if the gradient is not finite; return loss, gradient norm, skipped."""
@@ -349,17 +347,19 @@ class Trainer:
         return {"loss": loss.detach(), "gradient_norm": norm.detach(), "skipped": skipped}
 
     def _finish(self) -> dict[str, float]:
-        """Score the network on the frozen test set and write model/."""
+        """Fit and calibrate what is left, score the network on the frozen test set and write model/."""
         self.model.eval()
-        n = self.family.n
+        n, part = self.family.n, self.monitor.part
         if self.has_operator_head and isinstance(self.recipe, FewSystems) and self.stored is not None:
-            few.finish_operator_head(self.model, self.recipe, self.family, self.stored)
+            few.finish_operator_head(self.model, self.recipe, self.family, self.stored, part("calibration"))
         elif self.has_operator_head:
-            fit_readout(self.model, self.stored or self._store(READOUT_SAMPLES, self.model.operator_head.basis))
-            calibrate(self.model, self.family, limited(SCALER_SIZE, n))
+            stored = self.stored or self._store(READOUT_SAMPLES, self.model.operator_head.basis)
+            fit_readout(self.model, stored, part("read-out"))
+            calibrate(self.model, self.family, limited(SCALER_SIZE, n), report=part("calibration"))
         elif self.recipe.model.head == "estimate":
-            calibrate_estimates(self.model, self.family, limited(SCALER_SIZE, n))
-        scores = dict(finite_scores(score(self.model, self.family.sample(limited(TEST_SIZE, n), TEST_SEED))))
+            calibrate_estimates(self.model, self.family, limited(SCALER_SIZE, n), part("calibration"))
+        with self.monitor.whole("scores"):
+            scores = dict(finite_scores(score(self.model, self.family.sample(limited(TEST_SIZE, n), TEST_SEED))))
         info = dataclasses.replace(
             self.info, scores=scores, seconds=round(self.seconds, 3), threads=torch.get_num_threads()
         )
@@ -381,33 +381,10 @@ class Trainer:
             "skipped": self.skipped,
         }
 
-    def _log(self, record: Mapping[str, float], board: Any) -> None:
+    def _log(self, record: Mapping[str, float]) -> None:
         """Append a line to log.jsonl; NaN and infinity become null."""
-        with self.log.open("a") as stream:
+        with naming(self.log), self.log.open("a") as stream:
             stream.write(json.dumps({"step": self.step, **plain(dict(record))}) + "\n")
-        if board is not None:
-            for name, value in record.items():
-                board.add_scalar(name, value, self.step)
-
-    def _progress(self) -> Progress:
-        return Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.2e}"),
-            TextColumn("{task.fields[rate]:.0f} systems/s"),
-            TimeRemainingColumn(),
-            disable=not self.options.progress,
-        )
-
-    def _tensorboard(self, stack: ExitStack) -> Any:
-        if not self.options.tensorboard:
-            return None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ConfigurationError('tensorboard is missing: pip install "algebraformer[tensorboard]"') from error
-        return stack.enter_context(SummaryWriter(self.output / "tensorboard"))
 
 
 def flatten_state(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
@@ -438,7 +415,7 @@ def train(
     basis: OperatorBasis | None = None,
     initial: Algebraformer | None = None,
 ) -> TrainResult:
-    """Train a network, or go on with a run that stopped.
+    """Train a network, or go on with a run that stopped; of a finished run, return the scores.
 
     Parameters
     ----------
@@ -464,7 +441,7 @@ def train(
     Raises
     ------
     ConfigurationError
-        The folder holds a run of another recipe.
+        The folder holds a run of another recipe, or another training is using it.
     CheckpointError
         The folder holds checkpoints and none of them can be read.
     TrainingError
@@ -480,6 +457,35 @@ def train(
     >>> result.finished, sorted(result.scores)[0]
     (True, 'mse')
     """
-    if not isinstance(recipe, Recipe):
-        recipe = recipe_for(as_family(recipe))
-    return Trainer(recipe, output, options, name, basis, initial).run()
+    options, output = options or RunOptions(), Path(output)
+    with Monitor(options.progress) as monitor:
+        try:
+            if not isinstance(recipe, Recipe):
+                recipe = recipe_for(as_family(recipe), monitor.part("spectrum"))
+            if (result := finished_run(recipe, output)) is not None:
+                return result
+            with exclusive(output):
+                return Trainer(recipe, output, options, name, basis, initial, monitor).run()
+        except Stopped:  # before there was anything to save
+            return TrainResult(folder=output, step=0, finished=False, scores={})
+
+
+def finished_run(recipe: Recipe, output: Path) -> TrainResult | None:
+    """Return how the run in a folder ended if it is finished, else None.
+
+    Raises `ConfigurationError` if it is one of another recipe.
+    """
+    if not (output / "model" / CONFIG).exists():
+        return None
+    try:
+        info = load(output / "model")[1]
+    except CheckpointError:
+        return None  # made again from the newest checkpoint
+    check_recipe(info, recipe, output)
+    return TrainResult(folder=output, step=recipe.steps, finished=True, scores=info.scores)
+
+
+def check_recipe(info: CheckpointInfo, recipe: Recipe, output: Path) -> None:
+    """Raise `ConfigurationError` unless a checkpoint in this folder is one of a run of this recipe."""
+    if dump_json(info.recipe) != dump_json(recipe.settings()):
+        raise ConfigurationError(f"{output} holds a run of another recipe: choose another output folder")

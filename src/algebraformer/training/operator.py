@@ -13,7 +13,8 @@ from algebraformer.errors import TrainingError
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.models.encoding import MARGIN
 from algebraformer.problems import ProblemFamily
-from algebraformer.training.data import SCALER_SEED, Batch
+from algebraformer.training.data import CALIBRATION_SEED, SCALER_SEED, Batch
+from algebraformer.training.monitor import Report, silent
 
 READOUT_SAMPLES = 2**16
 """Examples that the read-out is fitted on where no training set is stored."""
@@ -29,21 +30,25 @@ USUAL = 0.999
 
 
 def basis_for(
-    config: ModelConfig, family: ProblemFamily, seed: int = SCALER_SEED, count: int | None = None
+    config: ModelConfig,
+    family: ProblemFamily,
+    seed: int = SCALER_SEED,
+    count: int | None = None,
+    report: Report = silent,
 ) -> OperatorBasis:
     """Return the basis of the family that an operator head of this configuration needs, see `operator_basis.fit`."""
     sizes = config.rank, config.n_column, config.n_row
-    return operator_basis.fit(family, *sizes, seed, count, config.whiten, config.balance)
+    return operator_basis.fit(family, *sizes, seed, count, config.whiten, config.balance, report)
 
 
-def fit_basis(model: Algebraformer, family: ProblemFamily) -> None:
+def fit_basis(model: Algebraformer, family: ProblemFamily, report: Report = silent) -> None:
     """Compute the basis of the family from its scaler sample and give it to the model."""
-    model.operator_head.set_basis(basis_for(model.config, family))
+    model.operator_head.set_basis(basis_for(model.config, family, report=report))
 
 
 @torch.no_grad()
-def fit_readout(model: Algebraformer, stored: Batch) -> None:
-    """Replace the read-out by the weighed least-squares solution on stored examples, after the last step.
+def fit_readout(model: Algebraformer, stored: Batch, report: Report = silent) -> None:
+    """Replace the read-out by the weighted least-squares solution on stored examples, after the last step.
 
     The loss is quadratic in the read-out, so this is its exact minimum for the features the body has learned; gradient
     steps come near it only slowly, because the features differ in size and are correlated. In the middle of training it
@@ -54,7 +59,7 @@ def fit_readout(model: Algebraformer, stored: Batch) -> None:
     TrainingError
         The features are not finite.
     """
-    gram, moment = normal_equations(model, stored)
+    gram, moment = normal_equations(model, stored, report)
     set_readout(model, ridge_solution(gram, moment, RIDGE))
 
 
@@ -108,8 +113,8 @@ def moved(before: Tensor, gram: Tensor, moment: Tensor, ridge: float) -> Tensor:
 
 
 @torch.no_grad()
-def normal_equations(model: Algebraformer, stored: Batch) -> tuple[Tensor, Tensor]:
-    """Return Gram matrix (w, w) of the weighed features, a constant among them, and moments (w, R), float64."""
+def normal_equations(model: Algebraformer, stored: Batch, report: Report = silent) -> tuple[Tensor, Tensor]:
+    """Return Gram matrix (w, w) of the weighted features, a constant among them, and moments (w, R), float64."""
     linear = model.operator_head.linear
     device, width = linear.weight.device, linear.in_features + 1
     gram = torch.zeros(width, width, dtype=torch.float64)
@@ -120,6 +125,7 @@ def normal_equations(model: Algebraformer, stored: Batch) -> tuple[Tensor, Tenso
         h = torch.cat((h, torch.ones(len(h), 1, dtype=torch.float64)), dim=1) * weight[:, None]
         gram += h.T @ h
         moment += h.T @ (c * weight[:, None]).double()
+        report(min(start + CHUNK, len(stored[0])), len(stored[0]))
     return gram, moment
 
 
@@ -150,8 +156,12 @@ def set_readout(model: Algebraformer, solution: Tensor) -> None:
     head.linear.bias.copy_(solution[-1])
 
 
-def calibrate(model: Algebraformer, family: ProblemFamily, count: int, seed: int = SCALER_SEED) -> None:
+def calibrate(
+    model: Algebraformer, family: ProblemFamily, count: int, seed: int = CALIBRATION_SEED, report: Report = silent
+) -> None:
     """Measure on a sample of the family how far its matrices reach and how much the first answer leaves as a rule.
+
+    The sample is another one than that of the basis, which is at its best on its own.
 
     The worst first answer of thousands leaves several times as much as all but one in a thousand, enough to take
     strange matrices for the family's own.
@@ -164,5 +174,6 @@ def calibrate(model: Algebraformer, family: ProblemFamily, count: int, seed: int
         distance.append(head.distance(systems.A).max())
         inverse = model.approximate_inverse(systems.A)
         first.append(conjugate_residuals.solve(systems.A, systems.b[:, :, None], inverse, rtol=0.0, maxiter=1).first)
+        report(min(indices + step, count), count)
     head.get_buffer("reach").fill_(MARGIN * float(max(distance)))
     head.get_buffer("first_step").fill_(MARGIN * float(np.quantile(np.concatenate(first), USUAL)))

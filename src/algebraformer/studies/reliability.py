@@ -221,5 +221,5 @@ def estimates_held(rows: list[dict[str, Any]]) -> str:
         total = sum(row["cases"] - row["unknown"] for row in chosen)
         held = sum(row["held"] * (row["cases"] - row["unknown"]) for row in chosen)
         if total:
-            parts.append(f"{held / total:.4%} of {total} answers {where}")
+            parts.append(f"{100 * held / total:.5g} % of {total} answers {where}")
     return f"forward_error is at least the true error for {' and '.join(parts)}."

@@ -23,7 +23,7 @@ FLOORS = {
     1: ("untrusted", "matrix_market", "matlab", "io", "lp_norm", "problems", "classical"),
     2: ("models",),
     3: ("checkpoint",),
-    4: ("training", "estimation", "solver"),
+    4: ("training", "estimation", "learned_answers", "solver"),
     5: ("newton", "kantorovich"),
     6: ("studies",),
     7: (

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 
-from algebraformer import plots
+from algebraformer import learned_answers, plots
 from algebraformer import solver as solver_module
 from algebraformer.checkpoint import CheckpointError, load, read_folder, resolve, step_folders
+from algebraformer.classical import conjugate_residuals, direct, refinement
 from algebraformer.errors import Status
+from algebraformer.linalg import measure
 from algebraformer.studies import reliability, soak
 from algebraformer.studies.base import StudyResult, run_study
 from algebraformer.studies.wall import (
@@ -188,28 +190,35 @@ def test_the_wall_at_full_size(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the lines notice
 
 
-def certify_all(relative: Any, omega: Any, n: int, rtol: float) -> Any:
+def certify_all(relative: Any, omega: Any, n: int, rtol: Any) -> Any:
     return np.ones_like(relative, dtype=bool)
 
 
 def test_false_certificates_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(solver_module, "is_certified", certify_all)
+    for module in (direct, learned_answers, refinement):
+        monkeypatch.setattr(module, "is_certified", certify_all)
     found = certificates.check(60)
     assert any("certified, and is not" in text for text in found.failures)
     assert "Case(seed=" in found.failures[0]
 
 
 def test_wrong_measures_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = solver_module.measures
-    monkeypatch.setattr(solver_module, "measures", lambda *a: tuple(2 * part for part in real(*a)[:2]) + real(*a)[2:])
+    def doubled(A: Any, b: Any, x: Any) -> Any:
+        found = measure(A, b, x)
+        return found._replace(relative_residual=2 * found.relative_residual, backward_error=2 * found.backward_error)
+
+    for module in (direct, learned_answers, refinement):
+        monkeypatch.setattr(module, "measure", doubled)
     assert any(" is " in text for text in certificates.check(60).failures)
 
 
 def test_singular_systems_that_pass_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def blind(system: Any, unfamiliar: Any) -> tuple[Any, Any]:
-        return np.zeros(len(system.b), dtype=bool), np.full(len(system.b), np.nan)
+    def nowhere(A: Any, *_: Any) -> Any:
+        return np.zeros(len(A), dtype=bool)
 
-    monkeypatch.setattr(solver_module, "_checked_for_singularity", blind)
+    monkeypatch.setattr(solver_module, "has_zero_line", nowhere)
+    monkeypatch.setattr(learned_answers, "_is_in_distribution", lambda model, A: ~nowhere(A))
+    monkeypatch.setattr(conjugate_residuals, "share_left", lambda A, M: np.zeros(len(A)))
     case = certificates.Case(
         seed=1, network="consistent", kind="zero column", n=4, batch=2, columns=1, A_power=0, b_power=0,
         consistent=True, rtol=1e-10, fallback=True, real=True,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 
 Array = NDArray[Any]
 
@@ -37,6 +38,7 @@ def numbers(value: ArrayLike, name: str) -> Array:
     ValueError
         It is masked, ragged, not of numbers, or not finite; the message calls it `name`.
     """
+    refuse_sparse(value)
     if np.ma.isMaskedArray(value):
         raise ValueError(f"{name} is a masked array, expected every entry to be there")
     try:
@@ -54,6 +56,15 @@ def numbers(value: ArrayLike, name: str) -> Array:
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
         raise ValueError(f"{name} contains NaN or infinity{f', first at index {where}' if where else ''}")
     return array
+
+
+def refuse_sparse(value: Any) -> None:
+    """Raise `ValueError` for a sparse array or matrix, in SciPy's words."""
+    if issparse(value):
+        raise ValueError(
+            "Sparse arrays/matrices are not supported by this function. Perhaps one of the `scipy.sparse.linalg` "
+            "functions would work instead."
+        )
 
 
 def real_numbers(value: ArrayLike, name: str) -> NDArray[np.float64]:

@@ -53,8 +53,8 @@ class Solve:
     """File with the right-hand side."""
     model: str = "diffusion-64"
     """Name of a shipped model, or folder of a checkpoint or of a training run."""
-    rtol: float = 1e-10
-    """Tolerance on the relative residual."""
+    rtol: float | None = None
+    """Tolerance on the relative residual, for callers who need less than a backward stable answer."""
     max_refinements: int = 10
     """Largest number of refinements of the learned answer."""
     fallback: bool = True
@@ -115,8 +115,8 @@ class Evaluate:
     the file that defines it, which is executed."""
     count: int = 1000
     """Number of systems, from the frozen test set on."""
-    rtol: float = 1e-10
-    """Tolerance on the relative residual."""
+    rtol: float | None = None
+    """Tolerance on the relative residual, for callers who need less than a backward stable answer."""
     max_refinements: int = 10
     """Largest number of refinements of the learned answer."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None

@@ -38,6 +38,10 @@ class TrainingError(AlgebraformerError, RuntimeError):
     """Training cannot go on, for instance because too many steps in a row were not finite."""
 
 
+class FallbackWarning(UserWarning):
+    """LAPACK answered a large share of a batch, which took longer than LAPACK alone."""
+
+
 class InconsistentWarning(UserWarning):
     """An estimate does not fit the data to the noise level that the network sees."""
 
@@ -71,7 +75,7 @@ class SingularSystemError(LinAlgError):
 
 
 class Status(enum.Enum):
-    """What became of a system. The value is the sentence a user reads.
+    """How a system was solved. The value is the sentence a user reads.
 
     The names are short words for programs (`result.status.name`), the values are for people.
     """
@@ -79,9 +83,13 @@ class Status(enum.Enum):
     LEARNED = "The network's own answer meets the tolerance."
     REFINED = "The network's answer meets the tolerance after iterative refinement."
     FALLBACK = "The network's answer did not reach the tolerance; this is LAPACK's answer, and it is certified."
+    OUT_OF_DISTRIBUTION = (
+        "The system does not look like the model's family; this is LAPACK's answer, and it is certified."
+    )
     UNSUPPORTED = "The model does not cover systems of this size or kind; this is LAPACK's answer, and it is certified."
     UNCERTIFIED = (
-        "The answer does not meet the tolerance: allow more refinements, a larger rtol, or fallback=True for LAPACK."
+        "The network's answer is not certified: it misses the tolerance, or the system does not look like the family. "
+        "Use fallback=True for LAPACK's answer, or a larger rtol."
     )
     INACCURATE = (
         "LAPACK's answer does not meet the certificate either: A is too ill-conditioned, or its entries too far "

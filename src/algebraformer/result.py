@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algebraformer.errors import Status
+from algebraformer.linalg import EPS
 
 Array = NDArray[Any]
 
@@ -36,18 +37,20 @@ class SolveResult:
     relative_residual : float
         ||b - A x|| / ||b||, recomputed likewise.
     certified : bool
-        relative_residual <= rtol, or backward_error <= 10 n eps (`linalg.is_certified`). Neither bounds the forward
-        error by itself: that is at most about cond(A) * backward_error, with Skeel's cond
-        (`linalg.skeel_condition_number`).
-    forward_error_estimate : float
-        Size of the last correction relative to x, ||M r|| / ||x|| with M the network or LAPACK's factors: an estimate
-        of the relative error of x, not a bound. NaN if no correction was computed.
+        As good as LAPACK's answer: backward_error <= n eps (`linalg.is_certified`), or relative_residual <= rtol where
+        that was given, and x comes from LAPACK or from a network that the system is in distribution for.
+    forward_error : float
+        Estimate of ||x - x*|| / ||x||, on the high side: ||M r|| and M times the rounding in r, over ||x|| and over
+        1 - ||I - M A||, with M the learned inverse or LAPACK's factors; where these do not invert A, backward error
+        over rcond. How often it held: `results/reliability.md`. With a token head the size of the last correction, NaN
+        if there was none.
+    rcond : float
+        LAPACK's estimate of the reciprocal condition number in the 1-norm; NaN where A was not factorised.
     in_distribution : bool
         Whether the system looks like the family the network was trained on: its matrix is not further from the middle
         of the family than the training sample reached, and, with an operator head, the first answer leaves no larger
-        share of the preconditioned residual, and M A gives back one random vector to a half at least. Not a judgement
-        about x: the certificate is that. Where it is False and the network answered, LAPACK has looked whether A is
-        singular. False where the network was not asked.
+        share of the preconditioned residual, and M A gives back one random vector to a half at least. Other systems are
+        answered by LAPACK. False where the model does not cover such systems at all.
     """
 
     x: Array
@@ -57,7 +60,8 @@ class SolveResult:
     backward_error: Any
     relative_residual: Any
     certified: Any
-    forward_error_estimate: Any
+    forward_error: Any
+    rcond: Any
     in_distribution: Any
 
     def record(self) -> dict[str, Any]:
@@ -77,9 +81,7 @@ class SolveResult:
         >>> result = af.LearnedSolver.from_pretrained("diffusion-64").solve(np.diag([1.0, 2.0]), np.ones(2))
         >>> print(textwrap.fill(result.explain(), 100))
         The model does not cover systems of this size or kind, so LAPACK answered. Certified: relative
-        residual 0, backward error 0. The relative error of x is at most about cond(A) times the backward
-        error, with Skeel's cond(A) (linalg.skeel_condition_number); the last correction suggests 0. There
-        is nothing left to do.
+        residual 0, backward error 0. Estimated relative error of x: at most 5e-16. No action needed.
         """
         batched = isinstance(self.status, np.ndarray)
         columns = [np.atleast_1d(np.asarray(getattr(self, name), dtype=object)) for name in _COLUMNS]
@@ -100,12 +102,18 @@ class _Row:
     omega: float
     relative: float
     certified: bool
-    estimate: float
-    familiar: bool
+    error: float
+    rcond: float
+    in_distribution: bool
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether x may have no correct digit: by its estimated error, or since A is singular to working precision."""
+        return self.status not in _UNANSWERED and (self.error >= 1 or self.rcond < EPS)
 
 
 _COLUMNS = (
-    "status", "refinements", "backward_error", "relative_residual", "certified", "forward_error_estimate",
+    "status", "refinements", "backward_error", "relative_residual", "certified", "forward_error", "rcond",
     "in_distribution",
 )  # fmt: skip
 
@@ -113,24 +121,25 @@ _DONE = {
     Status.LEARNED: "the network answered, without refinement",
     Status.REFINED: "the network answered, with {}",
     Status.FALLBACK: "the network did not reach the tolerance ({}), so LAPACK answered",
+    Status.OUT_OF_DISTRIBUTION: "the system does not look like the model's family, so LAPACK answered",
     Status.UNSUPPORTED: "the model does not cover systems of this size or kind, so LAPACK answered",
-    Status.UNCERTIFIED: "the network answered and did not reach the tolerance ({})",
+    Status.UNCERTIFIED: "the network's answer is not certified ({})",
     Status.INACCURATE: "neither the network nor LAPACK, with its own factors refined, reached the certificate",
     Status.SINGULAR: "A is exactly singular, so there is no unique solution and x holds NaN",
 }
 _ADVICE = {
-    Status.UNCERTIFIED: "allow more refinements, a larger rtol, or fallback=True for LAPACK",
+    Status.UNCERTIFIED: "use fallback=True for LAPACK's answer, or allow more refinements or a larger rtol",
     Status.INACCURATE: "rescale rows and columns of A, or solve with more digits: float64 does not resolve it",
     Status.SINGULAR: "look at how A was made, or ask for a least-squares solution, for instance scipy.linalg.lstsq",
 }
-_BY_LAPACK = (Status.FALLBACK, Status.UNSUPPORTED, Status.INACCURATE)
-"""LAPACK's last correction says how good x is; that of a network may be large since the step before it was bad."""
-_OUTSIDE = "outside the family of the model: if there are many such systems, train or finetune a model on them"
+_UNANSWERED = (Status.SINGULAR, Status.UNCERTIFIED)
+"""Their own advice comes first."""
+_OUTSIDE = "out of distribution: if there are many such systems, train or finetune a model on them"
 _HOPELESS = (
-    "no digit of x is certain: A is too ill-conditioned for float64; if b is measured, estimate it as a noisy system "
-    "(docs: Noisy systems)"
+    "x may have no correct digits: A is too ill-conditioned for float64; if b is measured, estimate x as in a noisy "
+    "system (docs: Noisy systems)"
 )
-_NEAR = "inside the family, so that a larger rtol or more refinements may spare LAPACK"
+_NEAR = "in distribution, but not solved: more refinements or a larger rtol may avoid LAPACK"
 
 
 def _sentence(text: str) -> str:
@@ -174,32 +183,28 @@ def _quality(rows: list[_Row], batched: bool) -> str:
 
 
 def _bound(rows: list[_Row], batched: bool) -> str:
-    """Say what bounds the error of x, and what the last correction suggests."""
+    """Give the estimated error of x, the largest of a batch."""
     answered = [row for row in rows if np.isfinite(row.omega)]
     if not answered:
         return ""
-    estimates = [row.estimate for row in answered if np.isfinite(row.estimate)]
-    if estimates:
-        suggested = f"the last correction suggests {'at most ' * batched}{max(estimates):.1g}"
-    else:
-        suggested = "no correction was computed that would suggest its size"
-    return (
-        "The relative error of x is at most about cond(A) times the backward error, with Skeel's cond(A) "
-        f"(linalg.skeel_condition_number); {suggested}."
-    )
+    errors = [row.error for row in answered if not np.isnan(row.error)]
+    if not errors:
+        return "The error of x was not estimated."
+    if not np.isfinite(max(errors)):
+        return "The error of x has no finite estimate."
+    return f"Estimated relative error of x: at most {max(errors):.1g}."
 
 
 def _advice(rows: list[_Row], batched: bool) -> str:
     """Say what to do next."""
     groups = [(text, [row for row in rows if row.status is status]) for status, text in _ADVICE.items()]
-    hopeless = [row for row in rows if row.status in _BY_LAPACK and row.estimate >= 1]
-    groups.append((_HOPELESS, hopeless))
-    covered = [row for row in rows if row.status not in (*_ADVICE, Status.UNSUPPORTED) and row not in hopeless]
-    groups.append((_OUTSIDE, [row for row in covered if not row.familiar]))
-    groups.append((_NEAR, [row for row in covered if row.familiar and row.status is Status.FALLBACK]))
+    groups.append((_HOPELESS, [row for row in rows if row.hopeless]))
+    covered = [row for row in rows if row.status not in _ADVICE and not row.hopeless]
+    groups.append((_OUTSIDE, [row for row in covered if row.status is Status.OUT_OF_DISTRIBUTION]))
+    groups.append((_NEAR, [row for row in covered if row.status is Status.FALLBACK]))
     found = [(text, chosen) for text, chosen in groups if chosen]
     if not found:
-        return "There is nothing left to do."
+        return "No action needed."
     parts = [f"{_named(chosen)}: {text}" if batched else text for text, chosen in found]
     return f"Next: {'; '.join(parts)}."
 

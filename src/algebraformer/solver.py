@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import warnings
 from pathlib import Path
@@ -10,53 +9,31 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
-import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgWarning
 from scipy.sparse.linalg import LinearOperator
 
-from algebraformer import checkpoint, estimation
-from algebraformer.checked_input import CheckedSystem, check_count, check_system, check_tolerance
+from algebraformer import checkpoint, estimation, learned_answers
+from algebraformer.checked_input import (
+    CheckedSystem,
+    check_count,
+    check_system,
+    check_tolerance,
+    numbers,
+    refuse_sparse,
+)
 from algebraformer.checkpoint import CheckpointInfo
-from algebraformer.classical import conjugate_residuals, direct
-from algebraformer.classical.refinement import RESTARTS
-from algebraformer.errors import ConfigurationError, SingularSystemError, Status
+from algebraformer.classical import direct
+from algebraformer.errors import ConfigurationError, FallbackWarning, SingularSystemError, Status
 from algebraformer.estimation import Estimate
-from algebraformer.linalg import EPS, has_zero_line, is_certified, measures
-from algebraformer.models import Algebraformer, predict, systems_at_once
+from algebraformer.learned_answers import Answers, as_linear_operator
+from algebraformer.linalg import EPS, has_zero_line
+from algebraformer.models import Algebraformer, predict
 from algebraformer.result import SolveResult, scalar
 
 Array = NDArray[Any]
-RTOL = 1e-10
-UNDERSTOOD = 0.5
-"""An operator head understands A if M A leaves at most this share of a random vector: singular matrices leave more."""
-
-
-@dataclasses.dataclass
-class _Answers:
-    """Working state for B systems with k right-hand sides."""
-
-    x: Array  # (B, n, k)
-    relative: NDArray[np.float64]  # (B,)
-    omega: NDArray[np.float64]  # (B,)
-    certified: NDArray[np.bool_]  # (B,)
-    r: Array  # (B, n, k)
-
-    @classmethod
-    def measured(cls, A: Array, b: Array, x: Array, rtol: float) -> _Answers:
-        relative, omega, r = measures(A, b, x)
-        certified = np.all(is_certified(relative, omega, A.shape[-1], rtol), axis=-1)
-        return cls(x, relative.max(axis=-1, initial=0.0), omega.max(axis=-1, initial=0.0), certified, r)
-
-    @classmethod
-    def joined(cls, parts: list[_Answers]) -> _Answers:
-        """Put the systems of several batches into one."""
-        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(cls)))
-
-    def put(self, where: Array, other: _Answers, chosen: Array) -> None:
-        """Replace the systems where[chosen] by other[chosen]."""
-        for field in dataclasses.fields(self):
-            getattr(self, field.name)[where[chosen]] = getattr(other, field.name)[chosen]
+WORTH_A_WARNING = 0.1
+"""Share of a batch answered by LAPACK from which a caller is warned that the network costs time."""
 
 
 class LearnedSolver:
@@ -186,25 +163,33 @@ class LearnedSolver:
             raise ValueError(f"the model supports n = {self.n}, received n = {system.n}: use solve, which falls back")
         return system
 
-    def operator(self, A: ArrayLike) -> LinearOperator:
-        """Return the operator head's approximation of inv(A), for instance as `M=` of scipy.sparse.linalg.gmres.
+    def operator(self, A: ArrayLike) -> LinearOperator | list[LinearOperator]:
+        """Return the operator head's approximation M of inv(A), for instance as `M=` of scipy.sparse.linalg.gmres.
 
         Parameters
         ----------
-        A : array_like, shape (n, n)
+        A : array_like, shape (n, n) or (B, n, n)
+            Real.
 
         Returns
         -------
-        scipy.sparse.linalg.LinearOperator
-            Shape (n, n), float64: linear, and the same map every time. One forward pass when it is made, O(n^2) per
-            product. Its products carry float32's rounding, relative to their largest entry.
+        scipy.sparse.linalg.LinearOperator, or list of B of them for a batch
+            Shape (n, n), float64: linear, and the same map every time, with its adjoint (`rmatvec`, `.T`, `.H`), for
+            real and complex vectors (n,) and blocks (n, k). One forward pass when it is made, O(n^2) per product.
 
         Raises
         ------
         ValueError
-            A is not one square real matrix of the model's size, or not finite.
+            A is not a square real matrix of the model's size or a batch of them, sparse, or not finite.
         ConfigurationError
             The model has another head, which is not linear in b.
+
+        Notes
+        -----
+        The products carry float32's rounding, relative to their largest entry. Methods that keep the true residual
+        b - A x, such as SciPy's gmres, bicgstab and gcrotmk or pyamg's fgmres, are not limited by it. A method that
+        forms its residual in the preconditioned norm, M (b - A x), as pyamg.krylov.gmres does, stalls near 1e-5: start
+        it again from its own answer, or use a flexible method.
 
         Examples
         --------
@@ -217,28 +202,29 @@ class LearnedSolver:
         0
         """
         self._refuse_others()
-        matrix = np.asarray(A)
-        if matrix.ndim != 2:
-            raise ValueError(f"operator needs one matrix of shape (n, n), received {matrix.shape}")
-        system = self._supported(check_system(matrix, np.zeros(matrix.shape[-1])))
+        matrices = numbers(A, "A")
+        if matrices.ndim not in (2, 3):
+            raise ValueError(f"A must have shape (n, n) or (B, n, n), received {matrices.shape}")
+        system = self._supported(check_system(matrices, np.zeros(matrices.shape[:-1])))
         inverse = self.model.approximate_inverse(system.A)
-
-        def matmat(b: Array) -> Array:
-            return inverse(np.asarray(b, dtype=np.float64).reshape(1, self.n, -1))[0]
-
-        return LinearOperator(
-            system.A.shape[1:], matvec=lambda b: matmat(b).reshape(np.shape(b)), matmat=matmat, dtype=np.float64
-        )
+        operators = [as_linear_operator(inverse.take(np.array([i])), self.n) for i in range(len(system.A))]
+        return operators if system.batched else operators[0]
 
     def solve(
-        self, A: ArrayLike, b: ArrayLike, rtol: float = RTOL, max_refinements: int = 10, fallback: bool = True
+        self,
+        A: ArrayLike,
+        b: ArrayLike,
+        rtol: float | None = None,
+        max_refinements: int = 10,
+        fallback: bool = True,
     ) -> SolveResult:
         """Solve A x = b: the network's answer, refined until certified, or LAPACK's.
 
-        With a token head, refinement is x <- x + network(A, b - A x) with the residual in float64; it stops when the
-        certificate holds, when the backward error no longer falls, or after `max_refinements`. With an operator head,
-        which is linear in b, the same products give the iterates of generalised conjugate residuals
-        (`classical.conjugate_residuals`), and it stops likewise.
+        The network answers systems that look like its family. With a token head, refinement is
+        x <- x + network(A, b - A x) with the residual in float64; it stops when the certificate holds, when the
+        backward error no longer falls, or after `max_refinements`. With an operator head, which is linear in b, the
+        same products give the iterates of generalised conjugate residuals (`classical.conjugate_residuals`), and it
+        stops likewise.
 
         Parameters
         ----------
@@ -246,12 +232,14 @@ class LearnedSolver:
             Real or complex; never modified. Complex systems and sizes the model does not support go to LAPACK.
         b : array_like, shape (n,), (n, k), (B, n) or (B, n, k)
             (B, n) beside a batch A is one right-hand side per system.
-        rtol : float
-            Tolerance on ||b - A x|| / ||b||.
+        rtol : float, optional
+            A caller who needs less than the certificate of `linalg.is_certified` gives a tolerance on
+            ||b - A x|| / ||b||: then a residual of that size is enough.
         max_refinements : int
             Largest number of refinements of the learned answer.
         fallback : bool
-            Give systems that the network cannot solve to LAPACK. If False, its best answer is returned uncertified.
+            Give systems that do not look like the family, or that the network cannot solve, to LAPACK. If False,
+            nothing is factorised and the network's best answer is returned; it is not certified then.
 
         Returns
         -------
@@ -264,8 +252,7 @@ class LearnedSolver:
             size that the model does not support when fallback is False.
         SingularSystemError
             A `LinAlgError`: one or more systems are exactly singular; it names their indices and carries the result
-            of the others. LAPACK's elimination decides, also for what the network solved outside its family; a row or
-            column of zeros always counts.
+            of the others. LAPACK's elimination decides; a row or column of zeros always counts.
         ConfigurationError
             The model estimates from noisy systems, or its family has no systems: use `estimate`, or `predict`.
 
@@ -273,9 +260,12 @@ class LearnedSolver:
         -----
         LinAlgWarning
             LAPACK factorised A and it is ill-conditioned to working precision, as in scipy.linalg.solve.
+        FallbackWarning
+            LAPACK answered a tenth of a batch or more that the model should cover: slower than LAPACK alone.
         """
         self._refuse_others()
-        rtol, max_refinements = check_tolerance(rtol, "rtol"), check_count(max_refinements, "max_refinements")
+        rtol = None if rtol is None else check_tolerance(rtol, "rtol")
+        max_refinements = check_count(max_refinements, "max_refinements")
         system = check_system(A, b)
         supported = system.n == self.n and system.b.dtype.kind == "f"
         if not (supported or fallback):
@@ -283,130 +273,68 @@ class LearnedSolver:
             raise ValueError(
                 f"the model supports real systems with n = {self.n}, received {kind} ones with n = {system.n}"
             )
-        answers, refinements, correction, familiar = self._learned(system, rtol, max_refinements if supported else -1)
-        singular, rcond = _checked_for_singularity(system, answers.certified & ~familiar)
-        answers.certified[singular] = False
-        method = np.where(refinements > 0, "learned+refined", "learned").astype(object)
-        status = np.full(len(system.b), Status.UNCERTIFIED if supported else Status.UNSUPPORTED, dtype=object)
+
+        # 1. The network answers what looks like its family; without a fallback, everything.
+        answers = Answers.unanswered(system.b)
+        if supported:
+            answers = learned_answers.answer(
+                self.model, system.A, system.b, rtol, max_refinements, everything=not fallback
+            )
+        singular = has_zero_line(system.A) if system.b.size else np.zeros(len(system.b), dtype=bool)
+        answers.certified &= answers.in_distribution & ~singular
+        status = np.full(len(system.b), Status.UNCERTIFIED, dtype=object)
         status[answers.certified] = Status.LEARNED
-        status[answers.certified & (refinements > 0)] = Status.REFINED
+        status[answers.certified & (answers.refinements > 0)] = Status.REFINED
+        method = np.where(answers.refinements > 0, "learned+refined", "learned").astype(object)
+
+        # 2. LAPACK answers the rest.
+        rcond = np.full(len(system.b), np.nan)
         if (left := np.flatnonzero(~answers.certified if fallback else singular)).size:
             method[left] = "lapack"
-            status[left] = Status.FALLBACK if supported else Status.UNSUPPORTED
-            solution = direct.solve(system.A[left], system.b[left], rtol)
-            answers.put(left, _Answers.measured(system.A[left], system.b[left], solution.x, rtol), np.arange(left.size))
-            correction[left] = solution.correction
-            status[left[~answers.certified[left]]] = Status.INACCURATE
+            status[left] = Status.UNSUPPORTED
+            if supported:
+                known = answers.in_distribution[left]
+                status[left[known]], status[left[~known]] = Status.FALLBACK, Status.OUT_OF_DISTRIBUTION
+            whole = left.size == len(system.b)
+            solution = direct.solve(*((system.A, system.b) if whole else (system.A[left], system.b[left])), rtol)
+            answers.assign(left, solution)
+            status[left[~solution.certified]] = Status.INACCURATE
             rcond[left], singular[left] = solution.rcond, solution.singular
             status[singular] = Status.SINGULAR
+
+        # 3. What has to be said.
         _warn_ill_conditioned(rcond, system.batched)
-        fields = (
-            status, method, refinements, answers.omega, answers.relative, answers.certified, correction, familiar,
-        )  # fmt: skip
-        result = SolveResult(system.restored(answers.x), *(f if system.batched else scalar(f[0]) for f in fields))
+        if supported:
+            _warn_of_fallbacks(status, system.batched)
+        fields = {
+            "status": status,
+            "method": method,
+            "refinements": answers.refinements,
+            "backward_error": answers.omega,
+            "relative_residual": answers.relative,
+            "certified": answers.certified,
+            "forward_error": answers.forward_error,
+            "rcond": rcond,
+            "in_distribution": answers.in_distribution,
+        }
+        shaped = {name: value if system.batched else scalar(value[0]) for name, value in fields.items()}
+        result = SolveResult(system.restored(answers.x), **shaped)
         if singular.any():
             raise SingularSystemError(np.flatnonzero(singular).tolist(), system.batched, result)
         return result
 
-    def _learned(self, system: CheckedSystem, rtol: float, limit: int) -> tuple[_Answers, Array, Array, Array]:
-        """Predict, and refine up to `limit` times; limit -1 does not ask the network.
 
-        Returns the answers, refinements (B,), the size of the last correction (B,) and whether a system looks like the
-        family (B,).
-        """
-        A, b = system.A, system.b
-        if limit < 0 or b.size == 0:
-            answers = _Answers.measured(A, b, np.full_like(b, np.nan), rtol)
-            answers.certified &= limit >= 0  # nothing was learned, even where there is nothing to solve
-            return answers, np.zeros(len(b), dtype=int), np.full(len(b), np.nan), np.zeros(len(b), dtype=bool)
-        if self.model.config.head == "operator":
-            step = systems_at_once(system.n)
-            parts = [self._accelerated(A[i : i + step], b[i : i + step], rtol, limit) for i in range(0, len(b), step)]
-            return _Answers.joined([part[0] for part in parts]), *(
-                np.concatenate(column) for column in list(zip(*parts, strict=True))[1:]
-            )  # type: ignore[return-value]
-        return self._repeated(A, b, rtol, limit)
-
-    def _repeated(self, A: Array, b: Array, rtol: float, limit: int) -> tuple[_Answers, Array, Array, Array]:
-        """Refine a token head's answers by asking it again about the residual, while the backward error falls."""
-        refinements, correction = np.zeros(len(b), dtype=int), np.full(len(b), np.nan)
-        x = predict(self.model, A, b)
-        misshapen = x.shape != b.shape
-        answers = _Answers.measured(A, b, np.full_like(b, np.nan) if misshapen else x, rtol)
-        if misshapen:
-            answers.certified[:] = False
-        active = np.flatnonzero(~answers.certified & np.isfinite(answers.x).all(axis=(1, 2)))
-        for count in range(1, limit + 1):
-            if not active.size:
-                break
-            step = predict(self.model, A[active], answers.r[active])
-            if step.shape != answers.r[active].shape:
-                break
-            with np.errstate(over="ignore", invalid="ignore"):
-                new = _Answers.measured(A[active], b[active], answers.x[active] + step, rtol)
-            better = new.certified | (new.omega < answers.omega[active])
-            for i in np.flatnonzero(np.isfinite(step).all(axis=(1, 2))):
-                correction[active[i]] = direct.relative_size(step[i], answers.x[active[i]])
-            answers.put(active, new, better)
-            refinements[active[better]] = count
-            active = active[better & ~new.certified]
-        return answers, refinements, correction, self._familiar(A)
-
-    def _familiar(self, A: Array) -> Array:
-        """Say which systems are no further from the middle of a token head's family than its sample was."""
-        scaler = self.model.scaler
-        step, found = systems_at_once(A.shape[-1]), []
-        for i in range(0, len(A), step):
-            part = torch.from_numpy(A[i : i + step].copy()).to(scaler.reach.device)
-            found.append((scaler.distance(part) <= scaler.reach).numpy(force=True))
-        return np.concatenate(found)
-
-    def _accelerated(self, A: Array, b: Array, rtol: float, limit: int) -> tuple[_Answers, Array, Array, Array]:
-        """Refine an operator head's answers by generalised conjugate residuals, again from the true residual if needed.
-
-        Right-hand sides are divided by a power of two near their size, which rounds nothing.
-        """
-        head = self.model.operator_head
-        largest = np.abs(b).max(axis=1, keepdims=True, initial=0.0)
-        unit = np.exp2(np.floor(np.log2(np.where(largest > 0, largest, 1.0))))
-        inverse = self.model.approximate_inverse(A)
-        found = conjugate_residuals.solve(A, b / unit, inverse, rtol, limit + 1)  # its first step is the bare answer
-        refinements, correction = np.maximum(found.steps - 1, 0), found.last
-        with np.errstate(over="ignore"):
-            answers = _Answers.measured(A, b, found.x * unit, rtol)
-        familiar = head.is_familiar(A, found.first)
-        going = ~answers.certified & (found.steps > 1) & (refinements < limit)
-        for _ in range(RESTARTS):  # the updated residual drifts from the true one: go on from the latter
-            left = np.flatnonzero(going)
-            if not left.size:
-                break
-            again = conjugate_residuals.solve(
-                A[left], b[left] / unit[left], inverse.take(left), rtol, limit, answers.x[left] / unit[left]
-            )
-            with np.errstate(over="ignore"):
-                new = _Answers.measured(A[left], b[left], again.x * unit[left], rtol)
-            better = new.certified | (new.omega < answers.omega[left])
-            answers.put(left, new, better)
-            refinements[left] = np.minimum(refinements[left] + again.steps, limit)
-            correction[left[better]] = again.last[better]
-            going[left] = better & ~new.certified & (refinements[left] < limit)
-        familiar &= conjugate_residuals.share_left(A, inverse) <= UNDERSTOOD
-        return answers, refinements, correction, familiar
-
-
-def _checked_for_singularity(system: CheckedSystem, unfamiliar: Array) -> tuple[Array, Array]:
-    """Return which systems (B,) are exactly singular, as far as it was looked at, and rcond (B,), NaN where it was not.
-
-    A row or column of zeros is looked for in all of them. LAPACK factorises those that the network solved and that do
-    not look like its family: where b lies in the range of a singular A, no residual tells.
-    """
-    rcond = np.full(len(system.b), np.nan)
-    if system.b.size == 0:
-        return np.zeros(len(system.b), dtype=bool), rcond
-    singular = has_zero_line(system.A)
-    where = np.flatnonzero(unfamiliar & ~singular)
-    rcond[where], singular[where] = direct.conditions(system.A, where)
-    return singular, rcond
+def _warn_of_fallbacks(status: Array, batched: bool) -> None:
+    """Warn once per call where LAPACK answered a large share of a batch, with the remedy."""
+    outside = sum(s is Status.OUT_OF_DISTRIBUTION for s in status)
+    count = outside + sum(s in (Status.FALLBACK, Status.INACCURATE) for s in status)
+    if batched and len(status) > 1 and count >= WORTH_A_WARNING * len(status):
+        warnings.warn(
+            f"LAPACK answered {count} of {len(status)} systems ({count / len(status):.0%}), {outside} of them out of "
+            "distribution, which takes longer than scipy.linalg.solve alone: train or finetune a model on such systems",
+            FallbackWarning,
+            stacklevel=3,
+        )
 
 
 def _warn_ill_conditioned(rcond: Array, batched: bool) -> None:
@@ -438,7 +366,7 @@ def solve(
     transposed: bool = False,
     *,
     model: str | Path | LearnedSolver = "diffusion-64",
-    rtol: float = RTOL,
+    rtol: float | None = None,
 ) -> Array:
     """Solve a x = b like `scipy.linalg.solve`, with a learned solver where it applies.
 
@@ -454,8 +382,8 @@ def solve(
         As in `scipy.linalg.solve`. The learned path never overwrites its input and always checks that it is finite.
     model : str, Path or LearnedSolver
         Name of a shipped model, folder of a checkpoint, or a solver. Loaded once per process.
-    rtol : float
-        Tolerance of the certificate, on ||b - a x|| / ||b||.
+    rtol : float, optional
+        As in `LearnedSolver.solve`.
 
     Returns
     -------
@@ -476,6 +404,8 @@ def solve(
     >>> af.solve(np.array([[2.0, 0.0], [0.0, 4.0]]), np.ones(2))
     array([0.5 , 0.25])
     """
+    for array in (a, b):
+        refuse_sparse(array)
     A, B = np.asarray(a), np.asarray(b)
     masked = np.ma.isMaskedArray(a) or np.ma.isMaskedArray(b)  # SciPy refuses these
     real = A.dtype.kind in "biuf" and B.dtype.kind in "biuf" and not masked
@@ -485,13 +415,28 @@ def solve(
     rows = B.ndim >= 1 and B.size > 0 and B.shape[-min(B.ndim, 2)] == solver.n
     if not (real and square and rows and assume_a in (None, "gen", "general")) or transposed:
         return scipy.linalg.solve(a, b, lower, overwrite_a, overwrite_b, check_finite, assume_a, transposed)
-    columns = B[:, None] if B.ndim == 1 else B
-    batch = np.broadcast_shapes(A.shape[:-2], columns.shape[:-2])
-    stacked_A = np.broadcast_to(A, batch + A.shape[-2:]).reshape(-1, *A.shape[-2:])
-    stacked_b = np.broadcast_to(columns, batch + columns.shape[-2:]).reshape(-1, *columns.shape[-2:])
-    if batch:
-        x = solver.solve(stacked_A, stacked_b, rtol).x.reshape(batch + columns.shape[-2:])
-    else:
-        x = solver.solve(stacked_A[0], stacked_b[0], rtol).x
+    x = _solve_stacked(solver, A, B[:, None] if B.ndim == 1 else B, rtol)
     single = np.result_type(A, B).kind == "f" and np.result_type(A, B).itemsize <= 4
     return (x[..., 0] if B.ndim == 1 else x).astype(np.float32 if single else np.float64, copy=False)
+
+
+def _solve_stacked(solver: LearnedSolver, A: Array, b: Array, rtol: float | None) -> Array:
+    """Return x (..., n, k) for stacks of matrices and right-hand sides that broadcast; no matrix is copied for them.
+
+    Axes along which A has one matrix for many right-hand sides become columns of b.
+    """
+    n, k = b.shape[-2:]
+    stack = np.broadcast_shapes(A.shape[:-2], b.shape[:-2])
+    matrices = (1,) * (len(stack) - A.ndim + 2) + A.shape[:-2]
+    shared = [axis for axis, length in enumerate(matrices) if length == 1]
+    own = [axis for axis, length in enumerate(matrices) if length > 1]
+    if 0 in matrices:
+        return np.empty((*stack, n, k))
+    order = (*own, len(stack), *shared, len(stack) + 1)  # systems, rows, columns
+    columns = np.broadcast_to(b, (*stack, n, k)).transpose(order)
+    right = columns.reshape(*(stack[axis] for axis in own), n, -1)
+    if own:
+        x = solver.solve(A.reshape(-1, n, n), right.reshape(-1, n, right.shape[-1]), rtol).x
+    else:
+        x = solver.solve(A.reshape(n, n), right, rtol).x
+    return np.ascontiguousarray(x.reshape(columns.shape).transpose(np.argsort(order)))

@@ -19,35 +19,46 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import get_lapack_funcs
 
-from algebraformer.linalg import has_zero_line, is_certified, measures
+from algebraformer.classical.forward_error import forward_error, probe
+from algebraformer.linalg import EPS, Measures, has_zero_line, is_certified, measure
 
 MAX_REFINEMENTS = 3
+MAX_DEFECT = 0.5
+"""Largest share of a random vector that inv(A) A may leave for the computed factors to count as an inverse of A."""
+BLOCK_ENTRIES = 2**20
+"""Right-hand sides are solved in blocks of this many entries: 8 MB, so that memory does not grow with their number."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DirectSolution:
-    """LAPACK's answers to B systems.
+    """LAPACK's answers to B systems, and how good they are; of several right-hand sides the worst.
 
     Attributes
     ----------
     x : ndarray, shape (B, n, k)
         NaN for singular systems.
+    relative_residual, backward_error : ndarray, shape (B,)
+    certified : ndarray of bool, shape (B,)
+        See `linalg.is_certified`.
     rcond : ndarray, shape (B,)
         Estimated reciprocal condition number in the 1-norm; 0 for singular systems.
     singular : ndarray of bool, shape (B,)
         A row or column is zero, or elimination met an exact zero pivot.
-    correction : ndarray, shape (B,)
-        ||A^-1 r|| / ||x|| with the computed factors and r the residual of x: an estimate of the relative forward
-        error, largest over the right-hand sides.
+    forward_error : ndarray, shape (B,)
+        Estimate of ||x - x*|| / ||x||, on the high side: by the factors where they invert A, else by the backward error
+        over rcond. NaN for singular systems.
     """
 
     x: NDArray[Any]
+    relative_residual: NDArray[np.float64]
+    backward_error: NDArray[np.float64]
+    certified: NDArray[np.bool_]
     rcond: NDArray[np.float64]
     singular: NDArray[np.bool_]
-    correction: NDArray[np.float64]
+    forward_error: NDArray[np.float64]
 
 
-def solve(A: NDArray[Any], b: NDArray[Any], rtol: float) -> DirectSolution:
+def solve(A: NDArray[Any], b: NDArray[Any], rtol: float | None = None) -> DirectSolution:
     """Solve B systems with k right-hand sides each by LU with partial pivoting.
 
     An answer that misses the certificate (see `linalg.is_certified`) is refined in float64 with the same factors, up
@@ -57,7 +68,7 @@ def solve(A: NDArray[Any], b: NDArray[Any], rtol: float) -> DirectSolution:
     ----------
     A : ndarray, shape (B, n, n), float64 or complex128, finite
     b : ndarray, shape (B, n, k), the same dtype
-    rtol : float
+    rtol : float, optional
         Tolerance of the certificate.
 
     Returns
@@ -67,77 +78,83 @@ def solve(A: NDArray[Any], b: NDArray[Any], rtol: float) -> DirectSolution:
     Examples
     --------
     >>> import numpy as np
-    >>> solve(np.array([[[2.0, 0.0], [0.0, 4.0]]]), np.ones((1, 2, 1)), rtol=1e-10).x.ravel()
+    >>> solve(np.array([[[2.0, 0.0], [0.0, 4.0]]]), np.ones((1, 2, 1))).x.ravel()
     array([0.5 , 0.25])
     """
-    B, n = b.shape[:2]
+    B, n, k = b.shape
     x = np.full_like(b, np.nan)
-    rcond, correction = np.zeros(B), np.full(B, np.nan)
+    relative, omega, error = (np.zeros(B) for _ in range(3))
     if b.size == 0:
-        return DirectSolution(x, np.ones(B), np.zeros(B, dtype=bool), np.zeros(B))
-    (getrs,) = get_lapack_funcs(("getrs",), (A,))
-    singular = has_zero_line(A)
-    for i in np.flatnonzero(~singular):
-        lu, pivots, rcond[i], singular[i] = _factors(A[i])
-        if singular[i]:
+        return DirectSolution(x, relative, omega, np.ones(B, bool), np.ones(B), np.zeros(B, bool), error)
+    rcond, certified, singular = np.zeros(B), np.zeros(B, dtype=bool), has_zero_line(A)
+    for i in range(B):
+        factors = None if singular[i] else _Factors.of(A[i])
+        if factors is None or factors.singular:
+            singular[i], relative[i], omega[i], error[i] = True, np.inf, np.inf, np.nan
             continue
-        x[i] = getrs(lu, pivots, b[i])[0]
-        relative, omega, r = measures(A[i], b[i], x[i])
+        rcond[i], certified[i], defect = factors.rcond, True, factors.defect(A[i])
+        step = max(1, BLOCK_ENTRIES // n)
+        for columns in (slice(j, j + step) for j in range(0, k, step)):
+            x[i, :, columns], found = factors.solve(A[i], b[i, :, columns], rtol)
+            certified[i] &= is_certified(found.relative_residual, found.backward_error, n, rtol).all()
+            relative[i] = max(relative[i], found.relative_residual.max())
+            omega[i] = max(omega[i], found.backward_error.max())
+            error[i] = max(error[i], factors.forward_error(x[i, :, columns], found, defect))
+    return DirectSolution(x, relative, omega, certified, rcond, singular, error)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Factors:
+    """LU of one matrix with partial pivoting."""
+
+    lu: NDArray[Any]
+    pivots: NDArray[np.int32]
+    rcond: float
+    singular: bool
+
+    @classmethod
+    def of(cls, A: NDArray[Any]) -> _Factors:
+        """Factorise A (n, n) and estimate its condition."""
+        getrf, gecon = get_lapack_funcs(("getrf", "gecon"), (A,))
+        lu, pivots, info = getrf(A)
+        if info > 0:
+            return cls(lu, pivots, 0.0, True)
+        with np.errstate(over="ignore"):
+            return cls(lu, pivots, float(gecon(lu, np.max(np.sum(np.abs(A), axis=0)))[0]), False)
+
+    def inverse(self, v: NDArray[Any]) -> NDArray[Any]:
+        """Return inv(A) v (n, k) by the factors; NaN throughout where v is not finite."""
+        (getrs,) = get_lapack_funcs(("getrs",), (self.lu,))
+        v = v.astype(self.lu.dtype, copy=False)
+        return getrs(self.lu, self.pivots, v)[0] if np.isfinite(v).all() else np.full_like(v, np.nan)
+
+    def solve(self, A: NDArray[Any], b: NDArray[Any], rtol: float | None) -> tuple[NDArray[Any], Measures]:
+        """Return x (n, k), refined where it misses the certificate, and its measures."""
+        x = self.inverse(b)
+        found = measure(A, b, x)
         for _ in range(MAX_REFINEMENTS):
-            step = getrs(lu, pivots, r)[0] if np.isfinite(r).all() else np.full_like(r, np.nan)
-            if not np.isfinite(step).all():
+            if is_certified(found.relative_residual, found.backward_error, len(A), rtol).all():
                 break
-            correction[i] = relative_size(step, x[i])
-            if is_certified(relative, omega, n, rtol).all():
+            refined = x + self.inverse(found.residual)
+            new = measure(A, b, refined)
+            if not np.max(new.backward_error) < np.max(found.backward_error):
                 break
-            refined = x[i] + step
-            new = measures(A[i], b[i], refined)
-            if not np.max(new[1]) < np.max(omega):
-                break
-            x[i], (relative, omega, r) = refined, new
-    return DirectSolution(x, rcond, singular, correction)
+            x, found = refined, new
+        return x, found
 
+    def defect(self, A: NDArray[Any]) -> float:
+        """Return the share of a random vector that inv(A) A leaves: small where the factors invert A."""
+        g = probe(len(A))
+        with np.errstate(all="ignore"):
+            share = float(np.linalg.norm(g - self.inverse(A @ g)))
+        return share if np.isfinite(share) else 1.0
 
-def conditions(A: NDArray[Any], chosen: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return for A[chosen] the estimated reciprocal condition numbers, 0 where singular, and which are singular.
-
-    Parameters
-    ----------
-    A : ndarray, shape (B, n, n), float64 or complex128, finite
-    chosen : ndarray of int, shape (C,)
-
-    Returns
-    -------
-    ndarray, shape (C,)
-        In the 1-norm.
-    ndarray of bool, shape (C,)
-        Elimination met an exact zero pivot.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> conditions(np.stack([np.ones((2, 2)), np.eye(2)]), np.array([0, 1]))
-    (array([0., 1.]), array([ True, False]))
-    """
-    found = [_factors(A[i])[2:] for i in chosen]
-    return np.array([rcond for rcond, _ in found], dtype=float), np.array([zero for _, zero in found], dtype=bool)
-
-
-def _factors(A: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int32], float, bool]:
-    """Return LU and pivots of one matrix, its estimated reciprocal condition number and whether a pivot is zero."""
-    getrf, gecon = get_lapack_funcs(("getrf", "gecon"), (A,))
-    lu, pivots, info = getrf(A)
-    if info > 0:
-        return lu, pivots, 0.0, True
-    with np.errstate(over="ignore"):
-        return lu, pivots, float(gecon(lu, np.max(np.sum(np.abs(A), axis=0)))[0]), False
-
-
-def relative_size(step: NDArray[Any], x: NDArray[Any]) -> float:
-    """Return the largest ||step|| / ||x|| over the right-hand sides; step and x have shape (n, k)."""
-    largest = np.max(np.abs(x), axis=0, initial=0.0)
-    scale = np.where(largest > 0, largest, 1.0)  # the squares of 1e300 and 1e-300 overflow and underflow
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        size = np.linalg.norm(step / scale, axis=0)
-        ratio = np.where(size == 0, 0.0, size / np.linalg.norm(x / scale, axis=0))
-    return float(np.max(ratio, initial=0.0))
+    def forward_error(self, x: NDArray[Any], found: Measures, defect: float) -> float:
+        """Return the estimated error of x (n, k), the largest over the right-hand sides."""
+        if defect <= MAX_DEFECT:
+            measured = Measures(*(part[None] for part in found))
+            return float(forward_error(lambda v: self.inverse(v[0])[None], x[None], measured, np.array([defect]))[0])
+        # The factors say nothing of directions in which A is singular to working precision, the condition number does.
+        n, omega = len(x), float(np.max(found.backward_error, initial=0.0))
+        trivial = not x.any() and omega == 0
+        return 0.0 if trivial else (omega + (n + 1) * EPS / 2) / self.rcond if self.rcond > 0 else np.inf

@@ -166,6 +166,11 @@ class ApproximateInverse:
         unit, peak = single(g)
         return (self.T @ unit) * (peak / self.s[:, None, None])
 
+    def adjoint(self, v: FloatArray) -> FloatArray:
+        """Return M^T v (B, n, k): Abar^-T T^T v / s."""
+        unit, peak = single(v)
+        return apply_to_all(self.inverse.T, (self.T.swapaxes(1, 2) @ unit) * (peak / self.s[:, None, None]))
+
     def take(self, chosen: NDArray[np.int64]) -> ApproximateInverse:
         """Return the inverses of the chosen systems of the batch."""
         return ApproximateInverse(self.T[chosen], self.inverse, self.s[chosen])

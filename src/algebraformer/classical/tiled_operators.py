@@ -92,6 +92,17 @@ class TiledInverse:
             start += TILE * columns.size
         return apply_to_all(self.tiled.transform.T, y) * (peak / self.s[:, None, None])
 
+    def adjoint(self, v: FloatArray) -> FloatArray:
+        """Return M^T v (B, n, k): (P Abar^-1)^T Y^T P v / s."""
+        unit, peak = single(v)
+        transformed = apply_to_all(self.tiled.transform, unit)
+        y, start = np.zeros_like(unit), 0
+        for row, columns in enumerate(self.tiled.columns):
+            part = self.entries[:, start : start + TILE * columns.size].reshape(len(v), TILE, columns.size)
+            y[:, columns] += part.swapaxes(1, 2) @ transformed[:, row * TILE : (row + 1) * TILE]
+            start += TILE * columns.size
+        return apply_to_all(self.tiled.left.T, y * (peak / self.s[:, None, None]))
+
     def take(self, chosen: NDArray[np.int64]) -> TiledInverse:
         """Return the inverses of the chosen systems of the batch."""
         return TiledInverse(self.entries[chosen], self.tiled, self.s[chosen])

@@ -17,7 +17,7 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.models.config import Head, ModelConfig
 from algebraformer.models.encoding import FamilyScaler, Tokens
 from algebraformer.models.estimate import Answer, EstimateHead, Scaled, reading, scaled
-from algebraformer.models.heads import OperatorHead, TokenHead
+from algebraformer.models.heads import OperatorHead, TokenHead, distance_of
 from algebraformer.models.perceptron import Perceptron, PerceptronBlock
 from algebraformer.models.recurrent import Recurrent
 from algebraformer.models.transformer import Attention, Block, Feedback, FirstAnswer, Transformer
@@ -115,9 +115,13 @@ class Algebraformer(nn.Module):
         """Return what the operator head reads (B, T, width) from z-scored entries (B, q, m), float32."""
         return self.body(self.tokens.embed(z.flatten(1)[:, None] if self.config.n_token == 1 else z))
 
-    @torch.inference_mode()
     def approximate_inverse(self, A: Entries) -> ApproximateInverse | TiledInverse:
         """Return the operator head's approximations of the inverses of A (B, n, n), float64."""
+        return self.read_inverse(A)[0]
+
+    @torch.inference_mode()
+    def read_inverse(self, A: Entries) -> tuple[ApproximateInverse | TiledInverse, FloatArray]:
+        """Return what `approximate_inverse` returns, and how far (B,) each matrix is from the family's mean."""
         head = self.operator_head
         z, s = head.basis.reading(A)
         device = self.tokens.embedding.weight.device
@@ -125,7 +129,8 @@ class Algebraformer(nn.Module):
             head(self.features(torch.from_numpy(z[i : i + BATCH_SIZE].astype(np.float32)).to(device))).cpu()
             for i in range(0, len(A), BATCH_SIZE)
         ]
-        return head.inverse_of(torch.cat(parts).numpy() if parts else np.empty((0, head.basis.rank)), s)
+        coefficients = torch.cat(parts).numpy() if parts else np.empty((0, head.basis.rank))
+        return head.inverse_of(coefficients, s), distance_of(z)
 
     def answer(self, systems: Scaled) -> Answer:
         """Return what an estimate head says of scaled systems."""

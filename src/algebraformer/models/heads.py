@@ -16,6 +16,11 @@ from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig
 
 
+def distance_of(z: FloatArray) -> FloatArray:
+    """Return the root mean square (B,) of z-scored entries z (B, q, m): how far a matrix is from the family's mean."""
+    return np.sqrt(np.mean(z**2, axis=(1, 2)))
+
+
 class TokenHead(nn.Module):
     """The paper's read-out: token i gives x_i through one linear map. Entry tokens give x_j by their mean over rows."""
 
@@ -98,16 +103,7 @@ class OperatorHead(nn.Module):
 
     def distance(self, A: FloatArray) -> FloatArray:
         """Return the root mean square (B,) of the z-scores of the entries that are read of A (B, n, n)."""
-        return np.sqrt(np.mean(self.basis.reading(A)[0] ** 2, axis=(1, 2)))
-
-    def is_familiar(self, A: FloatArray, first: FloatArray) -> NDArray[np.bool_]:
-        """Say which systems (B,) look like the family.
-
-        Their distance is not above that of the furthest system of a sample, and the share `first` (B,) of the
-        preconditioned residual that the first answer left is not above that of all but one in a thousand of the sample
-        (of all in a small sample), both with a margin.
-        """
-        return (self.distance(A) <= float(self.get_buffer("reach"))) & (first <= float(self.get_buffer("first_step")))
+        return distance_of(self.basis.reading(A)[0])
 
     def inverse_of(self, c: NDArray[np.floating], s: FloatArray) -> ApproximateInverse | TiledInverse:
         """Return the approximate inverses of B matrices from coefficients c (B, R) and sizes s (B,).

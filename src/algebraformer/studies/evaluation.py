@@ -13,7 +13,7 @@ from algebraformer.errors import InconsistentWarning
 from algebraformer.estimation import Estimate
 from algebraformer.problems import Systems
 from algebraformer.result import plain
-from algebraformer.solver import RTOL, LearnedSolver
+from algebraformer.solver import LearnedSolver
 from algebraformer.studies.base import TableData
 from algebraformer.training.estimate import coverage, estimate_scores
 from algebraformer.training.loop import score
@@ -26,7 +26,7 @@ NOISE_LEVELS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 def evaluate(
     solver: LearnedSolver,
     systems: Systems,
-    rtol: float = RTOL,
+    rtol: float | None = None,
     max_refinements: int = 10,
     has_systems: bool = True,
 ) -> dict[str, dict[str, Any]]:

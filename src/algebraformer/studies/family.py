@@ -21,7 +21,7 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.problems import ProblemFamily, Systems
 from algebraformer.result import plain
-from algebraformer.solver import RTOL, LearnedSolver
+from algebraformer.solver import LearnedSolver
 from algebraformer.studies.base import ENOUGH, Cell, StudyResult, TableData
 from algebraformer.studies.timing import QUIET
 from algebraformer.training.automatic import spectrum
@@ -63,7 +63,9 @@ def contraction(solver: LearnedSolver, A: FloatArray) -> FloatArray:
     return np.concatenate(radii)
 
 
-def times(solver: LearnedSolver, systems: Systems, batch: int, seconds: float, rtol: float) -> tuple[float, float]:
+def times(
+    solver: LearnedSolver, systems: Systems, batch: int, seconds: float, rtol: float | None
+) -> tuple[float, float]:
     """Return the median time per system of certified solves and of numpy.linalg.solve, in seconds, in turn.
 
     Ours are complete: reading, network, refinement, certificate, and LAPACK for what is not certified. NumPy certifies
@@ -90,7 +92,7 @@ def measure(
     family: ProblemFamily | None = None,
     *,
     plan: Plan | None = None,
-    rtol: float = RTOL,
+    rtol: float | None = None,
     training_seconds: float | None = None,
 ) -> StudyResult:
     """Measure what an operator head is worth for its family, on systems it has never seen.
@@ -103,8 +105,8 @@ def measure(
         Family of the systems; that of the checkpoint, which must be registered, if None.
     plan : Plan, optional
         How much is measured.
-    rtol : float
-        Tolerance of the certificate.
+    rtol : float, optional
+        Tolerance of the certificate, see `linalg.is_certified`.
     training_seconds : float, optional
         What the training took: then the report says after how many solves it has paid for itself.
 
@@ -178,7 +180,7 @@ def _measures(data: dict[str, Any]) -> TableData:
         ["relative error against LAPACK, median", data["relative_error_median"]],
         ["relative error against LAPACK, worst", data["relative_error_max"]],
     ]
-    title = f"{data['model']}, n = {data['n']}: {data['systems']} unseen systems, rtol {data['rtol']:.0e}"
+    title = f"{data['model']}, n = {data['n']}: {data['systems']} unseen systems"
     return TableData(("measure", "value"), [[k, plain(v)] for k, v in rows], title)
 
 

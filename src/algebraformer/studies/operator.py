@@ -28,7 +28,7 @@ from algebraformer.linalg import FloatArray, is_certified, measures, normalized_
 from algebraformer.models import ModelConfig
 from algebraformer.problems import Systems
 from algebraformer.result import plain
-from algebraformer.solver import RTOL, LearnedSolver
+from algebraformer.solver import LearnedSolver
 from algebraformer.studies.base import StudyResult
 from algebraformer.studies.operator_summary import summary
 from algebraformer.studies.peers import LAPACK, LIMIT, Method, classical, network
@@ -189,7 +189,7 @@ def measured(method: Method, systems: Systems, exact: FloatArray, contractions: 
     if method.inverse is None:
         answer = method.solve(A, systems.b)[:, :, None]
         relative, omega, _ = measures(A, b, answer)
-        certified = np.asarray(is_certified(relative, omega, A.shape[-1], RTOL))[:, 0]
+        certified = np.asarray(is_certified(relative, omega, A.shape[-1]))[:, 0]
         record["accelerated"] = counts(np.zeros(len(A), dtype=np.int64), certified)
         return record | forward(answer, certified, x, exact) | {"forward_error": None}  # it is the reference itself
     M = method.inverse(A)
@@ -203,9 +203,9 @@ def measured(method: Method, systems: Systems, exact: FloatArray, contractions: 
     if method.start is None:
         radii = refinement.contraction(A[:contractions], M.take(np.arange(min(contractions, len(A)))))
         record |= {f"contraction_{name}": plain(np.quantile(radii, q)) for name, q in QUANTILES.items()}
-        refined = refinement.plain(A, b, M, RTOL, LIMIT)
+        refined = refinement.plain(A, b, M, None, LIMIT)
         record["plain"] = counts(refined.refinements, refined.certified)
-    found = refinement.accelerated(A, b, M, RTOL, LIMIT, bare if method.start else None, method.slow)
+    found = refinement.accelerated(A, b, M, None, LIMIT, bare if method.start else None, method.slow)
     record["accelerated"] = counts(found.refinements, found.certified)
     return record | forward(found.x, found.certified, x, exact)
 

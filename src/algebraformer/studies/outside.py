@@ -36,12 +36,13 @@ from scipy.linalg import LinAlgWarning
 
 from algebraformer import problems
 from algebraformer.classical import conjugate_residuals
+from algebraformer.learned_answers import MAX_PROBE_DEFECT
 from algebraformer.linalg import EPS, FloatArray, backward_error, skeel_condition_number
 from algebraformer.models import ModelConfig
 from algebraformer.problems import BoundaryValueFamily, generator
 from algebraformer.problems.base import Parameters
 from algebraformer.problems.chebyshev import differentiation_matrix
-from algebraformer.solver import RTOL, UNDERSTOOD, LearnedSolver
+from algebraformer.solver import LearnedSolver
 from algebraformer.studies.base import StudyResult, TableData
 from algebraformer.studies.runs import run_once
 from algebraformer.training import Recipe
@@ -177,7 +178,7 @@ def measure(solver: LearnedSolver, group: Group) -> dict[str, Any]:
     """Solve a group; return what became of each system, as lists."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LinAlgWarning)  # LAPACK's, about matrices that are meant to be bad
-        result = solver.solve(group.A, group.b, RTOL)
+        result = solver.solve(group.A, group.b)
     entries, answers = distances(solver, group.A, group.b)
     exact: FloatArray = np.linalg.solve(group.A, group.b[:, :, None]).astype(np.float64, copy=False)
     size = np.abs(exact).max(axis=(1, 2))
@@ -205,9 +206,9 @@ def distances(solver: LearnedSolver, A: FloatArray, b: FloatArray) -> tuple[Floa
     random vector, the one that leaves more.
     """
     head, inverse = solver.model.operator_head, solver.model.approximate_inverse(A)
-    first = conjugate_residuals.solve(A, b[:, :, None], inverse, RTOL, maxiter=1).first
+    first = conjugate_residuals.solve(A, b[:, :, None], inverse, 0.0, maxiter=1).first
     random = conjugate_residuals.share_left(A, inverse)
-    answers = np.maximum(first / float(head.get_buffer("first_step")), random / UNDERSTOOD)
+    answers = np.maximum(first / float(head.get_buffer("first_step")), random / MAX_PROBE_DEFECT)
     return head.distance(A) / float(head.get_buffer("reach")), answers
 
 
@@ -278,7 +279,7 @@ def summary(model: str, n: int, records: list[dict[str, Any]]) -> StudyResult:
         "group", "distance", "entries", *METHODS, "certified", "refinements_median", "refinements_max",
         "in_distribution", "relative_error_max", "of_bound_max",
     )  # fmt: skip
-    title = f"{model}, n = {n}, {rows[0]['systems']} systems per group, rtol {RTOL:.0e}"
+    title = f"{model}, n = {n}, {rows[0]['systems']} systems per group"
     main = TableData(columns, [[row[key] for key in keys] for row in rows], title)
     distances = TableData(
         ("distance", "systems", "learned", "refined", "LAPACK", "refinements, median", "in_distribution"),
@@ -289,7 +290,7 @@ def summary(model: str, n: int, records: list[dict[str, Any]]) -> StudyResult:
         "All groups together, by distance",
     )
     told = detection(records)
-    data = {"model": model, "n": n, "rtol": RTOL, "groups": rows, "distances": bins, "detection": told}
+    data = {"model": model, "n": n, "groups": rows, "distances": bins, "detection": told}
     return StudyResult((main, distances), verdict(rows, records, told), data)
 
 

@@ -22,7 +22,7 @@ from algebraformer.classical.operator_basis import MeanInverse, OperatorBasis
 from algebraformer.linalg import FloatArray
 from algebraformer.problems import ProblemFamily
 from algebraformer.problems.base import batches
-from algebraformer.solver import RTOL, LearnedSolver
+from algebraformer.solver import LearnedSolver
 
 TRANSFORMER, MLP, RIDGE, PROJECTED = "Transformer", "MLP", "polynomial ridge", "projection"
 SNAPSHOTS, NEAREST, MEAN = "Zahm-Nouy snapshots", "nearest inverse", "mean inverse"
@@ -116,7 +116,7 @@ def network(solver: LearnedSolver, seconds: float | None) -> Method:
     return Method(
         name=NETWORKS[solver.model.config.architecture],
         inverse=solver.model.approximate_inverse,
-        solve=lambda A, b: solver.solve(A, b, RTOL).x,
+        solve=lambda A, b: solver.solve(A, b).x,
         slow=SLOW,
         samples=int(solver.info.recipe["samples"]),
         seconds=seconds,
@@ -187,6 +187,6 @@ def refined(inverse: Inverse, start: Start | None = None) -> Solve:
     def solve(A: FloatArray, b: FloatArray) -> FloatArray:
         columns = b[:, :, None]
         x0 = start(A, columns) if start else None
-        return refinement.accelerated(A, columns, inverse(A), RTOL, LIMIT, x0, slow=1.0).x[:, :, 0]
+        return refinement.accelerated(A, columns, inverse(A), None, LIMIT, x0, slow=1.0).x[:, :, 0]
 
     return solve

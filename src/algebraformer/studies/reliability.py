@@ -172,12 +172,12 @@ def ill_conditioned_tables(record: dict[str, Any]) -> list[TableData]:
         "largest error per limit",
     )  # fmt: skip
     kinds = TableData(columns, [[*row.values()] for row in record["by_kind"]], "Ill-conditioned systems")
-    columns = (
+    measures = (
         "systems", "answered by", "cases", "no estimate", "infinite", "held", "overestimate, median",
         "largest error per estimate",
     )  # fmt: skip
     rows = [["inside" if row["inside"] else "outside", *list(row.values())[1:]] for row in record["forward_error"]]
-    return [kinds, TableData(columns, rows, "forward_error inside and outside the family")]
+    return [kinds, TableData(measures, rows, "forward_error inside and outside the family")]
 
 
 def verdict(by_name: dict[str, dict[str, Any]]) -> list[str]:

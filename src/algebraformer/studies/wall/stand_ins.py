@@ -24,9 +24,10 @@ Answer = Callable[[Array, Array], Array]
 class StandIn(torch.nn.Module):
     """Takes the place of a network: its answer is any function of A (B, n, n) and b (B, n), in NumPy."""
 
-    def __init__(self, n: int, answer: Answer) -> None:
+    def __init__(self, n: int, answer: Answer, reach: float) -> None:
         super().__init__()
         self.config, self.scaler, self.answer = ModelConfig(n=n), FamilyScaler(n), answer
+        self.scaler.reach.fill_(reach)
 
     def forward(self, A: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """Return the answer."""
@@ -34,10 +35,13 @@ class StandIn(torch.nn.Module):
             return torch.as_tensor(np.ascontiguousarray(self.answer(A.numpy(), b.numpy())))
 
 
-def stand_in(answer: Answer, n: int) -> LearnedSolver:
-    """Return a solver of systems with n unknowns around such an answer."""
+def stand_in(answer: Answer, n: int, reach: float = np.inf) -> LearnedSolver:
+    """Return a solver of systems with n unknowns around such an answer.
+
+    By default every system is in distribution; with reach 0 none is.
+    """
     info = CheckpointInfo(name="stand-in", family={}, commit=None, versions={})
-    return LearnedSolver(StandIn(n, answer), info)  # type: ignore[arg-type]
+    return LearnedSolver(StandIn(n, answer, reach), info)  # type: ignore[arg-type]
 
 
 def exact(A: Array, b: Array) -> Array:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import warnings
 from collections import Counter
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ from algebraformer import learned_answers, plots
 from algebraformer import solver as solver_module
 from algebraformer.checkpoint import CheckpointError, load, read_folder, resolve, step_folders
 from algebraformer.classical import conjugate_residuals, direct, refinement
+from algebraformer.errors import Status
 from algebraformer.linalg import measure
 from algebraformer.studies import reliability, soak
 from algebraformer.studies.base import StudyResult, run_study
@@ -24,6 +28,7 @@ from algebraformer.studies.wall import (
     certificates,
     checkpoints,
     files,
+    ill_conditioned,
     interruptions,
     lapack_types,
     sharing,
@@ -55,7 +60,7 @@ def records(result: StudyResult) -> dict[str, dict[str, Any]]:
 
 def test_nothing_failed(records: dict[str, dict[str, Any]]) -> None:
     assert {name: record["failures"] for name, record in records.items()} == {name: [] for name in records}
-    assert len(records) == 8
+    assert len(records) == 9
 
 
 def test_scipys_tests_reach_the_networks(records: dict[str, dict[str, Any]]) -> None:
@@ -81,6 +86,27 @@ def test_made_up_systems_end_in_every_way(records: dict[str, dict[str, Any]]) ->
     assert records["made-up systems"]["cases"] >= 300
     for status in ("LEARNED", "REFINED", "FALLBACK", "UNSUPPORTED", "UNCERTIFIED", "SINGULAR"):
         assert counts[f"systems {status}"] > 5, status
+
+
+def test_ill_conditioned_systems_are_solved_by_networks_and_by_lapack(records: dict[str, dict[str, Any]]) -> None:
+    record = records["ill-conditioned systems"]
+    count, models = reliability.PRESETS["quick"].ill_conditioned, len(ill_conditioned.models())
+    assert record["cases"] == count * len(ill_conditioned.KINDS) * models
+    rows = {row["kind"]: row for row in record["by_kind"]}
+    assert set(rows) == set(ill_conditioned.KINDS)
+    assert all(row["cases"] == count * models and row["certified"] > 0.5 * row["cases"] for row in rows.values())
+    assert record["counts"]["answered by a network"] == sum(row["network"] for row in rows.values())
+    assert rows["family"]["network"] >= count
+    assert record["counts"]["answered by a network"] < 0.5 * record["cases"]
+    inside, outside = ([row for row in record["forward_error"] if row["inside"] is where] for where in (True, False))
+    assert sum(row["cases"] for row in inside) == count * models // len(ill_conditioned.families())
+    assert sum(row["cases"] for row in outside) > 0.4 * record["cases"]
+
+
+def test_the_presets_try_a_hundred_thousand_ill_conditioned_systems() -> None:
+    for preset in ("cpu", "paper"):
+        count = reliability.PRESETS[preset].ill_conditioned
+        assert count * len(ill_conditioned.KINDS) * len(ill_conditioned.models()) >= 100_000
 
 
 def test_most_of_a_batch_with_bad_systems_is_the_networks(records: dict[str, dict[str, Any]]) -> None:
@@ -119,7 +145,10 @@ def test_trainings_were_disturbed(records: dict[str, dict[str, Any]]) -> None:
 
 
 def test_the_study_keeps_what_is_done(folder: Path, result: StudyResult, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("scipy_suite", "lapack_types", "certificates", "slices", "checkpoints", "files", "interruptions"):
+    for name in (
+        "scipy_suite", "lapack_types", "certificates", "ill_conditioned", "slices", "checkpoints", "files",
+        "interruptions",
+    ):  # fmt: skip
         monkeypatch.setattr(getattr(reliability, name), "check", None)
     asked = []
     empty = Check("threads and processes", "", 0, [], {})
@@ -202,6 +231,86 @@ def test_singular_systems_that_pass_are_noticed(monkeypatch: pytest.MonkeyPatch)
     assert lapack_types.solved(solver, A, A @ rng.uniform(-1, 1, (5, 2)))[0] == "learned"
     found = slices.check(1, batch=8, models=("diffusion-64",))
     assert any("singular system is answered" in text for text in found.failures)
+
+
+class Answers:
+    """Takes the place of a solver in `ill_conditioned`: certified answers from any function of A and b."""
+
+    def __init__(self, answer: Any, rcond: float = np.nan, forward_error: float = np.nan) -> None:
+        self.answer, self.rcond, self.forward_error = answer, rcond, forward_error
+        self.info = stand_ins.shipped().info
+
+    def solve(self, A: Any, b: Any) -> Any:
+        full = partial(np.full, len(b))
+        x = np.array([self.answer(*system) for system in zip(A, b, strict=True)])
+        relative = np.linalg.norm(b - (A @ x[:, :, None])[:, :, 0], axis=1) / np.linalg.norm(b, axis=1)
+        return SimpleNamespace(
+            x=x, method=full("learned"), status=full(Status.LEARNED, dtype=object), certified=relative <= 1e-10,
+            in_distribution=full(True), rcond=full(self.rcond), forward_error=full(self.forward_error),
+        )  # fmt: skip
+
+
+def truncated(A: Any, b: Any) -> Any:
+    """Return the truncated SVD's answer of fewest terms that leaves at most 1e-10 of b."""
+    U, sigma, V = np.linalg.svd(A)
+    c = U.T @ b
+    left = np.sqrt(np.cumsum(c[::-1] ** 2)[::-1]) > 1e-10 * np.linalg.norm(b)
+    return V[left].T @ (c / sigma)[left]
+
+
+def test_a_certificate_from_the_residual_alone_is_noticed() -> None:
+    """Kernel matrices were solved to a relative residual of 1e-10, in the directions of large singular values alone."""
+    batch = ill_conditioned.Batch("kernels", range(54))
+    cases, wrong = batch.tried(Answers(truncated))
+    failed = ill_conditioned.failed(cases)
+    assert 3 <= failed.sum() == len(wrong)
+    assert (cases["error"][failed] > 10 * batch.scipy[failed]).all()
+    assert f"system('kernels', {np.flatnonzero(failed)[0]})" in wrong[0]
+    cases, wrong = batch.tried(Answers(np.linalg.solve))
+    assert wrong == []
+    assert cases["certified"].sum() > 30
+
+
+def test_wrong_answers_that_are_certified_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = solver_module.LearnedSolver.solve
+
+    def wrong(self: Any, A: Any, b: Any) -> Any:
+        result = real(self, A, b)
+        return dataclasses.replace(result, x=result.x * (1 + 1e-7), certified=np.ones(len(b), dtype=bool))
+
+    monkeypatch.setattr(solver_module.LearnedSolver, "solve", wrong)
+    found = ill_conditioned.check(1)
+    in_family = [text for text in found.failures if "system('family', 0)" in text]
+    assert [text.split(":")[0] for text in in_family] == list(ill_conditioned.models())
+    assert sum(row["failed"] for row in found.data["by_kind"]) == len(found.failures)
+
+
+def test_warnings_that_are_not_given_are_noticed() -> None:
+    batch = ill_conditioned.Batch("family", range(2))
+    assert batch.tried(Answers(np.linalg.solve, rcond=1e-3))[1] == []
+    assert len(batch.tried(Answers(np.linalg.solve, rcond=1e-17))[1]) == 1
+
+
+def test_answers_without_a_number_are_failures() -> None:
+    batch, cases = ill_conditioned.Batch("gallery", range(2)), np.zeros(2, ill_conditioned.CASE)
+    cases["certified"], cases["error"], cases["limit"] = [True, False], np.inf, batch.limit
+    assert ill_conditioned.failed(cases).tolist() == [True, False]
+
+
+def test_forward_errors_that_are_too_small_are_noticed() -> None:
+    batch = ill_conditioned.Batch("family", range(8))
+    inside = np.array([family.name == stand_ins.shipped().info.family["name"] for family in ill_conditioned.families()])
+    for estimate, held, infinite in ((1e-30, 0.0, 0), (1.0, 1.0, 0), (np.inf, 1.0, 2)):
+        cases, _ = batch.tried(Answers(np.linalg.solve, forward_error=estimate))
+        assert cases["inside"].tolist() == [*inside, *inside]
+        row = ill_conditioned.forward_error(cases)[0]
+        assert (row["cases"], row["unknown"], row["held"], row["infinite"]) == (2, 0, held, infinite)
+        if estimate < np.inf:
+            assert row["overestimate_median"] == pytest.approx(
+                estimate / np.median(cases["true"][cases["inside"]]), rel=2
+            )
+    cases, _ = batch.tried(Answers(np.linalg.solve))
+    assert [row["unknown"] for row in ill_conditioned.forward_error(cases)] == [2, 0, 6, 0]
 
 
 def test_what_is_beyond_float64_is_not_certified() -> None:

@@ -22,6 +22,7 @@ from algebraformer.studies.wall import (
     certificates,
     checkpoints,
     files,
+    ill_conditioned,
     interruptions,
     lapack_types,
     scipy_suite,
@@ -30,7 +31,7 @@ from algebraformer.studies.wall import (
 )
 from algebraformer.studies.wall.base import Check
 
-WANTED = {"made-up systems": 100_000, "checkpoints": 10_000}
+WANTED = {"made-up systems": 100_000, "ill-conditioned systems": 100_000, "checkpoints": 10_000}
 """Cases that these lines were meant to have; the verdict says where a preset has fewer."""
 
 
@@ -48,6 +49,8 @@ class Plan:
     """How many right-hand sides each of them has."""
     made_up: int
     """Calls that hypothesis makes up."""
+    ill_conditioned: int
+    """Ill-conditioned systems of every kind, for each model."""
     trials: int
     """Batches with three bad systems, for each model."""
     batch: int
@@ -73,6 +76,7 @@ PRESETS = {
         seeds=1,
         right_hand_sides=(2,),
         made_up=300,
+        ill_conditioned=8,
         trials=1,
         batch=256,
         checkpoints=300,
@@ -88,6 +92,7 @@ PRESETS = {
         seeds=10,
         right_hand_sides=lapack_types.RIGHT_HAND_SIDES,
         made_up=10_000,
+        ill_conditioned=2_000,
         trials=20,
         batch=256,
         checkpoints=10_000,
@@ -107,6 +112,7 @@ def lines(plan: Plan) -> dict[str, tuple[Callable[..., Check], tuple[Any, ...]]]
         "scipy": (scipy_suite.check, (plan.networks, plan.chosen)),
         "lapack": (lapack_types.check, (plan.seeds, plan.right_hand_sides)),
         "certificates": (certificates.check, (plan.made_up,)),
+        "ill_conditioned": (ill_conditioned.check, (plan.ill_conditioned,)),
         "slices": (slices.check, (plan.trials, plan.batch)),
         "checkpoints": (checkpoints.check, (plan.checkpoints,)),
         "files": (files.check, (plan.flips, plan.garbage)),
@@ -148,6 +154,7 @@ def summary(records: list[dict[str, Any]]) -> StudyResult:
     tables.append(TableData(columns, [[row[key] for key in keys] for row in networks], "SciPy's tests by network"))
     ratios = by_name["LAPACK's matrix types"]["worst_ratio"]
     tables.append(TableData(("type", "worst ratio"), [[*item] for item in ratios.items()], "LAPACK's matrix types"))
+    tables += ill_conditioned_tables(by_name["ill-conditioned systems"])
     kinds = by_name["checkpoints"]["kinds"]
     outcomes = sorted({outcome for kind in kinds.values() for outcome in kind})
     rows = [[kind, *(counts.get(outcome, 0) for outcome in outcomes)] for kind, counts in kinds.items()]
@@ -156,6 +163,21 @@ def summary(records: list[dict[str, Any]]) -> StudyResult:
     if failures:
         tables.append(TableData(("what was tried", "what failed"), failures, "Failures"))
     return StudyResult(tables, verdict(by_name), {"records": records})
+
+
+def ill_conditioned_tables(record: dict[str, Any]) -> list[TableData]:
+    """Return who answered the ill-conditioned systems, and how often `forward_error` held."""
+    columns = (
+        "matrices", "cases", "network", "in_distribution", "certified", "warned", "singular", "failed",
+        "largest error per limit",
+    )  # fmt: skip
+    kinds = TableData(columns, [[*row.values()] for row in record["by_kind"]], "Ill-conditioned systems")
+    measures = (
+        "systems", "answered by", "cases", "no estimate", "infinite", "held", "overestimate, median",
+        "largest error per estimate",
+    )  # fmt: skip
+    rows = [["inside" if row["inside"] else "outside", *list(row.values())[1:]] for row in record["forward_error"]]
+    return [kinds, TableData(measures, rows, "forward_error inside and outside the family")]
 
 
 def verdict(by_name: dict[str, dict[str, Any]]) -> list[str]:
@@ -181,6 +203,7 @@ def verdict(by_name: dict[str, dict[str, Any]]) -> list[str]:
         f"Of LAPACK's matrices, {above} of {learned} answers by a network were certified with a test ratio above "
         f"LAPACK's own limit of {lapack_types.LIMIT:g}, which the certificate allows."
     )
+    sentences.append(estimates_held(by_name["ill-conditioned systems"]["forward_error"]))
     counts = by_name["one bad system among many"]["counts"]
     noticed = [counts.get(f"two equal rows: {how}", 0) for how in ("LinAlgError", "LinAlgWarning", "not noticed")]
     sentences.append(
@@ -188,3 +211,15 @@ def verdict(by_name: dict[str, dict[str, Any]]) -> list[str]:
         f"raised, {noticed[1]} warned, and {noticed[2]} were answered without a word."
     )
     return sentences
+
+
+def estimates_held(rows: list[dict[str, Any]]) -> str:
+    """Return a sentence on how often `forward_error` was at least the true error."""
+    parts = []
+    for inside, where in ((True, "inside the family"), (False, "outside")):
+        chosen = [row for row in rows if row["inside"] == inside and row["held"] is not None]
+        total = sum(row["cases"] - row["unknown"] for row in chosen)
+        held = sum(row["held"] * (row["cases"] - row["unknown"]) for row in chosen)
+        if total:
+            parts.append(f"{100 * held / total:.5g} % of {total} answers {where}")
+    return f"forward_error is at least the true error for {' and '.join(parts)}."

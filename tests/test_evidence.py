@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -140,6 +141,8 @@ def test_absolute_paths_in_the_page_are_noticed(tmp_path: Path) -> None:
 @pytest.fixture
 def repository(tmp_path: Path) -> Callable[..., str]:
     """Return a function that writes files into a new repository and commits them; it returns the commit."""
+    if not shutil.which("git"):
+        pytest.skip("git is not installed")
 
     def committed(**files: str) -> str:
         for name, text in files.items():

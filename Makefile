@@ -4,10 +4,10 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow lint format bench docs tables clean
+.PHONY: help setup demo test slow portability lint format bench docs tables clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
 
 setup: $(STAMP) ## create .venv and install the package into it
 
@@ -24,8 +24,12 @@ demo: $(STAMP) ## solve a boundary value problem from a file with the shipped we
 test: $(STAMP) ## run every test (under 8 minutes on two cores)
 	$(PY) -m pytest -q -n 2
 
-slow: $(STAMP) ## run the full-size tests as well
+slow: $(STAMP) ## run the full-size tests as well, then `portability`
 	$(PY) -m pytest -q -m "slow or not slow"
+	$(MAKE) portability
+
+portability: $(STAMP) ## run every test with the kernels of other processors, in turn (an hour and more)
+	$(PY) benchmarks/portability.py tests
 
 lint: $(STAMP) ## ruff and mypy
 	$(VENV)/bin/ruff check src tests benchmarks examples docs

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import shlex
 import sys
 import tempfile
@@ -28,8 +29,8 @@ import torch
 import tyro
 from threadpoolctl import threadpool_info
 
+from algebraformer import provenance
 from algebraformer.models import ModelConfig
-from algebraformer.provenance import processor
 from algebraformer.report import print_table
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies.base import Cell, TableData, write_results
@@ -188,6 +189,9 @@ def main(quick: bool = False, output: Path | None = None) -> None:
     output : Path, optional
         File to write; results/bench.json if not given, and none with --quick.
     """
+    if not quick and (forced := [name for name in provenance.KERNELS if name in os.environ]):
+        sys.exit(f"bench.py times the kernels that this processor gets by itself: unset {', '.join(forced)}")
+    provenance.commit()  # now, not when everything has run
     plan = QUICK if quick else FULL
     options = RunOptions(workers=0, progress=False)
     with tempfile.TemporaryDirectory() as folder:
@@ -199,7 +203,7 @@ def main(quick: bool = False, output: Path | None = None) -> None:
     data["memory"] = measure_memory(plan)
     blas = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
     data["threads"] = {"torch": torch.get_num_threads(), "blas": max(blas, default=1)}
-    table = TableData(("measure", "value", "unit", "target"), rows(data), f"Benchmark on {processor()}")
+    table = TableData(("measure", "value", "unit", "target"), rows(data), f"Benchmark on {provenance.processor()}")
     print_table(table)
     output = output or (None if quick else Path("results/bench.json"))
     if output is not None:

@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from algebraformer.solver import LearnedSolver
+from algebraformer.training.data import TEST_SEED
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "benchmarks" / "bench.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
@@ -74,7 +77,9 @@ def test_inference_is_measured_against_numpy(results: dict[str, Any]) -> None:
     }
     assert set(results["seconds_per_system"]) == expected
     assert all(0 < seconds < 60 for seconds in results["seconds_per_system"].values())
-    assert 0 <= results["solved_by_network"] <= 1
+    solver = LearnedSolver.from_pretrained("diffusion-64")
+    systems = solver.info.problem_family().sample(64, TEST_SEED)
+    assert results["solved_by_network"] == np.mean(solver.solve(systems.A, systems.b).method != "lapack")
 
 
 def test_entry_tokens_take_more_memory_than_column_tokens(results: dict[str, Any]) -> None:
@@ -86,8 +91,9 @@ def test_entry_tokens_take_more_memory_than_column_tokens(results: dict[str, Any
     assert peaks["entry", "math"]["6"] > peaks["entry", "default"]["6"]
 
 
-def test_every_row_of_the_table_has_its_number(results: dict[str, Any]) -> None:
+def test_every_row_of_the_table_has_its_number(bench: ModuleType, results: dict[str, Any]) -> None:
     table = results["table"]
+    assert table["rows"] == bench.rows(with_whole_sizes(results))
     assert table["columns"] == ["measure", "value", "unit", "target"]
     assert all(len(row) == 4 for row in table["rows"])
     for measure, value, unit, _ in table["rows"]:
@@ -97,6 +103,25 @@ def test_every_row_of_the_table_has_its_number(results: dict[str, Any]) -> None:
     labels = " ".join(row[0] for row in table["rows"])
     for name in ("training, quick", "predict, quick, batch 64", "numpy.linalg.solve, batch 1", "n = 4 to 6"):
         assert name in labels
+
+
+def test_the_committed_result_is_of_this_benchmark(bench: ModuleType) -> None:
+    """What is measured, and in which words, is what the script of today measures: `make bench` if not."""
+    committed = json.loads((ROOT / "results" / "bench.json").read_text())
+    names = ("diffusion-64", "diffusion-64-token", bench.FULL.recipes[0])
+    what = (*(f"predict, {name}" for name in names), *FIRST)
+    assert set(committed["seconds_per_system"]) == {f"{w}, batch {size}" for w in what for size in bench.BATCHES}
+    assert set(committed["training"]) == set(bench.FULL.recipes)
+    assert committed["table"]["rows"] == bench.rows(with_whole_sizes(committed))
+
+
+def test_a_forced_kernel_is_refused() -> None:
+    environment = {**ENVIRONMENT, "OPENBLAS_CORETYPE": "Nehalem"}
+    command = [sys.executable, str(SCRIPT), "--output", "never.json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "OPENBLAS_CORETYPE" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_targets_are_shown_beside_the_shares(bench: ModuleType, results: dict[str, Any]) -> None:

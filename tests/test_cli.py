@@ -224,7 +224,7 @@ def test_models_of_every_kind_have_a_score(run, answer):
 def test_info(answer):
     code, found = answer("info")
     assert code == 0
-    assert set(found) == {"commit", "versions", "processor", "threads", "OMP_NUM_THREADS", "devices"}
+    assert set(found) == {"commit", "versions", "processor", "threads", "kernels", "environment", "devices"}
     assert (found["versions"]["algebraformer"], found["devices"][0]) == (af.__version__, "cpu")
     assert found["threads"] == torch.get_num_threads()
 

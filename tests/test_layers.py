@@ -28,6 +28,7 @@ FLOORS = {
     6: ("studies",),
     7: (
         "paper_claims",
+        "evidence",
         "report",
         "figure_parts",
         "operator_figure",

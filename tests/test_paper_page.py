@@ -60,9 +60,8 @@ def test_unknown_sections_are_refused() -> None:
         for source in dict.fromkeys(s for claim in CLAIMS for s in claim.sources if isinstance(s, Sentences))
     ],
 )
-def test_words_pick_a_sentence_of_every_verdict_that_exists(source: Sentences) -> None:
-    if (RESULTS / f"{source.study}.json").exists():
-        assert source.chosen(content(source.study)), "no sentence has these words: the page shows the whole verdict"
+def test_words_pick_a_sentence_of_every_verdict(source: Sentences) -> None:
+    assert source.chosen(content(source.study)), "no sentence has these words: the page shows the whole verdict"
 
 
 # ---------------------------------------------------------------- rows from results

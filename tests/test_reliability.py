@@ -36,6 +36,7 @@ from algebraformer.studies.wall import (
     stand_ins,
 )
 from algebraformer.studies.wall.base import Check
+from study_results import assert_drawn
 
 QUIET = Progress(disable=True)
 
@@ -162,7 +163,9 @@ def test_the_study_keeps_what_is_done(folder: Path, result: StudyResult, monkeyp
 
 
 def test_table_figure_and_file(result: StudyResult, tmp_path: Path) -> None:
-    plots.save_study(result, plots.STUDIES["reliability"](result.data), tmp_path / "reliability.json", "command")
+    figure = plots.STUDIES["reliability"](result.data)
+    assert_drawn(figure)
+    plots.save_study(result, figure, tmp_path / "reliability.json", "command")
     assert json.loads((tmp_path / "reliability.json").read_text())["data"] == result.data
     assert (tmp_path / "reliability.png").read_bytes().startswith(b"\x89PNG")
     main = result.tables[0]
@@ -434,7 +437,9 @@ def test_soak(tmp_path: Path) -> None:
     assert found.data["failures"] == []
     assert found.data["calls"] >= 1
     assert found.data["memory_mb"][-1] > 50
-    plots.save_study(found, plots.STUDIES["soak"](found.data), tmp_path / "soak.json", "command")
+    figure = plots.STUDIES["soak"](found.data)
+    assert_drawn(figure)
+    plots.save_study(found, figure, tmp_path / "soak.json", "command")
     assert (tmp_path / "soak.png").read_bytes().startswith(b"\x89PNG")
 
 

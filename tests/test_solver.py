@@ -169,7 +169,7 @@ def test_shapes(name, batch, columns):
     record = json.loads(json.dumps(result.record(), allow_nan=False))
     assert set(record) == set(fields)
     assert np.shape(record["backward_error"]) == batch
-    assert {Status[s] for s in np.atleast_1d(record["status"])} <= set(Status)
+    assert np.atleast_1d(record["status"]).tolist() == [status.name for status in np.atleast_1d(result.status)]
 
 
 def test_columns_are_read_as_systems_of_their_own():
@@ -323,7 +323,7 @@ print("\\n" + json.dumps([torch_says, worst(direct.solve(A, b).x)]))
 """
 
 
-def test_ours_is_right_where_torchs_batched_lu_is_not():
+def test_batched_lu_is_right_and_a_canary_skips_where_torchs_is_too():
     run = subprocess.run([sys.executable, "-c", BATCHED_LU], capture_output=True, text=True, check=True, env=os.environ)
     torch_says, ours = json.loads(run.stdout.splitlines()[-1])
     assert ours < 1e-9

@@ -18,7 +18,7 @@ from algebraformer.studies.base import StudyResult, run_study
 from algebraformer.studies.newton import PRESETS
 from algebraformer.studies.newton_summary import DIRECTION, LEARNED, NEIGHBOUR, PREVIOUS
 from algebraformer.training.data import TEST_SEED
-from study_results import assert_tables_and_figure
+from study_results import assert_coloured, assert_drawn, assert_tables_and_figure
 
 # ---------------------------------------------------------------- sentences
 
@@ -103,8 +103,9 @@ def test_the_faster_one_is_named() -> None:
 def test_a_figure_of_the_convergence(tmp_path: Path) -> None:
     traces = {"a": [("start", 1.0, 2.0), ("learned", 0.1, 1.5), ("exact", 1e-9, 1.4)], "b": [("start", 0.0, 0.0)]}
     figure = convergence_figure(traces, 8.0, "title")
+    assert_drawn(figure)
     plots.save(figure, tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert_coloured(tmp_path / "figure.png")
     left, right = figure.axes
     assert {line.get_label() for line in right.lines} >= {"a: learned", "a: exact", "a: start"}
     (learned,) = [line for line in left.lines if line.get_label() == "a: learned"]

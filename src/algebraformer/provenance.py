@@ -1,4 +1,4 @@
-"""Where a result comes from: commit, package versions, processor, threads. Recorded in checkpoints and results."""
+"""Where a result comes from: commit, versions, processor, kernels, threads. Recorded in checkpoints and results."""
 
 from __future__ import annotations
 
@@ -11,19 +11,36 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_info
+
 PACKAGES = ("algebraformer", "torch", "numpy", "scipy", "safetensors")
+NO_CODE = ("results", "docs", "README.md", "CHANGELOG.md", "LOG.md")
+"""What changes while results are measured one after the other, and none of them depends on."""
+IMPORTED = ("src", "studies", "benchmarks", "examples")
+"""Folders in which a new file may matter before git knows it."""
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+KERNELS = (
+    "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA", "NPY_DISABLE_CPU_FEATURES",
+)  # fmt: skip
+"""Variables that make a library run the kernels of another processor, or block for another cache."""
 
 
 @functools.cache
 def commit() -> str | None:
-    """Return the commit of the checkout this package runs from, with "+" if files differ from it, or None."""
+    """Return the commit of the checkout this package runs from, with "+" if code differs from it, or None.
+
+    The first call in a process decides: what is committed during a long run is not what ran.
+    """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:
         run = functools.partial(subprocess.run, cwd=root, capture_output=True, text=True, timeout=10, check=True)
         head = run(["git", "rev-parse", "HEAD"]).stdout.strip()
-        changed = run(["git", "status", "--porcelain", "--untracked-files=no", "--", "src"]).stdout.strip()
+        code = [".", *(f":(exclude){name}" for name in NO_CODE)]
+        changed = run(["git", "status", "--porcelain", "--untracked-files=no", "--", *code]).stdout.strip()
+        changed += run(["git", "ls-files", "--others", "--exclude-standard", "--", *IMPORTED]).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
     return head + ("+" if changed else "")
@@ -57,13 +74,28 @@ def versions() -> dict[str, str]:
     return found
 
 
+def kernels() -> list[str]:
+    """Return the BLAS libraries that are loaded, each with the kernels it chose and its threads; and torch's."""
+    found = []
+    for library in threadpool_info():
+        if library["user_api"] == "blas":
+            name = " ".join(
+                str(library[key]) for key in ("internal_api", "version", "architecture") if library.get(key)
+            )
+            found.append(f"{name}, threads: {library['num_threads']}")
+    if torch := sys.modules.get("torch"):
+        found.append(f"torch {torch.backends.cpu.get_cpu_capability()}, threads: {torch.get_num_threads()}")
+    return found
+
+
 def provenance() -> dict[str, Any]:
-    """Return commit, versions, processor and threads as plain JSON values."""
+    """Return commit, versions, processor, kernels, threads and the variables that set them as plain JSON values."""
     torch = sys.modules.get("torch")
     return {
         "commit": commit(),
         "versions": versions(),
         "processor": processor(),
         "threads": torch.get_num_threads() if torch else os.cpu_count(),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+        "kernels": kernels(),
+        "environment": {name: os.environ[name] for name in THREADS + KERNELS if name in os.environ},
     }

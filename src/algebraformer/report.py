@@ -7,6 +7,8 @@
     <!-- end table -->
 
 from results/NAME.json, so that no number in a document is typed by hand; a test fails when a block is out of date.
+Below the table stands at which commit it was measured, and on what. At the end it lists the results that are older than
+code they depend on.
 Blocks from <!-- claims: SECTION --> to <!-- end claims --> hold the tables of `paper_claims`, likewise.
 """
 
@@ -22,6 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from algebraformer.evidence import caption, older
 from algebraformer.studies.base import Cell, TableData
 
 BLOCK = re.compile(r"(<!-- table: ([\w.-]+) -->\n).*?(<!-- end table -->)", re.DOTALL)
@@ -95,8 +98,9 @@ def refreshed(text: str, results: Path) -> str:
     """Return the text with every block made anew from the results folder."""
 
     def replace(match: re.Match[str]) -> str:
-        table = json.loads((results / f"{match[2]}.json").read_text())["table"]
-        return match[1] + markdown_table(table["columns"], table["rows"]) + match[3]
+        content = json.loads((results / f"{match[2]}.json").read_text())
+        table = markdown_table(content["table"]["columns"], content["table"]["rows"])
+        return f"{match[1]}{table}\n{caption(content['provenance'])}\n{match[3]}"
 
     def claims(match: re.Match[str]) -> str:
         from algebraformer.paper_claims import table  # which needs torch, and showing a table does not
@@ -115,3 +119,5 @@ def documents(paths: Sequence[str]) -> list[Path]:
 if __name__ == "__main__":
     for document in documents(sys.argv[1:]):
         document.write_text(refreshed(document.read_text(), Path("results")))
+    if lines := older(Path("results")):
+        print("Older than code they depend on:", *lines, sep="\n  ")

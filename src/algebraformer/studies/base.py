@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from rich.progress import Progress
 
 from algebraformer.errors import FallbackWarning, UnknownNameError
-from algebraformer.provenance import provenance
+from algebraformer.provenance import commit, provenance
 
 Cell = str | float | int | bool | None
 Row = TypeVar("Row", bound=Mapping[str, Any])
@@ -87,6 +87,7 @@ def run_study(name: str, preset: str, folder: Path, bar: Progress) -> StudyResul
     module = importlib.import_module(f"algebraformer.studies.{name}")
     if preset not in module.PRESETS:
         raise UnknownNameError(f"preset of {name}", preset, list(module.PRESETS))
+    commit()  # now, not when a run of hours has ended
     folder.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FallbackWarning)  # studies count what LAPACK answers

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
-from algebraformer.cli_base import DONE, NOT_SOLVED, emit, show
+from algebraformer.cli_base import DONE, INTERRUPTED, emit, show
 from algebraformer.training.config import Basis, Recipe, Scaler, get_recipe
+from algebraformer.writing import check_folder
 
 if TYPE_CHECKING:
     from algebraformer.problems import ProblemFamily
@@ -58,6 +59,7 @@ class Train:
         from algebraformer.training.from_file import names_a_file
         from algebraformer.training.loop import train
 
+        check_folder(self.output)
         own = names_a_file(self.recipe)
         recipe = own_recipe(self.recipe, self.set) if own else changed(get_recipe(self.recipe), self.set)
         options = run_options(self)
@@ -70,7 +72,7 @@ class Train:
             print(f"No report on noisy systems: algebraformer evaluate {self.output} --family {self.recipe} scores it")
         if self.json:
             emit(found)
-        return DONE if result.finished else NOT_SOLVED
+        return DONE if result.finished else INTERRUPTED
 
     def _report(self, training_seconds: float | None) -> dict[str, Any]:
         """Measure whether the network is worth it; write the report into the folder of the run and show it."""
@@ -140,6 +142,7 @@ class Finetune:
         from algebraformer.training.from_file import names_a_file
         from algebraformer.training.loop import train
 
+        check_folder(self.output)
         names = ("epochs", "batch_size", "scaler", "basis", "rank", "layer_decay", "frozen")
         family = own_family(self.family, self.set) if names_a_file(self.family) else self.family
         recipe, initial = fine_tuning(self.start, family, self.samples, **{name: getattr(self, name) for name in names})
@@ -148,7 +151,7 @@ class Finetune:
         found = tell(result, recipe, self.json)
         if self.json:
             emit(found)
-        return DONE if result.finished else NOT_SOLVED
+        return DONE if result.finished else INTERRUPTED
 
 
 def run_options(command: Train | Finetune) -> RunOptions:

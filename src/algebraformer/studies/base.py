@@ -21,6 +21,7 @@ from rich.progress import Progress
 
 from algebraformer.errors import UnknownNameError
 from algebraformer.provenance import provenance
+from algebraformer.writing import write_bytes
 
 Cell = str | float | int | bool | None
 Row = TypeVar("Row", bound=Mapping[str, Any])
@@ -131,4 +132,4 @@ def write_results(path: Path | str, *, command: str, table: TableData, **data: A
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"command": command, "provenance": provenance(), "table": table.settings(), **data}
-    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())

@@ -19,7 +19,7 @@ PACKAGE = "algebraformer"
 SOURCE = Path(__file__).resolve().parents[1] / "src" / PACKAGE
 
 FLOORS = {
-    0: ("errors", "linalg", "checked_input", "provenance", "result"),
+    0: ("errors", "linalg", "checked_input", "provenance", "result", "forking", "writing"),
     1: ("untrusted", "matrix_market", "matlab5", "matlab", "numpy_files", "io", "lp_norm", "problems", "classical"),
     2: ("models",),
     3: ("checkpoint",),

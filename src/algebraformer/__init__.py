@@ -11,5 +11,9 @@ Names are imported when they are first used, so that `import algebraformer` does
 
 import lazy_loader
 
+from algebraformer.forking import protect_children
+
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = "0.1.0"
+
+protect_children()

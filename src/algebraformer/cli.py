@@ -1,16 +1,14 @@
 """The command line. Importing this module must stay cheap: torch and SciPy are imported by the commands that use them.
 
 Exit codes: 0 done, for `solve` certified, for `newton` converged; 1 not solved; 2 bad input, with one line on stderr;
-3 solved by LAPACK.
+3 solved by LAPACK; 130 interrupted (by `__main__`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import shlex
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,19 +21,24 @@ from algebraformer.cli_base import (
     FALLBACK,
     NOT_SOLVED,
     check_figure,
+    check_output,
+    collected_warnings,
     emit,
     every,
     paths,
     show,
     show_paths,
     show_rows,
+    warnings_on_stderr,
 )
 from algebraformer.cli_estimate import estimate, refuse_tolerances
 from algebraformer.cli_files import FormatName, read_system
 from algebraformer.cli_newton import Newton
 from algebraformer.cli_training import Finetune, Train
 from algebraformer.errors import AlgebraformerError, ConfigurationError, SingularSystemError
+from algebraformer.provenance import versions
 from algebraformer.training.config import RECIPES
+from algebraformer.writing import check_file, check_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Solve:
     """Print one JSON object instead of a table."""
 
     def run(self) -> int:
+        check_output(self.output)
         from algebraformer import io
 
         check_figure(self.figure)
@@ -83,16 +87,18 @@ class Solve:
             return estimate(self, solver, A, b)
         if self.figure is not None:
             raise ConfigurationError(f"figure is for models that estimate from noisy systems; {self.model} solves")
-        try:
-            result = solver.solve(A, b, self.rtol, self.max_refinements, self.fallback)
-        except SingularSystemError as error:
-            result = error.result
-            print(f"algebraformer: {error}", file=sys.stderr)
+        with collected_warnings() as warned:
+            try:
+                result = solver.solve(A, b, self.rtol, self.max_refinements, self.fallback)
+            except SingularSystemError as error:
+                result = error.result
+                print(f"algebraformer: {error}", file=sys.stderr)
         if self.output is not None:
             io.write_array(self.output, result.x)
         record = result.record() | {
             "n": int(A.shape[-1]),
             "model": self.model,
+            "warnings": warned,
             **paths(self, "output"),
         }
         if self.json:
@@ -136,6 +142,8 @@ class Evaluate:
         from algebraformer.training.data import TEST_SEED
         from algebraformer.training.from_file import family_from_file, names_a_file
 
+        if self.output is not None:
+            check_file(self.output, folder_is_made=True)
         solver = LearnedSolver.from_pretrained(self.model)
         name = self.family
         if name is not None and names_a_file(name):
@@ -193,6 +201,8 @@ class Study:
         from algebraformer.report import print_table, progress_bar
         from algebraformer.studies.base import run_study
 
+        check_folder(self.output)
+        check_folder(self.work)
         with progress_bar(disable=self.json) as bar:
             result = run_study(self.name, self.preset, self.work / f"{self.name}-{self.preset}", bar)
         command = shlex.join(["algebraformer", *sys.argv[1:]])
@@ -319,29 +329,23 @@ Command = (
 )
 
 
-def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Print a warning as one line on stderr."""
-    print(f"warning: {message}", file=sys.stderr)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    try:
-        try:
-            command = tyro.cli(
-                Command,
-                prog="algebraformer",
-                description="Learned, certified solvers for families of ill-conditioned linear systems.",
-                args=arguments,
-            )
-            with warnings.catch_warnings():
-                warnings.showwarning = show_warning
-                return command.run()
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:  # the reader of our output went away, as in `algebraformer families | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words == ["--version"]:
+        print(f"algebraformer {versions().get('algebraformer', '(not installed)')}")
         return DONE
+    command = tyro.cli(
+        Command,
+        prog="algebraformer",
+        description="Learned, certified solvers for families of ill-conditioned linear systems. --version prints the "
+        "version.",
+        args=words,
+    )
+    try:
+        with warnings_on_stderr():
+            return command.run()
     except (AlgebraformerError, ValueError, OSError) as error:
-        print(f"algebraformer: {' '.join(str(error).split())}", file=sys.stderr)
+        text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        print(f"algebraformer: {' '.join(text.split())}", file=sys.stderr)
         return BAD_INPUT

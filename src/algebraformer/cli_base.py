@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from algebraformer.errors import ConfigurationError
+from algebraformer.writing import check_file
 
 DONE, NOT_SOLVED, BAD_INPUT, FALLBACK = 0, 1, 2, 3
 INTERRUPTED = 130
@@ -20,10 +24,50 @@ def emit(data: Any) -> None:
     print(json.dumps(data, allow_nan=False))
 
 
+@contextmanager
+def warnings_on_stderr() -> Iterator[None]:
+    """Print each warning as one line on stderr, also where warnings are errors (`python -W error`)."""
+
+    def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        if any(action == "error" for action, *_ in warnings.filters):
+            warnings.simplefilter("default")
+        warnings.showwarning = show_warning
+        yield
+
+
+@contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """Collect the warnings of a block, for --json; they are shown as well."""
+    collected: list[str] = []
+    show = warnings.showwarning
+
+    def collect(message: Warning | str, *rest: Any, **more: Any) -> None:
+        collected.append(str(message))
+        show(message, *rest, **more)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = collect
+        yield collected
+
+
+def check_output(path: Path | None) -> None:
+    """Raise an error, before the work begins, if an array cannot be written to this file."""
+    from algebraformer import io
+
+    if path is not None:
+        io.check_name(path)
+        check_file(path)
+
+
 def check_figure(path: Path | None) -> None:
-    """Raise `ConfigurationError` if a figure shall go to a file that is not named as a PNG."""
-    if path is not None and path.suffix.lower() != ".png":
-        raise ConfigurationError(f"--figure writes PNG: expected a name that ends in .png, received {str(path)!r}")
+    """Raise an error, before the work begins, if a PNG cannot be written to this file."""
+    if path is not None:
+        if path.suffix.lower() != ".png":
+            raise ConfigurationError(f"--figure writes PNG: expected a name that ends in .png, received {str(path)!r}")
+        check_file(path)
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

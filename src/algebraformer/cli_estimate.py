@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from algebraformer.cli_base import DONE, FALLBACK, emit, paths, show, show_paths, show_rows
+from algebraformer.cli_base import DONE, FALLBACK, collected_warnings, emit, paths, show, show_paths, show_rows
 from algebraformer.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def estimate(command: Any, solver: LearnedSolver, A: Any, b: Any) -> int:
     refuse_tolerances(command)
     if command.figure is not None and np.ndim(b) != 1:
         raise ConfigurationError(f"a figure shows one system, received b of shape {np.shape(b)}")
-    found = solver.estimate(A, b)
+    with collected_warnings() as warned:
+        found = solver.estimate(A, b)
     if command.output is not None:
         from algebraformer import io
 
@@ -36,7 +37,7 @@ def estimate(command: Any, solver: LearnedSolver, A: Any, b: Any) -> int:
     if command.figure is not None:
         _draw(command, found)
     about = {"model": command.model, "n": solver.n, "m": solver.model.config.n_equation}
-    about |= paths(command, "output", "figure")
+    about |= {"warnings": warned} | paths(command, "output", "figure")
     if command.json:
         emit(found.record() | about)
     else:

@@ -8,7 +8,17 @@ from typing import Annotated, Any
 
 import tyro
 
-from algebraformer.cli_base import DONE, NOT_SOLVED, check_figure, emit, every, paths, show_paths, show_rows
+from algebraformer.cli_base import (
+    DONE,
+    NOT_SOLVED,
+    check_figure,
+    check_output,
+    emit,
+    every,
+    paths,
+    show_paths,
+    show_rows,
+)
 from algebraformer.cli_files import FormatName, read_system
 from algebraformer.result import plain
 
@@ -48,6 +58,7 @@ class Newton:
     """Print one JSON object instead of a table."""
 
     def run(self) -> int:
+        check_output(self.output)
         from algebraformer import io
 
         check_figure(self.figure)

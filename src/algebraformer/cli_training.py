@@ -15,6 +15,7 @@ import tyro
 
 from algebraformer.cli_base import DONE, INTERRUPTED, emit, show
 from algebraformer.training.config import Basis, Recipe, Scaler, get_recipe
+from algebraformer.writing import check_folder
 
 if TYPE_CHECKING:
     from algebraformer.problems import ProblemFamily
@@ -60,6 +61,7 @@ class Train:
         from algebraformer.training.loop import train
         from algebraformer.training.monitor import Monitor
 
+        check_folder(self.output)
         own = names_a_file(self.recipe)
         with Monitor(not self.json) as monitor:
             part = monitor.part("spectrum")
@@ -152,6 +154,7 @@ class Finetune:
         from algebraformer.training.from_file import names_a_file
         from algebraformer.training.loop import train
 
+        check_folder(self.output)
         names = ("epochs", "batch_size", "scaler", "basis", "rank", "layer_decay", "frozen")
         family = own_family(self.family, self.set) if names_a_file(self.family) else self.family
         recipe, initial = fine_tuning(self.start, family, self.samples, **{name: getattr(self, name) for name in names})

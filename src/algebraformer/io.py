@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-import secrets
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from algebraformer import matlab, matrix_market, numpy_files
 from algebraformer.errors import InputFormatError
 from algebraformer.numpy_files import NUMERIC
 from algebraformer.untrusted import BLOCK, Array, FilePath, Refused, Wanted, naming
+from algebraformer.writing import check_file, new_file
 
 DEFAULT_MAX_BYTES = 2**31
 """Default limit on the size of one array in memory, in bytes: 2 GiB, a float64 matrix of n = 16384."""
@@ -275,21 +275,17 @@ def _write(path: FilePath, form: _Format, arrays: Mapping[str, Array]) -> None:
         for name, x in arrays.items():
             if x.dtype.kind not in NUMERIC:
                 raise Refused(f"expected {name} to be an array of numbers, received dtype {x.dtype}")
-    target = Path(os.path.realpath(path))
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"{os.fspath(path)}: no folder {target.parent}")
-    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as stream:
-            try:
-                form.write(stream, arrays)
-            except Refused as problem:
-                raise InputFormatError(f"{os.fspath(path)}: {problem}") from None
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    check_file(Path(path))
+    with new_file(path) as stream:
+        try:
+            form.write(stream, arrays)
+        except Refused as problem:
+            raise InputFormatError(f"{os.fspath(path)}: {problem}") from None
+
+
+def check_name(path: FilePath) -> None:
+    """Raise `InputFormatError` if the name's suffix is not that of a format."""
+    _format_of(path)
 
 
 def write_array(path: FilePath, x: ArrayLike) -> None:

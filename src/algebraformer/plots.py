@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -28,13 +29,16 @@ from algebraformer.spectral_figure import spectral_figure
 from algebraformer.studies.base import StudyResult, write_results
 from algebraformer.study_figures import efficiency_figure, outside_figure
 from algebraformer.transfer_figure import transfer_figure
+from algebraformer.writing import write_bytes
 
 FloatArray = NDArray[np.float64]
 
 
 def save(figure: Figure, path: Path | str) -> None:
-    """Write a figure as PNG; no global state of pyplot is touched."""
-    FigureCanvasAgg(figure).print_png(str(path))
+    """Write a figure as PNG, whole or not at all; no global state of pyplot is touched."""
+    image = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(image)
+    write_bytes(path, image.getvalue())
 
 
 def boundary_value_figure(
@@ -173,5 +177,5 @@ def save_study(result: StudyResult, figure: Figure, path: Path, command: str, **
     main, *others = result.tables
     more = {"verdict": list(result.verdict), "tables": [table.settings() for table in others]}
     write_results(path, command=command, table=main, **about, **more, data=result.data)
-    path.with_suffix(".md").write_text(study_page(path.stem, command, result.verdict, result.tables))
+    write_bytes(path.with_suffix(".md"), study_page(path.stem, command, result.verdict, result.tables).encode())
     save(figure, path.with_suffix(".png"))

@@ -21,8 +21,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from algebraformer.evidence import caption, older
 from algebraformer.studies.base import Cell, TableData
@@ -44,13 +54,6 @@ def format_cell(cell: Cell) -> str:
             return str(cell)
 
 
-class TerminalConsole(Console):
-    """Rich's console, but when nobody reads the output any more it says so instead of exiting with code 1."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
 def print_table(data: TableData) -> None:
     """Print a table in the terminal; numbers stand at the right."""
     table = Table(title=data.title or None, title_justify="left")
@@ -59,10 +62,20 @@ def print_table(data: TableData) -> None:
         table.add_column(column, justify="right" if numeric else "left")
     for row in data.rows:
         table.add_row(*map(format_cell, row))
-    console = TerminalConsole()
+    console = Console()
     if not console.is_terminal:
         console.width = 120  # a file or a pipe has no width of its own
     console.print(table)
+
+
+class RateColumn(ProgressColumn):
+    """Steps per second, or seconds per step where these are long."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate of a task, nothing before its second step."""
+        if not task.speed:
+            return Text("")
+        return Text(f"{task.speed:.3g}/s" if task.speed >= 1 else f"{1 / task.speed:.3g} s each")
 
 
 def progress_bar(disable: bool = False) -> Progress:
@@ -71,6 +84,7 @@ def progress_bar(disable: bool = False) -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        RateColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         disable=disable,

@@ -22,6 +22,7 @@ from rich.progress import Progress
 
 from algebraformer.errors import FallbackWarning, UnknownNameError
 from algebraformer.provenance import commit, provenance
+from algebraformer.writing import write_bytes
 
 Cell = str | float | int | bool | None
 Row = TypeVar("Row", bound=Mapping[str, Any])
@@ -135,4 +136,4 @@ def write_results(path: Path | str, *, command: str, table: TableData, **data: A
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"command": command, "provenance": provenance(), "table": table.settings(), **data}
-    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())

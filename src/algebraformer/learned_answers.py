@@ -17,10 +17,9 @@ from algebraformer.classical.operator_basis import ApproximateInverse
 from algebraformer.classical.tiled_operators import TiledInverse
 from algebraformer.linalg import is_certified, measure, norm, ratio
 from algebraformer.models import Algebraformer, predict, systems_at_once
+from algebraformer.models.heads import MAX_DEFECT
 
 Array = NDArray[Any]
-MAX_PROBE_DEFECT = 0.5
-"""Largest share of a random vector that M A may leave of a matrix in distribution; singular matrices leave more."""
 BLOCK_ENTRIES = 2**20
 """Right-hand sides are refined in blocks of this many entries: 8 MB, so that memory does not grow with their number."""
 
@@ -154,29 +153,29 @@ def _refine(model: Algebraformer, A: Array, b: Array, rtol: float | None, limit:
     head, (B, n, k) = model.operator_head, b.shape
     inverse, distance = model.read_inverse(A)
     defect = conjugate_residuals.share_left(A, inverse)
-    near = (distance <= float(head.get_buffer("reach"))) & (defect <= MAX_PROBE_DEFECT)
+    max_defect = head.max_defect()
+    near = (distance <= head.max_distance()) & (defect <= max_defect)
     answers = Answers.unanswered(b)
     chosen = np.flatnonzero(near | everything)
     if not chosen.size:
         return answers
     if chosen.size < B:  # nothing is copied where all look like the family, as they should
         A, b, inverse, defect, near = A[chosen], b[chosen], inverse.take(chosen), defect[chosen], near[chosen]
-    first_step = float(head.get_buffer("first_step"))
     parts, columns = [], max(1, BLOCK_ENTRIES // (n * len(b)))
     for j in range(0, k, columns):
         found = refinement.accelerated(
-            A, b[:, :, j : j + columns], inverse, rtol, limit, max_first=np.inf if everything else first_step
+            A, b[:, :, j : j + columns], inverse, rtol, limit, max_first=np.inf if everything else max_defect
         )
-        estimate = forward_error(inverse, found.x, found.measured, np.minimum(defect, MAX_PROBE_DEFECT))
+        estimate = forward_error(inverse, found.x, found.measured, np.minimum(defect, MAX_DEFECT))
         parts.append(
             Answers(
                 x=found.x,
                 relative=found.measured.relative_residual.max(axis=-1, initial=0.0),
                 omega=found.measured.backward_error.max(axis=-1, initial=0.0),
                 certified=found.certified,
-                forward_error=np.where(defect <= MAX_PROBE_DEFECT, estimate, np.inf),
+                forward_error=np.where(defect <= MAX_DEFECT, estimate, np.inf),
                 refinements=found.refinements,
-                in_distribution=near & (found.first <= first_step),
+                in_distribution=near & (found.first <= max_defect),
             )
         )
     answers.assign(chosen, Answers.join_columns(parts))

@@ -48,9 +48,9 @@ class SolveResult:
         LAPACK's estimate of the reciprocal condition number in the 1-norm; NaN where A was not factorised.
     in_distribution : bool
         Whether the system looks like the family the network was trained on: its matrix is not further from the middle
-        of the family than the training sample reached, and, with an operator head, the first answer leaves no larger
-        share of the preconditioned residual, and M A gives back one random vector to a half at least. Other systems are
-        answered by LAPACK. False where the model does not cover such systems at all.
+        of the family than the training sample reached, and, with an operator head, M A gives back b and one random
+        vector about as well as on that sample. Other systems are answered by LAPACK. False where the model does not
+        cover such systems at all.
     """
 
     x: Array

@@ -2,8 +2,8 @@
 
 The error of x is inv(A) (r + d), with r the computed residual and d its rounding error. LAPACK's xGERFS bounds
 || |inv(A)| (|r| + |d|) || with several solves and |d| <= (n + 1) eps / 2 (|A| |x| + |b|) [1]_. Here M replaces inv(A),
-and a few vectors with random signs replace d, which costs one product with a narrow block; their size is what n + 1
-roundings reach but with a small probability, sqrt(n + 1) eps (|A| |x| + |b|) [2]_.
+and a few random vectors replace d, which costs one product with a narrow block; their size is what n + 1 roundings
+reach but with a small probability, sqrt(n + 1) eps (|A| |x| + |b|) [2]_.
 
 References
 ----------
@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from algebraformer.linalg import EPS, FloatArray, Measures, norm, ratio
 
 PROBES = 3
-"""Vectors of random signs. One may be nearly orthogonal to what inv(A) amplifies; three hardly ever are."""
+"""Random vectors. One may be nearly orthogonal to what inv(A) amplifies; three hardly ever are. They are Gaussian: of
+random signs two entries are often equal, and what amplifies their difference (two rows nearly equal) goes unseen."""
 
 
 def probe(n: int) -> FloatArray:
@@ -59,7 +60,7 @@ def forward_error(
         (||M r|| + ||M d||) / ((1 - defect) ||x||); 0 for x = 0 with b = 0, infinity where something is not finite.
     """
     n = x.shape[1]
-    signs = np.sign(np.random.default_rng(1).standard_normal((n, PROBES)))
+    random = np.random.default_rng(1).standard_normal((n, PROBES))
     with np.errstate(all="ignore"):
         length = norm(x)[:, None, :]  # (B, 1, k)
 
@@ -68,7 +69,7 @@ def forward_error(
         d = rounding(n) * np.max(ratio(measured.size, length), axis=2, keepdims=True, initial=0.0)
 
         # 2. Both through M: the roundings of all right-hand sides share the columns of the largest.
-        e = norm(M(np.concatenate((r, d * signs), axis=2)))  # (B, k + PROBES)
+        e = norm(M(np.concatenate((r, d * random), axis=2)))  # (B, k + PROBES)
         k = r.shape[2]
         size = e[:, :k].max(axis=1, initial=0.0) + np.sqrt(np.sum(e[:, k:] ** 2, axis=1))
 

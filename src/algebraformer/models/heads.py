@@ -15,6 +15,12 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig
 
+MAX_DEFECT = 0.5
+"""Share of a vector g that M A may leave at the most, whatever the family: singular matrices leave more."""
+DEFECT_MARGIN = 4.0
+"""Vectors unlike the family's right-hand sides leave a larger share than these: 2 to 5 times, random ones and A x with
+random x, on the shipped families (LOG.md, 2026-11-26)."""
+
 
 def distance_of(z: FloatArray) -> FloatArray:
     """Return the root mean square (B,) of z-scored entries z (B, q, m): how far a matrix is from the family's mean."""
@@ -104,6 +110,14 @@ class OperatorHead(nn.Module):
     def distance(self, A: FloatArray) -> FloatArray:
         """Return the root mean square (B,) of the z-scores of the entries that are read of A (B, n, n)."""
         return distance_of(self.basis.reading(A)[0])
+
+    def max_distance(self) -> float:
+        """Return the largest distance from the mean at which a matrix counts as in distribution."""
+        return float(self.get_buffer("reach"))
+
+    def max_defect(self) -> float:
+        """Return the largest share of L b, or of a random vector, that M A may leave of a matrix in distribution."""
+        return min(MAX_DEFECT, DEFECT_MARGIN * float(self.get_buffer("first_step")))
 
     def inverse_of(self, c: NDArray[np.floating], s: FloatArray) -> ApproximateInverse | TiledInverse:
         """Return the approximate inverses of B matrices from coefficients c (B, R) and sizes s (B,).

@@ -36,7 +36,6 @@ from scipy.linalg import LinAlgWarning
 
 from algebraformer import problems
 from algebraformer.classical import conjugate_residuals
-from algebraformer.learned_answers import MAX_PROBE_DEFECT
 from algebraformer.linalg import EPS, FloatArray, backward_error, skeel_condition_number
 from algebraformer.models import ModelConfig
 from algebraformer.problems import BoundaryValueFamily, generator
@@ -208,8 +207,8 @@ def distances(solver: LearnedSolver, A: FloatArray, b: FloatArray) -> tuple[Floa
     head, inverse = solver.model.operator_head, solver.model.approximate_inverse(A)
     first = conjugate_residuals.solve(A, b[:, :, None], inverse, 0.0, maxiter=1).first
     random = conjugate_residuals.share_left(A, inverse)
-    answers = np.maximum(first / float(head.get_buffer("first_step")), random / MAX_PROBE_DEFECT)
-    return head.distance(A) / float(head.get_buffer("reach")), answers
+    answers = np.maximum(first, random) / head.max_defect()
+    return head.distance(A) / head.max_distance(), answers
 
 
 # ---------------------------------------------------------------- what came out

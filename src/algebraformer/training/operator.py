@@ -12,6 +12,7 @@ from algebraformer.classical.operator_basis import OperatorBasis
 from algebraformer.errors import TrainingError
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.models.encoding import MARGIN
+from algebraformer.models.heads import DEFECT_MARGIN
 from algebraformer.problems import ProblemFamily
 from algebraformer.training.data import CALIBRATION_SEED, SCALER_SEED, Batch
 from algebraformer.training.monitor import Report, silent
@@ -164,16 +165,18 @@ def calibrate(
     The sample is another one than that of the basis, which is at its best on its own.
 
     The worst first answer of thousands leaves several times as much as all but one in a thousand, enough to take
-    strange matrices for the family's own.
+    strange matrices for the family's own. A random vector counts too: see `OperatorHead.max_defect`.
     """
     head = model.operator_head
-    distance, first = [], []
+    distance, first, defect = [], [], []
     step = max(1, min(256, 2**24 // family.n**2))
     for indices in range(0, count, step):
         systems = family.sample(min(step, count - indices), seed, start=indices)
         distance.append(head.distance(systems.A).max())
         inverse = model.approximate_inverse(systems.A)
         first.append(conjugate_residuals.solve(systems.A, systems.b[:, :, None], inverse, rtol=0.0, maxiter=1).first)
+        defect.append(conjugate_residuals.share_left(systems.A, inverse))
         report(min(indices + step, count), count)
     head.get_buffer("reach").fill_(MARGIN * float(max(distance)))
-    head.get_buffer("first_step").fill_(MARGIN * float(np.quantile(np.concatenate(first), USUAL)))
+    usual = (float(np.quantile(np.concatenate(shares), USUAL)) for shares in (first, defect))
+    head.get_buffer("first_step").fill_(MARGIN * max(next(usual), next(usual) / DEFECT_MARGIN))

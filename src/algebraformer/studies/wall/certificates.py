@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgWarning
 
 from algebraformer import problems
-from algebraformer.errors import SingularSystemError, Status
+from algebraformer.errors import FallbackWarning, SingularSystemError, Status
 from algebraformer.linalg import EPS, STABILITY_FACTOR
 from algebraformer.result import SolveResult
 from algebraformer.solver import LearnedSolver
@@ -178,6 +178,7 @@ def disagreements(case: Case, measured_by: Any = exact_measures) -> tuple[list[s
     A, b = case.systems()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", FallbackWarning)
         try:
             result = case.solver().solve(A, b, case.rtol, fallback=case.fallback)
         except SingularSystemError as error:

@@ -224,7 +224,7 @@ def test_a_killed_training_leaves_no_lock(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=f"process {process.pid} on "), exclusive(tmp_path):
             pass
         process.kill()
-        process.communicate()
+        process.wait()
         assert (tmp_path / LOCK).exists()
         os.kill(worker, 0)
         with exclusive(tmp_path):
@@ -232,6 +232,7 @@ def test_a_killed_training_leaves_no_lock(tmp_path: Path) -> None:
     finally:
         process.kill()
         os.kill(worker, signal.SIGKILL)
+        process.communicate()
 
 
 def test_a_finished_run_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

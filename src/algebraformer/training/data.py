@@ -8,8 +8,8 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import weakref
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -123,19 +123,6 @@ def _start_worker(_: int) -> None:
     threadpool_limits(limits=1)
 
 
-@contextmanager
-def _signals_wait() -> Iterator[None]:
-    """Hold signals back while processes are started: a new worker must not receive one before it ignores them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def made_ahead(
     data: Dataset[Batch], order: Sequence[int], workers: int, pin_memory: bool
 ) -> Generator[Batch, None, None]:
@@ -149,10 +136,9 @@ def made_ahead(
             "multiprocessing_context": "fork" if forks else None,  # families defined in a script need no import guard
         }
     others = multiprocessing.active_children()
-    with _signals_wait():
-        made = iter(
-            DataLoader(data, batch_size=None, sampler=order, num_workers=workers, pin_memory=pin_memory, **background)
-        )
+    made = iter(
+        DataLoader(data, batch_size=None, sampler=order, num_workers=workers, pin_memory=pin_memory, **background)
+    )
     started = [child for child in multiprocessing.active_children() if child not in others]
     try:
         yield from made

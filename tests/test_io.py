@@ -50,18 +50,20 @@ def test_complex_comes_back_bit_for_bit(suffix):
     assert_same_bits(there_and_back(suffix, x), x)
 
 
-@pytest.mark.parametrize("dtype", ["?", "i1", "u1", "i2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16", ">f8"])
+@pytest.mark.parametrize(
+    "dtype", ["?", "i1", "u1", "i2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "g", "c8", "c16", "G", ">f8"]
+)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_type_of_number_keeps_its_value(suffix, dtype):
     x = np.array([[1, 0, 1], [0, 1, 1]], dtype)
     if x.dtype.kind in "iu":
         x[0, :2] = np.iinfo(dtype).min, np.iinfo(dtype).max
     if x.dtype.kind in "fc":
-        x[0] = 0.1, 1.5, -3.25
+        x[0] = 0.1 if dtype not in ("g", "G") else 0.125, 1.5, -3.25
     got = there_and_back(suffix, x)
     assert np.array_equal(got, x)
     assert got.dtype.isnative
-    if suffix in (".npy", ".npz") or (suffix == ".mat" and dtype != "f2"):
+    if suffix in (".npy", ".npz") or (suffix == ".mat" and dtype not in ("f2", "g", "G")):
         assert got.dtype == x.dtype.newbyteorder("=")
 
 

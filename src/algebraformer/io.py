@@ -126,7 +126,8 @@ def _inputs(format: str | None, *files: FilePath | IO[bytes]) -> list[_Input]:
         if isinstance(file, (str, os.PathLike)):
             inputs.append(_Input(file, file, _format_of(file)))
             continue
-        name = str(getattr(file, "name", "<stream>"))
+        name = getattr(file, "name", None)
+        name = name if isinstance(name, str) else "<stream>"
         if format not in FORMATS:
             with naming(name, "file"):
                 raise Refused(f"expected format= for a file object, one of {', '.join(FORMATS)}, received {format!r}")

@@ -103,7 +103,9 @@ def write(stream: IO[bytes], arrays: Mapping[str, Array]) -> None:
     """Write the arrays under their names, as MATLAB 5 does; vectors as columns."""
     import scipy.io  # reading does not need it
 
+    # SciPy rounds real numbers of more than eight bytes to float64, and knows no complex ones.
+    known = {name: x.astype(np.complex128) if x.dtype == np.clongdouble else x for name, x in arrays.items()}
     try:
-        scipy.io.savemat(cast(Any, stream), dict(arrays), oned_as="column")
+        scipy.io.savemat(cast(Any, stream), known, oned_as="column")
     except scipy.io.matlab.MatWriteError as problem:
         raise Refused("expected arrays of less than 4 GiB for .mat, received a larger one: use .npz") from problem

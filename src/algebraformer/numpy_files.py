@@ -167,12 +167,14 @@ def _from_diagonals(offsets: Array, diagonals: Array, shape: tuple[int, int]) ->
     """Return the dense matrix with diagonals[k, j] in column j and row j - offsets[k]."""
     if diagonals.ndim != 2 or offsets.shape != (len(diagonals),):
         raise Refused(f"expected an offset for each diagonal, received {offsets.size} and shape {diagonals.shape}")
+    if len(np.unique(offsets)) != len(offsets):
+        raise Refused("expected every diagonal once, received one of them twice")
     dense = np.zeros(shape, diagonals.dtype)
     for offset, diagonal in zip(offsets.tolist(), diagonals, strict=True):
         first, end = max(offset, 0), min(shape[1], shape[0] + offset, diagonals.shape[1])
         if first < end:
             columns = np.arange(first, end)
-            dense[columns - offset, columns] += diagonal[first:end]
+            dense[columns - offset, columns] = diagonal[first:end]
     return dense
 
 

@@ -19,7 +19,7 @@ from scipy.linalg import LinAlgWarning
 
 from algebraformer.checkpoint import CheckpointInfo, dump_json
 from algebraformer.classical import operator_basis, refinement
-from algebraformer.errors import ConfigurationError
+from algebraformer.errors import ConfigurationError, FallbackWarning
 from algebraformer.linalg import FloatArray
 from algebraformer.problems import ProblemFamily, Systems
 from algebraformer.problems.base import batches
@@ -177,7 +177,8 @@ def measure(
     errors = relative_errors(result.x, systems)
     timing = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LinAlgWarning)  # LAPACK's, in the fallback: the table counts those systems
+        for category in (LinAlgWarning, FallbackWarning):  # the table counts the systems that LAPACK answers
+            warnings.simplefilter("ignore", category)
         for batch in sorted({min(size, len(systems)) for size in plan.batches}):
             timing.append((batch, *times(solver, systems, batch, plan.seconds, rtol)))
             progress(4 + len(timing), total)

@@ -30,9 +30,9 @@ IMPORTS = {
     "solve": {
         "numpy": "import of NumPy",
         "algebraformer.__main__": "import of the command line",
-        "algebraformer.io": "import of SciPy and the readers of files",
+        "algebraformer.io": "import of the readers of files",
         "torch": "import of torch",
-        "algebraformer.solver": "import of the solver",
+        "algebraformer.solver": "import of SciPy and the solver",
     },
 }
 """Modules in the order in which the job needs them."""

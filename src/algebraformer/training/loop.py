@@ -25,6 +25,7 @@ from torch import Tensor
 from algebraformer.checkpoint import (
     CONFIG,
     CheckpointInfo,
+    check_name,
     dump_json,
     finite_scores,
     load,
@@ -458,6 +459,8 @@ def train(
     (True, 'mse')
     """
     options, output = options or RunOptions(), Path(output)
+    if name:
+        check_name(name)  # before there is a folder
     with Monitor(options.progress) as monitor:
         try:
             if not isinstance(recipe, Recipe):

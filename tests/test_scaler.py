@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from algebraformer.classical.reading import choose
 from algebraformer.errors import ConfigurationError
 from algebraformer.models import Algebraformer
+from algebraformer.models.encoding import FamilyScaler
 from test_models import FAMILY, KINDS, N, build, tensors
 
 
@@ -58,6 +60,23 @@ def test_what_is_constant_over_the_family_is_not_read(constant: str) -> None:
     assert torch.isfinite(model(A, b)).all()
     assert model.scaler.A_inverse_std.any() == (constant not in ("A", "everything"))
     assert model.scaler.b_inverse_std.any() == (constant not in ("b", "zeros", "everything"))
+
+
+@pytest.mark.parametrize("rows", [1.0, 1e-30])
+def test_rounding_errors_are_not_read(rows: float) -> None:
+    """An entry that is 0 on one processor and 1e-17 on another: both give the same z-scores, whatever the row's unit."""
+    A, b, x = (tensor.clone() for tensor in tensors(FAMILY.sample(20, seed=10)))
+    A[:, 2] *= rows
+    sampler, z = [], []
+    for noise in (0.0, 1e-17, -3e-17):
+        A[:, 2, 0] = noise * A[:, 2].abs().amax(dim=1)
+        scaler = FamilyScaler(N)
+        scaler.fit(A, b, x)
+        z.append(scaler(A, b)[0])
+        sampler.append(choose(iter([A.numpy()]), len(A), N, N, False)(A.numpy())[0])
+    assert all(torch.equal(z[0], other) for other in z)
+    assert all(np.array_equal(sampler[0], other) for other in sampler)
+    assert z[0][:, 2, 1:].any()  # the others in that row are
 
 
 def test_one_system_has_no_spread() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from algebraformer.linalg import FloatArray
+from algebraformer.linalg import EPS, FloatArray
 
 MODES = 32
 """Leading modes of A over the family that columns and rows are chosen on."""
@@ -26,6 +26,8 @@ RARE = 1e-6
 """Combinations of entries whose spread over the family is below this share of the largest are not read."""
 CONSTANT = 1e-9
 """An entry whose spread over the family is below this share of its size counts as constant and is not read."""
+ROUNDING = 16 * EPS
+"""An entry below this share of the largest in its row and in its column is a rounding error and is not read."""
 
 
 class Entries(Protocol):
@@ -86,7 +88,8 @@ def choose(samples: Iterator[FloatArray], kept: int, n_column: int, n_row: int, 
     A = np.concatenate(parts)[:kept]
     n = A.shape[-1]
     rms = np.sqrt(np.mean(A**2, axis=0))
-    weight = np.where(rms > 0, 1 / np.where(rms > 0, rms, 1.0), 0.0)
+    rounding = ROUNDING * np.minimum(rms.max(axis=1, keepdims=True), rms.max(axis=0, keepdims=True))
+    weight = np.where(rms > rounding, 1 / np.where(rms > 0, rms, 1.0), 0.0)
     A *= weight
     s = signed_size(A, A.mean(axis=0))
     A /= np.where(s != 0, s, 1.0)[:, None, None]

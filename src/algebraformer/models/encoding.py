@@ -26,6 +26,9 @@ MARGIN = 1.1
 EPS = torch.finfo(torch.float64).eps
 CONSTANT = 1e-12
 """An entry whose spread over the family is below this share of its size counts as constant and is not read."""
+ROUNDING = 16 * EPS
+"""An entry below this share of the largest in its row and in its column is a rounding error: another processor has
+another one, so it is not read."""
 
 
 def signed_size(v: Tensor, reference: Tensor) -> Tensor:
@@ -81,7 +84,9 @@ class FamilyScaler(nn.Module):
         """Learn the statistics of a family from a sample: A (B, n, n), b and x (B, n), float64, B at least 2."""
         if len(A) < 2:
             raise ConfigurationError(f"the scaler needs at least 2 systems, received {len(A)}")
-        self.A_weight.copy_(inverse_or_zero(A.square().mean(dim=0).sqrt()))
+        rms = A.square().mean(dim=0).sqrt()
+        rounding = ROUNDING * torch.minimum(rms.amax(dim=1, keepdim=True), rms.amax(dim=0, keepdim=True))
+        self.A_weight.copy_(inverse_or_zero(rms, rounding))
         self.A_mean.copy_((A * self.A_weight).mean(dim=0))  # the reference that signs are taken against
         self.b_mean.fill_(1.0)
         A_scaled, b_scaled, size = self.scaled(A, b)

@@ -64,7 +64,7 @@ def test_what_is_constant_over_the_family_is_not_read(constant: str) -> None:
 
 @pytest.mark.parametrize("rows", [1.0, 1e-30])
 def test_rounding_errors_are_not_read(rows: float) -> None:
-    """An entry that is 0 on one processor and 1e-17 on another: both give the same z-scores, whatever the row's unit."""
+    """An entry that is 0 on one processor and 1e-17 on another: the same z-scores, whatever the row's unit."""
     A, b, x = (tensor.clone() for tensor in tensors(FAMILY.sample(20, seed=10)))
     A[:, 2] *= rows
     sampler, z = [], []

@@ -263,7 +263,7 @@ def test_a_new_start_that_makes_it_worse_is_not_taken(monkeypatch):
     solve = conjugate_residuals.solve
     starts = []
 
-    def worse(A, b, M, rtol, maxiter, x0=None, slow=0.0):
+    def worse(A, b, M, rtol, maxiter, x0=None, slow=0.0, max_first=np.inf):
         starts.append(x0)
         found = solve(A, b, M, 1e-3, maxiter, None, slow)
         return found if x0 is None else dataclasses.replace(found, x=2 * found.x)

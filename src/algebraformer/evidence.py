@@ -12,7 +12,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "src/algebraformer"
 TRAINED = ("problems", "models", "training")
-SOLVED = ("linalg.py", "problems", "classical", "models", "solver.py")
+SOLVED = ("linalg.py", "problems", "classical", "models", "learned_answers.py", "solver.py")
 BOTH = (*SOLVED, "training")
 ESTIMATED = ("linalg.py", "problems", "classical", "models", "estimation.py")
 DEPENDS = {
@@ -25,6 +25,7 @@ DEPENDS = {
     "encoding": TRAINED,
     "attention": TRAINED,
     "transfer": TRAINED,
+    "certificate": ("problems", *SOLVED),
     "condition": BOTH,
     "noise": SOLVED,
     "reliability": ("checked_input.py", "result.py", *SOLVED, "studies/wall"),

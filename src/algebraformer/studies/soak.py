@@ -30,7 +30,7 @@ from scipy.sparse.linalg import gmres
 
 from algebraformer import io, problems
 from algebraformer.checkpoint import pretrained_names
-from algebraformer.errors import SingularSystemError, Status
+from algebraformer.errors import FallbackWarning, SingularSystemError, Status
 from algebraformer.solver import LearnedSolver, solve
 from algebraformer.studies.base import StudyResult, TableData
 
@@ -79,7 +79,8 @@ def run(plan: Plan, folder: Path, bar: Progress) -> StudyResult:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("error")
-                    warnings.simplefilter("ignore", LinAlgWarning)
+                    for category in (LinAlgWarning, FallbackWarning):
+                        warnings.simplefilter("ignore", category)
                     problem = CALLS[name][0](solvers[rng.integers(len(solvers))], rng, Path(scratch), counts)
             except Exception as error:  # noqa: BLE001 whatever it is, it is a failure
                 problem = f"{type(error).__name__}: {error}"

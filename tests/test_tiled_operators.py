@@ -65,6 +65,19 @@ def test_the_inverse_is_that_of_the_dense_basis():
     assert not sparse(0 * b).any()
 
 
+@pytest.mark.parametrize("which", ["dense", "tiled"])
+def test_adjoint(which):
+    """<u, M v> = <M^T u, v> for all u and v, to the rounding of float32."""
+    A = problems.get("diffusion", n=LARGE).sample(3, seed=5).A
+    _, c, _ = basis().coefficients(A)
+    inverse = (basis() if which == "dense" else tiled()).inverse_of(c, basis().reading(A)[1])
+    rng = np.random.default_rng(0)
+    u, v = rng.standard_normal((2, 3, LARGE, 2))
+    Mv, Mu = inverse(v), inverse.adjoint(u)
+    size = np.linalg.norm(u, axis=1) * np.linalg.norm(Mv, axis=1)
+    np.testing.assert_array_less(np.abs(np.sum(u * Mv - Mu * v, axis=1)), 1e-5 * size)
+
+
 def test_compressing_is_left_where_nothing_is_gained(monkeypatch):
     assert compress(basis(16)) is None
     monkeypatch.setattr(tiled_operators, "LARGE", 16)

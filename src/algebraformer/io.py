@@ -22,7 +22,7 @@ from algebraformer import matlab, matrix_market, numpy_files
 from algebraformer.errors import InputFormatError
 from algebraformer.numpy_files import NUMERIC
 from algebraformer.untrusted import BLOCK, Array, FilePath, Refused, Wanted, naming
-from algebraformer.writing import check_file, new_file
+from algebraformer.writing import check_file, write_bytes
 
 DEFAULT_MAX_BYTES = 2**31
 """Default limit on the size of one array in memory, in bytes: 2 GiB, a float64 matrix of n = 16384."""
@@ -277,11 +277,12 @@ def _write(path: FilePath, form: _Format, arrays: Mapping[str, Array]) -> None:
             if x.dtype.kind not in NUMERIC:
                 raise Refused(f"expected {name} to be an array of numbers, received dtype {x.dtype}")
     check_file(Path(path))
-    with new_file(path) as stream:
-        try:
-            form.write(stream, arrays)
-        except Refused as problem:
-            raise InputFormatError(f"{os.fspath(path)}: {problem}") from None
+    content = io.BytesIO()  # NumPy writes to a file behind Python's back, and does not notice that a disk is full
+    try:
+        form.write(content, arrays)
+    except Refused as problem:
+        raise InputFormatError(f"{os.fspath(path)}: {problem}") from None
+    write_bytes(path, content.getbuffer())
 
 
 def check_name(path: FilePath) -> None:

@@ -48,7 +48,7 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+def write_bytes(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
     """Write a file whole or not at all, see `new_file`."""
     with new_file(path) as stream:
         stream.write(data)

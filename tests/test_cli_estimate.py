@@ -41,7 +41,7 @@ def test_one_system_as_json(answer, files, estimate_run, tmp_path):
     A, b = io.read_system(files / "one.npz")
     direct = LearnedSolver.from_pretrained(estimate_run).estimate(A, b).record()
     assert {name: found[name] for name in direct} == direct
-    assert set(found) - set(direct) == {"model", "n", "m", "output", "figure"}
+    assert set(found) - set(direct) == {"model", "n", "m", "warnings", "output", "figure"}
     assert (found["n"], found["m"], found["consistent"], found["tikhonov"]) == (N, M, True, None)
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), found["x"])
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")

@@ -12,7 +12,6 @@ from typing import Any
 
 from algebraformer.checkpoint import dump_json
 from algebraformer.classical.operator_basis import OperatorBasis
-from algebraformer.errors import TrainingError
 from algebraformer.models import Algebraformer
 from algebraformer.solver import LearnedSolver
 from algebraformer.studies.base import number
@@ -83,7 +82,7 @@ def run_once(
     ------
     ConfigurationError
         The folder holds a run of another recipe.
-    TrainingError
+    KeyboardInterrupt
         A signal stopped the training; the same call goes on from there.
     """
     record = output / "seconds.json"
@@ -99,7 +98,7 @@ def run_once(
         seconds["training"] += time.monotonic() - begin
         record.write_text(json.dumps(seconds))
         if not result.finished:
-            raise TrainingError(f"{output} was stopped: the same command goes on from there")
+            raise KeyboardInterrupt(f"{output} was stopped: the same command goes on from there")
     return Trained(LearnedSolver.from_pretrained(output), sum(seconds.values()))
 
 

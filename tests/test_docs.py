@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import algebraformer
-from algebraformer import cli, report
+from algebraformer import cli, cli_base, report
 from algebraformer.evidence import caption
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -196,5 +196,5 @@ def test_commands_in_examples_exist(path: Path, capsys: pytest.CaptureFixture[st
 
 def test_exit_codes_are_those_of_the_program() -> None:
     section = COMMAND_LINE.read_text().partition("## Exit codes")[2].partition("## ")[0]
-    codes = {int(code) for code in re.findall(r"^\| (\d) \|", section, re.MULTILINE)}
-    assert codes == {cli.DONE, cli.NOT_SOLVED, cli.BAD_INPUT, cli.FALLBACK}
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
+    assert codes == {cli.DONE, cli.NOT_SOLVED, cli.BAD_INPUT, cli.FALLBACK, cli_base.INTERRUPTED}

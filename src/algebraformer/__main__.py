@@ -84,9 +84,9 @@ def main() -> int:
         if output.error is not None and not isinstance(output.error, BrokenPipeError):
             print(f"algebraformer: standard output: {output.error.strerror}", file=sys.stderr)
             code = NOT_WRITTEN
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         code = INTERRUPTED
-        print("algebraformer: interrupted", file=sys.stderr)
+        print(f"algebraformer: {str(interrupt) or 'interrupted'}", file=sys.stderr)
     ignore_interrupts()
     gc.freeze()
     return code

@@ -35,7 +35,8 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, "xb") as stream:
+        # NumPy writes to a stream that is open for writing alone by C's stdio, and does not see that the disk is full.
+        with open(temporary, "x+b") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -62,23 +63,20 @@ def check_file(path: Path, folder_is_made: bool = False) -> None:
     if path.is_dir():
         raise IsADirectoryError(f"{path}: expected the name of a file, received a folder")
     folder = Path(os.path.realpath(path)).parent
-    if folder_is_made:
-        check_folder(folder)
-    elif not folder.is_dir():
+    if not folder_is_made and not folder.is_dir():
         raise FileNotFoundError(f"{path}: no folder {folder}")
-    else:
-        _check_writable(path, folder)
+    _check_writable(path, folder)
 
 
 def check_folder(path: Path) -> None:
     """Raise `OSError` if there is no folder of this name and none can be made, or it is read-only."""
-    folder = Path(os.path.realpath(path))
-    existing = next(candidate for candidate in (folder, *folder.parents) if candidate.exists())
-    if not existing.is_dir():
-        raise NotADirectoryError(f"{path}: expected a folder, but {existing} is a file")
-    _check_writable(path, existing)
+    _check_writable(path, Path(os.path.realpath(path)))
 
 
 def _check_writable(path: Path, folder: Path) -> None:
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"{path}: no permission to write in {folder}")
+    """Raise `OSError`, which names `path`, if the folder, or the first of its parents that exists, is not writable."""
+    existing = next(candidate for candidate in (folder, *folder.parents) if candidate.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"{path}: {existing} is a file, not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(f"{path}: no permission to write in {existing}")

@@ -98,7 +98,7 @@ def run_once(
         seconds["training"] += time.monotonic() - begin
         record.write_text(json.dumps(seconds))
         if not result.finished:
-            raise KeyboardInterrupt  # which the training took for itself, to save what it had
+            raise KeyboardInterrupt(f"{output} was stopped: the same command goes on from there")
     return Trained(LearnedSolver.from_pretrained(output), sum(seconds.values()))
 
 

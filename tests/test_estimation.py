@@ -457,3 +457,10 @@ def test_memory_of_many_right_hand_sides(solver, unseen):
     tracemalloc.stop()
     np.testing.assert_allclose(found.x[:, -1], solver.estimate(A, b[:, 0]).x, rtol=1e-5, atol=1e-6)
     assert peak < 5_000 * A.nbytes
+
+
+def test_an_estimate_beyond_float64_is_not_consistent(solver, unseen):
+    with pytest.warns(InconsistentWarning):
+        found = solver.estimate(1e-300 * unseen.A[:2], 1e300 * unseen.b[:2])
+    assert not np.isfinite(found.x).all()
+    assert not found.consistent.any()

@@ -9,7 +9,7 @@ import scipy.linalg
 
 from algebraformer import problems
 from algebraformer.classical import direct
-from algebraformer.classical.forward_error import forward_error, probe
+from algebraformer.classical.forward_error import RESIDUAL_SAFETY, forward_error, probe
 from algebraformer.linalg import measure
 from algebraformer.solver import LearnedSolver
 
@@ -64,6 +64,21 @@ def test_of_a_network():
         assert error <= result.forward_error[i] <= 1e4 * error
 
 
+@pytest.mark.parametrize("rtol", [1.0, 1e-2, 1e-6])
+def test_at_loose_tolerances(rtol):
+    """The first answers of a network, against LAPACK's: still on the high side, and within a factor of five."""
+    for name in ("diffusion-64", "reaction-diffusion-64", "random-diffusion-64", "advection-diffusion-64"):
+        solver = LearnedSolver.from_pretrained(name)
+        systems = solver.info.problem_family().sample(100, seed=9)
+        result = solver.solve(systems.A, systems.b, rtol=rtol)
+        exact = np.linalg.solve(systems.A, systems.b[:, :, None])[:, :, 0]
+        errors = np.linalg.norm(result.x - exact, axis=1) / np.linalg.norm(exact, axis=1)
+        chosen = (result.method != "lapack") & (errors > 1e-9)  # far above LAPACK's own errors
+        assert chosen.sum() > 5
+        assert np.all(errors[chosen] <= result.forward_error[chosen])
+        assert np.all(result.forward_error[chosen] <= 5 * errors[chosen])
+
+
 def test_a_wrong_answer_has_a_large_estimate():
     """With the exact inverse for M it is the error itself, once it is far above rounding; defect enters as a series."""
     A = MATRICES["random"][None]
@@ -71,7 +86,7 @@ def test_a_wrong_answer_has_a_large_estimate():
     b = A @ x
     x[0, 3, 1] += 1e-3
     found = forward_error(lambda v: inverse @ v, x, measure(A, b, x), np.array([0.0]))
-    assert found[0] == pytest.approx(1e-3 / np.linalg.norm(x[0, :, 1]), rel=1e-6)
+    assert found[0] == pytest.approx(RESIDUAL_SAFETY * 1e-3 / np.linalg.norm(x[0, :, 1]), rel=1e-6)
     halved = forward_error(lambda v: inverse @ v, x, measure(A, b, x), np.array([0.5]))
     assert halved[0] == pytest.approx(2 * found[0])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import tracemalloc
 import warnings
 
@@ -12,7 +13,8 @@ import scipy.linalg
 import scipy.sparse
 from scipy.linalg import LinAlgWarning
 
-from algebraformer.errors import FallbackWarning, SingularSystemError, Status
+from algebraformer import problems
+from algebraformer.errors import ConfigurationError, FallbackWarning, SingularSystemError, Status, UnknownNameError
 from algebraformer.solver import LearnedSolver, solve
 from algebraformer.studies.wall.stand_ins import consistent
 from test_solver import WRONG, N, exact, reference, shrunk, stub_solver, systems
@@ -294,3 +296,58 @@ def test_memory_of_many_right_hand_sides():
         tracemalloc.stop()
         np.testing.assert_allclose(A @ x, b, atol=1e-10)
         assert peak < 12 * size  # a copy of A for every b takes 64
+
+
+# ---------------------------------------------------------------- the ends of float64, and other people's processes
+
+
+def test_a_matrix_whose_norm_overflows_is_not_called_ill_conditioned():
+    """cond([[3, 2], [2, 3]]) is 5, whatever the unit."""
+    A = np.array([[1.5e308, 1e308], [1e308, 1.5e308]])
+    result = stub_solver(exact).solve(A, np.ones(2))
+    assert result.certified
+    assert result.rcond == pytest.approx(0.2)
+    assert result.forward_error < 1e-14
+    np.testing.assert_allclose(result.x, np.linalg.solve(A / 1e308, np.ones(2)) / 1e308, rtol=1e-14)
+
+
+def test_a_condition_number_beyond_float64_warns_as_scipy_does():
+    A = np.diag([1e200, 1e-200])
+    with pytest.warns(LinAlgWarning, match="rcond"):
+        scipy.linalg.solve(A, np.ones(2), assume_a="gen")
+    with pytest.warns(LinAlgWarning, match="rcond"):
+        result = stub_solver(exact).solve(A, np.ones(2))
+    np.testing.assert_array_equal(result.x, [1e-200, 1e200])
+
+
+def test_right_hand_sides_near_the_largest_number():
+    systems = problems.get("diffusion", n=64).sample(3, seed=1)
+    b = systems.b / np.abs(systems.b).max() * np.finfo(float).max
+    solver = LearnedSolver.from_pretrained("diffusion-64")
+    result, plain = (solver.solve(systems.A, v, fallback=False) for v in (b, systems.b))
+    assert not result.certified.any()  # |A| |x| is beyond float64
+    np.testing.assert_allclose(result.x / b[:, :1], plain.x / systems.b[:, :1], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("call", [lambda A, b: stub_solver(ZEROS).solve(A, b), lambda A, b: solve(A, b[..., None])])
+def test_warnings_name_the_line_of_the_caller(call):
+    if call.__code__.co_names[0] == "solve":  # as scipy.linalg.solve: the default model
+        A, b = systems(20, n=64)
+    else:
+        A, b = systems(20)
+    with pytest.warns(FallbackWarning) as caught:
+        call(A, b)
+    assert [w.filename for w in caught] == [__file__]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SingularSystemError([1, 3], True),
+        UnknownNameError("family", "x", ["y"], "look again"),
+        ConfigurationError("no"),
+    ],
+)
+def test_errors_survive_the_way_back_from_another_process(error):
+    other = pickle.loads(pickle.dumps(error))
+    assert (type(other), str(other), vars(other)) == (type(error), str(error), vars(error))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from numpy.linalg import LinAlgError
@@ -11,7 +13,30 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class AlgebraformerError(Exception):
+class _Picklable(Exception):
+    """An exception with arguments of its own, which survives the way back from another process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(cls: type[_Picklable], args: tuple[Any, ...], state: dict[str, Any]) -> _Picklable:
+    """Return an exception as it was pickled."""
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+def warn_caller(message: str, category: type[Warning]) -> None:
+    """Warn in the name of the line that called this package, however deep inside it the reason was found."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "algebraformer":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
+class AlgebraformerError(_Picklable):
     """Base class of the errors this package defines."""
 
 
@@ -46,7 +71,7 @@ class InconsistentWarning(UserWarning):
     """An estimate does not fit the data to the noise level that the network sees."""
 
 
-class SingularSystemError(LinAlgError):
+class SingularSystemError(_Picklable, LinAlgError):
     """One or more systems of a batch are singular.
 
     Attributes
@@ -95,4 +120,4 @@ class Status(enum.Enum):
         "LAPACK's answer does not meet the certificate either: A is too ill-conditioned, or its entries too far "
         "apart in size, for float64. Treat x with care."
     )
-    SINGULAR = "A is singular to working precision: there is no unique solution, and x holds NaN."
+    SINGULAR = "A is exactly singular: there is no unique solution, and x holds NaN."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from algebraformer.checked_input import check_right_hand_sides, real_numbers
 from algebraformer.classical import regularization
-from algebraformer.errors import InconsistentWarning
+from algebraformer.errors import InconsistentWarning, warn_caller
 from algebraformer.linalg import FloatArray
 from algebraformer.models import Algebraformer, Estimates, estimates
 from algebraformer.models.estimate import GAUSS_90
@@ -102,16 +101,18 @@ class _Noisy:
             A = np.ldexp(A, -self.A_power[owner][:, None, None])
         return A, np.ldexp(b, -b_power[:, None]) if b_power.any() else b
 
+    def in_units(self, v: FloatArray) -> FloatArray:
+        """Return vectors x (S, n) of the scaled systems in the caller's units; infinity where these are too small."""
+        power = self.b_power - self.A_power[self.owner]
+        with np.errstate(over="ignore", under="ignore"):
+            return np.ldexp(v, power[:, None]) if power.any() else v
+
     def values(self, v: Array) -> Any:
         """Return one value per system (S,) as the caller expects it."""
         return v.reshape(self.lead) if self.lead else v[0].item()
 
     def vectors(self, v: FloatArray) -> FloatArray:
-        """Return one vector per system (S, n), in the caller's units and shape: with columns where b has some."""
-        power = self.b_power - self.A_power[self.owner]
-        if power.any():
-            with np.errstate(over="ignore", under="ignore"):
-                v = np.ldexp(v, power[:, None])
+        """Return one vector per system (S, n) as the caller expects it: with columns where b has some."""
         v = v.reshape(*self.lead, v.shape[1])
         return np.ascontiguousarray(np.swapaxes(v, -1, -2)) if self.columns else v
 
@@ -171,31 +172,31 @@ def _asked(model: Algebraformer, A: ArrayLike, b: ArrayLike) -> tuple[_Noisy, Es
 def mean(model: Algebraformer, A: ArrayLike, b: ArrayLike) -> FloatArray:
     """Return the mean alone, in the shape of `Estimate.x`."""
     system, found, _ = _asked(model, A, b)
-    return system.vectors(found.mean)
+    return system.vectors(system.in_units(found.mean))
 
 
 def estimate(model: Algebraformer, A: ArrayLike, b: ArrayLike) -> Estimate:
     """Estimate x from noisy b = A x + e; `LearnedSolver.estimate` says what goes in and what comes out."""
     system, found, ratio = _asked(model, A, b)
-    fits = model.estimate_head.fits(ratio) & np.isfinite(found.mean).all(axis=1) & np.isfinite(found.std).all(axis=1)
+    x, std = system.in_units(found.mean), system.in_units(found.std)
+    fits = model.estimate_head.fits(ratio) & np.isfinite(x).all(axis=1) & np.isfinite(std).all(axis=1)
     tikhonov = None
     if (odd := np.flatnonzero(~fits)).size:
         tikhonov = np.full_like(found.mean, np.nan)
         for rows in np.split(odd, range(BLOCK, odd.size, BLOCK)):
             tikhonov[rows] = regularization.cross_validated(*system.systems(rows))
         count = f"{odd.size} of {len(fits)} systems" if system.lead else "the system"
-        warnings.warn(
+        warn_caller(
             f"the estimate of {count} does not fit the data to the noise level that the network sees: do not use it; "
             "Tikhonov's answer is in the field tikhonov",
             InconsistentWarning,
-            stacklevel=3,
         )
     return Estimate(
-        x=system.vectors(found.mean),
-        std=system.vectors(found.std),
+        x=system.vectors(x),
+        std=system.vectors(std),
         noise=system.values(found.noise),
         misfit=system.values(ratio),
         consistent=system.values(fits),
         in_distribution=system.values(found.familiar),
-        tikhonov=None if tikhonov is None else system.vectors(tikhonov),
+        tikhonov=None if tikhonov is None else system.vectors(system.in_units(tikhonov)),
     )

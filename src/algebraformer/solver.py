@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from algebraformer.checked_input import (
 )
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.classical import direct
-from algebraformer.errors import ConfigurationError, FallbackWarning, SingularSystemError, Status
+from algebraformer.errors import ConfigurationError, FallbackWarning, SingularSystemError, Status, warn_caller
 from algebraformer.estimation import Estimate
 from algebraformer.learned_answers import Answers, as_linear_operator
 from algebraformer.linalg import EPS, has_zero_line
@@ -303,7 +302,7 @@ class LearnedSolver:
             status[singular] = Status.SINGULAR
 
         # 3. What has to be said.
-        _warn_ill_conditioned(rcond, system.batched)
+        _warn_ill_conditioned(rcond, singular, system.batched)
         if supported:
             _warn_of_fallbacks(status, system.batched)
         fields = {
@@ -329,22 +328,20 @@ def _warn_of_fallbacks(status: Array, batched: bool) -> None:
     outside = sum(s is Status.OUT_OF_DISTRIBUTION for s in status)
     count = outside + sum(s in (Status.FALLBACK, Status.INACCURATE) for s in status)
     if batched and len(status) > 1 and count >= WORTH_A_WARNING * len(status):
-        warnings.warn(
+        warn_caller(
             f"LAPACK answered {count} of {len(status)} systems ({count / len(status):.0%}), {outside} of them out of "
             "distribution, which takes longer than scipy.linalg.solve alone: train or finetune a model on such systems",
             FallbackWarning,
-            stacklevel=3,
         )
 
 
-def _warn_ill_conditioned(rcond: Array, batched: bool) -> None:
+def _warn_ill_conditioned(rcond: Array, singular: Array, batched: bool) -> None:
     """Warn as scipy.linalg.solve does, in words that start as its own, naming the systems."""
-    poor = np.flatnonzero((rcond > 0) & (rcond < EPS))
+    poor = np.flatnonzero((rcond < EPS) & ~singular)
     if poor.size:
         named = ", ".join(f"system {i} of the batch has rcond = {rcond[i]:.3g}" for i in poor[:5])
         named = (named if batched else f"rcond = {rcond[0]:.3g}") + (", ..." if poor.size > 5 else "")
-        text = f"An ill-conditioned matrix detected: {named}; x may not be accurate."
-        warnings.warn(text, LinAlgWarning, stacklevel=3)
+        warn_caller(f"An ill-conditioned matrix detected: {named}; x may not be accurate.", LinAlgWarning)
 
 
 _loaded = functools.lru_cache(maxsize=8)(LearnedSolver.from_pretrained)

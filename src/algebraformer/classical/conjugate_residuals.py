@@ -156,7 +156,7 @@ def solve(
                 last[active[fine]] = _largest(_norm(step), _norm(x[active]))[fine]
             met = (_norm(r) <= SAFETY * target).all(axis=(1, 2))
             met |= (now <= stable).all(axis=(1, 2))
-            stalled = (now > slow * left_over).any(axis=(1, 2)) & (count > 1)
+            stalled = ((now > slow * left_over) & (now > stable)).any(axis=(1, 2)) & (count > 1)
             left_over = now
             going = fine & ~met & ~stalled & ~strange
             if not going.any():

@@ -111,22 +111,32 @@ class _Factors:
     pivots: NDArray[np.int32]
     rcond: float
     singular: bool
+    unit: float = 1.0
+    """Power of two that A was multiplied by: less than one where sums of its entries would overflow."""
 
     @classmethod
     def of(cls, A: NDArray[Any]) -> _Factors:
         """Factorise A (n, n) and estimate its condition."""
         getrf, gecon = get_lapack_funcs(("getrf", "gecon"), (A,))
+        with np.errstate(over="ignore"):
+            norm, unit = np.max(np.sum(np.abs(A), axis=0)), 1.0
+        if not np.isfinite(norm):
+            unit = 2.0 ** -np.ceil(np.log2(2 * len(A)))
+            A = A * unit
+            norm = np.max(np.sum(np.abs(A), axis=0))
         lu, pivots, info = getrf(A)
         if info > 0:
             return cls(lu, pivots, 0.0, True)
-        with np.errstate(over="ignore"):
-            return cls(lu, pivots, float(gecon(lu, np.max(np.sum(np.abs(A), axis=0)))[0]), False)
+        return cls(lu, pivots, float(gecon(lu, norm)[0]), False, unit)
 
     def inverse(self, v: NDArray[Any]) -> NDArray[Any]:
         """Return inv(A) v (n, k) by the factors; NaN throughout where v is not finite."""
         (getrs,) = get_lapack_funcs(("getrs",), (self.lu,))
         v = v.astype(self.lu.dtype, copy=False)
-        return getrs(self.lu, self.pivots, v)[0] if np.isfinite(v).all() else np.full_like(v, np.nan)
+        if not np.isfinite(v).all():
+            return np.full_like(v, np.nan)
+        solution = getrs(self.lu, self.pivots, v)[0]
+        return solution if self.unit == 1.0 else solution * self.unit
 
     def solve(self, A: NDArray[Any], b: NDArray[Any], rtol: float | None) -> tuple[NDArray[Any], Measures]:
         """Return x (n, k), refined where it misses the certificate, and its measures."""
@@ -146,7 +156,8 @@ class _Factors:
         """Return the share of a random vector that inv(A) A leaves: small where the factors invert A."""
         g = probe(len(A))
         with np.errstate(all="ignore"):
-            share = float(np.linalg.norm(g - self.inverse(A @ g)))
+            Ag = A @ g if self.unit == 1.0 else (A * self.unit) @ g / self.unit
+            share = float(np.linalg.norm(g - self.inverse(Ag)))
         return share if np.isfinite(share) else 1.0
 
     def forward_error(self, x: NDArray[Any], found: Measures, defect: float) -> float:

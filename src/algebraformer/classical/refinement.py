@@ -103,7 +103,8 @@ def accelerated(
     Refined
     """
     largest = np.abs(b).max(axis=1, keepdims=True, initial=0.0)
-    unit = np.exp2(np.floor(np.log2(np.where(largest > 0, largest, 1.0))))  # (B, 1, k)
+    _, exponent = np.frexp(np.where(largest > 0, largest, 1.0))
+    unit = np.ldexp(1.0, exponent - 1)  # (B, 1, k)
     inner_rtol = 0.0 if rtol is None else rtol
     first_step = 1 if x0 is None else 0  # it is the answer, not a refinement
     with np.errstate(over="ignore"):
@@ -119,11 +120,12 @@ def accelerated(
             if not left.size:
                 break
             right, M_left, before = b[left] / unit[left], M.take(left), state.x[left] / unit[left]
-            again = conjugate_residuals.solve(A[left], right, M_left, inner_rtol, limit, before, slow)
+            more = limit - refinements[left]
+            again = conjugate_residuals.solve(A[left], right, M_left, inner_rtol, int(more.max()), before, slow)
             new = _measured(A[left], b[left], again.x * unit[left], rtol)
             better = new.certified | (_worst(new) < _worst(state)[left])
             _assign(state, left[better], new, better)
-            refinements[left] = np.minimum(refinements[left] + again.steps, limit)
+            refinements[left] += np.where(better, np.minimum(again.steps, more), 0)
             going[left] = better & ~new.certified & (refinements[left] < limit)
     return Refined(state.x, refinements, state.certified, state.measured, found.first)
 

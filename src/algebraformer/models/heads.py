@@ -117,7 +117,8 @@ class OperatorHead(nn.Module):
 
     def max_defect(self) -> float:
         """Return the largest share of L b, or of a random vector, that M A may leave of a matrix in distribution."""
-        return min(MAX_DEFECT, DEFECT_MARGIN * float(self.get_buffer("first_step")))
+        usual = DEFECT_MARGIN * float(self.get_buffer("first_step"))
+        return min(MAX_DEFECT, usual) if np.isfinite(usual) else 0.0
 
     def inverse_of(self, c: NDArray[np.floating], s: FloatArray) -> ApproximateInverse | TiledInverse:
         """Return the approximate inverses of B matrices from coefficients c (B, R) and sizes s (B,).

@@ -9,7 +9,7 @@ import scipy.linalg
 
 from algebraformer import problems
 from algebraformer.classical import direct
-from algebraformer.classical.forward_error import RESIDUAL_SAFETY, forward_error, probe
+from algebraformer.classical.forward_error import SAFETY, forward_error, probe
 from algebraformer.linalg import measure
 from algebraformer.solver import LearnedSolver
 
@@ -85,9 +85,9 @@ def test_a_wrong_answer_has_a_large_estimate():
     inverse, x = np.linalg.inv(A), np.ones((1, 12, 2))
     b = A @ x
     x[0, 3, 1] += 1e-3
-    found = forward_error(lambda v: inverse @ v, x, measure(A, b, x), np.array([0.0]))
-    assert found[0] == pytest.approx(RESIDUAL_SAFETY * 1e-3 / np.linalg.norm(x[0, :, 1]), rel=1e-6)
-    halved = forward_error(lambda v: inverse @ v, x, measure(A, b, x), np.array([0.5]))
+    found = forward_error(lambda v: inverse @ v, x, measure(A, b, x), np.array([0.0]), 3)
+    assert found[0] == pytest.approx(SAFETY * 1e-3 / np.linalg.norm(x[0, :, 1]), rel=1e-6)
+    halved = forward_error(lambda v: inverse @ v, x, measure(A, b, x), np.array([0.5]), 3)
     assert halved[0] == pytest.approx(2 * found[0])
 
 
@@ -96,7 +96,7 @@ def test_ends_of_the_range():
     A = np.eye(3)[None]
 
     def estimate(x, b):
-        return forward_error(lambda v: v, x, measure(A, b, x), np.zeros(1))[0]
+        return forward_error(lambda v: v, x, measure(A, b, x), np.zeros(1), 3)[0]
 
     nothing, ones = np.zeros((1, 3, 1)), np.ones((1, 3, 1))
     assert estimate(nothing, nothing) == 0

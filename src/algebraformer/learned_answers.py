@@ -159,14 +159,16 @@ def _refine(model: Algebraformer, A: Array, b: Array, rtol: float | None, limit:
     chosen = np.flatnonzero(near | everything)
     if not chosen.size:
         return answers
-    if chosen.size < B:  # nothing is copied where all look like the family, as they should
+    if 2 * chosen.size < B:  # else to leave out the others saves less than copying the rest costs
         A, b, inverse, defect, near = A[chosen], b[chosen], inverse.take(chosen), defect[chosen], near[chosen]
+    else:
+        chosen = np.arange(B)
     parts, columns = [], max(1, BLOCK_ENTRIES // (n * len(b)))
     for j in range(0, k, columns):
         found = refinement.accelerated(
             A, b[:, :, j : j + columns], inverse, rtol, limit, max_first=np.inf if everything else max_defect
         )
-        estimate = forward_error(inverse, found.x, found.measured, np.minimum(defect, MAX_DEFECT))
+        estimate = forward_error(inverse, found.x, found.measured, np.minimum(defect, MAX_DEFECT), probes=1)
         parts.append(
             Answers(
                 x=found.x,

@@ -40,7 +40,7 @@ class SolveResult:
         As good as LAPACK's answer: backward_error <= n eps (`linalg.is_certified`), or relative_residual <= rtol where
         that was given, and x comes from LAPACK or from a network that the system is in distribution for.
     forward_error : float
-        Estimate of ||x - x*|| / ||x||, on the high side: 2 ||M r|| and M times the rounding in r, over ||x|| and over
+        Estimate of ||x - x*|| / ||x||, on the high side: 2 ||M (r + d)|| with d the rounding in r, over ||x|| and over
         1 - ||I - M A||, with M the learned inverse or LAPACK's factors; where these do not invert A, backward error
         over rcond, or infinity if A was not factorised. How often it held: `results/reliability.md`. With a token head
         the size of the last correction, NaN if there was none.

@@ -25,6 +25,8 @@ from algebraformer.linalg import Measures, has_zero_line, is_certified, measure
 MAX_REFINEMENTS = 3
 MAX_DEFECT = 0.5
 """Largest share of a random vector that inv(A) A may leave for the computed factors to count as an inverse of A."""
+PROBES = 3
+"""Random vectors for the forward error: more than for a network, since here A may have any structure."""
 BLOCK_ENTRIES = 2**20
 """Right-hand sides are solved in blocks of this many entries: 8 MB, so that memory does not grow with their number."""
 
@@ -164,7 +166,8 @@ class _Factors:
         """Return the estimated error of x (n, k), the largest over the right-hand sides."""
         if defect <= MAX_DEFECT:
             measured = Measures(*(part[None] for part in found))
-            return float(forward_error(lambda v: self.inverse(v[0])[None], x[None], measured, np.array([defect]))[0])
+            inverse, defects = (lambda v: self.inverse(v[0])[None]), np.array([defect])
+            return float(forward_error(inverse, x[None], measured, defects, PROBES)[0])
         # The factors say nothing of directions in which A is singular to working precision, the condition number does.
         n, omega = len(x), float(np.max(found.backward_error, initial=0.0))
         trivial = not x.any() and omega == 0

@@ -2,8 +2,8 @@
 
 The error of x is inv(A) (r + d), with r the computed residual and d its rounding error. LAPACK's xGERFS bounds
 || |inv(A)| (|r| + |d|) || with several solves and |d| <= (n + 1) eps / 2 (|A| |x| + |b|) [1]_. Here M replaces inv(A),
-and a few random vectors replace d, which costs one product with a narrow block; their size is what n + 1 roundings
-reach but with a small probability, sqrt(n + 1) eps (|A| |x| + |b|) [2]_.
+and random vectors replace d; their size is what n + 1 roundings reach but with a small probability,
+sqrt(n + 1) eps (|A| |x| + |b|) [2]_. So it costs one product with M for each right-hand side.
 
 References
 ----------
@@ -22,13 +22,8 @@ from numpy.typing import NDArray
 
 from algebraformer.linalg import EPS, FloatArray, Measures, norm, ratio
 
-PROBES = 3
-"""Random vectors. One may be nearly orthogonal to what inv(A) amplifies; three hardly ever are. They are Gaussian: of
-random signs two entries are often equal, and what amplifies their difference (two rows nearly equal) goes unseen."""
-
-
-RESIDUAL_SAFETY = 2.0
-"""Factor on ||M r||: one random vector gives a defect that is about that of M A, and where the tolerance is loose the
+SAFETY = 2.0
+"""Factor on all of it: one random vector gives a defect that is about that of M A, and where the tolerance is loose the
 estimate would be up to 1 % too low without it."""
 
 
@@ -44,7 +39,7 @@ def rounding(n: int) -> float:
 
 
 def forward_error(
-    M: Callable[[NDArray[Any]], NDArray[Any]], x: NDArray[Any], measured: Measures, defect: FloatArray
+    M: Callable[[NDArray[Any]], NDArray[Any]], x: NDArray[Any], measured: Measures, defect: FloatArray, probes: int
 ) -> FloatArray:
     """Estimate ||x - x*|| / ||x|| in the 2-norm for B systems, of several right-hand sides the worst.
 
@@ -58,14 +53,19 @@ def forward_error(
         Of x.
     defect : ndarray, shape (B,)
         An estimate of ||I - M A||, below one.
+    probes : int
+        Random vectors. One may be nearly orthogonal to what inv(A) amplifies; three hardly ever are. They are Gaussian:
+        of random signs two entries are often equal, and what amplifies their difference (two rows nearly equal) goes
+        unseen.
 
     Returns
     -------
     ndarray, shape (B,)
-        (2 ||M r|| + ||M d||) / ((1 - defect) ||x||); 0 for x = 0 with b = 0, infinity where something is not finite.
+        2 ||M (r + d)|| with the first random vector d, plus ||M d|| with the others, over (1 - defect) ||x||; 0 for
+        x = 0 with b = 0, infinity where something is not finite.
     """
     n = x.shape[1]
-    random = np.random.default_rng(1).standard_normal((n, PROBES))
+    random = np.random.default_rng(1).standard_normal((n, probes))
     with np.errstate(all="ignore"):
         length = norm(x)[:, None, :]  # (B, 1, k)
         largest = length.max(axis=2, keepdims=True, initial=0.0)
@@ -75,10 +75,11 @@ def forward_error(
         r = np.where(measured.residual == 0, 0.0, measured.residual / share)
         d = rounding(n) * np.max(ratio(measured.size, share), axis=2, keepdims=True, initial=0.0)
 
-        # 2. Both through M: the roundings of all right-hand sides share the columns of the largest.
-        e = norm(M(np.concatenate((r, d * random), axis=2)))  # (B, k + PROBES)
+        # 2. Through M: the first random vector together with every residual, the others alone.
+        columns = np.concatenate((r + d * random[:, :1], d * random[:, 1:]), axis=2)
+        e = norm(M(columns))  # (B, k + probes - 1)
         k = r.shape[2]
-        size = RESIDUAL_SAFETY * e[:, :k].max(axis=1, initial=0.0) + norm(e[:, k:, None])[:, 0]
+        size = SAFETY * e[:, :k].max(axis=1, initial=0.0) + norm(e[:, k:, None])[:, 0]
 
         # 3. What M leaves out, as the sum of a geometric series.
         estimate = ratio(size, (1 - defect) * largest[:, 0, 0])

@@ -81,7 +81,7 @@ class SolveResult:
         >>> result = af.LearnedSolver.from_pretrained("diffusion-64").solve(np.diag([1.0, 2.0]), np.ones(2))
         >>> print(textwrap.fill(result.explain(), 100))
         The model does not cover systems of this size or kind, so LAPACK answered. Certified: relative
-        residual 0, backward error 0. Estimated relative error of x: at most 9e-16. No action needed.
+        residual 0, backward error 0. Estimated relative error of x: at most 2e-15. No action needed.
         """
         batched = isinstance(self.status, np.ndarray)
         columns = [np.atleast_1d(np.asarray(getattr(self, name), dtype=object)) for name in _COLUMNS]

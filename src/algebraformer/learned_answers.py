@@ -20,8 +20,6 @@ from algebraformer.models import Algebraformer, predict, systems_at_once
 from algebraformer.models.heads import MAX_DEFECT
 
 Array = NDArray[Any]
-BLOCK_ENTRIES = 2**20
-"""Right-hand sides are refined in blocks of this many entries: 8 MB, so that memory does not grow with their number."""
 
 
 @dataclasses.dataclass
@@ -163,7 +161,7 @@ def _refine(model: Algebraformer, A: Array, b: Array, rtol: float | None, limit:
         A, b, inverse, defect, near = A[chosen], b[chosen], inverse.take(chosen), defect[chosen], near[chosen]
     else:
         chosen = np.arange(B)
-    parts, columns = [], max(1, BLOCK_ENTRIES // (n * len(b)))
+    parts, columns = [], max(1, direct.BLOCK_ENTRIES // (n * len(b)))
     for j in range(0, k, columns):
         found = refinement.accelerated(
             A, b[:, :, j : j + columns], inverse, rtol, limit, max_first=np.inf if everything else max_defect

@@ -28,7 +28,7 @@ MAX_DEFECT = 0.5
 PROBES = 3
 """Random vectors for the forward error: more than for a network, since here A may have any structure."""
 BLOCK_ENTRIES = 2**20
-"""Right-hand sides are solved in blocks of this many entries: 8 MB, so that memory does not grow with their number."""
+"""Right-hand sides are solved in blocks of this many entries, by a network too: 8 MB, whatever their number."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow portability lint format bench docs tables clean
+.PHONY: help setup demo test slow portability stress lint format bench docs tables clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
@@ -31,14 +31,17 @@ slow: $(STAMP) ## run the full-size tests as well, then `portability`
 portability: $(STAMP) ## run every test with the kernels of other processors, in turn (an hour and more)
 	$(PY) benchmarks/portability.py tests
 
+stress: $(STAMP) ## run the stress checks at full length into results/reliability.* (half an hour)
+	$(PY) -m tests.stress reliability --preset cpu
+
 lint: $(STAMP) ## ruff and mypy
-	$(VENV)/bin/ruff check src tests benchmarks examples docs
-	$(VENV)/bin/ruff format --check src tests benchmarks examples docs
+	$(VENV)/bin/ruff check src studies tests benchmarks examples docs
+	$(VENV)/bin/ruff format --check src studies tests benchmarks examples docs
 	$(VENV)/bin/mypy
 
 format: $(STAMP) ## let ruff rewrite the layout of the code
-	$(VENV)/bin/ruff format src tests benchmarks examples docs
-	$(VENV)/bin/ruff check --fix src tests benchmarks examples docs
+	$(VENV)/bin/ruff format src studies tests benchmarks examples docs
+	$(VENV)/bin/ruff check --fix src studies tests benchmarks examples docs
 
 bench: $(STAMP) ## measure speed and memory into results/bench.json
 	$(PY) benchmarks/bench.py
@@ -47,7 +50,7 @@ docs: $(STAMP) ## build the documentation into docs/_build
 	$(VENV)/bin/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 tables: $(STAMP) ## rewrite the numbers in README and docs from results/*.json
-	$(PY) -m algebraformer.report README.md docs
+	$(PY) -m studies.harness.pages README.md docs
 
 clean: ## remove .venv and everything that was built
 	rm -rf $(VENV) docs/_build build dist demo

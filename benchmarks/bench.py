@@ -8,7 +8,7 @@ Its FLOP count is 6 x parameters x tokens: a multiplication and an addition per 
 backward; the products inside attention are not counted. The share is taken of the best rate at which torch multiplies
 float32 matrices in the same run, on the same threads.
 
-Memory. The most bytes that one forward and backward pass held at once, see `algebraformer.studies.growth`.
+Memory. The most bytes that one forward and backward pass held at once, see `studies.harness.memory`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,12 @@ from threadpoolctl import threadpool_info
 
 from algebraformer import provenance
 from algebraformer.models import ModelConfig
-from algebraformer.report import print_table
+from algebraformer.reporting import Cell, TableData, print_table, write_results
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies.base import Cell, TableData, write_results
-from algebraformer.studies.growth import KERNELS, exponent, peak_bytes
-from algebraformer.studies.timing import in_turn
 from algebraformer.training import RECIPES, RunOptions, Trainer
 from algebraformer.training.data import TEST_SEED, to_tensors
+from studies.harness.memory import KERNELS, exponent, peak_bytes
+from studies.harness.timing import in_turn
 
 BATCHES = (1, 64)
 TARGETS = {"paper": 0.50, "diffusion-64-token": 0.35, "lstm-64": 0.35, "gru-64": 0.35}

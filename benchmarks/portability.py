@@ -24,10 +24,9 @@ from typing import Any, Literal
 import tyro
 
 from algebraformer.checkpoint import pretrained_names
-from algebraformer.evidence import caption
 from algebraformer.provenance import KERNELS, THREADS, commit, provenance
-from algebraformer.report import markdown_table, print_table
-from algebraformer.studies.base import Cell, TableData, write_results
+from algebraformer.reporting import Cell, TableData, markdown_table, print_table, write_results
+from studies.harness.evidence import caption
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = (

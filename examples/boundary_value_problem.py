@@ -18,12 +18,11 @@ import numpy as np
 import scipy.linalg
 
 import algebraformer as af
-from algebraformer import io, linalg, plots
+from algebraformer import io, linalg, plotting
 from algebraformer.problems.chebyshev import differentiation_matrix, points
 from algebraformer.provenance import provenance
-from algebraformer.report import print_table
-from algebraformer.studies.base import TableData
-from algebraformer.studies.operator import exact_solution
+from algebraformer.reporting import TableData, print_table
+from studies.operator.measure import exact_solution
 
 MODEL, N = "diffusion-64", 64
 
@@ -77,7 +76,7 @@ def main(folder: Path) -> None:
     print_table(table)
     print(f"{solved.status.name}: {solved.status.value}")
 
-    figure = plots.boundary_value_figure(
+    figure = plotting.boundary_value_figure(
         x,
         coefficients,
         reference,
@@ -89,7 +88,7 @@ def main(folder: Path) -> None:
         },
         title,
     )
-    plots.save(figure, folder / "solution.png")
+    plotting.save(figure, folder / "solution.png")
     data = {"table": table.settings(), "solve": solved.record(), "x": solved.x.tolist(), "provenance": provenance()}
     (folder / "solution.json").write_text(json.dumps(data, indent=1) + "\n")
     print(f"Files in {folder}/: A.mtx, b.mtx, solution.png, solution.json")

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 import algebraformer as af
-from algebraformer.plots import save_report
-from algebraformer.report import print_table
-from algebraformer.studies.family import measure
+from algebraformer.assessment import measure
+from algebraformer.plotting import save_report
+from algebraformer.reporting import print_table
 from algebraformer.training.automatic import recipe_for
 
 

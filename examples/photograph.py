@@ -21,11 +21,11 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_sample_image
 
 import algebraformer as af
-from algebraformer.classical import regularization, sparse
 from algebraformer.errors import InconsistentWarning
-from algebraformer.plots import save
-from algebraformer.report import print_table
-from algebraformer.studies.base import TableData, write_results
+from algebraformer.numerics import regularization
+from algebraformer.plotting import save
+from algebraformer.reporting import TableData, print_table, write_results
+from studies.baselines import sparse
 
 WIDTH = 0.025
 NOISE = 0.01

@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from algebraformer.errors import InputFormatError
 from algebraformer.io import read_array, write_array
-from algebraformer.untrusted import Refused
+from algebraformer.io.limits import Refused
 
 BINARY = [".npy", ".npz", ".mat"]
 

@@ -10,8 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from algebraformer import plots
-from algebraformer.studies.base import StudyResult
+from algebraformer import plotting
+from algebraformer.reporting import Report
+from studies.harness.study import load_study
 
 
 def drawn(axes: Axes) -> int:
@@ -38,13 +39,13 @@ def assert_coloured(path: Path) -> None:
     assert np.count_nonzero(np.ptp(pixels, axis=2) > 0.2) > 200
 
 
-def assert_tables_and_figure(name: str, result: StudyResult, folder: Path) -> None:
+def assert_tables_and_figure(name: str, result: Report, folder: Path) -> None:
     """Check that the data are JSON, every row of a table is as wide as its head, and nothing of the figure is empty."""
     json.dumps(result.data, allow_nan=False)
     assert result.tables
     for table in result.tables:
         assert {len(row) for row in table.rows} == {len(table.columns)}
-    figure = plots.STUDIES[name](result.data)
+    figure = load_study(name).figure(result.data)
     assert_drawn(figure)
-    plots.save(figure, folder / f"{name}.png")
+    plotting.save(figure, folder / f"{name}.png")
     assert_coloured(folder / f"{name}.png")

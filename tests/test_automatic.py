@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from algebraformer import problems, train
-from algebraformer.classical.operator_basis import matrices
 from algebraformer.errors import ConfigurationError
+from algebraformer.numerics.operator_basis import matrices
 from algebraformer.problems import ProblemFamily
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import RECIPES, RunOptions
@@ -306,7 +306,7 @@ def test_a_family_without_a_mean_is_refused():
 def test_train_takes_a_family(tmp_path, monkeypatch, source):
     for name, value in (("SAMPLES", 256), ("MIN_SAMPLES", 256)):
         monkeypatch.setattr(f"algebraformer.training.automatic.{name}", value)
-    monkeypatch.setattr("algebraformer.classical.operator_basis.MAX_SNAPSHOTS", 300)
+    monkeypatch.setattr("algebraformer.numerics.operator_basis.MAX_SNAPSHOTS", 300)
     real = recipe_for
     monkeypatch.setattr(
         "algebraformer.training.loop.recipe_for", lambda *args: dataclasses.replace(real(*args), steps=3)

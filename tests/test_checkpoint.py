@@ -20,10 +20,10 @@ import torch
 
 from algebraformer import checkpoint, problems
 from algebraformer.checkpoint import CONFIG, MODEL, SUMS, CheckpointInfo
-from algebraformer.classical import operator_basis
 from algebraformer.errors import CheckpointError, UnknownNameError
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.models.config import Architecture
+from algebraformer.numerics import operator_basis
 
 SOURCE = Path(checkpoint.__file__).parent
 INFO = CheckpointInfo(

@@ -12,16 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from algebraformer import problems
-from algebraformer.classical import (
-    coefficient_regression,
-    conjugate_residuals,
-    inverse_interpolation,
-    operator_basis,
-    reduced_basis,
-    refinement,
-)
-from algebraformer.classical.nearest_inverse import NearestInverse
-from algebraformer.classical.operator_basis import ApproximateInverse, MeanInverse
+from algebraformer.numerics import gcr, operator_basis, refinement
+from algebraformer.numerics.operator_basis import ApproximateInverse, MeanInverse
+from studies.baselines import interpolation, polynomial, reduced_basis
+from studies.baselines.nearest import NearestInverse
 
 SINGLE = np.finfo(np.float32).eps
 FAMILY = problems.get("diffusion", n=12)
@@ -59,9 +53,9 @@ def spanned(basis, count, seed=3):
 def test_snapshots_are_recovered_exactly(basis, sample):
     """A system that is a snapshot, up to a factor, gets its own inverse back."""
     _, _, _, T = sample
-    way = inverse_interpolation.of_snapshots(basis, T[:40], count=6, columns=4, seed=0)
+    way = interpolation.of_snapshots(basis, T[:40], count=6, columns=4, seed=0)
     flat = T[:40].reshape(40, -1) / np.linalg.norm(T[:40].reshape(40, -1), axis=1)[:, None]
-    A = -3 * FAMILY.sample(600, seed=1).A[inverse_interpolation.pivots(flat, 6)]
+    A = -3 * FAMILY.sample(600, seed=1).A[interpolation.pivots(flat, 6)]
     assert refinement.contraction(A, way(A)).max() < 1e-3  # float32's rounding times what A amplifies
     np.testing.assert_allclose(dense(way(A), B=6) @ A, np.broadcast_to(np.eye(12), A.shape), atol=1e-3)
 
@@ -70,13 +64,13 @@ def test_coefficients_of_a_spanned_inverse_are_found(basis):
     """For matrices spanned by the basis, projection finds the coefficients they were made of, whatever the sketch."""
     A, c = spanned(basis, 5)
     for columns in (2, 12):
-        way = inverse_interpolation.of_basis(basis, columns, seed=1)
+        way = interpolation.of_basis(basis, columns, seed=1)
         np.testing.assert_allclose(way._coefficients(A), c, atol=1e-4 * np.abs(c).max())
 
 
 def test_least_squares_is_scipys(basis):
     """The coefficients minimise ||(I - M A) Omega||_F: the same problem, column by column, by SciPy."""
-    way = inverse_interpolation.of_basis(basis, 3, seed=2)
+    way = interpolation.of_basis(basis, 3, seed=2)
     A = FAMILY.sample(3, seed=9).A
     s = basis.reading(A)[1]
     M = way(A)
@@ -91,7 +85,7 @@ def test_least_squares_is_scipys(basis):
 
 def test_dependent_snapshots_do_no_harm(basis, sample):
     T = np.repeat(sample[3][:3], 2, axis=0)
-    way = inverse_interpolation.of_snapshots(basis, T, count=6, columns=4, seed=0)
+    way = interpolation.of_snapshots(basis, T, count=6, columns=4, seed=0)
     A = FAMILY.sample(3, seed=1).A
     assert np.isfinite(way(A).T).all()
     assert refinement.contraction(A, way(A)).max() < 1e-2
@@ -103,12 +97,12 @@ def test_pivots_are_those_of_qr(seed, rows, width):
     X = np.random.default_rng(seed).standard_normal((rows, width))
     count = min(rows, width)
     _, order = scipy.linalg.qr(X.T, mode="r", pivoting=True)
-    assert inverse_interpolation.pivots(X, count).tolist() == order[:count].tolist()
+    assert interpolation.pivots(X, count).tolist() == order[:count].tolist()
 
 
 def test_sketch_keeps_the_norm_in_the_mean():
     X = np.diag([3.0, 4.0, 0.0])
-    squares = [np.sum((X @ inverse_interpolation.sketch(3, 2, seed)) ** 2) for seed in range(4000)]
+    squares = [np.sum((X @ interpolation.sketch(3, 2, seed)) ** 2) for seed in range(4000)]
     assert np.mean(squares) == pytest.approx(25, rel=0.05)
 
 
@@ -138,21 +132,21 @@ def test_nearest_of_a_sample_is_its_inverse(basis, sample):
 @pytest.mark.parametrize(("d", "degree"), [(1, 5), (3, 4), (6, 2)])
 def test_monomials_span_all_polynomials(d, degree):
     """As many as there are, each once, and any polynomial of that degree is a combination of them."""
-    powers = coefficient_regression.exponents(d, degree)
+    powers = polynomial.exponents(d, degree)
     assert len({tuple(row) for row in powers.tolist()}) == len(powers) == math.comb(d + degree, degree)
     assert powers.sum(axis=1).max() == degree
     assert (np.diff(powers.sum(axis=1)) >= 0).all()
     rng = np.random.default_rng(0)
     y = rng.uniform(-1, 1, (3 * len(powers), d))
     values = (y @ rng.standard_normal(d) + 0.3) ** degree
-    found = coefficient_regression.monomials(y, powers)
+    found = polynomial.monomials(y, powers)
     solution = np.linalg.lstsq(found, values, rcond=None)[0]
     np.testing.assert_allclose(found @ solution, values, atol=1e-9)
 
 
 def test_chebyshev_closed_form():
     y = np.cos(np.array([[0.3, 1.1]]))
-    found = coefficient_regression.monomials(y, np.array([[0, 0], [4, 0], [2, 3]]))
+    found = polynomial.monomials(y, np.array([[0, 0], [4, 0], [2, 3]]))
     np.testing.assert_allclose(found[0], [1, np.cos(1.2), np.cos(0.6) * np.cos(3.3)], rtol=1e-13)
 
 
@@ -162,7 +156,7 @@ def test_a_polynomial_is_recovered(basis):
     hidden = rng.uniform(-1, 1, (1200, 2))
     z = hidden @ rng.standard_normal((2, 36)) + 5
     c = np.stack([hidden[:, 0] ** 3 - hidden[:, 1], hidden[:, 0] * hidden[:, 1] ** 2 + 2], axis=1)
-    model = coefficient_regression.fit(basis, z[:1000], c[:1000], rng.uniform(0.5, 2, 1000))
+    model = polynomial.fit(basis, z[:1000], c[:1000], rng.uniform(0.5, 2, 1000))
     assert model.exponents.sum(axis=1).max() >= 3
     np.testing.assert_allclose(model.coefficients(z[1000:]), c[1000:], atol=1e-7)
 
@@ -170,7 +164,7 @@ def test_a_polynomial_is_recovered(basis):
 def test_regression_gives_the_projected_inverse(basis, sample):
     """On the family, the predicted M is near the one with the best coefficients, and scales with A as it should."""
     z, c, weight, _ = sample
-    model = coefficient_regression.fit(basis, z, c, weight)
+    model = polynomial.fit(basis, z, c, weight)
     A = FAMILY.sample(50, seed=2).A
     _, exact, _ = basis.coefficients(A)
     found = model.coefficients(basis.reading(A)[0].reshape(50, -1))
@@ -260,7 +254,7 @@ def test_a_first_answer_counts_as_the_first():
 
 def test_a_new_start_that_makes_it_worse_is_not_taken(monkeypatch):
     A, b, M = perturbed()
-    solve = conjugate_residuals.solve
+    solve = gcr.solve
     starts = []
 
     def worse(A, b, M, rtol, maxiter, x0=None, slow=0.0, max_first=np.inf):
@@ -268,7 +262,7 @@ def test_a_new_start_that_makes_it_worse_is_not_taken(monkeypatch):
         found = solve(A, b, M, 1e-3, maxiter, None, slow)
         return found if x0 is None else dataclasses.replace(found, x=2 * found.x)
 
-    monkeypatch.setattr(conjugate_residuals, "solve", worse)
+    monkeypatch.setattr(gcr, "solve", worse)
     found = refinement.accelerated(A, b, M, rtol=1e-10, limit=30)
     assert len(starts) == 2  # and not a third time from where the second one went wrong
     np.testing.assert_array_equal(found.x, solve(A, b, M, 1e-3, 31).x)

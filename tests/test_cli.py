@@ -16,11 +16,10 @@ import torch
 from matplotlib.figure import Figure
 
 import algebraformer as af
-from algebraformer import cli, io, plots
+from algebraformer import cli, io, plotting
 from algebraformer.checkpoint import CheckpointInfo, load, save
 from algebraformer.models import Algebraformer, ModelConfig
-from algebraformer.report import format_cell
-from algebraformer.studies.base import StudyResult, TableData
+from algebraformer.reporting import Report, TableData, format_cell
 
 COMMANDS = ("solve", "train", "finetune", "evaluate", "study", "newton", "families", "models", "info")
 N = 8
@@ -320,10 +319,10 @@ def test_train_refuses(refused, tmp_path, arguments, words):
 def test_study(run, answer, refused, tmp_path, monkeypatch):
     """A study of one line: its files, its JSON and its page."""
     table = TableData(("what", "value"), [["one", 1.0]], "A table")
-    result = StudyResult((table, table), ("It is so.",), {"x": [1, 2]})
+    result = Report((table, table), ("It is so.",), {"x": [1, 2]})
     module = types.SimpleNamespace(PRESETS={"quick": None}, run=lambda plan, folder, bar: result)
-    monkeypatch.setitem(sys.modules, "algebraformer.studies.operator", module)
-    monkeypatch.setitem(plots.STUDIES, "operator", lambda data: Figure())
+    monkeypatch.setitem(sys.modules, "studies.operator.measure", module)
+    monkeypatch.setitem(plotting.STUDIES, "operator", lambda data: Figure())
     options = ("operator", "--output", tmp_path, "--work", tmp_path / "work")
     code, found = answer("study", *options)
     assert (code, found["output"], found["verdict"]) == (0, str(tmp_path / "operator.json"), ["It is so."])

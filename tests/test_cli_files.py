@@ -11,7 +11,7 @@ import pytest
 import scipy.io
 import scipy.sparse
 
-from algebraformer.cli_files import split_name
+from algebraformer.cli.files import split_name
 
 A = np.random.default_rng(4).standard_normal((6, 6)) + 6 * np.eye(6)
 b = np.random.default_rng(5).standard_normal(6)

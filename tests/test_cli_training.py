@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 import algebraformer as af
-from algebraformer import io
-from algebraformer.studies import family
+from algebraformer import assessment, io
 from algebraformer.training import loop
 from study_results import assert_coloured
 
@@ -49,8 +48,8 @@ def own(tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text(OWN)
     monkeypatch.setattr(af.problems.base, "_REGISTRY", dict(af.problems.base._REGISTRY))
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(family, "Plan", functools.partial(family.Plan, systems=20, seconds=0.0, batches=(1, 8)))
-    monkeypatch.setattr("algebraformer.classical.operator_basis.MAX_SNAPSHOTS", 400)
+    monkeypatch.setattr(assessment, "Plan", functools.partial(assessment.Plan, systems=20, seconds=0.0, batches=(1, 8)))
+    monkeypatch.setattr("algebraformer.numerics.operator_basis.MAX_SNAPSHOTS", 400)
     return tmp_path / "own.py"
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import scipy.sparse.linalg
 
-from algebraformer.classical import conjugate_residuals
 from algebraformer.linalg import backward_error, relative_residual
+from algebraformer.numerics import gcr
 
 EPS = np.finfo(float).eps
 
@@ -50,7 +50,7 @@ def test_residuals_are_those_of_gmres(steps):
     """The preconditioned residual after k steps is the least of the Krylov space: SciPy's GMRES finds the same."""
     A, b, L = systems()
     R = np.linalg.inv(L @ A) + 0.05 * np.random.default_rng(1).standard_normal(A.shape)
-    found = conjugate_residuals.solve(A, b, Dense(R, L), rtol=0.0, maxiter=steps, slow=1.0)
+    found = gcr.solve(A, b, Dense(R, L), rtol=0.0, maxiter=steps, slow=1.0)
     assert (found.steps == steps).all()
     for i in range(len(A)):
         operator, right = L @ A[i] @ R[i], L @ b[i, :, 0]
@@ -62,7 +62,7 @@ def test_residuals_are_those_of_gmres(steps):
 @pytest.mark.parametrize("k", [1, 3])
 def test_converges_to_the_certificate(k):
     A, b, L = systems(k=k)
-    found = conjugate_residuals.solve(A, b, identity(A, L), rtol=1e-10, maxiter=9, slow=1.0)
+    found = gcr.solve(A, b, identity(A, L), rtol=1e-10, maxiter=9, slow=1.0)
     assert relative_residual(A, b, found.x).max() <= 1e-10
     np.testing.assert_allclose(found.x, np.linalg.solve(A, b), rtol=1e-7, atol=1e-9)
 
@@ -70,10 +70,10 @@ def test_converges_to_the_certificate(k):
 def test_stops_where_float64_allows_no_more():
     """A tolerance that cannot be met ends where float64 does, and a new start from there meets the certificate."""
     A, b, L = systems(spread=0.01)
-    found = conjugate_residuals.solve(A, b, identity(A, L), rtol=0.0, maxiter=50)
+    found = gcr.solve(A, b, identity(A, L), rtol=0.0, maxiter=50)
     assert found.steps.max() < 9
     assert found.left.max() <= 2 * 9 * EPS
-    again = conjugate_residuals.solve(A, b, identity(A, L), rtol=0.0, maxiter=1, x0=found.x)
+    again = gcr.solve(A, b, identity(A, L), rtol=0.0, maxiter=1, x0=found.x)
     assert backward_error(A, b, again.x).max() <= 10 * 9 * EPS
 
 
@@ -82,7 +82,7 @@ def test_systems_that_are_done_are_left_alone():
     R = np.linalg.inv(L @ A)
     R[5:] = np.eye(9)
     M = Dense(R, L)
-    found = conjugate_residuals.solve(A, b, M, rtol=1e-10, maxiter=9, slow=1.0)
+    found = gcr.solve(A, b, M, rtol=1e-10, maxiter=9, slow=1.0)
     assert (found.steps[:5] <= 2).all()
     assert (found.steps[5:] > 2).all()
     assert M.calls[0] == 8
@@ -92,12 +92,12 @@ def test_systems_that_are_done_are_left_alone():
 
 def test_first_and_last_by_hand():
     A, b = np.diag([1.0, 2.0])[None], np.array([[[1.0], [1.0]]])
-    found = conjugate_residuals.solve(A, b, identity(A, np.eye(2)), rtol=0.0, maxiter=1)
+    found = gcr.solve(A, b, identity(A, np.eye(2)), rtol=0.0, maxiter=1)
     alpha = 3 / 5  # <w, g> / <w, w> with w = (1, 2), g = (1, 1)
     np.testing.assert_allclose(found.x[0, :, 0], [alpha, alpha])
     assert found.first == pytest.approx(np.hypot(1 - alpha, 1 - 2 * alpha) / np.sqrt(2))
     assert np.isnan(found.last).all()
-    found = conjugate_residuals.solve(A, b, identity(A, np.eye(2)), rtol=0.0, maxiter=2)
+    found = gcr.solve(A, b, identity(A, np.eye(2)), rtol=0.0, maxiter=2)
     np.testing.assert_allclose(found.x[0, :, 0], [1, 0.5])
     assert found.last == pytest.approx(np.linalg.norm([1 - alpha, 0.5 - alpha]) / np.hypot(1, 0.5))
 
@@ -106,9 +106,9 @@ def test_goes_on_from_x0():
     A, b, L = systems()
     M = Dense(np.linalg.inv(L @ A) * (1 + 1e-2 * np.random.default_rng(2).standard_normal(A.shape)), L)
     near = np.linalg.solve(A, b) * (1 + 1e-6)
-    found = conjugate_residuals.solve(A, b, M, rtol=1e-10, maxiter=9, x0=near)
+    found = gcr.solve(A, b, M, rtol=1e-10, maxiter=9, x0=near)
     assert relative_residual(A, b, found.x).max() <= 1e-10
-    from_zero = conjugate_residuals.solve(A, b, M, rtol=1e-10, maxiter=9)
+    from_zero = gcr.solve(A, b, M, rtol=1e-10, maxiter=9)
     assert (found.steps < from_zero.steps).all()
 
 
@@ -117,7 +117,7 @@ def test_a_preconditioner_that_is_wrong_spoils_nothing(bad):
     A, b, L = systems()
     R = np.linalg.inv(L @ A)
     R[2] = bad
-    found = conjugate_residuals.solve(A, b, Dense(R, L), rtol=1e-10, maxiter=9)
+    found = gcr.solve(A, b, Dense(R, L), rtol=1e-10, maxiter=9)
     assert np.isfinite(found.x).all()
     assert relative_residual(A, b, found.x)[[0, 1, 3]].max() <= 1e-10
     assert relative_residual(A, b, found.x)[2] == 1  # x = 0
@@ -125,8 +125,8 @@ def test_a_preconditioner_that_is_wrong_spoils_nothing(bad):
 
 def test_nothing_to_solve():
     A, b, L = systems()
-    assert not conjugate_residuals.solve(A, 0 * b, identity(A, L), 1e-10, 9).x.any()
-    empty = conjugate_residuals.solve(A[:0], b[:0], identity(A[:0], L), 1e-10, 9)
+    assert not gcr.solve(A, 0 * b, identity(A, L), 1e-10, 9).x.any()
+    empty = gcr.solve(A[:0], b[:0], identity(A[:0], L), 1e-10, 9)
     assert empty.x.shape == (0, 9, 1)
 
 
@@ -134,7 +134,7 @@ def test_share_that_is_left_of_one_vector():
     """By SVD: what the best multiple of L A R g leaves of g, for the same g."""
     A, _, L = systems()
     M = Dense(np.linalg.inv(L @ A) + 0.05 * np.random.default_rng(1).standard_normal(A.shape), L)
-    share = conjugate_residuals.share_left(A, M)
+    share = gcr.share_left(A, M)
     g = np.random.default_rng(0).standard_normal(A.shape[-1])
     for i, value in enumerate(share):
         w = L @ A[i] @ M.R[i] @ g
@@ -148,9 +148,9 @@ def test_little_is_left_where_the_inverse_is_near_and_nearly_all_where_the_matri
     M = Dense(np.linalg.inv(L @ A), L)
     A[1] = 1.0
     A[2, 5] = A[2, 6]
-    near, low_rank, equal_rows = conjugate_residuals.share_left(A, M)
+    near, low_rank, equal_rows = gcr.share_left(A, M)
     assert near < 1e-10
     assert low_rank > 0.9
     assert equal_rows > 0.01
     bad = Dense(np.full_like(A, np.nan), L)
-    np.testing.assert_array_equal(conjugate_residuals.share_left(A, bad), 1.0)
+    np.testing.assert_array_equal(gcr.share_left(A, bad), 1.0)

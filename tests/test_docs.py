@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 import algebraformer
-from algebraformer import cli, cli_base, report
-from algebraformer.evidence import caption
+from algebraformer import cli
+from algebraformer.cli import output
+from studies.harness import pages
+from studies.harness.evidence import caption
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -41,11 +43,11 @@ def prose(text: str) -> str:
 
 def stale(text: str, results: Path) -> list[str]:
     """Return the names of the tables in a text that are missing, malformed or differ from their results."""
-    blocks = [(match[2], match[0]) for match in report.BLOCK.finditer(text)]
+    blocks = [(match[2], match[0]) for match in pages.BLOCK.finditer(text)]
     found = [name for name, _ in blocks]
     wrong = [name for name in re.findall(r"^<!-- table: *(.*?) *-->", text, re.MULTILINE) if name not in found]
     for name, block in blocks:
-        if not (results / f"{name}.json").exists() or report.refreshed(block, results) != block:
+        if not (results / f"{name}.json").exists() or pages.refreshed(block, results) != block:
             wrong.append(name)
     return wrong
 
@@ -56,7 +58,7 @@ def test_tables_show_the_results(path: Path) -> None:
 
 
 def test_the_readme_shows_how_good_and_how_fast() -> None:
-    shown = {match[2] for match in report.BLOCK.finditer((ROOT / "README.md").read_text())}
+    shown = {match[2] for match in pages.BLOCK.finditer((ROOT / "README.md").read_text())}
     assert shown >= {"diffusion-64", "scaling", "bench"}
 
 
@@ -65,7 +67,7 @@ def test_stale_tables_are_noticed(tmp_path: Path) -> None:
     about = {"commit": 40 * "a", "processor": "P", "threads": 2}
     (tmp_path / "study.json").write_text(json.dumps({"table": table, "provenance": about}))
     empty = "before\n<!-- table: study -->\n<!-- end table -->\nafter\n"
-    full = report.refreshed(empty, tmp_path)
+    full = pages.refreshed(empty, tmp_path)
     shown = f"| what | value |\n| --- | --- |\n| mse | 0.5 |\n\n{caption(about)}\n"
     assert full == f"before\n<!-- table: study -->\n{shown}<!-- end table -->\nafter\n"
     assert stale(full, tmp_path) == []
@@ -197,4 +199,4 @@ def test_commands_in_examples_exist(path: Path, capsys: pytest.CaptureFixture[st
 def test_exit_codes_are_those_of_the_program() -> None:
     section = COMMAND_LINE.read_text().partition("## Exit codes")[2].partition("## ")[0]
     codes = {int(code) for code in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
-    assert codes == {cli.DONE, cli.NOT_SOLVED, cli.BAD_INPUT, cli.FALLBACK, cli_base.INTERRUPTED}
+    assert codes == {cli.DONE, cli.NOT_SOLVED, cli.BAD_INPUT, cli.FALLBACK, output.INTERRUPTED}

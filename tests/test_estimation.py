@@ -15,7 +15,7 @@ import scipy.stats
 import torch
 
 import algebraformer as af
-from algebraformer import problems
+from algebraformer import evaluation, problems
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.errors import ConfigurationError, InconsistentWarning
 from algebraformer.models import Algebraformer, ModelConfig, estimates
@@ -35,7 +35,6 @@ from algebraformer.models.estimate import (
 )
 from algebraformer.models.transformer import FirstAnswer
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies import evaluation
 from algebraformer.training import RECIPES, FewSystems, Recipe
 from algebraformer.training.data import TEST_SEED
 

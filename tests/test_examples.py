@@ -15,10 +15,9 @@ import scipy.io
 import scipy.linalg
 import scipy.ndimage
 
-from algebraformer import problems
-from algebraformer.classical import operator_basis
+from algebraformer import assessment, problems
+from algebraformer.numerics import operator_basis
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies import family
 from study_results import assert_coloured
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -135,7 +134,7 @@ def own(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(problems.base, "_REGISTRY", dict(problems.base._REGISTRY))
         patch.setattr(operator_basis, "MAX_SNAPSHOTS", 500)
-        patch.setattr(family, "Plan", functools.partial(family.Plan, systems=50, seconds=0.0))
+        patch.setattr(assessment, "Plan", functools.partial(assessment.Plan, systems=50, seconds=0.0))
         example = load("own_family")
         example.main(path, quick=True)
         yield example, path

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from algebraformer import plots, problems
+from algebraformer import assessment as report
+from algebraformer import plotting, problems
+from algebraformer.assessment import Plan, contraction, measure, verdict
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.errors import ConfigurationError, UnknownNameError
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies import family as report
-from algebraformer.studies.family import Plan, contraction, measure, verdict
 
 N = 16
 FAMILY = problems.get("diffusion", n=N)
@@ -106,7 +106,7 @@ def test_a_network_that_solves_nothing_has_a_report(trained, monkeypatch):
     assert found.verdict[0].startswith("Not worth it")
     assert found.data["certified"] == 0
     json.dumps(found.data, allow_nan=False)
-    plots.family_figure(found.data)
+    plotting.assessment_figure(found.data)
 
 
 def test_measure_refuses(trained):
@@ -226,7 +226,7 @@ def test_what_a_training_was_on(trained):
 
 
 def test_files(measured, tmp_path):
-    path = plots.save_report(measured, tmp_path, command="algebraformer train mine.py:Mine")
+    path = plotting.save_report(measured, tmp_path, command="algebraformer train mine.py:Mine")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["report.json", "report.md", "report.png"]
     content = json.loads(path.read_text(), parse_constant=pytest.fail)
     assert content["command"] == "algebraformer train mine.py:Mine"
@@ -240,7 +240,7 @@ def test_files(measured, tmp_path):
 
 
 def test_figure_shows_the_data(measured):
-    figure = plots.family_figure(measured.data)
+    figure = plotting.assessment_figure(measured.data)
     spectrum, radii, refinements, times = figure.axes
     np.testing.assert_allclose(spectrum.lines[0].get_ydata(), np.maximum(measured.data["spectrum"], 1e-10))
     np.testing.assert_array_equal(radii.lines[0].get_ydata(), np.sort(measured.data["contraction"]))

@@ -17,9 +17,9 @@ import torch
 import algebraformer as af
 from algebraformer import problems
 from algebraformer.checkpoint import load
-from algebraformer.classical import operator_basis
 from algebraformer.errors import ConfigurationError, UnknownNameError
 from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.numerics import operator_basis
 from algebraformer.problems.base import _REGISTRY, Parameters
 from algebraformer.problems.boundary_value import ReactionDiffusion
 from algebraformer.training import FewSystems, Recipe, RunOptions, fine_tuning, finetune, loop, operator, train

@@ -14,17 +14,8 @@ from numpy.typing import NDArray
 from sklearn.gaussian_process import kernels as gaussian_process
 
 from algebraformer.linalg import EPS, skeel_condition_number
-from algebraformer.studies.wall import extended_precision, ill_conditioned
-from algebraformer.studies.wall.gallery import (
-    GALLERY,
-    GRIDS,
-    KERNELS,
-    dorr,
-    kahan,
-    kernel_matrix,
-    randsvd,
-    upper_triangular,
-)
+from tests.stress import extended_precision, ill_conditioned
+from tests.stress.gallery import GALLERY, GRIDS, KERNELS, dorr, kahan, kernel_matrix, randsvd, upper_triangular
 
 Array = NDArray[Any]
 

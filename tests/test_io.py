@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from algebraformer.errors import InputFormatError
 from algebraformer.io import DEFAULT_MAX_BYTES, read_array, read_system, write_array, write_system
-from algebraformer.studies.wall.files import MEGABYTE, RANDOM, SUFFIXES, held
 from files import BINARY, assert_same_bits, quick, refused, there_and_back
+from tests.stress.files import MEGABYTE, RANDOM, SUFFIXES, held
 
 # ------------------------------------------------------------------------------------------------------ round trips
 

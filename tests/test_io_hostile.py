@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from algebraformer.io import read_array
-from algebraformer.studies.wall.files import MEGABYTE, SUFFIXES, bombs, fuzz_seeds, mutations, read_or_refused
 from files import quick, refused
+from tests.stress.files import MEGABYTE, SUFFIXES, bombs, fuzz_seeds, mutations, read_or_refused
 
 # ------------------------------------------------------------------------------------------------------------ bombs
 

@@ -14,8 +14,8 @@ import scipy.io.matlab
 import scipy.sparse
 
 from algebraformer.io import read_array
-from algebraformer.studies.wall.files import GOOD_MAT, RANDOM, doubles, mat5, mat5_element
 from files import refused
+from tests.stress.files import GOOD_MAT, RANDOM, doubles, mat5, mat5_element
 
 # -------------------------------------------------------------------------------------- what SciPy and MATLAB write
 

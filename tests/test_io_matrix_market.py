@@ -11,8 +11,8 @@ import scipy.sparse
 
 from algebraformer.errors import InputFormatError
 from algebraformer.io import read_array, write_array
-from algebraformer.studies.wall.files import BANNER, RANDOM, held
 from files import refused
+from tests.stress.files import BANNER, RANDOM, held
 
 # ---------------------------------------------------------------------------------------------------- what we write
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from algebraformer.io import read_array
-from algebraformer.studies.wall.files import RANDOM, held, npy_header, npy_with
 from files import refused
+from tests.stress.files import RANDOM, held, npy_header, npy_with
 
 # ------------------------------------------------------------------------------------------------ what NumPy writes
 

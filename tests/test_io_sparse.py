@@ -9,8 +9,8 @@ import pytest
 import scipy.sparse
 
 from algebraformer.io import read_array, read_system
-from algebraformer.studies.wall.files import MEGABYTE, RANDOM
 from files import assert_same_bits, refused
+from tests.stress.files import MEGABYTE, RANDOM
 
 LAYOUTS = ["csr", "csc", "coo", "bsr", "dia"]
 WIDE = np.where(np.random.default_rng(5).random((6, 8)) < 0.4, np.random.default_rng(6).standard_normal((6, 8)), 0)

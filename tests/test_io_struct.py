@@ -12,9 +12,9 @@ import scipy.io
 import scipy.sparse
 
 from algebraformer.io import read_array, read_system
-from algebraformer.studies.wall.files import MEGABYTE, RANDOM, doubles, mat5, mat5_element, mat5_part
 from files import assert_same_bits, refused
 from test_io_matlab import FROM_MATLAB
+from tests.stress.files import MEGABYTE, RANDOM, doubles, mat5, mat5_element, mat5_part
 
 CELLS = np.array([[1, "two"], [np.eye(3), {"x": 1}]], dtype=object)
 

@@ -13,8 +13,8 @@ import scipy.sparse
 
 from algebraformer.errors import InputFormatError
 from algebraformer.io import read_array, read_system, write_array, write_system
-from algebraformer.studies.wall.files import MEGABYTE, RANDOM, SUFFIXES
 from files import BINARY, assert_same_bits, refused
+from tests.stress.files import MEGABYTE, RANDOM, SUFFIXES
 
 NAMED = [".npz", ".mat"]
 

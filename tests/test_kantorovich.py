@@ -12,14 +12,15 @@ import scipy.optimize
 from rich.progress import Progress
 
 from algebraformer import kantorovich, problems
-from algebraformer.classical import operator_basis
-from algebraformer.classical.operator_basis import ApproximateInverse, MeanInverse
 from algebraformer.errors import ConfigurationError, UnknownNameError
 from algebraformer.kantorovich import Chord, Direct, Krylov, Outcome
+from algebraformer.numerics import operator_basis
+from algebraformer.numerics.operator_basis import ApproximateInverse, MeanInverse
 from algebraformer.problems.nonlinear import Jacobians, operators
+from algebraformer.reporting import Report
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies import kantorovich as study
-from algebraformer.studies.base import StudyResult, run_study
+from studies import kantorovich as study
+from studies.harness.study import load_study, run_study
 from study_results import assert_tables_and_figure
 from test_nonlinear import CLOSED, NAMES, SETTINGS, family
 
@@ -195,12 +196,12 @@ def test_solutions_are_recognised() -> None:
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, Path]:
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     folder = tmp_path_factory.mktemp("kantorovich")
-    return run_study("kantorovich", "quick", folder, Progress(disable=True)), folder
+    return run_study(load_study("kantorovich"), "quick", folder, Progress(disable=True)), folder
 
 
-def test_the_quick_preset_runs(quick: tuple[StudyResult, Path], tmp_path: Path) -> None:
+def test_the_quick_preset_runs(quick: tuple[Report, Path], tmp_path: Path) -> None:
     result, _ = quick
     records = result.data["records"]
     assert [(r["equation"], r["n"]) for r in records] == [(k, n) for k in ("bratu", "burgers") for n in (16, 24)]
@@ -216,7 +217,7 @@ def test_the_quick_preset_runs(quick: tuple[StudyResult, Path], tmp_path: Path) 
     assert_tables_and_figure("kantorovich", result, tmp_path)
 
 
-def test_trained_networks_are_taken_at_their_word(quick: tuple[StudyResult, Path]) -> None:
+def test_trained_networks_are_taken_at_their_word(quick: tuple[Report, Path]) -> None:
     solver = LearnedSolver.from_pretrained(quick[1] / "burgers-16")
     problem = family("burgers", n=16)
     params = problem.parameters(range(30), seed=11)

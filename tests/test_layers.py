@@ -1,7 +1,8 @@
-"""The floor rule of the design: a module imports only from lower floors or from earlier siblings on its own floor.
+"""The houses and floors of the repository: who may import whom.
 
-Imports are read with ast, so those inside functions and `if TYPE_CHECKING` blocks count too. Inside a package the
-order is free, but there must be no cycle.
+Imports run tests -> studies -> algebraformer. In the library a unit (a module, or a folder as a whole) imports from
+lower floors alone, and from other units only where `SIDEWAYS` says so. Imports are read with ast, so
+those inside functions and `if TYPE_CHECKING` blocks count too.
 """
 
 from __future__ import annotations
@@ -15,67 +16,50 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "algebraformer"
-SOURCE = Path(__file__).resolve().parents[1] / "src" / PACKAGE
+HOUSES = {"algebraformer": ROOT / "src" / PACKAGE, "studies": ROOT / "studies"}
 
-FLOORS = {
-    0: ("errors", "linalg", "checked_input", "provenance", "result", "forking", "writing"),
-    1: ("untrusted", "matrix_market", "matlab5", "matlab", "numpy_files", "io", "lp_norm", "problems", "classical"),
-    2: ("models",),
-    3: ("checkpoint",),
-    4: ("training", "estimation", "learned_answers", "solver"),
-    5: ("newton", "kantorovich"),
-    6: ("studies",),
-    7: (
-        "paper_claims",
-        "evidence",
-        "report",
-        "figure_parts",
-        "operator_figure",
-        "latency_figure",
-        "spectral_figure",
-        "study_figures",
-        "encoding_figure",
-        "attention_figure",
-        "transfer_figure",
-        "certificate_figure",
-        "condition_figure",
-        "reliability_figure",
-        "noisy_figure",
-        "estimate_figure",
-        "newton_figure",
-        "kantorovich_figure",
-        "plots",
-        "cli_base",
-        "cli_files",
-        "cli_estimate",
-        "cli_training",
-        "cli_newton",
-        "cli",
-        "__main__",
-    ),
+FLOORS = (
+    ("errors", "linalg", "validation", "provenance", "writing", "forking"),
+    ("result", "reporting", "io", "numerics"),
+    ("problems", "models"),
+    ("checkpoint", "metrics"),
+    ("training", "estimation", "learned_answers", "solver"),
+    ("evaluation", "assessment", "newton", "kantorovich", "plotting"),
+    ("cli", "__main__"),
+)
+SIDEWAYS = {
+    ("linalg", "errors"),
+    ("validation", "errors"),
+    ("solver", "learned_answers"),
+    ("solver", "estimation"),
+    ("__main__", "cli"),
+    ("numerics", "problems"),  # operator_basis.fit takes a family where it needs a stream of matrices
 }
-ORDER = [unit for floor in FLOORS.values() for unit in floor]
+"""Who may import from whom all the same."""
+FLOOR = {unit: number for number, floor in enumerate(FLOORS) for unit in floor}
 
 
-def read_sources() -> dict[str, str]:
+def read_sources(house: str) -> dict[str, str]:
     """Return dotted name: source of every module, packages under their own name; the lazy root is left out.
 
     A lazy __init__.py says in the stub beside it what it imports.
     """
     sources: dict[str, str] = {}
-    for path in sorted(SOURCE.rglob("*.py*")):
+    for path in sorted(HOUSES[house].rglob("*.py*")):
         if path.suffix in (".py", ".pyi"):
-            parts = path.relative_to(SOURCE).with_suffix("").parts
-            name = ".".join((PACKAGE, *(parts[:-1] if parts[-1] == "__init__" else parts)))
+            parts = path.relative_to(HOUSES[house]).with_suffix("").parts
+            name = ".".join((house, *(parts[:-1] if parts[-1] == "__init__" else parts)))
             sources[name] = sources.get(name, "") + path.read_text()
-    del sources[PACKAGE]
+    sources.pop(PACKAGE, None)
     return sources
 
 
-def packages() -> set[str]:
+def packages(house: str) -> set[str]:
     """Return the dotted names of the packages, against which relative imports are resolved."""
-    return {".".join((PACKAGE, *path.parent.relative_to(SOURCE).parts)) for path in SOURCE.rglob("__init__.py")}
+    folders = (path.parent.relative_to(HOUSES[house]).parts for path in HOUSES[house].rglob("__init__.py"))
+    return {".".join((house, *parts)) for parts in folders}
 
 
 def imports(name: str, source: str, is_package: bool = False) -> Iterator[str]:
@@ -96,26 +80,23 @@ def imports(name: str, source: str, is_package: bool = False) -> Iterator[str]:
                 yield target
 
 
-def unit_of(dotted: str) -> str | None:
-    """Return which entry of FLOORS a dotted name belongs to: "" for the root itself, None for other packages."""
-    first, *rest = dotted.split(".")
-    if first != PACKAGE:
-        return None
-    return rest[0] if rest and rest[0] in ORDER else ""
-
-
 def violations(name: str, source: str, is_package: bool = False) -> list[str]:
-    """Return the imports of a module that break the floor rule.
+    """Return the imports of a module of the library that break the floor rule.
 
     The root resolves its names lazily to anything on any floor, so importing from it is going through the back door.
     """
     own = name.split(".")[1]
     found = []
     for dotted in imports(name, source, is_package):
-        unit = unit_of(dotted)
-        if unit == "":
+        first, *rest = dotted.split(".")
+        if first in ("studies", "tests") and name != f"{PACKAGE}.cli.study":  # which looks for a checkout
+            found.append(f"{name} imports {dotted}: the library knows no studies and no tests")
+        if first != PACKAGE or (rest and rest[0] == own):
+            continue
+        unit = rest[0] if rest else ""
+        if unit not in FLOOR:
             found.append(f"{name} imports {dotted}: import from the module that defines it, not from the root")
-        elif unit is not None and unit != own and ORDER.index(unit) >= ORDER.index(own):
+        elif FLOOR[unit] >= FLOOR[own] and (own, unit) not in SIDEWAYS:
             found.append(f"{name} imports {dotted}, which is not below it")
     return found
 
@@ -137,30 +118,61 @@ def cycle(sources: Mapping[str, str], package_names: set[str]) -> list[str] | No
     return None
 
 
-SOURCES = read_sources()
+LIBRARY, STUDIES = read_sources("algebraformer"), read_sources("studies")
+LOW = sorted(name for name in LIBRARY if FLOOR.get(name.split(".")[1], 9) <= 1)
 
 
-@pytest.mark.parametrize("name", sorted(SOURCES))
-def test_module_imports_only_from_below(name: str) -> None:
-    assert name.split(".")[1] in ORDER, f"{name} has no floor: add it to the design and to FLOORS"
-    assert violations(name, SOURCES[name], name in packages()) == []
+def test_every_module_has_a_floor() -> None:
+    assert {name.split(".")[1] for name in LIBRARY} == set(FLOOR)
 
 
-def test_no_import_cycle() -> None:
-    assert cycle(SOURCES, packages()) is None
+def test_modules_import_only_from_below() -> None:
+    assert [line for name in LIBRARY for line in violations(name, LIBRARY[name], name in packages(PACKAGE))] == []
 
 
-@pytest.mark.parametrize("name", sorted(name for name in SOURCES if unit_of(name) in FLOORS[0] + FLOORS[1]))
-def test_low_floors_do_not_mention_torch(name: str) -> None:
-    found = set(imports(name, SOURCES[name], name in packages()))
-    assert not {dotted for dotted in found if "torch" in dotted.split(".")}
+def test_studies_import_no_tests_and_not_the_root() -> None:
+    found = {name: set(imports(name, source, name in packages("studies"))) for name, source in STUDIES.items()}
+    assert [(name, d) for name, dotted in found.items() for d in dotted if d.split(".")[0] == "tests"] == []
+
+
+def test_parts_of_studies_import_no_study() -> None:
+    """The harness and the baselines serve all studies."""
+    parts = ("studies.harness", "studies.baselines")
+    for name, source in STUDIES.items():
+        if name.startswith(parts):
+            found = {d for d in imports(name, source, name in packages("studies")) if d.startswith("studies.")}
+            assert {d for d in found if not d.startswith((*parts, "studies.claims"))} == set(), name
+
+
+@pytest.mark.parametrize("house", HOUSES)
+def test_no_import_cycle(house: str) -> None:
+    assert cycle(read_sources(house), packages(house)) is None
+
+
+def test_low_floors_do_not_mention_torch() -> None:
+    found = {name: set(imports(name, LIBRARY[name], name in packages(PACKAGE))) for name in LOW}
+    assert [name for name, dotted in found.items() if any("torch" in d.split(".") for d in dotted)] == []
+
+
+def loaded_by(code: str) -> set[str]:
+    """Return the names of the modules that a process has loaded after these statements."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
 
 
 def test_low_floors_do_not_load_torch() -> None:
     """Not through another package either; and the root loads nothing that needs it."""
-    modules = [PACKAGE, *sorted(name for name in SOURCES if unit_of(name) in FLOORS[0] + FLOORS[1])]
-    code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+    assert "torch" not in loaded_by(f"import {', '.join([PACKAGE, *LOW])}")
+
+
+def test_solving_loads_no_training_and_no_tables() -> None:
+    found = loaded_by("import algebraformer.solver")
+    assert "torch" in found
+    unwanted = ("algebraformer.training", "algebraformer.reporting", "rich", "matplotlib", "torch.utils.data")
+    assert sorted(name for name in found if name.startswith(unwanted)) == []
 
 
 # ---------------------------------------------------------------- the rule catches what it should
@@ -177,11 +189,13 @@ def test_low_floors_do_not_load_torch() -> None:
         ("linalg", "import algebraformer as af"),
         ("linalg", "from algebraformer import LearnedSolver"),
         ("linalg", "importlib.import_module('algebraformer.solver')"),
-        ("io", "from algebraformer import classical"),
+        ("linalg", "from studies.baselines import sparse"),
+        ("io", "from algebraformer import numerics"),
         ("problems.base", "from ..models.config import ModelConfig"),
         ("problems.base", "from .. import solver"),
         ("training.loop", "from algebraformer.solver import solve"),
-        ("report", "from algebraformer.cli import main"),
+        ("solver", "from algebraformer.training import train"),
+        ("plotting", "from algebraformer.cli import main"),
     ],
 )
 def test_forbidden_imports_are_caught(name: str, source: str) -> None:
@@ -192,7 +206,7 @@ def test_forbidden_imports_are_caught(name: str, source: str) -> None:
     ("name", "source"),
     [
         ("linalg", "import numpy as np\nfrom algebraformer.errors import Status"),
-        ("solver", "from algebraformer.training import train\nfrom algebraformer import problems"),
+        ("solver", "from algebraformer.estimation import Estimate\nfrom algebraformer import problems"),
         ("problems.base", "from algebraformer.problems.chebyshev import points\nfrom .. import errors"),
         ("models.config", "from algebraformer_extras import solver"),
     ],

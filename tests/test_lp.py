@@ -12,9 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from algebraformer import problems
-from algebraformer.classical import lp
 from algebraformer.errors import ConfigurationError, SingularSystemError
-from algebraformer.lp_norm import Regression, dual_gap, gradient_norm, line_search, newton_step, norm, product
+from algebraformer.numerics.lp_norm import (
+    Regression,
+    dual_gap,
+    gradient_norm,
+    line_search,
+    newton_step,
+    norm,
+    product,
+)
+from studies.baselines import lp
 
 KINDS = ("gaussian", "polynomial", "spline", "uniform", "filter")
 every_method = pytest.mark.parametrize("method", [method for method in lp.METHODS if method != "irls"])

@@ -13,12 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import algebraformer as af
-from algebraformer import newton, problems
-from algebraformer.classical import lp
+from algebraformer import evaluation, newton, problems
 from algebraformer.errors import ConfigurationError, SingularSystemError, UnknownNameError
-from algebraformer.lp_norm import newton_step, product
+from algebraformer.numerics.lp_norm import newton_step, product
 from algebraformer.problems.lp_regression import LpRegression, newton_system, nodes, optimum, start_step, start_tokens
-from algebraformer.studies import evaluation
+from studies.baselines import lp
 
 TARGETS = ("newton", "optimum", "start")
 Answer = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from algebraformer import problems
-from algebraformer.classical import operator_basis
-from algebraformer.classical.operator_basis import ApproximateInverse, MeanInverse, OperatorBasis, apply_to_all, fit
-from algebraformer.classical.reading import RARE
 from algebraformer.errors import ConfigurationError
+from algebraformer.numerics import operator_basis
+from algebraformer.numerics.entry_sampler import RARE
+from algebraformer.numerics.operator_basis import ApproximateInverse, MeanInverse, OperatorBasis, apply_to_all, fit
 from algebraformer.problems import ProblemFamily
 
 N = 8

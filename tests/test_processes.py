@@ -19,8 +19,9 @@ import scipy.linalg
 from matplotlib.figure import Figure
 
 import algebraformer as af
-from algebraformer import __main__, cli, cli_base, io, plots
-from algebraformer.studies.base import TableData, write_results
+from algebraformer import __main__, cli, io, plotting
+from algebraformer.cli import output
+from algebraformer.reporting import TableData, write_results
 
 COMMAND = (sys.executable, "-m", "algebraformer")
 CHILDREN = Path(__file__).with_name("solve_in_children.py")
@@ -160,8 +161,8 @@ def interrupted(words: tuple[str, ...], after: str, folder: Path, seconds: float
         (SOLVE, "torch._C", 0.0),
         (SOLVE, "algebraformer.solver", 0.0),  # before the model is loaded
         (SOLVE, "algebraformer.solver", 1.0),  # while it solves
-        (("evaluate", "diffusion-64-token"), "algebraformer.studies.evaluation", 0.5),
-        (("study", "scaling"), "algebraformer.studies.runs", 0.5),
+        (("evaluate", "diffusion-64-token"), "algebraformer.evaluation", 0.5),
+        (("study", "scaling"), "studies.harness.runs", 0.5),
         (("train", "quick", "--output", "{}/run"), "algebraformer.training.loop", 0.1),
     ],
 )
@@ -191,8 +192,8 @@ def test_interrupted_at_any_moment(folder, words):
 
 
 def test_exit_codes_agree():
-    assert (__main__.INTERRUPTED, __main__.NOT_WRITTEN) == (cli_base.INTERRUPTED, cli_base.BAD_INPUT)
-    assert cli_base.INTERRUPTED == 128 + signal.SIGINT
+    assert (__main__.INTERRUPTED, __main__.NOT_WRITTEN) == (output.INTERRUPTED, output.BAD_INPUT)
+    assert output.INTERRUPTED == 128 + signal.SIGINT
 
 
 # ---------------------------------------------------------------- files
@@ -254,7 +255,7 @@ def test_full_disk(tmp_path, existing):
     for name, write in (
         ("x.npy", lambda path: io.write_array(path, np.ones(1000))),
         ("x.json", lambda path: write_results(path, command="", table=table)),
-        ("x.png", lambda path: plots.save(Figure(), path)),
+        ("x.png", lambda path: plotting.save(Figure(), path)),
     ):
         path = tmp_path / name
         if existing is not None:

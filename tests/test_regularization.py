@@ -9,7 +9,7 @@ import scipy.linalg
 import scipy.optimize
 
 from algebraformer import problems
-from algebraformer.classical import regularization as reg
+from algebraformer.numerics import regularization as reg
 
 SYSTEMS = {
     "square": problems.get("gravity", n=24, noise=(1e-2, 1e-2)).sample(4, seed=1),

@@ -16,27 +16,29 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 
-from algebraformer import learned_answers, plots
+from algebraformer import learned_answers
 from algebraformer import solver as solver_module
 from algebraformer.checkpoint import CheckpointError, load, read_folder, resolve, step_folders
-from algebraformer.classical import conjugate_residuals, direct, refinement
 from algebraformer.errors import Status
 from algebraformer.linalg import measure
-from algebraformer.studies import reliability, soak
-from algebraformer.studies.base import StudyResult, run_study
-from algebraformer.studies.wall import (
+from algebraformer.numerics import gcr, lapack, refinement
+from algebraformer.reporting import Report
+from studies.harness.study import run_study, save_study
+from study_results import assert_drawn
+from tests import fakes
+from tests.stress import (
     certificates,
     checkpoints,
     files,
     ill_conditioned,
     interruptions,
     lapack_types,
+    reliability,
     sharing,
     slices,
-    stand_ins,
+    soak,
 )
-from algebraformer.studies.wall.base import Check
-from study_results import assert_drawn
+from tests.stress.base import Check
 
 QUIET = Progress(disable=True)
 
@@ -47,12 +49,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def result(folder: Path) -> StudyResult:
-    return run_study("reliability", "quick", folder, QUIET)
+def result(folder: Path) -> Report:
+    return run_study(reliability, "quick", folder, QUIET)
 
 
 @pytest.fixture(scope="module")
-def records(result: StudyResult) -> dict[str, dict[str, Any]]:
+def records(result: Report) -> dict[str, dict[str, Any]]:
     return {record["name"]: record for record in result.data["records"]}
 
 
@@ -145,7 +147,7 @@ def test_trainings_were_disturbed(records: dict[str, dict[str, Any]]) -> None:
 # ---------------------------------------------------------------- the study
 
 
-def test_the_study_keeps_what_is_done(folder: Path, result: StudyResult, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_study_keeps_what_is_done(folder: Path, result: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "scipy_suite", "lapack_types", "certificates", "ill_conditioned", "slices", "checkpoints", "files",
         "interruptions",
@@ -154,18 +156,18 @@ def test_the_study_keeps_what_is_done(folder: Path, result: StudyResult, monkeyp
     asked = []
     empty = Check("threads and processes", "", 0, [], {})
     monkeypatch.setattr(sharing, "check", lambda jobs: asked.append(jobs) or empty)
-    assert run_study("reliability", "quick", folder, QUIET).data == result.data
+    assert run_study(reliability, "quick", folder, QUIET).data == result.data
     kept = json.loads((folder / "sharing.json").read_text())
     (folder / "sharing.json").write_text(json.dumps(kept | {"settings": [1]}))  # made with other numbers
-    run_study("reliability", "quick", folder, QUIET)
+    run_study(reliability, "quick", folder, QUIET)
     assert asked == [reliability.PRESETS["quick"].jobs]
     (folder / "sharing.json").write_text(json.dumps(kept))
 
 
-def test_table_figure_and_file(result: StudyResult, tmp_path: Path) -> None:
-    figure = plots.STUDIES["reliability"](result.data)
+def test_table_figure_and_file(result: Report, tmp_path: Path) -> None:
+    figure = reliability.figure(result.data)
     assert_drawn(figure)
-    plots.save_study(result, figure, tmp_path / "reliability.json", "command")
+    save_study(reliability, result, tmp_path / "reliability.json", "command")
     assert json.loads((tmp_path / "reliability.json").read_text())["data"] == result.data
     assert (tmp_path / "reliability.png").read_bytes().startswith(b"\x89PNG")
     main = result.tables[0]
@@ -173,7 +175,7 @@ def test_table_figure_and_file(result: StudyResult, tmp_path: Path) -> None:
     assert sum(row[2] for row in main.rows) == sum(record["cases"] for record in result.data["records"])
 
 
-def test_the_verdict_says_what_failed(result: StudyResult) -> None:
+def test_the_verdict_says_what_failed(result: Report) -> None:
     assert result.verdict[0].endswith("none of them failed.")
     assert "cases were tried instead of 100000" in result.verdict[1]
     broken = json.loads(json.dumps(result.data["records"]))
@@ -188,7 +190,7 @@ def test_the_verdict_says_what_failed(result: StudyResult) -> None:
 
 @pytest.mark.slow
 def test_the_wall_at_full_size(tmp_path: Path) -> None:
-    found = run_study("reliability", "paper", tmp_path, QUIET)
+    found = run_study(reliability, "paper", tmp_path, QUIET)
     assert {r["name"]: r["failures"] for r in found.data["records"]} == {r["name"]: [] for r in found.data["records"]}
 
 
@@ -200,7 +202,7 @@ def certify_all(relative: Any, omega: Any, n: int, rtol: Any) -> Any:
 
 
 def test_false_certificates_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (direct, learned_answers, refinement):
+    for module in (lapack, learned_answers, refinement):
         monkeypatch.setattr(module, "is_certified", certify_all)
     found = certificates.check(60)
     assert any("certified, and is not" in text for text in found.failures)
@@ -212,7 +214,7 @@ def test_wrong_measures_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         found = measure(A, b, x)
         return found._replace(relative_residual=2 * found.relative_residual, backward_error=2 * found.backward_error)
 
-    for module in (direct, learned_answers, refinement):
+    for module in (lapack, learned_answers, refinement):
         monkeypatch.setattr(module, "measure", doubled)
     assert any(" is " in text for text in certificates.check(60).failures)
 
@@ -223,14 +225,14 @@ def test_singular_systems_that_pass_are_noticed(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(solver_module, "has_zero_line", nowhere)
     monkeypatch.setattr(learned_answers, "_is_in_distribution", lambda model, A: ~nowhere(A))
-    monkeypatch.setattr(conjugate_residuals, "share_left", lambda A, M: np.zeros(len(A)))
+    monkeypatch.setattr(gcr, "share_left", lambda A, M: np.zeros(len(A)))
     case = certificates.Case(
         seed=1, network="consistent", kind="zero column", n=4, batch=2, columns=1, A_power=0, b_power=0,
         consistent=True, rtol=1e-10, fallback=True, real=True,
     )  # fmt: skip
     wrong, _ = certificates.disagreements(case)
     assert wrong == [f"system {i} is singular and passed in silence" for i in (0, 1)]
-    solver = stand_ins.stand_in(stand_ins.consistent, 5)
+    solver = fakes.stand_in(fakes.consistent, 5)
     rng = np.random.default_rng(0)
     A = lapack_types.matrix(6, 5, rng)
     assert lapack_types.solved(solver, A, A @ rng.uniform(-1, 1, (5, 2)))[0] == "learned"
@@ -243,7 +245,7 @@ class Answers:
 
     def __init__(self, answer: Any, rcond: float = np.nan, forward_error: float = np.nan) -> None:
         self.answer, self.rcond, self.forward_error = answer, rcond, forward_error
-        self.info = stand_ins.shipped().info
+        self.info = fakes.shipped().info
 
     def solve(self, A: Any, b: Any) -> Any:
         full = partial(np.full, len(b))
@@ -304,7 +306,7 @@ def test_answers_without_a_number_are_failures() -> None:
 
 def test_forward_errors_that_are_too_small_are_noticed() -> None:
     batch = ill_conditioned.Batch("family", range(8))
-    inside = np.array([family.name == stand_ins.shipped().info.family["name"] for family in ill_conditioned.families()])
+    inside = np.array([family.name == fakes.shipped().info.family["name"] for family in ill_conditioned.families()])
     for estimate, held, infinite in ((1e-30, 0.0, 0), (1.0, 1.0, 0), (np.inf, 1.0, 2)):
         cases, _ = batch.tried(Answers(np.linalg.solve, forward_error=estimate))
         assert cases["inside"].tolist() == [*inside, *inside]
@@ -435,13 +437,13 @@ def test_answers_that_differ_in_threads_are_noticed(monkeypatch: pytest.MonkeyPa
 
 
 def test_soak(tmp_path: Path) -> None:
-    found = run_study("soak", "quick", tmp_path, QUIET)
+    found = run_study(soak, "quick", tmp_path, QUIET)
     assert found.data["failures"] == []
     assert found.data["calls"] >= 1
     assert found.data["memory_mb"][-1] > 50
-    figure = plots.STUDIES["soak"](found.data)
+    figure = soak.figure(found.data)
     assert_drawn(figure)
-    plots.save_study(found, figure, tmp_path / "soak.json", "command")
+    save_study(soak, found, tmp_path / "soak.json", "command")
     assert (tmp_path / "soak.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -451,7 +453,7 @@ def test_every_call_of_the_soak(name: str, tmp_path: Path) -> None:
         rng = np.random.default_rng(seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", soak.LinAlgWarning)
-            assert soak.CALLS[name][0](stand_ins.shipped(), rng, tmp_path, Counter()) == ""
+            assert soak.CALLS[name][0](fakes.shipped(), rng, tmp_path, Counter()) == ""
 
 
 def test_memory_that_grows_is_noticed() -> None:

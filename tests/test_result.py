@@ -12,7 +12,7 @@ from scipy.linalg import LinAlgWarning
 
 from algebraformer.errors import SingularSystemError, Status
 from algebraformer.result import SolveResult
-from algebraformer.studies.wall.stand_ins import GOOD, WRONG, consistent, stand_in
+from tests.fakes import GOOD, WRONG, consistent, stand_in
 
 N = 6
 EPS = np.finfo(float).eps

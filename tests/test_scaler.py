@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from algebraformer.classical.reading import choose
 from algebraformer.errors import ConfigurationError
 from algebraformer.models import Algebraformer
 from algebraformer.models.encoding import FamilyScaler
+from algebraformer.numerics.entry_sampler import choose
 from test_models import FAMILY, KINDS, N, build, tensors
 
 

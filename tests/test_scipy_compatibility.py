@@ -13,8 +13,8 @@ import scipy.sparse
 
 import algebraformer as af
 from algebraformer.errors import FallbackWarning
-from algebraformer.studies.wall import scipy_suite
 from test_solver import GOOD, WRONG, stub_solver
+from tests.stress import scipy_suite
 
 N = 4
 NETWORKS = {"exact": GOOD["exact"], "single": GOOD["single"], "zeros": WRONG["zeros"], "nan": WRONG["nan"]}

@@ -24,8 +24,8 @@ from algebraformer.errors import ConfigurationError, SingularSystemError, Status
 from algebraformer.linalg import measures
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies.wall.certificates import exact_measures
-from algebraformer.studies.wall.stand_ins import GOOD, WRONG, exact, shrunk, single, stand_in
+from tests.fakes import GOOD, WRONG, exact, shrunk, single, stand_in
+from tests.stress.certificates import exact_measures
 
 N = 6
 EPS = np.finfo(float).eps
@@ -310,7 +310,7 @@ def test_torch_factorises_nothing():
 
 BATCHED_LU = """
 import json, numpy as np, torch
-from algebraformer.classical import direct
+from algebraformer.numerics import direct
 torch.set_num_threads(2)
 rng = np.random.default_rng(0)
 A, b = rng.standard_normal((8, 256, 256)), rng.standard_normal((8, 256, 1))

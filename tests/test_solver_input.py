@@ -16,8 +16,8 @@ from scipy.linalg import LinAlgWarning
 from algebraformer import problems
 from algebraformer.errors import ConfigurationError, FallbackWarning, SingularSystemError, Status, UnknownNameError
 from algebraformer.solver import LearnedSolver, solve
-from algebraformer.studies.wall.stand_ins import consistent
 from test_solver import WRONG, N, exact, reference, shrunk, stub_solver, systems
+from tests.fakes import consistent
 
 ZEROS = WRONG["zeros"]
 

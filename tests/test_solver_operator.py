@@ -15,11 +15,11 @@ import torch
 
 from algebraformer import problems
 from algebraformer.checkpoint import CheckpointInfo, save
-from algebraformer.classical import direct, refinement
 from algebraformer.errors import ConfigurationError, SingularSystemError, Status, UnknownNameError
 from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.numerics import lapack, refinement
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies.wall.stand_ins import noise, not_a_number, spoilt, zeros
+from tests.fakes import noise, not_a_number, spoilt, zeros
 
 N = 16
 EPS = np.finfo(float).eps
@@ -215,8 +215,8 @@ def test_singular_systems_that_the_head_solves_are_named(trained):
 def test_systems_of_the_family_are_not_factorised(trained, monkeypatch):
     """LAPACK sees what is out of distribution and what the network does not solve, and its answers are taken."""
     asked = []
-    factorise = direct.solve
-    monkeypatch.setattr(direct, "solve", lambda A, b, rtol: asked.append(len(A)) or factorise(A, b, rtol))
+    factorise = lapack.solve
+    monkeypatch.setattr(lapack, "solve", lambda A, b, rtol: asked.append(len(A)) or factorise(A, b, rtol))
     A, b = batch(50)
     A[7] = np.eye(N)
     result = trained.solve(A, b)

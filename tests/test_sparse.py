@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from algebraformer import problems
-from algebraformer.classical import sparse
+from studies.baselines import sparse
 
 NAMES = ("deblur", "gravity", "heat", "shaw", "phillips", "deriv2", "baart", "foxgood")
 every_family = pytest.mark.parametrize("name", NAMES)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from algebraformer import problems
+from algebraformer.assessment import Plan, measure
 from algebraformer.errors import ConfigurationError
 from algebraformer.problems import stored
 from algebraformer.problems.base import (
@@ -19,7 +20,6 @@ from algebraformer.problems.base import (
     VALIDATION_SEED,
 )
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies.family import Plan, measure
 from algebraformer.training import RunOptions, train
 from algebraformer.training.automatic import as_family, recipe_for
 from algebraformer.training.from_file import family_from_file

@@ -13,15 +13,17 @@ import torch.nn.functional as F
 from rich.progress import Progress
 
 from algebraformer.errors import ConfigurationError
+from algebraformer.metrics import score
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.problems import get
+from algebraformer.reporting import Report
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies import attention as study
-from algebraformer.studies import runs
-from algebraformer.studies.attention import MAIN, MEASURES, PRESETS, VARIANTS
-from algebraformer.studies.base import StudyResult, run_study
-from algebraformer.training import Recipe, RunOptions, Trainer, score
+from algebraformer.training import Recipe, RunOptions, Trainer
 from algebraformer.training.data import TEST_SEED, to_tensors
+from studies.attention import measure as study
+from studies.attention.measure import MAIN, MEASURES, PRESETS, VARIANTS
+from studies.harness import runs
+from studies.harness.study import load_study, run_study
 from study_results import assert_tables_and_figure
 
 N = 7
@@ -228,12 +230,12 @@ def test_sentences_on_the_mask_follow_from_the_scores(causal: list[float], words
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, Path]:
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     folder = tmp_path_factory.mktemp("attention")
-    return run_study("attention", "quick", folder, Progress(disable=True)), folder
+    return run_study(load_study("attention"), "quick", folder, Progress(disable=True)), folder
 
 
-def test_every_variant_is_trained_alike_and_scored(quick: tuple[StudyResult, Path]) -> None:
+def test_every_variant_is_trained_alike_and_scored(quick: tuple[Report, Path]) -> None:
     result, folder = quick
     assert [one["variant"] for one in result.data["runs"]] == list(VARIANTS)
     systems = get("diffusion", n=12).sample(1_000, TEST_SEED)
@@ -246,7 +248,7 @@ def test_every_variant_is_trained_alike_and_scored(quick: tuple[StudyResult, Pat
         assert one["normalized_mse"] < 0.6, "it learned"
 
 
-def test_maps_of_the_figure_are_those_of_the_network(quick: tuple[StudyResult, Path]) -> None:
+def test_maps_of_the_figure_are_those_of_the_network(quick: tuple[Report, Path]) -> None:
     result, folder = quick
     model = LearnedSolver.from_pretrained(folder / "both-directions-positions-seed0").model
     expected = study.attention_maps(model, get("diffusion", n=12).sample(64, TEST_SEED)).mean(axis=0)
@@ -261,13 +263,13 @@ def test_maps_of_the_figure_are_those_of_the_network(quick: tuple[StudyResult, P
     assert heads.rows[3][2] == pytest.approx((expected[1, 1] * band).sum() / 12)
 
 
-def test_finished_runs_are_not_run_again(quick: tuple[StudyResult, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_runs_are_not_run_again(quick: tuple[Report, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     result, folder = quick
     monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
-    assert run_study("attention", "quick", folder, Progress(disable=True)).data == result.data
+    assert run_study(load_study("attention"), "quick", folder, Progress(disable=True)).data == result.data
 
 
-def test_tables_and_figure(quick: tuple[StudyResult, Path], tmp_path: Path) -> None:
+def test_tables_and_figure(quick: tuple[Report, Path], tmp_path: Path) -> None:
     assert_tables_and_figure("attention", quick[0], tmp_path)
 
 

@@ -11,19 +11,20 @@ from rich.progress import Progress
 
 from algebraformer import problems
 from algebraformer.linalg import EPS
-from algebraformer.studies import certificate as study
-from algebraformer.studies.base import StudyResult, run_study
-from algebraformer.studies.wall.certificates import exact_measures
+from algebraformer.reporting import Report
 from algebraformer.training.data import TEST_SEED
+from studies import certificate as study
+from studies.harness.study import load_study, run_study
 from study_results import assert_tables_and_figure
+from tests.stress.certificates import exact_measures
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
-    return run_study("certificate", "quick", tmp_path_factory.mktemp("certificate"), Progress(disable=True))
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return run_study(load_study("certificate"), "quick", tmp_path_factory.mktemp("certificate"), Progress(disable=True))
 
 
-def test_lapack_meets_the_constant_on_every_linear_family(quick: StudyResult) -> None:
+def test_lapack_meets_the_constant_on_every_linear_family(quick: Report) -> None:
     records = quick.data["records"]
     assert {"diffusion", "randsvd", "bratu"} <= {r["family"] for r in records}
     assert not {"deblur", "gravity", "fredholm"} & {r["family"] for r in records}
@@ -43,7 +44,7 @@ def test_backward_errors_are_those_of_longdouble() -> None:
     assert found["plain_median"] <= found["plain_99"] <= found["plain_max"]
 
 
-def test_the_shipped_models_pay_less_than_one_refinement(quick: StudyResult) -> None:
+def test_the_shipped_models_pay_less_than_one_refinement(quick: Report) -> None:
     models = {record["model"]: record for record in quick.data["models"]}
     assert {"diffusion-64", "random-diffusion-64"} <= set(models)
     for record in models.values():
@@ -53,12 +54,12 @@ def test_the_shipped_models_pay_less_than_one_refinement(quick: StudyResult) -> 
         assert record["backward_error_max"] <= quick.data["constant"]
 
 
-def test_a_constant_that_lapack_misses_is_said_to_be_missed(quick: StudyResult, monkeypatch: Any) -> None:
+def test_a_constant_that_lapack_misses_is_said_to_be_missed(quick: Report, monkeypatch: Any) -> None:
     monkeypatch.setattr(study, "STABILITY_FACTOR", 0.01)
     missed = study.summary(quick.data["records"], quick.data["models"])
     assert "NOT" in missed.verdict[0]
     assert "NOT" not in quick.verdict[0]
 
 
-def test_figure_and_tables(quick: StudyResult, tmp_path: Path) -> None:
+def test_figure_and_tables(quick: Report, tmp_path: Path) -> None:
     assert_tables_and_figure("certificate", quick, tmp_path)

@@ -10,15 +10,15 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from algebraformer import plots
-from algebraformer.classical import operator_basis
+from algebraformer.numerics import operator_basis
 from algebraformer.problems import get
+from algebraformer.reporting import Report
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies import condition as study
-from algebraformer.studies import condition_summary as words
-from algebraformer.studies.base import StudyResult, run_study
 from algebraformer.training import loop
 from algebraformer.training.data import SCALER_SEED, TEST_SEED
+from studies.condition import measure as study
+from studies.condition import report as words
+from studies.harness.study import load_study, run_study
 from study_results import assert_tables_and_figure
 
 # ---------------------------------------------------------------- the plan
@@ -165,20 +165,20 @@ def test_missing_certificates_are_said() -> None:
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, Path]:
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     folder = tmp_path_factory.mktemp("condition")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operator_basis, "MAX_SNAPSHOTS", 300)
         patch.setattr(loop, "SCALER_SIZE", 256)
         patch.setattr(loop, "TEST_SIZE", 64)
-        return run_study("condition", "quick", folder, Progress(disable=True)), folder
+        return run_study(load_study("condition"), "quick", folder, Progress(disable=True)), folder
 
 
-def solver(quick: tuple[StudyResult, Path], subject: str, head: str) -> LearnedSolver:
+def solver(quick: tuple[Report, Path], subject: str, head: str) -> LearnedSolver:
     return LearnedSolver.from_pretrained(quick[1] / study.folder_name(subject, head, 0))
 
 
-def test_every_answer_is_certified_and_haar_is_not_learned(quick: tuple[StudyResult, Path]) -> None:
+def test_every_answer_is_certified_and_haar_is_not_learned(quick: tuple[Report, Path]) -> None:
     rows = quick[0].data["rows"]
     assert all(row["certified"] == 1 for row in rows)
     haar = [row for row in rows if row["subject"] == "randsvd, Haar"]
@@ -190,7 +190,7 @@ def test_every_answer_is_certified_and_haar_is_not_learned(quick: tuple[StudyRes
     np.testing.assert_allclose([row["kappa"] for row in near], [1e2, 1e3, 1e4, 1e5], rtol=1e-6)
 
 
-def test_measures_of_a_token_head_by_hand(quick: tuple[StudyResult, Path]) -> None:
+def test_measures_of_a_token_head_by_hand(quick: tuple[Report, Path]) -> None:
     token = solver(quick, "diffusion, n = 16", "token head")
     systems = get("diffusion", n=16).sample(12, TEST_SEED)
     found = study.measure(token, systems)
@@ -208,7 +208,7 @@ def test_measures_of_a_token_head_by_hand(quick: tuple[StudyResult, Path]) -> No
     assert study.distance(token, systems).max() < float(farthest) / float(token.model.scaler.reach) * 1.3
 
 
-def test_measures_of_an_operator_head_by_hand(quick: tuple[StudyResult, Path]) -> None:
+def test_measures_of_an_operator_head_by_hand(quick: tuple[Report, Path]) -> None:
     operator = solver(quick, "diffusion, n = 16", "operator head")
     systems = get("diffusion", n=16).sample(6, TEST_SEED)
     found = study.measure(operator, systems)
@@ -223,13 +223,13 @@ def test_measures_of_an_operator_head_by_hand(quick: tuple[StudyResult, Path]) -
         assert study.measure(operator, samples)["lapack"] == np.mean(result.method == "lapack")
 
 
-def test_networks_are_trained_once(quick: tuple[StudyResult, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("algebraformer.studies.runs.train", lambda *_, **__: pytest.fail("trained again"))
-    again = run_study("condition", "quick", quick[1], Progress(disable=True))
+def test_networks_are_trained_once(quick: tuple[Report, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("studies.harness.runs.train", lambda *_, **__: pytest.fail("trained again"))
+    again = run_study(load_study("condition"), "quick", quick[1], Progress(disable=True))
     assert again.data["rows"] == quick[0].data["rows"]
 
 
-def test_figure_and_tables(quick: tuple[StudyResult, Path], tmp_path: Path) -> None:
+def test_figure_and_tables(quick: tuple[Report, Path], tmp_path: Path) -> None:
     assert_tables_and_figure("condition", quick[0], tmp_path)
-    figure = plots.STUDIES["condition"](quick[0].data)
+    figure = load_study("condition").figure(quick[0].data)
     assert "Where it works and where it does not" in figure.get_suptitle()

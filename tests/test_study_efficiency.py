@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 
-from algebraformer.classical import operator_basis
 from algebraformer.errors import ConfigurationError
+from algebraformer.metrics import score
+from algebraformer.numerics import operator_basis
 from algebraformer.problems import get
+from algebraformer.reporting import Report
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies import efficiency, runs
-from algebraformer.studies.base import StudyResult, run_study
-from algebraformer.studies.efficiency import MLP, MUON, PAPER, PRESETS, TRANSFORMER, Reach
-from algebraformer.training import RECIPES, Recipe, loop, score
+from algebraformer.training import RECIPES, Recipe, loop
 from algebraformer.training.data import TEST_SEED
+from studies.efficiency import measure as efficiency
+from studies.efficiency.measure import MLP, MUON, PAPER, PRESETS, TRANSFORMER, Reach
+from studies.harness import runs
+from studies.harness.study import load_study, run_study
 from study_results import assert_tables_and_figure
 
 # ---------------------------------------------------------------- operations, by hand
@@ -166,12 +169,12 @@ def test_the_verdict_follows_from_the_numbers(paper: Reach, ours: Reach, words: 
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, Path]:
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     """The quick preset with smaller samples around the training."""
     folder = tmp_path_factory.mktemp("efficiency")
     with pytest.MonkeyPatch.context() as patch:
         small(patch)
-        return run_study("efficiency", "quick", folder, Progress(disable=True)), folder
+        return run_study(load_study("efficiency"), "quick", folder, Progress(disable=True)), folder
 
 
 def small(patch: pytest.MonkeyPatch) -> None:
@@ -180,7 +183,7 @@ def small(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "SCALER_SIZE", 128)
 
 
-def test_every_run_is_scored_on_the_frozen_test_set(quick: tuple[StudyResult, Path]) -> None:
+def test_every_run_is_scored_on_the_frozen_test_set(quick: tuple[Report, Path]) -> None:
     result, folder = quick
     assert len(result.data["runs"]) == 10
     systems = get("diffusion", n=16).sample(1_000, TEST_SEED)
@@ -197,29 +200,29 @@ def test_every_run_is_scored_on_the_frozen_test_set(quick: tuple[StudyResult, Pa
         assert run["flops"] == pytest.approx(sum(run["parts"].values()))
 
 
-def test_longer_runs_are_better(quick: tuple[StudyResult, Path]) -> None:
+def test_longer_runs_are_better(quick: tuple[Report, Path]) -> None:
     runs = quick[0].data["runs"]
     for name in (PAPER, MUON, TRANSFORMER, MLP):
         short, long = (run["normalized_mse"] for run in runs if run["method"] == name)
         assert long < short
 
 
-def test_finished_runs_are_not_run_again(quick: tuple[StudyResult, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_runs_are_not_run_again(quick: tuple[Report, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     result, folder = quick
     small(monkeypatch)
     monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
-    again = run_study("efficiency", "quick", folder, Progress(disable=True))
+    again = run_study(load_study("efficiency"), "quick", folder, Progress(disable=True))
     assert again.data == result.data
 
 
-def test_a_run_of_another_recipe_is_not_taken_for_this_one(quick: tuple[StudyResult, Path]) -> None:
+def test_a_run_of_another_recipe_is_not_taken_for_this_one(quick: tuple[Report, Path]) -> None:
     folder = quick[1] / "paper's-recipe-5-seed0"
     recipe = PRESETS["quick"].methods[0].recipes(0)[0]
     with pytest.raises(ConfigurationError, match="another recipe"):
         runs.run_once(dataclasses.replace(recipe, lr=1e-5), folder)
 
 
-def test_figure_and_tables(quick: tuple[StudyResult, Path], tmp_path: Path) -> None:
+def test_figure_and_tables(quick: tuple[Report, Path], tmp_path: Path) -> None:
     assert_tables_and_figure("efficiency", quick[0], tmp_path)
 
 

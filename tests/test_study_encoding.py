@@ -11,15 +11,17 @@ import pytest
 from rich.progress import Progress
 
 from algebraformer.errors import ConfigurationError
+from algebraformer.metrics import score
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.problems import get
+from algebraformer.reporting import Report
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies import encoding as study
-from algebraformer.studies import growth, runs
-from algebraformer.studies.base import StudyResult, run_study
-from algebraformer.studies.encoding import COMPUTE, ENCODINGS, PRESETS, SYSTEMS
-from algebraformer.training import Recipe, score
+from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED, VALIDATION_SEED
+from studies.encoding import measure as study
+from studies.encoding.measure import COMPUTE, ENCODINGS, PRESETS, SYSTEMS
+from studies.harness import memory, runs
+from studies.harness.study import load_study, run_study
 from study_results import assert_tables_and_figure
 
 # ---------------------------------------------------------------- equal cost
@@ -59,8 +61,8 @@ def test_every_encoding_costs_the_same_and_is_as_large(preset: str) -> None:
 def test_scores_are_what_the_math_kernel_adds() -> None:
     """At 144 tokens, width 8 and two heads most of the peak is scores: a few copies of those of a layer."""
     config = ModelConfig(n=12, encoding="entry", n_layer=1, n_head=2, n_embd=8)
-    stored, default = (growth.peak_bytes(config, growth.KERNELS[kernel], 4) for kernel in ("math", "default"))
-    scores = growth.score_bytes(config, 4)
+    stored, default = (memory.peak_bytes(config, memory.KERNELS[kernel], 4) for kernel in ("math", "default"))
+    scores = memory.score_bytes(config, 4)
     assert scores == 4 * 2 * 144**2 * 4
     assert 1 < (stored - default) / scores < 6
 
@@ -68,8 +70,8 @@ def test_scores_are_what_the_math_kernel_adds() -> None:
 def test_a_pass_leaves_no_gradients_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call costs the same: gradients are not added up from call to call."""
     made = []
-    monkeypatch.setattr(growth, "Algebraformer", lambda config: made.append(Algebraformer(config)) or made[-1])
-    call = growth.one_pass(ModelConfig(n=4, n_layer=1, n_head=2, n_embd=8), growth.KERNELS["default"], 2)
+    monkeypatch.setattr(memory, "Algebraformer", lambda config: made.append(Algebraformer(config)) or made[-1])
+    call = memory.one_pass(ModelConfig(n=4, n_layer=1, n_head=2, n_embd=8), memory.KERNELS["default"], 2)
     call()
     assert all(parameter.grad is None for parameter in made[0].parameters())
 
@@ -82,7 +84,7 @@ def test_exponents_are_those_of_the_three_largest_sizes() -> None:
 def test_what_is_too_large_is_left_out() -> None:
     plan = dataclasses.replace(PRESETS["quick"], memory=4 * 8 * 2 * 2 * 16**2, sizes=(4, 5), further=(6,), rounds=1)
     found = {(r["n"], r["encoding"], r["kernel"]) for n in (4, 5, 6) for r in study.measure(plan, n)}
-    columns = {(n, "column", kernel) for n in (4, 5, 6) for kernel in growth.KERNELS}
+    columns = {(n, "column", kernel) for n in (4, 5, 6) for kernel in memory.KERNELS}
     assert found == columns | {(4, "entry", "default"), (4, "entry", "math"), (5, "entry", "default")}
 
 
@@ -133,7 +135,7 @@ def test_the_verdict_follows_from_the_scores(column: list[float], entry: list[fl
     found = made_up({"column": column, "entry": entry, **ROWS}, {"column": [0.5, 0.6], **ROWS})
     fits = [
         {"encoding": name, "kernel": kernel, "what": what, "from": 4, "to": 8, "exponent": power}
-        for kernel in growth.KERNELS
+        for kernel in memory.KERNELS
         for what in ("peak_bytes", "seconds")
         for name, power in (("column", 1.9), ("entry", 3.9 if kernel == "math" else 2.0))
     ]
@@ -141,7 +143,7 @@ def test_the_verdict_follows_from_the_scores(column: list[float], entry: list[fl
         {"n": n, "encoding": name, "kernel": kernel, "peak_bytes": n * size, "seconds": size}
         for n in (4, 8)
         for name, size in (("column", 1.0), ("entry", 7.0))
-        for kernel in growth.KERNELS
+        for kernel in memory.KERNELS
     ]
     lines = study.verdict(PRESETS["cpu"], found, records, fits)
     assert all(word in lines[0] for word in words)
@@ -156,12 +158,12 @@ def test_the_verdict_follows_from_the_scores(column: list[float], entry: list[fl
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, Path]:
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     folder = tmp_path_factory.mktemp("encoding")
-    return run_study("encoding", "quick", folder, Progress(disable=True)), folder
+    return run_study(load_study("encoding"), "quick", folder, Progress(disable=True)), folder
 
 
-def test_every_run_is_scored_on_both_sets(quick: tuple[StudyResult, Path]) -> None:
+def test_every_run_is_scored_on_both_sets(quick: tuple[Report, Path]) -> None:
     result, folder = quick
     found = result.data["runs"]
     assert len(found) == 7 * len(PRESETS["quick"].rates)
@@ -179,7 +181,7 @@ def test_every_run_is_scored_on_both_sets(quick: tuple[StudyResult, Path]) -> No
             assert score(solver.model, systems)["normalized_mse"] == pytest.approx(one[key], rel=1e-3)
 
 
-def test_the_rate_is_chosen_by_the_validation_set(quick: tuple[StudyResult, Path]) -> None:
+def test_the_rate_is_chosen_by_the_validation_set(quick: tuple[Report, Path]) -> None:
     found = quick[0].data["runs"]
     for series, encoding in {(one["series"], one["encoding"]) for one in found}:
         mine = [one for one in found if (one["series"], one["encoding"]) == (series, encoding)]
@@ -188,7 +190,7 @@ def test_the_rate_is_chosen_by_the_validation_set(quick: tuple[StudyResult, Path
         assert study.scores(found, series, encoding) == [best["normalized_mse"]]
 
 
-def test_entry_tokens_are_the_same_runs_in_both_tables(quick: tuple[StudyResult, Path]) -> None:
+def test_entry_tokens_are_the_same_runs_in_both_tables(quick: tuple[Report, Path]) -> None:
     main, again = quick[0].tables[:2]
     assert main.rows[ENCODINGS.index("entry")] == again.rows[ENCODINGS.index("entry")]
     seen = main.columns.index("systems seen")
@@ -196,21 +198,21 @@ def test_entry_tokens_are_the_same_runs_in_both_tables(quick: tuple[StudyResult,
     assert main.rows[0][seen] > 4 * again.rows[0][seen]
 
 
-def test_finished_runs_are_not_run_again(quick: tuple[StudyResult, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_runs_are_not_run_again(quick: tuple[Report, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     result, folder = quick
     monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
-    again = run_study("encoding", "quick", folder, Progress(disable=True))
+    again = run_study(load_study("encoding"), "quick", folder, Progress(disable=True))
     assert again.data["runs"] == result.data["runs"]
     assert [r["peak_bytes"] for r in again.data["records"]] == [r["peak_bytes"] for r in result.data["records"]]
 
 
-def test_runs_of_another_length_are_not_taken_for_these(quick: tuple[StudyResult, Path]) -> None:
+def test_runs_of_another_length_are_not_taken_for_these(quick: tuple[Report, Path]) -> None:
     longer = dataclasses.replace(PRESETS["quick"], flops=2 * PRESETS["quick"].flops)
     with pytest.raises(ConfigurationError, match="another recipe"):
         study.run(longer, quick[1], Progress(disable=True))
 
 
-def test_tables_and_figure(quick: tuple[StudyResult, Path], tmp_path: Path) -> None:
+def test_tables_and_figure(quick: tuple[Report, Path], tmp_path: Path) -> None:
     result, _ = quick
     assert_tables_and_figure("encoding", result, tmp_path)
     peaks = result.tables[3]

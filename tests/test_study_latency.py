@@ -13,21 +13,21 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 
-from algebraformer import plots
+from algebraformer.reporting import Report
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies import latency
-from algebraformer.studies.base import StudyResult, run_study
+from studies import latency
+from studies.harness.study import load_study, run_study, save_study
 from study_results import assert_tables_and_figure
 
 CALLS = ("load", "first", "second", "later", "ratio")
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
-    return run_study("latency", "quick", tmp_path_factory.mktemp("latency"), Progress(disable=True))
+def result(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return run_study(load_study("latency"), "quick", tmp_path_factory.mktemp("latency"), Progress(disable=True))
 
 
-def test_every_case_is_measured(result: StudyResult) -> None:
+def test_every_case_is_measured(result: Report) -> None:
     calls = result.data["calls"]
     untrained = "untrained, 0.00541 M parameters"
     assert [(c["model"], c["batch"]) for c in calls] == [("diffusion-64", 2), (untrained, 2)]
@@ -43,7 +43,7 @@ def test_every_case_is_measured(result: StudyResult) -> None:
     assert next(iter(result.data["imports"])) == "torch"
 
 
-def test_the_tables_show_the_data(result: StudyResult) -> None:
+def test_the_tables_show_the_data(result: Report) -> None:
     main, script, solve, packages = result.tables
     for row, entry in zip(main.rows, result.data["calls"], strict=True):
         assert row[3] == pytest.approx(1e3 * entry["warm"]["first"])
@@ -57,12 +57,12 @@ def test_the_tables_show_the_data(result: StudyResult) -> None:
     assert sum(row[1] for row in packages.rows) == pytest.approx(sum(result.data["imports"].values()))
 
 
-def test_tables_and_figure(result: StudyResult, tmp_path: Path) -> None:
+def test_tables_and_figure(result: Report, tmp_path: Path) -> None:
     assert_tables_and_figure("latency", result, tmp_path)
 
 
-def test_the_file_holds_the_data(result: StudyResult, tmp_path: Path) -> None:
-    plots.save_study(result, plots.STUDIES["latency"](result.data), tmp_path / "latency.json", "command")
+def test_the_file_holds_the_data(result: Report, tmp_path: Path) -> None:
+    save_study(load_study("latency"), result, tmp_path / "latency.json", "command")
     assert json.loads((tmp_path / "latency.json").read_text())["data"] == result.data
 
 

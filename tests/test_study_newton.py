@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 
-from algebraformer import plots, problems
-from algebraformer.classical import lp
-from algebraformer.newton_figure import convergence_figure
-from algebraformer.studies import newton as study
-from algebraformer.studies import newton_summary
-from algebraformer.studies.base import StudyResult, run_study
-from algebraformer.studies.newton import PRESETS
-from algebraformer.studies.newton_summary import DIRECTION, LEARNED, NEIGHBOUR, PREVIOUS
+from algebraformer import plotting, problems
+from algebraformer.plotting import convergence_figure
+from algebraformer.reporting import Report
 from algebraformer.training.data import TEST_SEED
+from studies.baselines import lp
+from studies.harness.study import load_study, run_study
+from studies.newton import measure as study
+from studies.newton import report
+from studies.newton.measure import PRESETS
+from studies.newton.report import DIRECTION, LEARNED, NEIGHBOUR, PREVIOUS
 from study_results import assert_coloured, assert_drawn, assert_tables_and_figure
 
 # ---------------------------------------------------------------- sentences
@@ -36,7 +37,7 @@ def made_up(damped: int, searched: int, learned: int, kind: str = "filter") -> l
     ):
         iterations = np.full(3, count)
         one = about | {"method": method, "start": start, "iterations": iterations.tolist()}
-        found.append(one | newton_summary.distribution(iterations))
+        found.append(one | report.distribution(iterations))
     found[3] |= {"accepted": 1.0, "n_learned": 1.0}
     return found
 
@@ -58,7 +59,7 @@ REAL = {"name": "longley", "p": 8.0, "success": True}
     ],
 )
 def test_targets_follow_from_the_medians(damped: int, searched: int, learned: int, words: tuple[str, ...]) -> None:
-    lines = newton_summary.verdict(made_up(damped, searched, learned), TIMES, [CHECK], [REAL])
+    lines = report.verdict(made_up(damped, searched, learned), TIMES, [CHECK], [REAL])
     assert lines[0] == "Family (b), polynomial and spline: no network, targets not met."
     assert all(word in lines[1] for word in words)
     assert ("about 4 times faster convergence: reproduced" in lines[2]) == (damped >= 4 * learned)
@@ -66,12 +67,12 @@ def test_targets_follow_from_the_medians(damped: int, searched: int, learned: in
 
 
 def test_more_iterations_are_said_to_be_more() -> None:
-    lines = newton_summary.verdict(made_up(40, 5, 7), TIMES, [CHECK], [REAL])
+    lines = report.verdict(made_up(40, 5, 7), TIMES, [CHECK], [REAL])
     assert "Newton with exact line search, learned start: missed (at most 2 more, over 3 solves" in lines[3]
     assert lines[4].endswith("more than nearest neighbour (6).")
     assert lines[5].endswith("fewer than previous solution (20).")
     assert lines[6].endswith("fewer than homotopy in p (8).")
-    lines = newton_summary.verdict(made_up(40, 12, 6), TIMES, [CHECK], [REAL])
+    lines = report.verdict(made_up(40, 12, 6), TIMES, [CHECK], [REAL])
     assert "Newton with exact line search, learned start: met (at most -6 more" in lines[3]
     assert lines[4].endswith("as many as nearest neighbour (6).")
 
@@ -80,7 +81,7 @@ def test_more_iterations_are_said_to_be_more() -> None:
     ("changes", "word"), [({}, "met"), ({"difference": 1e-8}, "missed"), ({"converged": 9}, "missed")]
 )
 def test_one_optimum_or_not(changes: dict[str, Any], word: str) -> None:
-    lines = newton_summary.verdict(made_up(40, 12, 6), TIMES, [CHECK | changes], [REAL])
+    lines = report.verdict(made_up(40, 12, 6), TIMES, [CHECK | changes], [REAL])
     assert f"on 10 random problems (10,000 wanted): {word} on these" in lines[7]
 
 
@@ -88,14 +89,14 @@ def test_the_papers_own_way_has_a_sentence_of_its_own() -> None:
     records = made_up(40, 12, 5)
     for accepted, median, words in ((0.0, 5, "not reproduced"), (0.5, 9, "reproduced"), (0.5, 12, "not reproduced")):
         direction = records[3] | {"method": DIRECTION, "accepted": accepted, "median": median}
-        lines = newton_summary.verdict([*records, direction], TIMES, [CHECK], [REAL])
+        lines = report.verdict([*records, direction], TIMES, [CHECK], [REAL])
         own = next(line for line in lines if line.startswith("The paper's own way"))
         assert f"Newton system: {words} by" in own
         assert f"in {100 * accepted:g} % of the problems" in own
 
 
 def test_the_faster_one_is_named() -> None:
-    lines = newton_summary.verdict(made_up(40, 12, 6), TIMES, [CHECK], [REAL | {"success": False}])
+    lines = report.verdict(made_up(40, 12, 6), TIMES, [CHECK], [REAL | {"success": False}])
     assert "Newton, exact line search 1 ms: the classical method is 2 times faster" in lines[8]
     assert lines[9] == "Real data: not converged: longley p = 8."
 
@@ -104,7 +105,7 @@ def test_a_figure_of_the_convergence(tmp_path: Path) -> None:
     traces = {"a": [("start", 1.0, 2.0), ("learned", 0.1, 1.5), ("exact", 1e-9, 1.4)], "b": [("start", 0.0, 0.0)]}
     figure = convergence_figure(traces, 8.0, "title")
     assert_drawn(figure)
-    plots.save(figure, tmp_path / "figure.png")
+    plotting.save(figure, tmp_path / "figure.png")
     assert_coloured(tmp_path / "figure.png")
     left, right = figure.axes
     assert {line.get_label() for line in right.lines} >= {"a: learned", "a: exact", "a: start"}
@@ -141,11 +142,11 @@ def test_neighbours_that_are_the_problems_themselves_are_right() -> None:
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
-    return run_study("newton", "quick", tmp_path_factory.mktemp("newton"), Progress(disable=True))
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return run_study(load_study("newton"), "quick", tmp_path_factory.mktemp("newton"), Progress(disable=True))
 
 
-def test_iterations_are_those_of_the_methods(quick: StudyResult) -> None:
+def test_iterations_are_those_of_the_methods(quick: Report) -> None:
     plan = PRESETS["quick"]
     for kind, n in plan.groups:
         family = problems.get("lp-regression", n=n, kind=kind, p=(8.0,))
@@ -153,24 +154,24 @@ def test_iterations_are_those_of_the_methods(quick: StudyResult) -> None:
         group = {"kind": kind, "n": n, "m": family.m, "p": 8.0}
         for method in lp.METHODS:
             solution = lp.minimize(problem.A, problem.b, 8.0, method, maxiter=plan.maxiter)
-            one = newton_summary.find(quick.data["records"], group, method, "least-squares")
+            one = report.find(quick.data["records"], group, method, "least-squares")
             assert one is not None
             assert one["iterations"] == solution.iterations.tolist()
             assert one["median"] == np.median(solution.iterations)
             assert one["converged"] == np.mean(solution.converged)
 
 
-def test_networks_meet_the_problems_of_their_kind_alone(quick: StudyResult) -> None:
+def test_networks_meet_the_problems_of_their_kind_alone(quick: Report) -> None:
     found = {(r["kind"], r["n"]) for r in quick.data["records"] if r["method"] == LEARNED}
     assert found == {("filter", 32)}
 
 
-def test_optima_are_the_same(quick: StudyResult) -> None:
+def test_optima_are_the_same(quick: Report) -> None:
     for check in quick.data["checks"]:
         assert check["converged"] == check["problems"] >= 10
         assert check["difference"] < 1e-9
 
 
-def test_tables_and_figure(quick: StudyResult, tmp_path: Path) -> None:
+def test_tables_and_figure(quick: Report, tmp_path: Path) -> None:
     assert all(table.rows for table in quick.tables)
     assert_tables_and_figure("newton", quick, tmp_path)

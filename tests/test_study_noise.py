@@ -10,9 +10,10 @@ import pytest
 from rich.progress import Progress
 
 from algebraformer.problems import get
-from algebraformer.studies import noise as study
-from algebraformer.studies.base import StudyResult, run_study
+from algebraformer.reporting import Report
 from algebraformer.training.data import TEST_SEED
+from studies import noise as study
+from studies.harness.study import load_study, run_study
 from study_results import assert_tables_and_figure
 
 SYSTEMS = get("randsvd", n=10, kappa=(1e5, 1e5)).sample(4, TEST_SEED)
@@ -48,15 +49,15 @@ def test_the_worst_directions_do_what_perturbation_theory_says() -> None:
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
-    return run_study("noise", "quick", tmp_path_factory.mktemp("noise"), Progress(disable=True))
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return run_study(load_study("noise"), "quick", tmp_path_factory.mktemp("noise"), Progress(disable=True))
 
 
-def found(result: StudyResult, case: str, what: str, direction: str, level: float, method: str) -> float:
+def found(result: Report, case: str, what: str, direction: str, level: float, method: str) -> float:
     return study.change(result.data["records"], case, what, direction, level, method)
 
 
-def test_the_summarys_question(quick: StudyResult) -> None:
+def test_the_summarys_question(quick: Report) -> None:
     """Condition number 1e5 and an error of 1e-8 make 1e-3."""
     name = study.RANDSVD.name
     assert found(quick, name, "A", "worst", 1e-8, "LU") == pytest.approx(1e-3, rel=1e-2)
@@ -64,7 +65,7 @@ def test_the_summarys_question(quick: StudyResult) -> None:
     assert "allow x to change by 1.0e-03; the rule kappa eps is reached" in quick.verdict[0]
 
 
-def test_networks_beside_lu(quick: StudyResult) -> None:
+def test_networks_beside_lu(quick: Report) -> None:
     """The refined solve answers the perturbed system as LU does; a bare network may not."""
     for what in study.WHAT:
         lu, refined = (found(quick, "diffusion", what, "worst", 1e-8, name) for name in ("LU", study.REFINED))
@@ -107,5 +108,5 @@ def test_the_rule_either_way(worst: float, words: str) -> None:
     assert "of 4 perturbations 1 change it as much as LU, 1 less and 2 more" in lines[1]
 
 
-def test_figure_and_tables(quick: StudyResult, tmp_path: Path) -> None:
+def test_figure_and_tables(quick: Report, tmp_path: Path) -> None:
     assert_tables_and_figure("noise", quick, tmp_path)

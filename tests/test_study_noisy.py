@@ -11,12 +11,16 @@ import pytest
 import scipy.stats
 from rich.progress import Progress
 
-from algebraformer import plots, problems
-from algebraformer.studies import heldout, noisy, noisy_peers, noisy_summary
-from algebraformer.studies.base import StudyResult, run_study
-from algebraformer.studies.noisy_peers import LEARNED, LEARNED_ALL, LMMSE, METHODS, TIKHONOV
-from algebraformer.studies.noisy_summary import CV, ORACLE, TV_ORACLE
+from algebraformer import problems
+from algebraformer.reporting import Report
 from algebraformer.training.data import TEST_SEED
+from studies import heldout
+from studies.baselines import noisy as noisy_baselines
+from studies.baselines.noisy import LEARNED, LEARNED_ALL, LMMSE, METHODS, TIKHONOV
+from studies.harness.study import load_study, run_study
+from studies.noisy import measure as noisy
+from studies.noisy import report
+from studies.noisy.report import CV, ORACLE, TV_ORACLE
 from study_results import assert_tables_and_figure
 
 # ---------------------------------------------------------------- peers
@@ -25,11 +29,11 @@ from study_results import assert_tables_and_figure
 def test_no_method_is_told_too_much() -> None:
     """Everything but oracles stays the same if the true x is replaced."""
     systems = problems.get("shaw", n=16, priors=("spikes",), noise=(1e-2, 1e-2)).sample(3, seed=0)
-    prior = noisy_peers.prior_of(problems.get("shaw", n=16, priors=("spikes",)))
+    prior = noisy_baselines.prior_of(problems.get("shaw", n=16, priors=("spikes",)))
     wrong = problems.Systems(systems.A, systems.b, np.ones_like(systems.x), systems.params)
     found, again = (
-        noisy_peers.fast(noisy_peers.decompositions(s.A), s, prior)
-        | noisy_peers.slow(s, ("total variation", "lasso", "matching pursuit"))
+        noisy_baselines.fast(noisy_baselines.decompositions(s.A), s, prior)
+        | noisy_baselines.slow(s, ("total variation", "lasso", "matching pursuit"))
         for s in (systems, wrong)
     )
     assert set(found) == set(METHODS) - {LEARNED, LEARNED_ALL}
@@ -43,7 +47,7 @@ def test_no_method_is_told_too_much() -> None:
 
 def test_prior_moments() -> None:
     """Signals of mean square 1 without a preferred sign: mean near 0, trace of the covariance near n."""
-    prior = noisy_peers.prior_of(problems.get("deblur", n=20, priors=("piecewise",)))
+    prior = noisy_baselines.prior_of(problems.get("deblur", n=20, priors=("piecewise",)))
     assert np.abs(prior.mean).max() < 0.08
     assert np.trace(prior.covariance) == pytest.approx(20, rel=0.01)
     assert np.linalg.eigvalsh(prior.covariance).min() > 0
@@ -52,7 +56,7 @@ def test_prior_moments() -> None:
 def test_noise_norm_is_what_the_noise_has() -> None:
     systems = problems.get("gravity", n=64).sample(100, seed=0)
     actual = np.linalg.norm(systems.b - systems.params["clean"], axis=1)
-    assert np.mean(actual / noisy_peers.noise_norm(systems)) == pytest.approx(1, abs=0.03)
+    assert np.mean(actual / noisy_baselines.noise_norm(systems)) == pytest.approx(1, abs=0.03)
 
 
 # ---------------------------------------------------------------- numbers
@@ -69,14 +73,14 @@ def test_intervals_are_those_of_scipy(share: float) -> None:
         method="percentile",
         rng=np.random.default_rng(1),
     ).confidence_interval
-    np.testing.assert_allclose(noisy_summary.interval(errors, share), found, rtol=0.1)
+    np.testing.assert_allclose(report.interval(errors, share), found, rtol=0.1)
 
 
-def made_up(factor: dict[float, float], families: tuple[str, ...] = ("deblur",), **more: float) -> noisy_summary.Errors:
+def made_up(factor: dict[float, float], families: tuple[str, ...] = ("deblur",), **more: float) -> report.Errors:
     """Two priors and the levels of `factor`; Tikhonov by cross-validation is 1, and the learned solver `factor`."""
     base = {m: 1.0 for m in METHODS if m not in (LEARNED, LEARNED_ALL)} | {f"{t}, oracle": 0.8 for t in TIKHONOV}
     base |= {LMMSE: 0.7, TV_ORACLE: 0.5}
-    errors: noisy_summary.Errors = {}
+    errors: report.Errors = {}
     for family in families:
         for prior in ("piecewise", "spikes"):
             for level, value in factor.items():
@@ -91,8 +95,8 @@ ABOUT: dict[str, Any] = {"n": 4, "systems": 3, "slow": 2, "models": {}}
 TIMES = {"deblur": {"1": {LEARNED: 5e-3, "total variation": 4e-2}, "64": {LEARNED: 1e-3, "total variation": 4e-2}}}
 
 
-def said(errors: noisy_summary.Errors, times: Any = TIMES) -> list[str]:
-    return noisy_summary.verdict(errors, times, ABOUT)
+def said(errors: report.Errors, times: Any = TIMES) -> list[str]:
+    return report.verdict(errors, times, ABOUT)
 
 
 def test_targets_that_are_met() -> None:
@@ -141,10 +145,10 @@ def test_other_families_and_absent_models() -> None:
 
 def test_ratios_are_of_common_systems_and_of_the_best_order() -> None:
     errors = made_up({1e-2: 1.0}, **{"Tikhonov 1, cross-validation": 0.5})
-    assert noisy_summary.ratio(errors, "deblur", 1e-2, LEARNED, CV) == pytest.approx(2)
+    assert report.ratio(errors, "deblur", 1e-2, LEARNED, CV) == pytest.approx(2)
     errors["deblur", "spikes", 1e-2][LEARNED][2] = 1e9  # total variation has not seen the third system
-    assert noisy_summary.ratio(errors, "deblur", 1e-2, LEARNED, TV_ORACLE) == pytest.approx(0.95 / 0.475)
-    found = noisy_summary.pooled(errors, "deblur", 1e-2)
+    assert report.ratio(errors, "deblur", 1e-2, LEARNED, TV_ORACLE) == pytest.approx(0.95 / 0.475)
+    found = report.pooled(errors, "deblur", 1e-2)
     assert np.median(found[CV]) == pytest.approx(0.5)
     assert np.median(found[ORACLE]) == pytest.approx(0.8)
     assert len(found[LEARNED]) == 6
@@ -194,16 +198,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def result(folder: Path) -> StudyResult:
-    return run_study("noisy", "quick", folder, Progress(disable=True))
+def result(folder: Path) -> Report:
+    return run_study(load_study("noisy"), "quick", folder, Progress(disable=True))
 
 
 @pytest.fixture(scope="module")
-def outside(folder: Path, result: StudyResult) -> StudyResult:
-    return run_study("heldout", "quick", folder, Progress(disable=True))  # with the network of the other study
+def outside(folder: Path, result: Report) -> Report:
+    return run_study(
+        load_study("heldout"), "quick", folder, Progress(disable=True)
+    )  # with the network of the other study
 
 
-def test_every_cell_is_there(result: StudyResult) -> None:
+def test_every_cell_is_there(result: Report) -> None:
     plan = noisy.PRESETS["quick"]
     cells = [(f, p, level) for f in plan.families for p in plan.priors for level in plan.levels]
     every = result.tables[3]
@@ -219,7 +225,7 @@ def test_every_cell_is_there(result: StudyResult) -> None:
     assert all(value > 0 for row in times.rows for value in row[3:])
 
 
-def test_errors_are_those_of_the_systems(result: StudyResult, folder: Path) -> None:
+def test_errors_are_those_of_the_systems(result: Report, folder: Path) -> None:
     """LMMSE, the affine estimate of one cell, from its formula and a sample of the prior of its own."""
     kept = json.loads((folder / "shaw-piecewise.json").read_text())["found"][0][LMMSE]
     systems = problems.get("shaw", n=12, priors=("piecewise",), noise=(1e-2, 1e-2)).sample(8, TEST_SEED)
@@ -238,19 +244,19 @@ def test_errors_are_those_of_the_systems(result: StudyResult, folder: Path) -> N
     assert point["medians"][LMMSE] == pytest.approx(np.median(kept), rel=1e-3)
 
 
-def test_the_second_run_goes_on_from_the_first(result: StudyResult, folder: Path) -> None:
+def test_the_second_run_goes_on_from_the_first(result: Report, folder: Path) -> None:
     path = folder / "gravity-spikes.json"
     changed = json.loads(path.read_text())
     changed["found"][0][LMMSE] = [123.0] * 8
     path.write_text(json.dumps(changed))
     before = (folder / "model-deblur" / "seconds.json").stat().st_mtime_ns
-    again = run_study("noisy", "quick", folder, Progress(disable=True))
+    again = run_study(load_study("noisy"), "quick", folder, Progress(disable=True))
     assert (folder / "model-deblur" / "seconds.json").stat().st_mtime_ns == before
     assert any(one["medians"][LMMSE] == 123.0 for one in again.data["priors"])
     assert again.data["priors"][0] == result.data["priors"][0]
 
 
-def test_groups_of_the_held_out(outside: StudyResult) -> None:
+def test_groups_of_the_held_out(outside: Report) -> None:
     groups = {one["group"]: one for one in outside.data["groups"]}
     assert list(groups) == list(heldout.GROUPS["deblur"])
     assert {one["family"] for one in outside.data["groups"]} == {"deblur"}
@@ -264,11 +270,11 @@ def test_groups_of_the_held_out(outside: StudyResult) -> None:
 
 
 @pytest.mark.parametrize("name", ["noisy", "heldout"])
-def test_tables_and_figures(name: str, result: StudyResult, outside: StudyResult, tmp_path: Path) -> None:
+def test_tables_and_figures(name: str, result: Report, outside: Report, tmp_path: Path) -> None:
     assert_tables_and_figure(name, {"noisy": result, "heldout": outside}[name], tmp_path)
 
 
 def test_a_figure_without_any_model() -> None:
     found = heldout.summary(heldout.Plan(models={"deblur": "no-such-model"}), [], {"deblur": None})
     assert found.verdict == ["deblur: no model, the learned solver is absent."]
-    assert len(plots.STUDIES["heldout"](found.data).axes) == 2
+    assert len(load_study("heldout").figure(found.data).axes) == 2

@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 
-from algebraformer import plots
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies import operator, operator_summary
-from algebraformer.studies.base import run_study
-from algebraformer.studies.peers import (
+from algebraformer.training.data import TEST_SEED
+from studies.baselines.methods import (
     LAPACK,
     MEAN,
     MLP,
@@ -28,7 +26,9 @@ from algebraformer.studies.peers import (
     TRANSFORMER,
     draw,
 )
-from algebraformer.training.data import TEST_SEED
+from studies.harness.study import load_study, run_study
+from studies.operator import measure as operator
+from studies.operator import report
 from study_results import assert_tables_and_figure
 
 PLAN = operator.PRESETS["quick"]
@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def result(folder):
-    return run_study("operator", "quick", folder, Progress(disable=True))
+    return run_study(load_study("operator"), "quick", folder, Progress(disable=True))
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_exact_solution_has_all_digits():
 
 def test_a_measured_family_is_not_measured_again(result, folder, monkeypatch):
     monkeypatch.setattr(operator, "measure", lambda *_: pytest.fail("measured again"))
-    again = run_study("operator", "quick", folder, Progress(disable=True))
+    again = run_study(load_study("operator"), "quick", folder, Progress(disable=True))
     assert again.data == result.data
     assert list(again.verdict) == list(result.verdict)
 
@@ -215,33 +215,33 @@ def test_tables_hold_the_records(result, record):
 
 def test_refinements_by_hand():
     found = {"systems": 200, "needed": [0, 1, 197, 0, 1], "certified": 199 / 200}
-    assert operator_summary.spread(found) == "2 / 2 / 4"
-    assert operator_summary.share_within(found, 2) == 198 / 200
-    assert operator_summary.share_within(found, 1) == 1 / 200
-    assert operator_summary.spread({"systems": 3, "needed": [], "certified": 0.0}) is None
+    assert report.spread(found) == "2 / 2 / 4"
+    assert report.share_within(found, 2) == 198 / 200
+    assert report.share_within(found, 1) == 1 / 200
+    assert report.spread({"systems": 3, "needed": [], "certified": 0.0}) is None
 
 
 def test_who_is_worth_it(record):
     slow = changed(record, seconds=dict.fromkeys(ALL, 0.001) | {LAPACK: 1e-5})
-    assert operator_summary.worth([slow]).startswith("The learned solver is not worth it for speed")
-    assert "LAPACK, 10 µs per system against 1000 µs" in operator_summary.worth([slow])
+    assert report.worth([slow]).startswith("The learned solver is not worth it for speed")
+    assert "LAPACK, 10 µs per system against 1000 µs" in report.worth([slow])
     second = changed(slow, seconds={MLP: 1e-4})
-    assert "Without a factorisation, a network is the fastest way on diffusion." in operator_summary.worth([second])
+    assert "Without a factorisation, a network is the fastest way on diffusion." in report.worth([second])
     third = changed(second, seconds={NEAREST: 2e-5})
-    assert "Without a factorisation" not in operator_summary.worth([third])
+    assert "Without a factorisation" not in report.worth([third])
     fast = changed(record, seconds=dict.fromkeys(ALL, 0.001) | {MLP: 1e-5})
-    assert operator_summary.worth([fast]).startswith("The learned solver is worth it on every family")
-    mixed = operator_summary.worth([fast, slow | {"family": "other"}])
+    assert report.worth([fast]).startswith("The learned solver is worth it on every family")
+    mixed = report.worth([fast, slow | {"family": "other"}])
     assert "worth it at n = 16, 64 systems per call on diffusion; not on other (LAPACK" in mixed
     tie = changed(record, seconds=dict.fromkeys(ALL, 0.001) | {MLP: 0.97e-3})
-    assert "not worth it" in operator_summary.worth([tie])
+    assert "not worth it" in report.worth([tie])
 
 
 def test_a_rival_that_certifies_too_few_does_not_count(record):
     fast = changed(record, seconds=dict.fromkeys(ALL, 0.001) | {MLP: 1e-5, NEAREST: 1e-6})
-    assert "not worth it" in operator_summary.worth([fast])
+    assert "not worth it" in report.worth([fast])
     fast["methods"][NEAREST]["accelerated"]["certified"] = 0.5
-    assert operator_summary.worth([fast]).startswith("The learned solver is worth it on every family")
+    assert report.worth([fast]).startswith("The learned solver is worth it on every family")
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_a_place_is_earned_unless_dominated(record, seconds, contraction, earned
         seconds=dict(zip((TRANSFORMER, MLP), seconds, strict=True)),
         contraction=dict(zip((TRANSFORMER, MLP), contraction, strict=True)),
     )
-    text = operator_summary.place([case], TRANSFORMER, MLP)
+    text = report.place([case], TRANSFORMER, MLP)
     assert text.startswith("Transformer against MLP: it " + ("earns" if earned else "does not earn"))
     assert f"{contraction[0]:.1e}" in text
 
@@ -264,9 +264,9 @@ def test_a_classical_win_is_named(record):
     lines = dict.fromkeys(ALL, 0.001)
     case = changed(record, seconds=lines | {MLP: 1e-5}, contraction={MLP: 1e-9})
     case["methods"][REDUCED]["normalized_mse"] = 0.5
-    assert "classical" not in operator_summary.standing(case)
+    assert "classical" not in report.standing(case)
     case = changed(record, seconds=lines | {LAPACK: 1e-5}, contraction={PROJECTED: 1e-9})
-    text = operator_summary.standing(case)
+    text = report.standing(case)
     assert "A classical method wins in contraction (projection) and in time (LAPACK)" in text
 
 
@@ -277,11 +277,11 @@ def test_targets(record):
         "normalized_mse": 2e-7, "forward_error": 1e-10, "forward_error_exact": 1e-8,
         "accelerated": {"systems": 4, "needed": [0, 0, 0, 2, 2], "certified": 1.0},
     }  # fmt: skip
-    rows = operator_summary.targets([case]).rows
+    rows = report.targets([case]).rows
     assert [row[-1] for row in rows] == [False, True, True, False, True]
-    assert "3 of 5 targets are met; missed: diffusion (normalized_mse" in operator_summary.verdict([case])[-1]
+    assert "3 of 5 targets are met; missed: diffusion (normalized_mse" in report.verdict([case])[-1]
     case["methods"][network]["accelerated"]["needed"] = [0, 0, 0, 2, 1, 1]
-    assert operator_summary.targets([case]).rows[-1][-2:] == [0.75, False]
+    assert report.targets([case]).rows[-1][-2:] == [0.75, False]
 
 
 def test_verdict_begins_with_the_worth(result):
@@ -292,7 +292,7 @@ def test_verdict_begins_with_the_worth(result):
 def test_figure_is_drawn_from_plain_data(result, tmp_path):
     assert_tables_and_figure("operator", result, tmp_path)
     data = json.loads(json.dumps(result.data))
-    left, right = plots.STUDIES["operator"](data).axes
+    left, right = load_study("operator").figure(data).axes
     assert left.get_title() == "diffusion, n = 16"
     drawn = {line.get_label(): line for line in left.get_lines()}
     assert set(drawn) == ALL

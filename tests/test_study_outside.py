@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 
-from algebraformer.classical import operator_basis
 from algebraformer.linalg import FloatArray
+from algebraformer.numerics import operator_basis
 from algebraformer.problems import BoundaryValueFamily, get
 from algebraformer.problems.chebyshev import points
+from algebraformer.reporting import Report
 from algebraformer.solver import LearnedSolver
-from algebraformer.studies import outside, runs
-from algebraformer.studies.base import StudyResult, run_study
 from algebraformer.training import loop
 from algebraformer.training.data import TEST_SEED
+from studies.harness import runs
+from studies.harness.study import load_study, run_study
+from studies.outside import measure as outside
 from study_results import assert_tables_and_figure
 
 ALPHA, OMEGA = np.array([0.7, 0.3]), np.array([1.3, 0.4])
@@ -164,20 +166,20 @@ def test_a_wrong_answer_is_said(wrong: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, Path]:
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     folder = tmp_path_factory.mktemp("outside")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operator_basis, "MAX_SNAPSHOTS", 256)
         patch.setattr(loop, "SCALER_SIZE", 1_024)
-        return run_study("outside", "quick", folder, Progress(disable=True)), folder
+        return run_study(load_study("outside"), "quick", folder, Progress(disable=True)), folder
 
 
 @pytest.fixture(scope="module")
-def solver(quick: tuple[StudyResult, Path]) -> LearnedSolver:
+def solver(quick: tuple[Report, Path]) -> LearnedSolver:
     return LearnedSolver.from_pretrained(quick[1] / "network")
 
 
-def test_everything_is_certified_and_the_family_needs_no_lapack(quick: tuple[StudyResult, Path]) -> None:
+def test_everything_is_certified_and_the_family_needs_no_lapack(quick: tuple[Report, Path]) -> None:
     groups = {row["group"]: row for row in quick[0].data["groups"]}
     assert all(row["certified"] == 1.0 and row["of_bound_max"] <= 1 for row in groups.values())
     assert all(sum(row[name] for name in outside.METHODS) == pytest.approx(1) for row in groups.values())
@@ -227,22 +229,22 @@ def test_a_wrong_solver_is_caught(solver: LearnedSolver, monkeypatch: pytest.Mon
     assert [value > 1 for value in found["of_bound"]] == [False, False, True, False]
 
 
-def test_the_network_is_trained_once(quick: tuple[StudyResult, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_network_is_trained_once(quick: tuple[Report, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
-    assert run_study("outside", "quick", quick[1], Progress(disable=True)).data == quick[0].data
+    assert run_study(load_study("outside"), "quick", quick[1], Progress(disable=True)).data == quick[0].data
 
 
 def test_a_finished_network_without_its_seconds_is_found(
-    quick: tuple[StudyResult, Path], monkeypatch: pytest.MonkeyPatch
+    quick: tuple[Report, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = quick[1] / "network" / "seconds.json"
     kept = seconds.read_text()
     seconds.unlink()
     monkeypatch.setattr(loop.Trainer, "train_step", lambda *_: pytest.fail("trained again"))
     monkeypatch.setattr(loop, "SCALER_SIZE", 1_024)
-    assert run_study("outside", "quick", quick[1], Progress(disable=True)).data == quick[0].data
+    assert run_study(load_study("outside"), "quick", quick[1], Progress(disable=True)).data == quick[0].data
     seconds.write_text(kept)
 
 
-def test_figure_and_tables(quick: tuple[StudyResult, Path], tmp_path: Path) -> None:
+def test_figure_and_tables(quick: tuple[Report, Path], tmp_path: Path) -> None:
     assert_tables_and_figure("outside", quick[0], tmp_path)

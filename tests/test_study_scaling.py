@@ -10,21 +10,23 @@ import pytest
 from rich.progress import Progress
 
 from algebraformer import problems
-from algebraformer.classical import operator_basis
 from algebraformer.errors import ConfigurationError
-from algebraformer.studies import runs, scaling, timing
-from algebraformer.studies.base import StudyResult, run_study
+from algebraformer.numerics import operator_basis
+from algebraformer.reporting import Report
+from studies import scaling
+from studies.harness import runs, timing
+from studies.harness.study import load_study, run_study
 from study_results import assert_tables_and_figure
 
 FAMILY = problems.get("diffusion", n=16)
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
-    return run_study("scaling", "quick", tmp_path_factory.mktemp("scaling"), Progress(disable=True))
+def result(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return run_study(load_study("scaling"), "quick", tmp_path_factory.mktemp("scaling"), Progress(disable=True))
 
 
-def test_every_method_is_timed_on_every_batch(result: StudyResult) -> None:
+def test_every_method_is_timed_on_every_batch(result: Report) -> None:
     records = result.data["records"]
     assert [(r["n"], r["batch"]) for r in records] == [(8, 1), (8, 16), (16, 1), (16, 16)]
     for record in records:
@@ -35,7 +37,7 @@ def test_every_method_is_timed_on_every_batch(result: StudyResult) -> None:
             assert error < 1e-6, name  # all of them solve the same systems
 
 
-def test_the_table_follows_from_the_times(result: StudyResult) -> None:
+def test_the_table_follows_from_the_times(result: Report) -> None:
     main, each, many, growth = result.tables
     for row, record in zip(main.rows, result.data["records"], strict=True):
         seconds = record["seconds"]
@@ -50,7 +52,7 @@ def test_the_table_follows_from_the_times(result: StudyResult) -> None:
     assert any("right-hand sides" in sentence for sentence in result.verdict)
 
 
-def test_tables_and_figure(result: StudyResult, tmp_path: Path) -> None:
+def test_tables_and_figure(result: Report, tmp_path: Path) -> None:
     assert_tables_and_figure("scaling", result, tmp_path)
 
 

@@ -9,10 +9,12 @@ from rich.progress import Progress
 
 from algebraformer.models import Algebraformer
 from algebraformer.problems import get
-from algebraformer.studies import efficiency, spectral, spectral_summary
-from algebraformer.studies.base import run_study, where
-from algebraformer.studies.spectral import BIGRU, BILSTM, GRU, LSTM, OPERATOR, PRESETS, TOKEN
 from algebraformer.training.data import TEST_SEED
+from studies.efficiency import measure as efficiency
+from studies.harness.study import load_study, run_study, where
+from studies.spectral import measure as spectral
+from studies.spectral import report
+from studies.spectral.measure import BIGRU, BILSTM, GRU, LSTM, OPERATOR, PRESETS, TOKEN
 from study_results import assert_tables_and_figure
 
 
@@ -24,7 +26,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def result(folder):
     with Progress(disable=True) as bar:
-        return run_study("spectral", "quick", folder, bar)
+        return run_study(load_study("spectral"), "quick", folder, bar)
 
 
 def test_quick(result, folder, tmp_path):
@@ -36,7 +38,7 @@ def test_quick(result, folder, tmp_path):
     assert_tables_and_figure("spectral", result, tmp_path)
     trained = {path.stat().st_mtime for path in folder.glob("*/model/config.json")}
     with Progress(disable=True) as bar:
-        again = run_study("spectral", "quick", folder, bar)
+        again = run_study(load_study("spectral"), "quick", folder, bar)
     assert {path.stat().st_mtime for path in folder.glob("*/model/config.json")} == trained
     assert [run["mse"] for run in again.data["runs"]] == [run["mse"] for run in data["runs"]]
 
@@ -119,7 +121,7 @@ def made(token, lstm, gru):
 )
 def test_verdict(numbers, words):
     data = made(*numbers)
-    lines = spectral_summary.verdict(data, ["diffusion"], TOKEN, spectral.GOALS, spectral.MSE_GOALS, (BILSTM, BIGRU))
+    lines = report.verdict(data, ["diffusion"], TOKEN, spectral.GOALS, spectral.MSE_GOALS, (BILSTM, BIGRU))
     text = " ".join(lines)
     for word in words:
         assert word in text
@@ -129,7 +131,7 @@ def test_verdict(numbers, words):
 
 
 def test_extrapolation_is_a_power_law():
-    assert spectral_summary.extrapolated(made(1.0, 1.0, 1.0)) == pytest.approx(1e-4)
+    assert report.extrapolated(made(1.0, 1.0, 1.0)) == pytest.approx(1e-4)
 
 
 def test_a_network_that_diverged_counts_as_infinite():
@@ -137,5 +139,5 @@ def test_a_network_that_diverged_counts_as_infinite():
     for run in data["runs"]:
         if run["network"] == LSTM:
             run["mse"] = None
-    assert spectral_summary.mean(where(data["runs"], family="diffusion", network=LSTM), "mse") == np.inf
-    assert spectral_summary.verdict(data, ["diffusion"], TOKEN, spectral.GOALS, {}, (BILSTM,))[0].count("inf")
+    assert report.mean(where(data["runs"], family="diffusion", network=LSTM), "mse") == np.inf
+    assert report.verdict(data, ["diffusion"], TOKEN, spectral.GOALS, {}, (BILSTM,))[0].count("inf")

@@ -12,15 +12,17 @@ import pytest
 from rich.progress import Progress
 
 from algebraformer.checkpoint import load, resolve
-from algebraformer.classical import operator_basis
+from algebraformer.metrics import score
+from algebraformer.numerics import operator_basis
 from algebraformer.problems import get
-from algebraformer.studies import transfer
-from algebraformer.studies.base import StudyResult, run_study
-from algebraformer.studies.transfer import PRESETS
-from algebraformer.studies.transfer_summary import FINE, SCRATCH, compare, epochs_to, summary
-from algebraformer.training import RECIPES, loop, score
+from algebraformer.reporting import Report
+from algebraformer.training import RECIPES, loop
 from algebraformer.training.data import TEST_SEED, VALIDATION_SEED
 from algebraformer.training.few import check_initial
+from studies.harness.study import load_study, run_study
+from studies.transfer import measure as transfer
+from studies.transfer.measure import PRESETS
+from studies.transfer.report import FINE, SCRATCH, compare, epochs_to, summary
 from study_results import assert_tables_and_figure
 
 SEEDS = (0, 1, 2)
@@ -170,14 +172,14 @@ def small(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, Path]:
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     folder = tmp_path_factory.mktemp("transfer")
     with pytest.MonkeyPatch.context() as patch:
         small(patch)
-        return run_study("transfer", "quick", folder, Progress(disable=True)), folder
+        return run_study(load_study("transfer"), "quick", folder, Progress(disable=True)), folder
 
 
-def test_every_run_is_there(quick: tuple[StudyResult, Path]) -> None:
+def test_every_run_is_there(quick: tuple[Report, Path]) -> None:
     plan, records = PRESETS["quick"], quick[0].data["records"]
     assert len(plan.seeds) >= 3
     assert {(r["head"], r["family"], r["samples"]) for r in records} == {
@@ -196,7 +198,7 @@ def test_every_run_is_there(quick: tuple[StudyResult, Path]) -> None:
         assert len(done) == 4 * len(plan.seeds) * len(lengths)
 
 
-def test_the_validation_set_decides(quick: tuple[StudyResult, Path]) -> None:
+def test_the_validation_set_decides(quick: tuple[Report, Path]) -> None:
     records = quick[0].data["records"]
     for head, family, kind in {(r["head"], r["family"], r["kind"]) for r in records}:
         own = [r for r in records if (r["head"], r["family"], r["kind"]) == (head, family, kind)]
@@ -204,7 +206,7 @@ def test_the_validation_set_decides(quick: tuple[StudyResult, Path]) -> None:
         assert {(r["variant"], r["rate"]) for r in own if not r["trial"]} == {(best["variant"], best["rate"])}
 
 
-def test_scores_are_those_of_the_networks(quick: tuple[StudyResult, Path]) -> None:
+def test_scores_are_those_of_the_networks(quick: tuple[Report, Path]) -> None:
     result, folder = quick
     for record in result.data["records"][::9]:
         words = record["head"], record["family"], record["variant"], f"rate{record['rate']:.3g}"
@@ -219,7 +221,7 @@ def test_scores_are_those_of_the_networks(quick: tuple[StudyResult, Path]) -> No
             assert info.recipe["start"]["family"]["name"] == "diffusion"
 
 
-def test_both_kinds_have_the_same_architecture(quick: tuple[StudyResult, Path]) -> None:
+def test_both_kinds_have_the_same_architecture(quick: tuple[Report, Path]) -> None:
     for folder in quick[1].glob("token-head*/model"):
         assert load(folder)[0].config == PRESETS["quick"].heads[0].start.model  # type: ignore[union-attr]
     free = {"rank": 0, "whiten": False}
@@ -227,14 +229,14 @@ def test_both_kinds_have_the_same_architecture(quick: tuple[StudyResult, Path]) 
     assert len(sizes) == 1
 
 
-def test_finished_runs_are_not_run_again(quick: tuple[StudyResult, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_runs_are_not_run_again(quick: tuple[Report, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     small(monkeypatch)
-    monkeypatch.setattr("algebraformer.studies.runs.train", lambda *_, **__: pytest.fail("trained again"))
-    again = run_study("transfer", "quick", quick[1], Progress(disable=True))
+    monkeypatch.setattr("studies.harness.runs.train", lambda *_, **__: pytest.fail("trained again"))
+    again = run_study(load_study("transfer"), "quick", quick[1], Progress(disable=True))
     assert again.data == quick[0].data
 
 
-def test_figure_and_tables(quick: tuple[StudyResult, Path], tmp_path: Path) -> None:
+def test_figure_and_tables(quick: tuple[Report, Path], tmp_path: Path) -> None:
     assert_tables_and_figure("transfer", quick[0], tmp_path)
 
 

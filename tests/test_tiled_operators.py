@@ -9,9 +9,9 @@ import pytest
 import scipy.fft
 
 from algebraformer import problems
-from algebraformer.classical import refinement, tiled_operators
-from algebraformer.classical.operator_basis import OperatorBasis, fit
-from algebraformer.classical.tiled_operators import LARGE, TILE, TiledOperators, compress, sines
+from algebraformer.numerics import refinement, sine_tiles
+from algebraformer.numerics.operator_basis import OperatorBasis, fit
+from algebraformer.numerics.sine_tiles import LARGE, TILE, TiledOperators, compress, sines
 
 
 @functools.cache
@@ -45,7 +45,7 @@ def test_what_is_kept_are_tiles_of_the_transformed_operators():
             kept[rows, columns] = exact[rows, columns]
             start += entries.size
         if r == 0:  # the mean is most of the whole
-            assert np.linalg.norm(kept - exact) <= 2 * tiled_operators.TOLERANCE * np.linalg.norm(exact)
+            assert np.linalg.norm(kept - exact) <= 2 * sine_tiles.TOLERANCE * np.linalg.norm(exact)
     assert tiled().operators.shape[1] < 0.5 * LARGE**2
 
 
@@ -59,7 +59,7 @@ def test_the_inverse_is_that_of_the_dense_basis():
     expected = dense(b)
     assert np.linalg.norm(sparse(b) - expected) < 1e-2 * np.linalg.norm(expected)
     radii = refinement.contraction(A, dense), refinement.contraction(A, sparse)
-    np.testing.assert_allclose(radii[1], radii[0], rtol=0.2, atol=2 * tiled_operators.TOLERANCE)
+    np.testing.assert_allclose(radii[1], radii[0], rtol=0.2, atol=2 * sine_tiles.TOLERANCE)
     np.testing.assert_array_equal(sparse.take(np.array([2]))(b[2:]), sparse(b)[2:])
     np.testing.assert_allclose(sparse(1e-200 * b), 1e-200 * sparse(b), rtol=1e-6)
     assert not sparse(0 * b).any()
@@ -80,7 +80,7 @@ def test_adjoint(which):
 
 def test_compressing_is_left_where_nothing_is_gained(monkeypatch):
     assert compress(basis(16)) is None
-    monkeypatch.setattr(tiled_operators, "LARGE", 16)
+    monkeypatch.setattr(sine_tiles, "LARGE", 16)
     assert compress(basis(40)) is None  # not a multiple of a tile
-    monkeypatch.setattr(tiled_operators, "WORTHWHILE", 0.01)
+    monkeypatch.setattr(sine_tiles, "WORTHWHILE", 0.01)
     assert compress(basis()) is None

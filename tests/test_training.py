@@ -25,12 +25,13 @@ import algebraformer.training.data as data
 import algebraformer.training.loop as loop
 from algebraformer import problems
 from algebraformer.checkpoint import SUMS, load, step_folders
-from algebraformer.classical import operator_basis
 from algebraformer.errors import CheckpointError, ConfigurationError, TrainingError
+from algebraformer.metrics import score
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.models.config import Encoding
-from algebraformer.studies.wall.interruptions import Disturbed, outcome
-from algebraformer.training import Recipe, RunOptions, Trainer, score, train
+from algebraformer.numerics import operator_basis
+from algebraformer.training import Recipe, RunOptions, Trainer, train
+from tests.stress.interruptions import Disturbed, outcome
 
 SMALL = ModelConfig(n=8, n_layer=1, n_head=2, n_embd=16)
 FRESH = Recipe(model=SMALL, steps=60, batch_size=8)

@@ -17,11 +17,11 @@ from torch import nn
 import algebraformer.training.data as data
 from algebraformer import problems
 from algebraformer.errors import ConfigurationError, UnknownNameError
+from algebraformer.metrics import answer_scores, relative_errors
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.problems import Systems
 from algebraformer.training import RECIPES, Recipe, get_recipe
 from algebraformer.training.optim import Muon, make_optimizers, orthogonalize, schedule, set_learning_rates
-from algebraformer.training.scores import answer_scores, relative_errors
 
 SMALL = ModelConfig(n=8, n_layer=1, n_head=2, n_embd=16)
 FRESH = Recipe(model=SMALL, steps=60, batch_size=8)

@@ -21,13 +21,13 @@ import pytest
 import algebraformer.training.loop as loop
 from algebraformer import checkpoint
 from algebraformer.checkpoint import step_folders
-from algebraformer.classical import operator_basis
 from algebraformer.errors import ConfigurationError
 from algebraformer.models import ModelConfig
-from algebraformer.studies.wall.interruptions import Disturbed, outcome
+from algebraformer.numerics import operator_basis
 from algebraformer.training import Recipe, RunOptions, train
 from algebraformer.training.exclusive import LOCK, exclusive
 from algebraformer.training.monitor import Monitor, Stopped, Unbreakable
+from tests.stress.interruptions import Disturbed, outcome
 
 OPERATOR = Recipe(
     model=ModelConfig(n=8, head="operator", rank=4, n_column=4, n_row=4, architecture="mlp", n_layer=1, n_embd=16),

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from algebraformer.checked_input import check_right_hand_sides, real_numbers
-from algebraformer.classical import regularization
 from algebraformer.errors import InconsistentWarning, warn_caller
 from algebraformer.linalg import FloatArray
+from algebraformer.metrics import misfit
 from algebraformer.models import Algebraformer, Estimates, estimates
 from algebraformer.models.estimate import GAUSS_90
+from algebraformer.numerics import regularization
 from algebraformer.result import plain
-from algebraformer.training.estimate import misfit
+from algebraformer.validation import check_right_hand_sides, real_numbers
 
 Array = NDArray[Any]
 BLOCK = 1024

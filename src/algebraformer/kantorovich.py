@@ -39,16 +39,16 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
-from algebraformer.checked_input import check_count, check_tolerance, real_numbers
-from algebraformer.classical import conjugate_residuals
-from algebraformer.classical.conjugate_residuals import Preconditioner
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import EPS, FloatArray, ratio
 from algebraformer.models import systems_at_once
+from algebraformer.numerics import gcr
+from algebraformer.numerics.gcr import Preconditioner
 from algebraformer.problems import NonlinearFamily
 from algebraformer.problems.base import Parameters, generator
 from algebraformer.problems.nonlinear import Jacobians, operators
 from algebraformer.solver import LearnedSolver, loaded
+from algebraformer.validation import check_count, check_tolerance, real_numbers
 
 Indices = NDArray[np.int64]
 RTOL = 1e-8
@@ -182,9 +182,7 @@ class Krylov(Direct):
         self.inverse, self.maxiter = inverse, maxiter
 
     def propose(self, J: Jacobians, F: FloatArray, forcing: FloatArray, systems: Indices) -> Directions:
-        found = conjugate_residuals.solve(
-            J, -F[:, :, None], self.inverse(J), 0.0, self.maxiter, slow=1.0, enough=forcing
-        )
+        found = gcr.solve(J, -F[:, :, None], self.inverse(J), 0.0, self.maxiter, slow=1.0, enough=forcing)
         return Directions(found.x[:, :, 0], found.left <= forcing, np.maximum(found.steps - 1, 0))
 
 

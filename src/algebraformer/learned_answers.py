@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
-from algebraformer.classical import conjugate_residuals, direct, refinement
-from algebraformer.classical.forward_error import forward_error
-from algebraformer.classical.operator_basis import ApproximateInverse
-from algebraformer.classical.tiled_operators import TiledInverse
 from algebraformer.linalg import is_certified, measure, norm, ratio
 from algebraformer.models import Algebraformer, predict, systems_at_once
 from algebraformer.models.heads import MAX_DEFECT
+from algebraformer.numerics import gcr, lapack, refinement
+from algebraformer.numerics.forward_error import forward_error
+from algebraformer.numerics.operator_basis import ApproximateInverse
+from algebraformer.numerics.sine_tiles import TiledInverse
 
 Array = NDArray[Any]
 
@@ -56,7 +56,7 @@ class Answers:
         reduced = {k: (np.min if v[0].dtype == bool else np.max)(v, axis=0) for k, v in worst.items()}
         return cls(x, **reduced)
 
-    def assign(self, where: Array, other: Answers | direct.DirectSolution) -> None:
+    def assign(self, where: Array, other: Answers | lapack.DirectSolution) -> None:
         """Take over what another solution says of the systems `where`."""
         self.x[where], self.certified[where], self.forward_error[where] = other.x, other.certified, other.forward_error
         if isinstance(other, Answers):
@@ -150,7 +150,7 @@ def _refine(model: Algebraformer, A: Array, b: Array, rtol: float | None, limit:
     """Refine an operator head's answers by generalised conjugate residuals."""
     head, (B, n, k) = model.operator_head, b.shape
     inverse, distance = model.read_inverse(A)
-    defect = conjugate_residuals.share_left(A, inverse)
+    defect = gcr.share_left(A, inverse)
     max_defect = head.max_defect()
     near = (distance <= head.max_distance()) & (defect <= max_defect)
     answers = Answers.unanswered(b)
@@ -161,7 +161,7 @@ def _refine(model: Algebraformer, A: Array, b: Array, rtol: float | None, limit:
         A, b, inverse, defect, near = A[chosen], b[chosen], inverse.take(chosen), defect[chosen], near[chosen]
     else:
         chosen = np.arange(B)
-    parts, columns = [], max(1, direct.BLOCK_ENTRIES // (n * len(b)))
+    parts, columns = [], max(1, lapack.BLOCK_ENTRIES // (n * len(b)))
     for j in range(0, k, columns):
         found = refinement.accelerated(
             A, b[:, :, j : j + columns], inverse, rtol, limit, max_first=np.inf if everything else max_defect

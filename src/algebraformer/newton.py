@@ -25,10 +25,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import OptimizeResult
 
-from algebraformer.checked_input import check_count, check_tolerance, real_numbers
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import EPS, FloatArray
-from algebraformer.lp_norm import (
+from algebraformer.numerics.lp_norm import (
     Regression,
     at_best_length,
     dual_gap,
@@ -45,6 +44,7 @@ from algebraformer.problems import LpRegression
 from algebraformer.problems.lp_regression import newton_system, start_step, start_tokens
 from algebraformer.result import scalar
 from algebraformer.solver import LearnedSolver, loaded
+from algebraformer.validation import check_count, check_tolerance, real_numbers
 
 CONVERGED, LIMIT, ROUNDING, INTERPOLATED = 0, 1, 2, 3
 MESSAGES = {

@@ -13,22 +13,15 @@ from scipy.linalg import LinAlgWarning
 from scipy.sparse.linalg import LinearOperator
 
 from algebraformer import checkpoint, estimation, learned_answers
-from algebraformer.checked_input import (
-    CheckedSystem,
-    check_count,
-    check_system,
-    check_tolerance,
-    numbers,
-    refuse_sparse,
-)
 from algebraformer.checkpoint import CheckpointInfo
-from algebraformer.classical import direct
 from algebraformer.errors import ConfigurationError, FallbackWarning, SingularSystemError, Status, warn_caller
 from algebraformer.estimation import Estimate
 from algebraformer.learned_answers import Answers, as_linear_operator
 from algebraformer.linalg import EPS, has_zero_line
 from algebraformer.models import Algebraformer, predict
+from algebraformer.numerics import lapack
 from algebraformer.result import SolveResult, scalar
+from algebraformer.validation import CheckedSystem, check_count, check_system, check_tolerance, numbers, refuse_sparse
 
 Array = NDArray[Any]
 WORTH_A_WARNING = 0.1
@@ -295,7 +288,7 @@ class LearnedSolver:
                 known = answers.in_distribution[left]
                 status[left[known]], status[left[~known]] = Status.FALLBACK, Status.OUT_OF_DISTRIBUTION
             whole = left.size == len(system.b)
-            solution = direct.solve(*((system.A, system.b) if whole else (system.A[left], system.b[left])), rtol)
+            solution = lapack.solve(*((system.A, system.b) if whole else (system.A[left], system.b[left])), rtol)
             answers.assign(left, solution)
             status[left[~solution.certified]] = Status.INACCURATE
             rcond[left], singular[left] = solution.rcond, solution.singular

@@ -10,9 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from algebraformer.classical.operator_basis import ApproximateInverse
-from algebraformer.classical.reading import Entries
-from algebraformer.classical.tiled_operators import TiledInverse
 from algebraformer.errors import ConfigurationError
 from algebraformer.models.config import Head, ModelConfig
 from algebraformer.models.encoding import FamilyScaler, Tokens
@@ -21,6 +18,9 @@ from algebraformer.models.heads import OperatorHead, TokenHead, distance_of
 from algebraformer.models.perceptron import Perceptron, PerceptronBlock
 from algebraformer.models.recurrent import Recurrent
 from algebraformer.models.transformer import Attention, Block, Feedback, FirstAnswer, Transformer
+from algebraformer.numerics.entry_sampler import Entries
+from algebraformer.numerics.operator_basis import ApproximateInverse
+from algebraformer.numerics.sine_tiles import TiledInverse
 
 HEADS: dict[Head, type[TokenHead] | type[OperatorHead] | type[EstimateHead]] = {
     "token": TokenHead,

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any, Literal, get_args
 
 from algebraformer.errors import ConfigurationError
-from algebraformer.problems.base import is_whole
+from algebraformer.validation import is_whole
 
 Architecture = Literal["transformer", "lstm", "gru", "mlp", "feedback"]
 Encoding = Literal["column", "row", "column-b", "entry", "column-tikhonov"]

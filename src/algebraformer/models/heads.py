@@ -7,13 +7,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from algebraformer.classical import tiled_operators
-from algebraformer.classical.operator_basis import LEADING, ApproximateInverse, OperatorBasis, balanced_metric
-from algebraformer.classical.reading import Reading
-from algebraformer.classical.tiled_operators import TiledInverse, TiledOperators
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig
+from algebraformer.numerics import sine_tiles
+from algebraformer.numerics.entry_sampler import Reading
+from algebraformer.numerics.operator_basis import LEADING, ApproximateInverse, OperatorBasis, balanced_metric
+from algebraformer.numerics.sine_tiles import TiledInverse, TiledOperators
 
 MAX_DEFECT = 0.5
 """Share of a vector g that M A may leave at the most, whatever the family: singular matrices leave more."""
@@ -127,7 +127,7 @@ class OperatorHead(nn.Module):
         """
         basis = self.basis
         if self._operators is None:
-            self._operators = tiled_operators.compress(basis) or basis
+            self._operators = sine_tiles.compress(basis) or basis
         return self._operators.inverse_of(c, s)
 
     @property

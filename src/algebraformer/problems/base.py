@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algebraformer.errors import ConfigurationError, SingularSystemError, UnknownNameError
+from algebraformer.validation import is_whole
 
 FloatArray = NDArray[np.float64]
 Parameters = dict[str, NDArray[Any]]
@@ -76,11 +77,6 @@ def generator(seed: int, index: int, stream: int = 0) -> np.random.Generator:
             raise ConfigurationError(f"{what} must be a whole number from 0 to 2**64 - 1, received {value!r}")
     key = np.array([seed, stream], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, index], dtype=np.uint64)))
-
-
-def is_whole(value: object) -> bool:
-    """Say whether a value is a plain whole number, fit for JSON: True, 1.0 and NumPy's integers are not."""
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def real(array: object, what: str) -> FloatArray:

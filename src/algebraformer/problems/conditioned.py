@@ -28,10 +28,10 @@ from algebraformer.problems.base import (
     ProblemFamily,
     check_limits,
     check_whole,
-    is_whole,
     log_uniform,
     register,
 )
+from algebraformer.validation import is_whole
 
 MODES = {1: "one large", 2: "one small", 3: "geometric", 4: "arithmetic"}
 """Kinds of singular values, in LAPACK's numbering."""

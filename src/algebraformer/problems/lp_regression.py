@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algebraformer.errors import ConfigurationError
-from algebraformer.lp_norm import (
+from algebraformer.numerics.lp_norm import (
     P_LIMITS,
     Regression,
     dual_vector,
@@ -36,7 +36,7 @@ from algebraformer.lp_norm import (
     product,
     solved,
 )
-from algebraformer.lp_norm import transposed_product as transposed
+from algebraformer.numerics.lp_norm import transposed_product as transposed
 from algebraformer.problems.base import FloatArray, Parameters, ProblemFamily, check_whole, register
 from algebraformer.problems.chebyshev import interpolation_matrix, points
 

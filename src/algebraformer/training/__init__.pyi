@@ -7,5 +7,4 @@ from .finetuning import finetune as finetune
 from .loop import RunOptions as RunOptions
 from .loop import Trainer as Trainer
 from .loop import TrainResult as TrainResult
-from .loop import score as score
 from .loop import train as train

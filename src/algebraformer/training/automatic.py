@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from algebraformer.classical import operator_basis
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig
+from algebraformer.numerics import operator_basis
 from algebraformer.problems import NoisyFamily, ProblemFamily, family_class, names, register
 from algebraformer.problems.base import SPECTRUM_SEED, Parameters, generator, real
 from algebraformer.training.config import ESTIMATE, ESTIMATE_HEADS, Recipe
-from algebraformer.training.monitor import Report, silent
+from algebraformer.training.monitor import ProgressCallback, silent
 
 MAX_RANK = 256
 """Largest number of basis operators that is chosen."""
@@ -107,7 +107,7 @@ def _name(identifier: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", identifier).replace("_", "-").lower()
 
 
-def spectrum(family: ProblemFamily, report: Report = silent) -> FloatArray:
+def spectrum(family: ProblemFamily, report: ProgressCallback = silent) -> FloatArray:
     """Return singular values (S,) of a sample of the family's inverses, see `operator_basis.OperatorBasis`.
 
     The S samples, about a thousand (fewer where n is large), are others than those a network learns from.
@@ -127,7 +127,7 @@ def estimate_network(family: NoisyFamily) -> ModelConfig:
     return dataclasses.replace(ESTIMATE, n=family.n, n_row=0 if family.rows == family.n else family.rows)
 
 
-def recipe_for(family: ProblemFamily, report: Report = silent) -> Recipe:
+def recipe_for(family: ProblemFamily, report: ProgressCallback = silent) -> Recipe:
     """Return a recipe for a family that is registered.
 
     An operator head with a perceptron of six blocks of width 128 on 16 x 16 entries of A, whitened, so that a small

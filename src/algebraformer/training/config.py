@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from algebraformer.errors import ConfigurationError, UnknownNameError
 from algebraformer.models.config import ModelConfig
 from algebraformer.problems import NoisyFamily, ProblemFamily, from_settings
-from algebraformer.problems.base import is_whole
+from algebraformer.validation import is_whole
 
 Optimizer = Literal["adamw", "muon"]
 Scaler = Literal["refitted", "kept"]

@@ -19,10 +19,10 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from algebraformer.classical import operator_basis
-from algebraformer.classical.operator_basis import OperatorBasis
 from algebraformer.models import ModelConfig
 from algebraformer.models import estimate as estimate_head
+from algebraformer.numerics import operator_basis
+from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.problems import ProblemFamily, Systems, generator
 from algebraformer.problems.base import CALIBRATION_SEED as CALIBRATION_SEED
 from algebraformer.problems.base import SCALER_SEED as SCALER_SEED
@@ -30,7 +30,7 @@ from algebraformer.problems.base import TEST_SEED as TEST_SEED
 from algebraformer.problems.base import VALIDATION_SEED as VALIDATION_SEED
 from algebraformer.problems.base import batches
 from algebraformer.training.config import Recipe
-from algebraformer.training.monitor import SIGNALS, Report, silent
+from algebraformer.training.monitor import SIGNALS, ProgressCallback, silent
 
 VALIDATION_SIZE = 256
 TEST_SIZE = 1000
@@ -105,7 +105,7 @@ def examples(family: ProblemFamily, reader: Reader, indices: Sequence[int] | NDA
 
 
 def store_examples(
-    family: ProblemFamily, reader: Reader, count: int, seed: int, workers: int, report: Report = silent
+    family: ProblemFamily, reader: Reader, count: int, seed: int, workers: int, report: ProgressCallback = silent
 ) -> Batch:
     """Return the examples of the first `count` systems that `seed` names, made by `workers` processes."""
     parts, found = StoredExamples(family, reader, count, seed), []

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from algebraformer.classical import operator_basis
 from algebraformer.errors import ConfigurationError
 from algebraformer.models import Algebraformer
 from algebraformer.models.encoding import MARGIN
+from algebraformer.numerics import operator_basis
 from algebraformer.problems import ProblemFamily
 from algebraformer.training.config import FewSystems
 from algebraformer.training.data import Batch, to_tensors
-from algebraformer.training.monitor import Report, silent
+from algebraformer.training.monitor import ProgressCallback, silent
 from algebraformer.training.operator import basis_for, calibrate, choose_ridge, fit_to_few, readout, set_readout
 
 CHANGEABLE = {"refitted": ("rank", "whiten", "balance"), "extended": ("rank",), "kept": ()}
@@ -19,7 +19,7 @@ CHANGEABLE = {"refitted": ("rank", "whiten", "balance"), "extended": ("rank",), 
 
 
 def starting_model(
-    recipe: FewSystems, family: ProblemFamily, initial: Algebraformer | None, report: Report = silent
+    recipe: FewSystems, family: ProblemFamily, initial: Algebraformer | None, report: ProgressCallback = silent
 ) -> Algebraformer:
     """Return the network before its first step: nothing of the family but the recipe's N systems is looked at.
 
@@ -86,7 +86,11 @@ def _begin_token_head(
 
 
 def _begin_operator_head(
-    model: Algebraformer, recipe: FewSystems, family: ProblemFamily, initial: Algebraformer | None, report: Report
+    model: Algebraformer,
+    recipe: FewSystems,
+    family: ProblemFamily,
+    initial: Algebraformer | None,
+    report: ProgressCallback,
 ) -> None:
     config, count = recipe.model, recipe.samples
     if initial is None or recipe.basis == "refitted":
@@ -100,7 +104,7 @@ def _begin_operator_head(
 
 
 def finish_operator_head(
-    model: Algebraformer, recipe: FewSystems, family: ProblemFamily, stored: Batch, report: Report = silent
+    model: Algebraformer, recipe: FewSystems, family: ProblemFamily, stored: Batch, report: ProgressCallback = silent
 ) -> None:
     """Fit the read-out to the N systems and calibrate on them.
 

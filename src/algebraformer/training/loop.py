@@ -39,10 +39,11 @@ from algebraformer.checkpoint import (
     unpack,
     write_folder,
 )
-from algebraformer.classical.operator_basis import OperatorBasis
 from algebraformer.errors import CheckpointError, ConfigurationError, TrainingError
-from algebraformer.models import Algebraformer, estimates, predict
-from algebraformer.problems import ProblemFamily, Systems
+from algebraformer.metrics import score
+from algebraformer.models import Algebraformer
+from algebraformer.numerics.operator_basis import OperatorBasis
+from algebraformer.problems import ProblemFamily
 from algebraformer.result import plain
 from algebraformer.training import few
 from algebraformer.training.automatic import Sampler, as_family, recipe_for
@@ -62,12 +63,11 @@ from algebraformer.training.data import (
     store_examples,
     to_tensors,
 )
-from algebraformer.training.estimate import begin, calibrate_estimates, estimate_scores
+from algebraformer.training.estimate import begin, calibrate_estimates
 from algebraformer.training.exclusive import exclusive
 from algebraformer.training.monitor import Monitor, Stopped
 from algebraformer.training.operator import READOUT_SAMPLES, calibrate, fit_basis, fit_readout
 from algebraformer.training.optim import make_optimizers, schedule, set_learning_rates
-from algebraformer.training.scores import answer_scores
 
 OPTIMIZERS, STATE, RNG = "optimizers.safetensors", "state.json", "rng"
 MAX_SKIPPED = 50
@@ -115,21 +115,6 @@ class TrainResult:
     """False if a signal (SIGINT, that is Ctrl-C, or SIGTERM) stopped the run; the same call goes on from there."""
     scores: dict[str, float]
     """Scores on the frozen test set; empty unless finished."""
-
-
-def score(model: Algebraformer, systems: Systems) -> dict[str, float]:
-    """Return the scores of the bare network on a set of systems.
-
-    Returns
-    -------
-    dict
-        What `training.scores.answer_scores` returns; of an estimate head what `training.estimate.estimate_scores`
-        returns.
-    """
-    if model.config.head == "estimate":
-        found = estimates(model, systems.A, systems.b)
-        return estimate_scores(found.mean, found.std, found.noise, systems)
-    return answer_scores(predict(model, systems.A, systems.b[:, :, None])[:, :, 0], systems)
 
 
 class Trainer:

@@ -27,7 +27,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-Report = Callable[[int, int], object]
+ProgressCallback = Callable[[int, int], object]
 """Takes what is done and what there is to do in all."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 IMPATIENT = 1.0
@@ -169,4 +169,4 @@ class Monitor:
 
 
 def silent(done: int, total: int) -> None:
-    """Report to nobody."""
+    """ProgressCallback to nobody."""

@@ -7,15 +7,15 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from algebraformer.classical import conjugate_residuals, operator_basis
-from algebraformer.classical.operator_basis import OperatorBasis
 from algebraformer.errors import TrainingError
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.models.encoding import MARGIN
 from algebraformer.models.heads import DEFECT_MARGIN
+from algebraformer.numerics import gcr, operator_basis
+from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.problems import ProblemFamily
 from algebraformer.training.data import CALIBRATION_SEED, SCALER_SEED, Batch
-from algebraformer.training.monitor import Report, silent
+from algebraformer.training.monitor import ProgressCallback, silent
 
 READOUT_SAMPLES = 2**16
 """Examples that the read-out is fitted on where no training set is stored."""
@@ -35,20 +35,20 @@ def basis_for(
     family: ProblemFamily,
     seed: int = SCALER_SEED,
     count: int | None = None,
-    report: Report = silent,
+    report: ProgressCallback = silent,
 ) -> OperatorBasis:
     """Return the basis of the family that an operator head of this configuration needs, see `operator_basis.fit`."""
     sizes = config.rank, config.n_column, config.n_row
     return operator_basis.fit(family, *sizes, seed, count, config.whiten, config.balance, report)
 
 
-def fit_basis(model: Algebraformer, family: ProblemFamily, report: Report = silent) -> None:
+def fit_basis(model: Algebraformer, family: ProblemFamily, report: ProgressCallback = silent) -> None:
     """Compute the basis of the family from its scaler sample and give it to the model."""
     model.operator_head.set_basis(basis_for(model.config, family, report=report))
 
 
 @torch.no_grad()
-def fit_readout(model: Algebraformer, stored: Batch, report: Report = silent) -> None:
+def fit_readout(model: Algebraformer, stored: Batch, report: ProgressCallback = silent) -> None:
     """Replace the read-out by the weighted least-squares solution on stored examples, after the last step.
 
     The loss is quadratic in the read-out, so this is its exact minimum for the features the body has learned; gradient
@@ -114,7 +114,7 @@ def moved(before: Tensor, gram: Tensor, moment: Tensor, ridge: float) -> Tensor:
 
 
 @torch.no_grad()
-def normal_equations(model: Algebraformer, stored: Batch, report: Report = silent) -> tuple[Tensor, Tensor]:
+def normal_equations(model: Algebraformer, stored: Batch, report: ProgressCallback = silent) -> tuple[Tensor, Tensor]:
     """Return Gram matrix (w, w) of the weighted features, a constant among them, and moments (w, R), float64."""
     linear = model.operator_head.linear
     device, width = linear.weight.device, linear.in_features + 1
@@ -158,7 +158,11 @@ def set_readout(model: Algebraformer, solution: Tensor) -> None:
 
 
 def calibrate(
-    model: Algebraformer, family: ProblemFamily, count: int, seed: int = CALIBRATION_SEED, report: Report = silent
+    model: Algebraformer,
+    family: ProblemFamily,
+    count: int,
+    seed: int = CALIBRATION_SEED,
+    report: ProgressCallback = silent,
 ) -> None:
     """Measure on a sample of the family how far its matrices reach and how much the first answer leaves as a rule.
 
@@ -174,8 +178,8 @@ def calibrate(
         systems = family.sample(min(step, count - indices), seed, start=indices)
         distance.append(head.distance(systems.A).max())
         inverse = model.approximate_inverse(systems.A)
-        first.append(conjugate_residuals.solve(systems.A, systems.b[:, :, None], inverse, rtol=0.0, maxiter=1).first)
-        defect.append(conjugate_residuals.share_left(systems.A, inverse))
+        first.append(gcr.solve(systems.A, systems.b[:, :, None], inverse, rtol=0.0, maxiter=1).first)
+        defect.append(gcr.share_left(systems.A, inverse))
         report(min(indices + step, count), count)
     head.get_buffer("reach").fill_(MARGIN * float(max(distance)))
     usual = (float(np.quantile(np.concatenate(shares), USUAL)) for shares in (first, defect))

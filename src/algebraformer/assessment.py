@@ -1,0 +1,298 @@
+"""Is a network worth it for this family? How fast its inverses' components fall off, what a refinement gains, how many
+are needed, and the time of a certified solve against LAPACK's, measured in turn in the same run.
+
+Not one of the studies of `algebraformer study`: `algebraformer train` writes this report when it is given a family, and
+`measure` makes it for any operator head.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.linalg import LinAlgWarning
+
+from algebraformer.checkpoint import CheckpointInfo, dump_json
+from algebraformer.errors import ConfigurationError, FallbackWarning
+from algebraformer.linalg import FloatArray
+from algebraformer.metrics import relative_errors, score
+from algebraformer.numerics import operator_basis, refinement
+from algebraformer.problems import ProblemFamily, Systems
+from algebraformer.problems.base import batches
+from algebraformer.reporting import Cell, Report, TableData
+from algebraformer.result import plain
+from algebraformer.solver import LearnedSolver
+from algebraformer.training.automatic import spectrum
+from algebraformer.training.data import TEST_SEED, limited
+from algebraformer.training.monitor import ProgressCallback, silent
+
+ENOUGH = 0.99
+"""Share of systems that have to be certified without LAPACK's help for a method to count as a solver of the family."""
+QUIET = 0.05
+"""Times that differ by less than this share count as equal."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How much is measured."""
+
+    systems: int = 500
+    """Unseen systems that are solved; fewer where n is large."""
+    contractions: int = 200
+    """Systems whose eigenvalues are computed; fewer where n is large, 8 at least."""
+    batches: tuple[int, ...] = (1, 16, 256)
+    """Systems per call whose time is measured."""
+    seconds: float = 2.0
+    """Time of measurement per batch size; three rounds at least."""
+    training: int = 4096
+    """Systems of the training that are looked through for matrices of the unseen systems; fewer where n is large."""
+
+
+def contraction(solver: LearnedSolver, A: FloatArray) -> FloatArray:
+    """Return the spectral radii (B,) of I - M A: by how much a refinement x + M (b - A x) shrinks the error in the end.
+
+    Infinite where M is not finite.
+
+    Parameters
+    ----------
+    solver : LearnedSolver
+        With an operator head.
+    A : ndarray, shape (B, n, n)
+    """
+    n, radii = A.shape[-1], []
+    step = max(1, 2**24 // n**2)
+    for i in range(0, len(A), step):
+        part = A[i : i + step]
+        radii.append(refinement.contraction(part, solver.model.approximate_inverse(part)))
+    return np.concatenate(radii)
+
+
+def times(
+    solver: LearnedSolver, systems: Systems, batch: int, seconds: float, rtol: float | None
+) -> tuple[float, float]:
+    """Return the median time per system of certified solves and of numpy.linalg.solve, in seconds, in turn.
+
+    Ours are complete: reading, network, refinement, certificate, and LAPACK for what is not certified. NumPy certifies
+    nothing. Every round takes other systems of the sample.
+    """
+    ours: list[float] = []
+    numpy: list[float] = []
+    count, begin = len(systems) // batch, time.perf_counter()
+    while len(ours) < 4 or time.perf_counter() - begin < seconds:
+        part = slice(len(ours) % count * batch, (len(ours) % count + 1) * batch)
+        A, b = systems.A[part].copy(), systems.b[part].copy()
+        clock = [time.perf_counter()]
+        solver.solve(A, b, rtol)
+        clock.append(time.perf_counter())
+        np.linalg.solve(A, b[:, :, None])
+        clock.append(time.perf_counter())
+        ours.append(clock[1] - clock[0])
+        numpy.append(clock[2] - clock[1])
+    return float(np.median(ours[1:])) / batch, float(np.median(numpy[1:])) / batch  # the first round warms up
+
+
+def digests(A: FloatArray) -> list[bytes]:
+    """Return a hash of the bytes of each matrix of A (B, n, n)."""
+    return [hashlib.blake2b(np.ascontiguousarray(matrix).data, digest_size=16).digest() for matrix in A]
+
+
+def trained_on(info: CheckpointInfo, family: ProblemFamily, count: int) -> set[bytes]:
+    """Return `digests` of the first systems that a training took its steps on, `count` at most.
+
+    Empty if nobody knows: the checkpoint has no recipe, or was trained on another family than this one.
+    """
+    recipe, same = info.recipe, dump_json(family.settings()) == dump_json(info.family)
+    if not same or not {"seed", "samples", "steps", "batch_size"} <= set(recipe):
+        return set()
+    count = min(count, recipe["samples"] or recipe["steps"] * recipe["batch_size"])
+    found: set[bytes] = set()
+    for indices in batches(count, max(1, min(256, 2**24 // family.n**2))):
+        found.update(digests(operator_basis.matrices(family, indices, recipe["seed"])))
+    return found
+
+
+def measure(
+    solver: LearnedSolver | Path | str,
+    family: ProblemFamily | None = None,
+    *,
+    plan: Plan | None = None,
+    rtol: float | None = None,
+    training_seconds: float | None = None,
+    progress: ProgressCallback = silent,
+) -> Report:
+    """Measure what an operator head is worth for its family, on systems it has never seen.
+
+    These are other draws than those of the training. A family that draws from a finite set of matrices may draw the
+    same ones again: the report counts them, and then judges nothing. `problems.stored` holds some out.
+
+    Parameters
+    ----------
+    solver : LearnedSolver or path
+        With an operator head; a path as in `LearnedSolver.from_pretrained`.
+    family : ProblemFamily, optional
+        Family of the systems; that of the checkpoint, which must be registered, if None.
+    plan : Plan, optional
+        How much is measured.
+    rtol : float, optional
+        Tolerance of the certificate, see `linalg.is_certified`.
+    training_seconds : float, optional
+        What the training took: then the report says after how many solves it has paid for itself.
+    progress : callable
+        Called with the number of parts that are done and the number in all.
+
+    Returns
+    -------
+    Report
+        Its first table holds the measures, its second one the times; the verdict starts with "Worth it", "Not worth
+        it", or "Not judged on unseen matrices". data is what `plotting.assessment_figure` draws.
+
+    Raises
+    ------
+    ConfigurationError
+        The model has a token head, or the family another number of unknowns.
+    UnknownNameError
+        The family of the checkpoint is not registered in this process.
+    """
+    plan = plan or Plan()
+    if not isinstance(solver, LearnedSolver):
+        solver = LearnedSolver.from_pretrained(solver)
+    family = family or solver.info.problem_family()
+    head, n = solver.model.operator_head, solver.n
+    if family.n != n:
+        raise ConfigurationError(f"the model is for n = {n}, the family has n = {family.n}")
+    total = 4 + len(plan.batches)
+    progress(0, total)
+    systems = family.sample(limited(plan.systems, n), TEST_SEED)
+    drawn, seen = digests(systems.A), trained_on(solver.info, family, limited(plan.training, n))
+    progress(1, total)
+    values = spectrum(family)
+    progress(2, total)
+    values = values / (values[0] or 1.0)  # all of them are 0 where every system has the same matrix
+    radii = contraction(solver, systems.A[: limited(min(plan.contractions, max(8, 2**24 // n**2)), n)])
+    progress(3, total)
+    result = solver.solve(systems.A, systems.b, rtol, fallback=False)
+    progress(4, total)
+    errors = relative_errors(result.x, systems)
+    timing = []
+    with warnings.catch_warnings():
+        for category in (LinAlgWarning, FallbackWarning):  # the table counts the systems that LAPACK answers
+            warnings.simplefilter("ignore", category)
+        for batch in sorted({min(size, len(systems)) for size in plan.batches}):
+            timing.append((batch, *times(solver, systems, batch, plan.seconds, rtol)))
+            progress(4 + len(timing), total)
+    progress(total, total)
+    rank = head.basis.rank
+    data: dict[str, Any] = {
+        "family": family.settings(),
+        "model": solver.info.name,
+        "n": n,
+        "rank": rank,
+        "rtol": rtol,
+        "systems": len(systems),
+        "matrices": len(set(drawn)),
+        "repeated": sum(digest in seen for digest in drawn),
+        "spectrum": values.tolist()[: 2 * rank + 16],
+        "behind": float(values[min(rank, len(values) - 1)]),
+        "contraction": np.where(np.isfinite(radii), radii, 1e300).tolist(),
+        "certified": float(np.mean(result.certified)),
+        "refinements": result.refinements[result.certified].tolist(),
+        "relative_error_median": float(np.median(errors[result.certified])) if result.certified.any() else None,
+        "relative_error_max": float(errors[result.certified].max()) if result.certified.any() else None,
+        "in_distribution": float(np.mean(result.in_distribution)),
+        "network": plain(score(solver.model, systems)),
+        "times": [{"batch": batch, "ours": ours, "numpy": numpy} for batch, ours, numpy in timing],
+        "training_seconds": training_seconds,
+    }
+    return Report(tables=(_measures(data), _times(data)), verdict=verdict(data), data=data)
+
+
+def _measures(data: dict[str, Any]) -> TableData:
+    radii, refinements = np.array(data["contraction"]), np.array(data["refinements"] or [np.nan])
+    rows: list[list[Cell]] = [
+        ["different matrices", data["matrices"]],
+        ["systems whose matrix was trained on", data["repeated"]],
+        ["basis operators", data["rank"]],
+        ["next singular value / first", data["behind"]],
+        ["normalized_mse of the bare network", data["network"]["normalized_mse"]],
+        ["contraction per refinement, median", float(np.median(radii))],
+        ["contraction per refinement, 95 %", float(np.quantile(radii, 0.95))],
+        [f"contraction per refinement, worst of {len(radii)}", float(radii.max())],
+        ["certified without LAPACK", data["certified"]],
+        ["refinements needed, median", float(np.median(refinements))],
+        ["refinements needed, 95 %", float(np.quantile(refinements, 0.95))],
+        ["refinements needed, most", float(refinements.max())],
+        ["relative error against LAPACK, median", data["relative_error_median"]],
+        ["relative error against LAPACK, worst", data["relative_error_max"]],
+    ]
+    title = f"{data['model']}, n = {data['n']}: {data['systems']} {_kind(data)}"
+    return TableData(("measure", "value"), [[k, plain(v)] for k, v in rows], title)
+
+
+def _times(data: dict[str, Any]) -> TableData:
+    rows = [[t["batch"], 1e3 * t["ours"], 1e3 * t["numpy"], t["numpy"] / t["ours"]] for t in data["times"]]
+    columns = ("systems per call", "certified solve (ms per system)", "numpy.linalg.solve (ms per system)", "speed-up")
+    return TableData(columns, rows, "Time against LAPACK, in turn in the same run")
+
+
+def _kind(data: dict[str, Any]) -> str:
+    """Return what the systems are called that the measures were taken on."""
+    return "partly seen systems" if data["repeated"] else "unseen systems"
+
+
+def verdict(data: dict[str, Any]) -> list[str]:
+    """Return plain sentences; the first one starts with "Worth it", "Not worth it" or "Not judged on unseen matrices".
+
+    Not judged means that the matrix of one or more systems was found among those of the training, bit for bit. Worth it
+    means: at least 99 % of unseen systems are certified without LAPACK, and at the largest batch that was measured a
+    certified solve takes less time than NumPy's batched LAPACK, by more than 5 %.
+    """
+    largest, radii = data["times"][-1], np.array(data["contraction"])
+    ours, numpy, certified = largest["ours"], largest["numpy"], data["certified"]
+    faster, enough = ours < (1 - QUIET) * numpy, certified >= ENOUGH
+    size = f"{1e3 * ours:.3g} ms per certified solve against {1e3 * numpy:.3g} ms for LAPACK"
+    where = f"n = {data['n']}, {largest['batch']} systems per call"
+    if data["repeated"]:
+        lines = [
+            f"Not judged on unseen matrices: training has seen the matrices of {data['repeated']} of the "
+            f"{data['systems']} systems of this report. If the matrices of the family are stored, make it by "
+            "algebraformer.problems.stored, which holds some of them out.",
+            f"On the systems of this report: {size} ({where}).",
+        ]
+    elif faster and enough:
+        lines = [f"Worth it for this family: {size} ({where}), {numpy / ours:.2g} times as fast."]
+        first = next((t["batch"] for t in data["times"] if t["ours"] < (1 - QUIET) * t["numpy"]), None)
+        lines.append(f"It is faster from {first} systems per call on, of the sizes that were measured.")
+        if data["training_seconds"]:
+            solves = data["training_seconds"] / (numpy - ours)
+            lines.append(f"The training of {data['training_seconds']:.0f} s is paid back after {solves:.2g} solves.")
+    else:
+        reasons = [] if enough else [f"only {100 * certified:.3g} % of unseen systems are certified without LAPACK"]
+        reasons += [] if faster else [f"it is not faster: {size} ({where})"]
+        lines = [f"Not worth it for this family: {' and '.join(reasons)}."]
+    lines.append(
+        f"{100 * certified:.4g} % of {data['systems']} {_kind(data)} are certified without LAPACK; one refinement "
+        f"leaves a share of {np.median(radii):.1e} of the error (median), {np.quantile(radii, 0.95):.1e} (95 %), "
+        f"{radii.max():.1e} (worst)."
+    )
+    if data["matrices"] < data["systems"]:
+        lines.append(f"The {data['systems']} systems have {data['matrices']} different matrices.")
+    if data["repeated"]:
+        return lines
+    if data["behind"] > 1e-2:
+        lines.append(
+            f"The inverses of this family do not lie near {data['rank']} operators: the next singular value is still "
+            f"{data['behind']:.1e} of the first. Fewer or narrower parameters would help; more training would not."
+        )
+    elif not enough:
+        lines.append("The basis would carry more: longer training, more samples or a larger network may help.")
+    elif not faster:
+        lines.append(
+            "It converges, so what is missing is size: LAPACK's work grows as n^3, that of a learned solve as n^2. As "
+            "a fixed preconditioner, or where no factorisation is wanted, it may serve all the same."
+        )
+    return lines

@@ -1,1 +1,0 @@
-"""What a user would use instead of a learned solver."""

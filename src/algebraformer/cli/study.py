@@ -1,0 +1,64 @@
+"""The command `study`: runs a study of the repository that this package was installed from."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from algebraformer.cli.output import DONE, emit
+from algebraformer.errors import ConfigurationError
+from algebraformer.writing import check_folder
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Run a study: a question about the method, answered by measurements, with a table, a figure and a verdict.
+
+    Writes NAME.json, NAME.md and NAME.png. A study that was stopped resumes when the same command is given again. The
+    studies are not part of the installed package: run this in a checkout of the repository.
+    """
+
+    name: tyro.conf.Positional[str]
+    """Module of the folder studies, for instance operator, scaling or noisy; an unknown name lists them all."""
+    preset: str = "quick"
+    """quick: under two minutes, to see that it works. cpu: the committed results, up to an hour on two cores. paper:
+    full scale, for a GPU."""
+    output: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("results")
+    """Folder for the results."""
+    work: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("runs/studies")
+    """Folder for what a stopped study resumes from."""
+    json: bool = False
+    """Print one JSON object and no progress bar."""
+
+    def run(self) -> int:
+        root = checkout()
+        if str(root) not in sys.path:
+            sys.path.insert(0, str(root))
+        study = importlib.import_module("studies.harness.study").load_study(self.name)
+        check_folder(self.output)
+        check_folder(self.work)
+        words = shlex.join(["algebraformer", *sys.argv[1:]])
+        command = importlib.import_module("studies.harness.command")
+        report = command.run(study, self.preset, self.output, self.work, self.json, words)
+        if self.json:
+            path = self.output / f"{self.name}.json"
+            emit({"output": str(path), "verdict": list(report.verdict), "table": report.tables[0].settings()})
+        return DONE
+
+
+def checkout() -> Path:
+    """Return the root of the repository: where this package lies in one, or else the working directory."""
+    for root in (REPOSITORY, Path.cwd()):
+        if (root / "studies" / "harness" / "study.py").exists():
+            return root
+    raise ConfigurationError(
+        "the studies are not part of the installed package: run this in a checkout of the repository of algebraformer"
+    )

@@ -1,0 +1,346 @@
+"""Linear systems from and to files: .npy, .npz, .mtx, .mtx.gz and .mat (MATLAB 4 and 5 to 7).
+
+A file from elsewhere is not trusted. Its header is read first and the size it declares is checked against a limit
+before anything of that size is allocated; compressed data is unpacked no further than the header promised; nothing is
+ever unpickled or evaluated. Whatever is wrong with a file, the caller sees one `InputFormatError` of one line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from algebraformer.errors import InputFormatError
+from algebraformer.io import matlab, matrix_market, numpy_files
+from algebraformer.io.limits import BLOCK, Array, FilePath, Refused, Wanted, naming
+from algebraformer.io.numpy_files import NUMERIC
+from algebraformer.writing import check_file, write_bytes
+
+DEFAULT_MAX_BYTES = 2**31
+"""Default limit on the size of one array in memory, in bytes: 2 GiB, a float64 matrix of n = 16384."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Format:
+    title: str
+    read: Callable[[IO[bytes], int, Wanted, int], Array]  # stream, its size, which variable, max_bytes
+    write: Callable[[IO[bytes], Mapping[str, Array]], None]
+    named: bool  # holds several variables, by name
+    vectors: bool  # knows one-dimensional arrays
+
+
+_FORMATS = {
+    ".npy": _Format("NumPy array (.npy)", numpy_files.read_npy, numpy_files.write_npy, named=False, vectors=True),
+    ".npz": _Format("NumPy archive (.npz)", numpy_files.read_npz, numpy_files.write_npz, named=True, vectors=True),
+    ".mtx": _Format("Matrix Market file (.mtx)", matrix_market.read, matrix_market.write, named=False, vectors=False),
+    ".mtx.gz": _Format(
+        "Matrix Market file (.mtx.gz)", matrix_market.read_gz, matrix_market.write_gz, named=False, vectors=False
+    ),
+    ".mat": _Format("MATLAB file (.mat)", matlab.read, matlab.write, named=True, vectors=False),
+}
+FORMATS = tuple(suffix.removeprefix(".") for suffix in _FORMATS)
+"""Names of the formats, for file objects."""
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+def _format_of(path: FilePath) -> _Format:
+    """Return the format of a path, by its suffix."""
+    name = os.fspath(path).lower()
+    for suffix, form in _FORMATS.items():
+        if name.endswith(suffix):
+            return form
+    with naming(path, "file"):
+        raise Refused(f"expected a name that ends in {', '.join(_FORMATS)}, received {os.path.splitext(name)[1]!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Input:
+    """A file to read, or what is left of a file object."""
+
+    file: FilePath | IO[bytes]
+    name: FilePath
+    form: _Format
+
+    def refuse(self, words: str) -> None:
+        with naming(self.name, self.form.title):
+            raise Refused(words)
+
+    def check_key(self, key: str | None) -> None:
+        if key is not None and not self.form.named:
+            self.refuse(f"expected a .npz or .mat file for the name {key!r}, received one array without a name")
+
+    def read(self, wanted: list[Wanted], max_bytes: int) -> list[Array]:
+        """Read these variables."""
+        with naming(self.name, self.form.title), self._open(max_bytes) as stream:
+            size = stream.seek(0, os.SEEK_END)
+            arrays = []
+            for variable in wanted:
+                stream.seek(0)
+                array = self.form.read(stream, size, variable, max_bytes)
+                arrays.append(array.astype(array.dtype.newbyteorder("="), copy=False))
+            return arrays
+
+    def _open(self, max_bytes: int) -> IO[bytes]:
+        """Open the file; of a file object, which may be a pipe, take what is left into memory."""
+        if isinstance(self.file, (str, os.PathLike)):
+            if "\0" in os.fspath(self.file):  # a name that no file can have
+                raise FileNotFoundError
+            if not stat.S_ISREG(os.stat(self.file).st_mode):  # opening a pipe would wait for its writer
+                kind = "folder" if os.path.isdir(self.file) else "special file"
+                raise Refused(f"expected a {self.form.title}, received a {kind}")
+            return open(self.file, "rb")
+        held = io.BytesIO()
+        while block := self.file.read(min(BLOCK, max_bytes + 1 - held.tell())):
+            if not isinstance(block, bytes):
+                raise Refused("expected a file object opened for bytes ('rb'), received one opened for text")
+            held.write(block)
+            if held.tell() > max_bytes:
+                raise Refused(f"expected a file object with at most {max_bytes} bytes, received more")
+        return held
+
+
+def _wanted(key: str | None, option: str, names: tuple[str, ...], both: bool = False) -> Wanted:
+    """Return the variable called `key`, or else the first of these names; `both` where one file is to hold A and b."""
+    if key is not None:
+        return Wanted((key,))
+    if both:
+        way = f"FILE:NAME for each of A and b on the command line, {option}= in Python, or a second file for b"
+        return Wanted(names, f"or {way}")
+    return Wanted((*names, None), f"or FILE:NAME on the command line, {option}= in Python")
+
+
+def _inputs(format: str | None, *files: FilePath | IO[bytes]) -> list[_Input]:
+    """Return the files with their formats: of paths by suffix, of file objects as the argument says."""
+    inputs = []
+    for file in files:
+        if isinstance(file, (str, os.PathLike)):
+            inputs.append(_Input(file, file, _format_of(file)))
+            continue
+        name = getattr(file, "name", None)
+        name = name if isinstance(name, str) else "<stream>"
+        if format not in FORMATS:
+            with naming(name, "file"):
+                raise Refused(f"expected format= for a file object, one of {', '.join(FORMATS)}, received {format!r}")
+        inputs.append(_Input(file, name, _FORMATS[f".{format}"]))
+    if format is not None and all(isinstance(file, (str, os.PathLike)) for file in files):
+        inputs[0].refuse(f"expected format= for a file object alone, received {format!r} for a path")
+    return inputs
+
+
+def read_array(
+    file: FilePath | IO[bytes],
+    *,
+    key: str | None = None,
+    format: str | None = None,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+) -> Array:
+    """Read one array of numbers from a file; its name's suffix says the format.
+
+    Parameters
+    ----------
+    file : str, path-like or binary file object
+        A .npy, .npz, .mtx, .mtx.gz or .mat file. A file object, for instance ``sys.stdin.buffer``, is read to its end.
+    key : str, optional
+        Which variable of a .npz or .mat file to read. Without it the file must hold exactly one array. "S.A" is the
+        field A of a MATLAB struct S. A .npz file of `scipy.sparse.save_npz` is one array without a name.
+    format : {"npy", "npz", "mtx", "mtx.gz", "mat"}, optional
+        Format of a file object.
+    max_bytes : int, default 2**31
+        Largest size of the array in memory, in bytes, and of what a file object holds. A sparse matrix counts with the
+        size of the dense one.
+
+    Returns
+    -------
+    ndarray, any shape, dtype as in the file
+        Always dense. Matrix Market and MATLAB know no vectors: from them a vector comes as a column, shape (n, 1), or
+        as a row, shape (1, n).
+
+    Raises
+    ------
+    InputFormatError
+        If there is no such file, or it is damaged, of unknown format, holds no numbers or exceeds `max_bytes`.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "A.mtx"
+    ...     write_array(path, np.diag([1.0, 2.0]))
+    ...     read_array(path)
+    array([[1., 0.],
+           [0., 2.]])
+    """
+    (source,) = _inputs(format, file)
+    source.check_key(key)
+    (array,) = source.read([_wanted(key, "key", ())], max_bytes)
+    return array
+
+
+def read_system(
+    A_file: FilePath | IO[bytes],
+    b_file: FilePath | IO[bytes] | None = None,
+    *,
+    A_key: str | None = None,
+    b_key: str | None = None,
+    format: str | None = None,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+) -> tuple[Array, Array]:
+    """Read A and b from two files, or from one .npz or .mat file.
+
+    Parameters
+    ----------
+    A_file : str, path-like or binary file object
+        File of A, or of both.
+    b_file : str, path-like or binary file object, optional
+        File of b.
+    A_key, b_key : str, optional
+        Names of the variables in .npz and .mat files. Without them they are "A" and "b", or in a MATLAB struct
+        "Problem.A" and "Problem.b" as in the SuiteSparse Matrix Collection; in two files also the only array there is.
+    format : {"npy", "npz", "mtx", "mtx.gz", "mat"}, optional
+        Format of file objects.
+    max_bytes : int, default 2**31
+        Largest size of each array in memory, in bytes, and of what a file object holds.
+
+    Returns
+    -------
+    A, b : ndarray
+        As read; whether their shapes fit each other is for the solver to say. Beside a single A of shape (m, n), b is
+        returned with shape (m,) where it can only be a vector: a row of shape (1, m), m > 1, and from a Matrix Market
+        or MATLAB file, which know no vectors, a column of shape (m, 1).
+
+    Raises
+    ------
+    InputFormatError
+        As `read_array`.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "system.mat"
+    ...     write_system(path, np.diag([1.0, 2.0]), np.array([3.0, 4.0]))
+    ...     A, b = read_system(path)
+    >>> A.shape, b
+    ((2, 2), array([3., 4.]))
+
+    Variables of other names:
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "system.npz"
+    ...     np.savez(path, K=np.diag([1.0, 2.0]), y=np.array([3.0, 4.0]))
+    ...     A, b = read_system(path, A_key="K", b_key="y")
+    >>> A.shape, b
+    ((2, 2), array([3., 4.]))
+    """
+    A_names, b_names = ("A", "Problem.A"), ("b", "Problem.b")
+    if b_file is A_file and not isinstance(b_file, (str, os.PathLike)):  # a file object can be read once
+        b_file = None
+    if b_file is None:
+        (source,) = _inputs(format, A_file)
+        if not source.form.named:
+            source.refuse("expected a second file with b, or one .npz or .mat file that holds A and b")
+        both = [_wanted(A_key, "A_key", A_names, both=True), _wanted(b_key, "b_key", b_names, both=True)]
+        A, b = source.read(both, max_bytes)
+    else:
+        first, source = _inputs(format, A_file, b_file)
+        first.check_key(A_key)
+        source.check_key(b_key)
+        (A,) = first.read([_wanted(A_key, "A_key", A_names)], max_bytes)
+        (b,) = source.read([_wanted(b_key, "b_key", b_names)], max_bytes)
+    if A.ndim == b.ndim == 2:
+        if b.shape[1] == 1 and not source.form.vectors:
+            b = b[:, 0]
+        elif b.shape == (1, len(A)) and len(A) > 1:
+            b = b[0]
+    return A, b
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
+
+
+def _write(path: FilePath, form: _Format, arrays: Mapping[str, Array]) -> None:
+    """Write a temporary file beside the target, then put it in the target's place in one step."""
+    with naming(path, form.title):
+        for name, x in arrays.items():
+            if x.dtype.kind not in NUMERIC:
+                raise Refused(f"expected {name} to be an array of numbers, received dtype {x.dtype}")
+    check_file(Path(path))
+    content = io.BytesIO()  # NumPy writes to a file behind Python's back, and does not notice that a disk is full
+    try:
+        form.write(content, arrays)
+    except Refused as problem:
+        raise InputFormatError(f"{os.fspath(path)}: {problem}") from None
+    write_bytes(path, content.getbuffer())
+
+
+def check_name(path: FilePath) -> None:
+    """Raise `InputFormatError` if the name's suffix is not that of a format."""
+    _format_of(path)
+
+
+def write_array(path: FilePath, x: ArrayLike) -> None:
+    """Write one array to a file; its name's suffix says the format. float64 comes back bit for bit.
+
+    The file appears whole or not at all: a file that was there before stays until the new one is complete.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A .npy, .npz, .mtx, .mtx.gz or .mat file; .npz and .mat call the array "x".
+    x : array_like, any shape; a vector or matrix for Matrix Market
+        Numbers. .npy and .npz keep shape and dtype. Matrix Market and MATLAB store a vector as a column, and Matrix
+        Market knows one type each for integers, real and complex numbers.
+
+    Raises
+    ------
+    InputFormatError
+        If the suffix is unknown, or the format cannot hold x.
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "x.mtx"
+    ...     write_array(path, [0.1])
+    ...     print(path.read_text().splitlines()[-1])
+    1.0000000000000001e-01
+    """
+    _write(path, _format_of(path), {"x": np.asarray(x)})
+
+
+def write_system(path: FilePath, A: ArrayLike, b: ArrayLike) -> None:
+    """Write A and b to one .npz or .mat file, under these names. float64 comes back bit for bit.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A .npz or .mat file.
+    A, b : array_like
+        One system or a batch. MATLAB stores a vector b as a column.
+
+    Raises
+    ------
+    InputFormatError
+        If the suffix is another, or the format cannot hold A or b.
+    OSError
+        If the file cannot be written.
+    """
+    form = _format_of(path)
+    with naming(path, form.title):
+        if not form.named:
+            raise Refused(f"expected a .npz or .mat file for two arrays, received a {form.title}")
+    _write(path, form, {"A": np.asarray(A), "b": np.asarray(b)})

@@ -1,0 +1,82 @@
+"""Scores of answers and estimates to the systems of a family."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from algebraformer.linalg import FloatArray, normalized_mse, relative_error
+from algebraformer.models import Algebraformer, estimates, predict
+from algebraformer.models.estimate import GAUSS_90
+from algebraformer.problems import Systems
+
+
+def score(model: Algebraformer, systems: Systems) -> dict[str, float]:
+    """Return the scores of the bare network on a set of systems.
+
+    Returns
+    -------
+    dict
+        What `answer_scores` returns; of an estimate head what `estimate_scores`
+        returns.
+    """
+    if model.config.head == "estimate":
+        found = estimates(model, systems.A, systems.b)
+        return estimate_scores(found.mean, found.std, found.noise, systems)
+    return answer_scores(predict(model, systems.A, systems.b[:, :, None])[:, :, 0], systems)
+
+
+def relative_errors(x: FloatArray, systems: Systems) -> FloatArray:
+    """Return the relative errors (B,) of answers x (B, n): ||x - systems.x||_2 / ||systems.x||_2."""
+    return relative_error(x[:, :, None], systems.x[:, :, None])[:, 0]
+
+
+def answer_scores(x: FloatArray, systems: Systems) -> dict[str, float]:
+    """Return the scores of answers x (B, n).
+
+    Returns
+    -------
+    dict
+        mse : mean of (x - systems.x)^2; normalized_mse : sum ||x - systems.x||^2 / sum ||systems.x||^2;
+        relative_error_median and relative_error_95 : quantiles over the systems of the relative error, each the error
+        of a system.
+    """
+    errors = sorted(relative_errors(x, systems).tolist())
+    return {
+        "mse": float(((x - systems.x) ** 2).mean()),
+        "normalized_mse": normalized_mse(x, systems.x),
+        "relative_error_median": errors[len(errors) // 2],
+        "relative_error_95": errors[min(len(errors) - 1, int(0.95 * len(errors)))],
+    }
+
+
+def misfit(A: FloatArray, b: FloatArray, x: FloatArray, noise: FloatArray) -> FloatArray:
+    """Return ||A x - b|| / (noise ||b||) (B,): about one where x fits b to the noise level. 0 where b is 0."""
+    size = np.linalg.norm(b, axis=1)
+    left = np.linalg.norm((A @ x[:, :, None])[..., 0] - b, axis=1)
+    return left / np.where(size > 0, noise * size, 1.0)
+
+
+def coverage(x: FloatArray, mean: FloatArray, std: FloatArray) -> float:
+    """Return the share of the entries of x that lie in the central 90 % intervals of normal distributions."""
+    return float(np.mean(np.abs(x - mean) <= GAUSS_90 * std))
+
+
+def estimate_scores(mean: FloatArray, std: FloatArray, noise: FloatArray, systems: Systems) -> dict[str, float]:
+    """Return the scores of estimates of noisy systems: means and standard deviations (B, n), noise levels (B,).
+
+    Returns
+    -------
+    dict
+        relative_error_median, relative_error_90, relative_error_95 : quantiles over the systems of
+        ||mean - x|| / ||x||; coverage : share of the entries of x in their 90 % intervals; noise_error_median : median
+        of |noise_hat / noise - 1|.
+    """
+    errors = relative_errors(mean, systems)
+    median, high, higher = np.quantile(errors, (0.5, 0.9, 0.95))
+    return {
+        "relative_error_median": float(median),
+        "relative_error_90": float(high),
+        "relative_error_95": float(higher),
+        "coverage": coverage(systems.x, mean, std),
+        "noise_error_median": float(np.median(np.abs(noise / systems.params["noise"] - 1))),
+    }

@@ -1,0 +1,1 @@
+"""What solving consists of, in NumPy and SciPy; knows neither families nor training."""

@@ -1,0 +1,429 @@
+"""The inverses of a family as a mean and a few principal components.
+
+For a family with mean matrix Abar, the preconditioned inverse T(A) = A^-1 Abar varies smoothly with the parameters of
+the family, and over the family its principal components T_1, T_2, ... fall off fast. So with coefficients c(A)
+
+    A^-1 is about M(A) = (Tbar + sum_r c_r T_r) Abar^-1,
+
+which costs O(R n^2) to form and O(n^2) to apply. A few rows and columns of A that tell the systems of the family apart
+are chosen here too: the entries where they meet are what a network, or any other regression, reads c from.
+
+Matrices are divided by their size s(A) first, so that (d A) has the coefficients of A. Systems count by 1 / ||T||_F in
+mean and components, so that the few with a large inverse do not rule them.
+
+An error E of T is an error E Abar^-1 of the inverse itself, and the two are not large together: in ||E||_F the few
+smooth directions that make up most of a solution count no more than the others. A balanced basis measures both,
+||E||^2 = ||E||_F^2 + n ||E Abar^-1||_F^2 / ||Abar^-1||_F^2.
+
+References
+----------
+.. [1] L. Sirovich, "Turbulence and the dynamics of coherent structures", Quart. Appl. Math. 45 (1987): the method of
+   snapshots, principal components from the Gram matrix of the samples.
+.. [2] O. Zahm and A. Nouy, "Interpolation of inverse operators for preconditioning parameter-dependent equations",
+   SIAM J. Sci. Comput. 38 (2016).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from algebraformer.errors import ConfigurationError
+from algebraformer.linalg import EPS, FloatArray
+from algebraformer.numerics.entry_sampler import MODES, Reading, choose
+from algebraformer.problems.base import ProblemFamily, batches
+
+Real = TypeVar("Real", np.float32, np.float64)
+
+SNAPSHOT_ENTRIES = 2**29
+"""Entries of T that are kept in memory at once while components are computed: 2 GiB in float32."""
+SNAPSHOTS_EACH, MAX_SNAPSHOTS = 16, 4096
+"""Samples for every component, where memory allows, and most samples of all."""
+LEADING = 32
+"""Components kept in float32; the rest, which matter less, are rounded to float16."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatorBasis:
+    """What `fit` learns of a family. Mean and components belong to matrices of size one.
+
+    Attributes
+    ----------
+    reading : Reading
+    A_mean, inverse : ndarray, shape (n, n), float64
+        Abar and Abar^-1.
+    operators : ndarray, shape (1 + R, n, n), float32
+        Tbar and T_1 ... T_R, these orthonormal in the norm of the basis; from T_33 on every value is one of float16.
+    sigma : ndarray, shape (R,), float64
+        Root mean square over the family of c_r / ||T||_F, the weighed coefficients.
+    size : float
+        Typical ||T||_F: the reciprocal root mean square of the weights 1 / ||T||_F.
+    spectrum : ndarray, shape (S,), float64
+        All singular values of the S weighed samples, divided by sqrt(S): how fast the components fall off.
+    metric : ndarray, shape (n, n), float64, optional
+        W with ||E||^2 = trace(E W E^T) for errors E of T; the identity if None.
+    """
+
+    reading: Reading
+    A_mean: FloatArray
+    inverse: FloatArray
+    operators: NDArray[np.float32]
+    sigma: FloatArray
+    size: float
+    spectrum: FloatArray
+    metric: FloatArray | None = None
+
+    @property
+    def T_mean(self) -> NDArray[np.float32]:
+        """Tbar (n, n), the mean of T."""
+        return self.operators[0]
+
+    @property
+    def components(self) -> NDArray[np.float32]:
+        """T_1 ... T_R (R, n, n), the principal components of T."""
+        return self.operators[1:]
+
+    @property
+    def rank(self) -> int:
+        """Number R of components."""
+        return len(self.components)
+
+    def coefficients(self, A: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return what a regression learns from the matrices A (B, n, n), by their exact inverses.
+
+        Returns
+        -------
+        z : ndarray, shape (B, q, m)
+            The entries that are read, z-scored.
+        c : ndarray, shape (B, R)
+            Coefficients of T(A / s).
+        weight : ndarray, shape (B,)
+            1 / ||T(A / s)||.
+
+        Raises
+        ------
+        LinAlgError
+            A matrix is singular.
+        """
+        z, s = self.reading(A)
+        return z, *self.projected(preconditioned_inverse(A / s[:, None, None], self.A_mean))
+
+    def projected(self, T: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the coefficients (B, R) of T (B, n, n) and the weights (B,), 1 / ||T||."""
+        E = T - self.T_mean
+        TW, EW = (T, E) if self.metric is None else (T @ self.metric, E @ self.metric)
+        c = EW.reshape(len(T), -1) @ self.components.reshape(self.rank, -1).T
+        return c, 1 / np.sqrt(np.sum(TW * T, axis=(1, 2)))
+
+    def inverse_of(self, c: NDArray[np.floating], s: FloatArray) -> ApproximateInverse:
+        """Return the approximate inverses of B matrices.
+
+        Parameters
+        ----------
+        c : ndarray, shape (B, R)
+            Their coefficients.
+        s : ndarray, shape (B,)
+            Their sizes, from `reading`.
+        """
+        flat = combined(c, self.operators.reshape(1 + self.rank, -1))
+        return ApproximateInverse(flat.reshape(-1, *self.T_mean.shape), self.inverse, np.where(s != 0, s, 1.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class ApproximateInverse:
+    """M = T Abar^-1 / s for B matrices: a linear map of right-hand sides.
+
+    T is kept and applied in float32, Abar^-1 in float64: in one float32 matrix the rounding of M, times the largest
+    singular value of A, would be of size one for condition numbers from 1e7 on.
+
+    Attributes
+    ----------
+    T : ndarray, shape (B, n, n), float32
+    inverse : ndarray, shape (n, n), float64
+        Abar^-1.
+    s : ndarray, shape (B,)
+    """
+
+    T: NDArray[np.float32]
+    inverse: FloatArray
+    s: FloatArray
+
+    def __call__(self, b: FloatArray) -> FloatArray:
+        """Return M b (B, n, k) for right-hand sides b (B, n, k)."""
+        return self.right(self.left(b))
+
+    def left(self, r: FloatArray) -> FloatArray:
+        """Return Abar^-1 r (B, n, k): one matrix for all systems, hence one product."""
+        return apply_to_all(self.inverse, r)
+
+    def right(self, g: FloatArray) -> FloatArray:
+        """Return T g / s (B, n, k)."""
+        unit, peak = single(g)
+        return (self.T @ unit) * (peak / self.s[:, None, None])
+
+    def adjoint(self, v: FloatArray) -> FloatArray:
+        """Return M^T v (B, n, k): Abar^-T T^T v / s."""
+        unit, peak = single(v)
+        return apply_to_all(self.inverse.T, (self.T.swapaxes(1, 2) @ unit) * (peak / self.s[:, None, None]))
+
+    def take(self, chosen: NDArray[np.int64]) -> ApproximateInverse:
+        """Return the inverses of the chosen systems of the batch."""
+        return ApproximateInverse(self.T[chosen], self.inverse, self.s[chosen])
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanInverse:
+    """Abar^-1 alone, for every system of a family: the preconditioner that needs no learning.
+
+    Attributes
+    ----------
+    inverse : ndarray, shape (n, n), float64
+    """
+
+    inverse: FloatArray
+
+    def left(self, r: FloatArray) -> FloatArray:
+        """Return Abar^-1 r (B, n, k)."""
+        return apply_to_all(self.inverse, r)
+
+    def right(self, g: FloatArray) -> FloatArray:
+        """Return g."""
+        return g
+
+    def take(self, chosen: NDArray[np.int64]) -> MeanInverse:
+        """Return the same: it is one matrix for all systems."""
+        return self
+
+
+def combined(c: NDArray[np.floating], operators: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return operators[0] + sum_r c_r operators[r] (B, E) for coefficients c (B, R) and flat operators (1 + R, E)."""
+    weights = np.ones((len(c), len(operators)), dtype=np.float32)
+    weights[:, 1:] = c
+    with np.errstate(over="ignore", invalid="ignore"):  # of coefficients that are not finite
+        return weights @ operators
+
+
+def single(g: FloatArray) -> tuple[NDArray[np.float32], FloatArray]:
+    """Return g (B, n, k) in float32, which has a range of its own, and what it was divided by (B, 1, k)."""
+    peak = np.abs(g).max(axis=1, keepdims=True, initial=0.0)
+    return (g / np.where(peak > 0, peak, 1.0)).astype(np.float32), peak
+
+
+def apply_to_all(matrix: NDArray[Real], v: NDArray[Real]) -> NDArray[Real]:
+    """Return matrix @ v[i] for all i, v (B, n, k), as one product of two matrices."""
+    B, n, k = v.shape
+    if k == 1:
+        return (v[:, :, 0] @ matrix.T)[:, :, None]
+    return (v.transpose(0, 2, 1).reshape(B * k, n) @ matrix.T).reshape(B, k, n).transpose(0, 2, 1)
+
+
+def preconditioned_inverse(A: FloatArray, A_mean: FloatArray) -> FloatArray:
+    """Return T = A^-1 Abar (B, n, n) by LU, through NumPy."""
+    return np.linalg.solve(A, np.broadcast_to(A_mean, A.shape)).astype(np.float64, copy=False)
+
+
+def balanced_metric(A_mean: FloatArray) -> FloatArray:
+    """Return W = I + n (Abar^T Abar)^-1 / ||Abar^-1||_F^2, which measures errors of T and of the inverse alike."""
+    inverse = np.linalg.inv(A_mean)
+    return np.asarray(np.eye(len(A_mean)) + len(A_mean) * inverse @ inverse.T / np.sum(inverse**2), dtype=np.float64)
+
+
+def matrices(family: ProblemFamily, indices: Sequence[int] | NDArray[np.int64], seed: int) -> FloatArray:
+    """Return the matrices of the systems at these indices, (B, n, n), without solving them."""
+    return family.assembled(indices, seed)[0]
+
+
+def snapshot_count(n: int, rank: int) -> int:
+    """Return how many samples a basis of R components is computed from."""
+    return min(MAX_SNAPSHOTS, max(2 * rank, min(SNAPSHOTS_EACH * rank, SNAPSHOT_ENTRIES // n**2)))
+
+
+def read_count(n: int) -> int:
+    """Return how many samples columns and rows are chosen on: 1024, fewer where n is large."""
+    return max(2 * MODES, min(1024, 2**26 // n**2))
+
+
+def fit(
+    family: ProblemFamily,
+    rank: int,
+    n_column: int,
+    n_row: int,
+    seed: int,
+    count: int | None = None,
+    whiten: bool = False,
+    balance: bool = False,
+    report: Callable[[int, int], object] = lambda done, total: None,
+) -> OperatorBasis:
+    """Compute the basis of a family from samples.
+
+    Parameters
+    ----------
+    family : ProblemFamily
+    rank : int
+        Number R of components.
+    n_column, n_row : int
+        Number q of columns and m of rows of A that are read, at most n.
+    seed : int
+        Seed of the samples.
+    count : int, optional
+        Number of samples, at least R + 1; 16 R, or as many as fit into 2 GiB, if None.
+    whiten : bool
+        Read uncorrelated combinations of the entries.
+    balance : bool
+        Measure errors of the inverse beside those of T.
+    report : callable
+        Called with the number of samples that have been gone through and the number in all, every sample up to three
+        times.
+
+    Returns
+    -------
+    OperatorBasis
+
+    Raises
+    ------
+    ConfigurationError
+        Fewer samples than components, more rows or columns than unknowns, or a family whose mean is singular: then its
+        inverses do not cluster around one of them, and this method does not apply.
+    LinAlgError
+        A sample is singular.
+
+    Examples
+    --------
+    >>> from algebraformer import problems
+    >>> basis = fit(problems.get("diffusion", n=8), rank=4, n_column=2, n_row=3, seed=0, count=50)
+    >>> basis.components.shape, basis.reading.columns.shape
+    ((4, 8, 8), (2,))
+    """
+    n = family.n
+    count = count or snapshot_count(n, rank)
+    if not 1 <= rank < count:
+        raise ConfigurationError(f"a basis of {rank} components needs more than {rank} samples, received {count}")
+    if not (1 <= n_column <= n and 1 <= n_row <= n):
+        raise ConfigurationError(f"n_column and n_row must be from 1 to n = {n}, received {n_column} and {n_row}")
+    chunk = max(1, min(256, 2**25 // n**2))
+
+    done, total = 0, min(count, read_count(n)) + 2 * count
+
+    def samples() -> Iterator[FloatArray]:
+        nonlocal done
+        for indices in batches(count, chunk):
+            report(done, total)
+            yield matrices(family, indices, seed)
+            done = min(done + len(indices), total)
+
+    reading = choose(samples(), min(count, read_count(n)), n_column, n_row, whiten)
+    A_mean = np.zeros((n, n))
+    for A in samples():
+        A_mean += np.sum(A / reading(A)[1][:, None, None], axis=0) / count
+    if not np.isfinite(A_mean).all() or np.linalg.cond(A_mean) > 1e-3 / EPS:
+        raise ConfigurationError("the mean of the family's matrices is singular: an operator head does not fit it")
+    metric = balanced_metric(A_mean) if balance else None
+    root = None if metric is None else np.asarray(scipy.linalg.sqrtm(metric), dtype=np.float64)
+    T = np.empty((count, n * n), dtype=np.float32)  # times the root of the metric
+    weight = np.empty(count)
+    start = 0
+    for A in samples():
+        exact = preconditioned_inverse(A / reading(A)[1][:, None, None], A_mean)
+        exact = (exact if root is None else exact @ root).reshape(len(A), -1)
+        weight[start : start + len(A)] = 1 / np.linalg.norm(exact, axis=1)
+        T[start : start + len(A)] = exact
+        start += len(A)
+    report(total, total)
+    T_mean = (weight @ T / weight.sum()).astype(np.float32)
+    T -= T_mean
+    T *= weight[:, None].astype(np.float32)
+    components, spectrum = _principal(T, rank)
+    operators = np.concatenate((T_mean[None], components)).reshape(1 + rank, n, n)
+    if root is not None:
+        operators = (operators @ np.linalg.inv(root)).astype(np.float32)
+    operators[1 + LEADING :] = operators[1 + LEADING :].astype(np.float16)
+    return OperatorBasis(
+        reading=reading,
+        A_mean=A_mean,
+        inverse=np.linalg.inv(A_mean).astype(np.float64, copy=False),
+        operators=operators,
+        sigma=np.sqrt(np.mean((T @ components.T).astype(np.float64) ** 2, axis=0)),
+        size=float(np.mean(weight**2) ** -0.5),
+        spectrum=spectrum,
+        metric=metric,
+    )
+
+
+def extended(basis: OperatorBasis, A: FloatArray, rank: int) -> OperatorBasis:
+    """Return the basis for matrices of another family: what is read, Abar, Tbar and T_1 ... T_R stay.
+
+    After these come principal components of what they leave of the preconditioned inverses of A. The sizes sigma of the
+    coefficients are those of A.
+
+    Parameters
+    ----------
+    basis : OperatorBasis
+        With R components.
+    A : ndarray, shape (N, n, n)
+        Matrices of the other family.
+    rank : int
+        Number of components in the end, from R to R + N; R adds none.
+
+    Raises
+    ------
+    ConfigurationError
+        A rank outside these limits, matrices of another size, or a balanced basis.
+    LinAlgError
+        A matrix is singular.
+    """
+    R, n, N = basis.rank, len(basis.A_mean), len(A)
+    if A.shape[1:] != (n, n):
+        raise ConfigurationError(f"the basis belongs to n = {n}, the matrices have n = {A.shape[-1]}")
+    if not R <= rank <= min(R + N, n**2):
+        raise ConfigurationError(
+            f"a basis of {R} components can be extended by {N} matrices to {R} ... {min(R + N, n**2)}, received {rank}"
+        )
+    if basis.metric is not None:
+        raise ConfigurationError("a balanced basis cannot be extended: keep or refit it")
+    T = preconditioned_inverse(A / basis.reading(A)[1][:, None, None], basis.A_mean).reshape(N, -1)
+    weight = 1 / np.linalg.norm(T, axis=1)
+    T = ((T - basis.T_mean.ravel()) * weight[:, None]).astype(np.float32)
+    components = basis.components.reshape(R, -1)
+    new, spectrum = _principal(T - (T @ components.T) @ components, rank - R)
+    components = np.concatenate((components, new))
+    components[LEADING:] = components[LEADING:].astype(np.float16)
+    return dataclasses.replace(
+        basis,
+        operators=np.concatenate((basis.T_mean.reshape(1, -1), components)).reshape(1 + rank, n, n),
+        sigma=np.sqrt(np.mean((T @ components.T).astype(np.float64) ** 2, axis=0)),
+        size=float(np.mean(weight**2) ** -0.5),
+        spectrum=spectrum,
+    )
+
+
+def _principal(T: NDArray[np.float32], rank: int) -> tuple[NDArray[np.float32], FloatArray]:
+    """Return the first principal components (R, n^2) of the rows of T, and all values (S,), from a Gram matrix.
+
+    That of the S rows, which is the method of snapshots, or that of the columns where these are fewer.
+    """
+    count, width = T.shape
+    step = 2**16
+    blocks = [slice(start, start + step) for start in range(0, width, step)]  # in float64, block by block
+    components = np.empty((rank, width), dtype=np.float32)
+    if width < count:
+        gram = T.T.astype(np.float64) @ T.astype(np.float64)
+        values, vectors = np.linalg.eigh(gram)
+        components[:] = vectors[:, np.argsort(-values)[:rank]].T
+        values = np.concatenate((np.zeros(count - width), values))
+    else:
+        gram = np.zeros((count, count))
+        for block in blocks:
+            part = T[:, block].astype(np.float64)
+            gram += part @ part.T
+        values, vectors = np.linalg.eigh(gram)
+        order = np.argsort(-values)[:rank]
+        for block in blocks:
+            components[:, block] = vectors[:, order].T @ T[:, block].astype(np.float64)
+    norms = np.linalg.norm(components, axis=1, keepdims=True)
+    components /= np.where(norms > 0, norms, 1.0)
+    return components, np.sqrt(np.maximum(values[::-1], 0.0) / count)

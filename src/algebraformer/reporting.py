@@ -1,0 +1,155 @@
+"""Tables, progress bars and reports: in the terminal with rich, in files as JSON and Markdown."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from algebraformer.provenance import provenance
+from algebraformer.writing import write_bytes
+
+Cell = str | float | int | bool | None
+
+
+@dataclasses.dataclass(frozen=True)
+class TableData:
+    """A table with one list of cells per row; numbers stay numbers and are formatted where they are shown."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    title: str = ""
+
+    def settings(self) -> dict[str, Any]:
+        """Return plain JSON values; numbers that are not finite become text, since JSON has none."""
+        return {
+            "title": self.title,
+            "columns": list(self.columns),
+            "rows": [[finite(cell) for cell in row] for row in self.rows],
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What was measured and what follows from it.
+
+    Attributes
+    ----------
+    tables : sequence of TableData
+        The first one is the main table.
+    verdict : sequence of str
+        Plain sentences.
+    data : dict
+        Everything a figure needs, as plain JSON values.
+    """
+
+    tables: Sequence[TableData]
+    verdict: Sequence[str]
+    data: dict[str, Any]
+
+
+def finite(cell: Any) -> Any:
+    """Return the value, or its name as text where it is NaN or infinite."""
+    if isinstance(cell, float):
+        return float(cell) if math.isfinite(cell) else str(cell)
+    return cell
+
+
+def format_cell(cell: Cell) -> str:
+    """Return a cell as text: three significant digits, powers of ten where numbers are very small or large."""
+    match cell:
+        case None:
+            return "–"
+        case bool():
+            return "yes" if cell else "no"
+        case float():
+            return f"{cell:.3g}" if cell == 0 or 1e-3 <= abs(cell) < 1e5 else f"{cell:.2e}"
+        case _:
+            return str(cell)
+
+
+def print_table(data: TableData) -> None:
+    """Print a table in the terminal; numbers stand at the right."""
+    table = Table(title=data.title or None, title_justify="left")
+    for i, column in enumerate(data.columns):
+        numeric = all(isinstance(row[i], int | float) or row[i] is None for row in data.rows)
+        table.add_column(column, justify="right" if numeric else "left")
+    for row in data.rows:
+        table.add_row(*map(format_cell, row))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120  # a file or a pipe has no width of its own
+    console.print(table)
+
+
+class RateColumn(ProgressColumn):
+    """Steps per second, or seconds per step where these are long."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate of a task, nothing before its second step."""
+        if not task.speed:
+            return Text("")
+        return Text(f"{task.speed:.3g}/s" if task.speed >= 1 else f"{1 / task.speed:.3g} s each")
+
+
+def progress_bar(disable: bool = False) -> Progress:
+    """Return a progress bar with a rate and the time left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        disable=disable,
+    )
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    """Return a Markdown table."""
+    lines = [columns, ["---"] * len(columns), *([format_cell(cell) for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def markdown_page(name: str, command: str, report: Report) -> str:
+    """Return NAME.md: the verdict first, then the tables, the figure and the command."""
+    parts = [f"# {name}\n", *(f"{sentence}\n" for sentence in report.verdict)]
+    for table in report.tables:
+        parts.append(f"## {table.title}\n" if table.title else "")
+        parts.append(markdown_table(table.columns, table.rows))
+    parts.append(f"![{name}]({name}.png)\n")
+    parts.append(f"Made by `{command}`; {name}.json holds the data, the commit, the versions and the processor.\n")
+    return "\n".join(parts)
+
+
+def write_results(path: Path | str, *, command: str, table: TableData, **data: Any) -> None:
+    """Write NAME.json: the command, where it ran, the table and further data as plain JSON values."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"command": command, "provenance": provenance(), "table": table.settings(), **data}
+    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
+def write_report(report: Report, path: Path, command: str, **about: Any) -> None:
+    """Write NAME.json, with `about` beside what was measured, and NAME.md; path is that of NAME.json."""
+    main, *others = report.tables
+    more = {"verdict": list(report.verdict), "tables": [table.settings() for table in others]}
+    write_results(path, command=command, table=main, **about, **more, data=report.data)
+    write_bytes(path.with_suffix(".md"), markdown_page(path.stem, command, report).encode())

@@ -1,0 +1,139 @@
+"""What a caller gives to a solver: refused with a word on what is wrong, or brought to one shape; never written to."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
+
+Array = NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckedSystem:
+    """Checked input: A (B, n, n) and b (B, n, k), float64 or complex128, and the shape x shall have."""
+
+    A: Array
+    b: Array
+    shape: tuple[int, ...]
+    batched: bool
+
+    @property
+    def n(self) -> int:
+        return self.A.shape[-1]
+
+    def restored(self, x: Array) -> Array:
+        return x.reshape(self.shape)
+
+
+def numbers(value: ArrayLike, name: str) -> Array:
+    """Return a user's array as float64 or complex128, C-contiguous; the caller's array is never written to.
+
+    Raises
+    ------
+    ValueError
+        It is masked, ragged, not of numbers, or not finite; the message calls it `name`.
+    """
+    refuse_sparse(value)
+    if np.ma.isMaskedArray(value):
+        raise ValueError(f"{name} is a masked array, expected every entry to be there")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # ragged lists
+        raise ValueError(f"{name} is not an array of numbers: {error}") from error
+    if array.dtype.kind not in "biufc":
+        raise ValueError(f"{name} has dtype {array.dtype}, expected real or complex numbers")
+    with np.errstate(over="ignore"):  # of a longdouble: it becomes infinity, which is refused below
+        array = np.asarray(array, dtype=complex if array.dtype.kind == "c" else float, order="C")
+    rows = array.reshape(-1, array.shape[-1]) if array.size and array.ndim else array.reshape(-1, 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = rows @ np.ones(rows.shape[1])  # one fast pass: what is not finite shows, and rarely what only overflows
+    if not np.isfinite(sums).all() and not (finite := np.isfinite(array)).all():
+        where = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise ValueError(f"{name} contains NaN or infinity{f', first at index {where}' if where else ''}")
+    return array
+
+
+def refuse_sparse(value: Any) -> None:
+    """Raise `ValueError` for a sparse array or matrix, in SciPy's words."""
+    if issparse(value):
+        raise ValueError(
+            "Sparse arrays/matrices are not supported by this function. Perhaps one of the `scipy.sparse.linalg` "
+            "functions would work instead."
+        )
+
+
+def real_numbers(value: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Return a user's array as float64: `numbers`, and `ValueError` where they are complex."""
+    array = numbers(value, name)
+    if array.dtype.kind == "c":
+        raise ValueError(f"{name} has dtype {array.dtype}, expected real numbers")
+    return array
+
+
+def check_right_hand_sides(A: Array, b: Array, rows: str) -> None:
+    """Refuse b that is not of shape (m,) or (m, k) for A of shape (m, n), or (B, m) or (B, m, k) for (B, m, n).
+
+    Raises
+    ------
+    ValueError
+        The message calls the number of rows `rows`.
+    """
+    batched, m = A.ndim == 3, A.shape[-2]
+    if batched and b.ndim in (2, 3) and len(b) != len(A):
+        raise ValueError(f"b holds {len(b)} systems, A holds {len(A)}")
+    if b.ndim - batched not in (1, 2):
+        expected = f"(B, {rows}) or (B, {rows}, k)" if batched else f"({rows},) or ({rows}, k)"
+        raise ValueError(f"b must have shape {expected}, received {b.shape}")
+    if b.shape[batched] != m:
+        raise ValueError(f"b has {b.shape[batched]} rows, A has {m}")
+
+
+def check_system(A: ArrayLike, b: ArrayLike) -> CheckedSystem:
+    """Check A and b and bring them to the shapes (B, n, n) and (B, n, k).
+
+    Raises
+    ------
+    ValueError
+        Shapes do not match, or entries are NaN, infinite or not numbers; the message names A or b.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> check_system(np.eye(2), [1, 2]).b.shape
+    (1, 2, 1)
+    """
+    A, b = numbers(A, "A"), numbers(b, "b")
+    if A.ndim not in (2, 3) or A.shape[-1] != A.shape[-2]:
+        raise ValueError(f"A must have shape (n, n) or (B, n, n), received {A.shape}")
+    batched, n = A.ndim == 3, A.shape[-1]
+    check_right_hand_sides(A, b, "n")
+    if A.dtype != b.dtype:
+        A, b = A.astype(complex), b.astype(complex)
+    k = b.shape[-1] if b.ndim - batched == 2 else 1
+    return CheckedSystem(A if batched else A[None], b.reshape(len(b) if batched else 1, n, k), b.shape, batched)
+
+
+def check_tolerance(value: float, name: str) -> float:
+    """Return a tolerance as a float; `ValueError`, which calls it `name`, unless it is finite and not negative."""
+    value = float(value)
+    if not 0 <= value < np.inf:
+        raise ValueError(f"{name} must be a finite number >= 0, received {value}")
+    return value
+
+
+def check_count(value: int, name: str) -> int:
+    """Return a count as an int; `ValueError`, which calls it `name`, if it is negative."""
+    value = operator.index(value)
+    if value < 0:
+        raise ValueError(f"{name} must be at least 0, received {value}")
+    return value
+
+
+def is_whole(value: object) -> bool:
+    """Say whether a value is a plain whole number, fit for JSON: True, 1.0 and NumPy's integers are not."""
+    return isinstance(value, int) and not isinstance(value, bool)

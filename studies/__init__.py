@@ -1,0 +1,1 @@
+"""Questions about the method, answered by measurements: what reproduces the paper and what goes beyond it."""

@@ -1,0 +1,186 @@
+"""Which constant c the certificate omega <= c n eps has: LAPACK's own answers on every shipped family decide.
+
+Every linear family is solved by LU with partial pivoting at many sizes, as LAPACK leaves the answer and after one step
+of fixed-precision refinement. The constant is justified if unrefined answers meet it from n = 8 on, and refined ones
+always. What it costs is counted on the shipped operator heads: refinements with it and with rtol = 1e-10, the earlier
+default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.progress import Progress
+from scipy.linalg import lu_factor, lu_solve
+
+from algebraformer import problems
+from algebraformer.checkpoint import pretrained_names
+from algebraformer.linalg import EPS, STABILITY_FACTOR, measure, relative_error
+from algebraformer.problems import NoisyFamily, ProblemFamily
+from algebraformer.reporting import Report, TableData
+from algebraformer.solver import LearnedSolver
+from algebraformer.training.data import TEST_SEED
+from studies.harness.panels import legend_below
+from studies.harness.study import distinct, where
+
+SMALLEST = 8
+"""From this n on n eps is more than a handful of roundings."""
+EARLIER_RTOL = 1e-10
+QUANTILES = {"median": 0.5, "99": 0.99, "max": 1.0}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is measured."""
+
+    sizes: tuple[int, ...]
+    entries: int
+    """Entries of the matrices of one family and size, 2,000 systems at most and 8 at least."""
+    systems: int
+    """Unseen systems for every shipped model."""
+
+
+PRESETS = {
+    "quick": Plan(sizes=(4, 8, 16), entries=2**14, systems=50),
+    "cpu": Plan(sizes=(4, 8, 16, 32, 64, 128, 256, 512), entries=2**21, systems=1000),
+    "paper": Plan(sizes=(4, 8, 16, 32, 64, 128, 256, 512, 1024), entries=2**24, systems=10_000),
+}
+
+
+def run(plan: Plan, folder: Path, bar: Progress) -> Report:
+    """Measure LAPACK on the families, then the shipped models."""
+    del folder  # nothing here takes long enough to be kept
+    families, models = linear_families(), solving_models()
+    task = bar.add_task("certificate", total=len(families) * len(plan.sizes) + len(models))
+    records, costs = [], []
+    for name in families:
+        for n in plan.sizes:
+            count = min(2000, max(8, plan.entries // n**2))
+            records.append({"family": name, "n": n, "systems": count, **lapack(problems.get(name, n=n), count)})
+            bar.advance(task)
+    for name in models:
+        costs.append({"model": name, "systems": plan.systems, **cost(name, plan.systems)})
+        bar.advance(task)
+    return summary(records, costs)
+
+
+def linear_families() -> list[str]:
+    """Return the names of the shipped families whose x solves A x = b."""
+    classes = {name: problems.family_class(name) for name in problems.names()}
+    shipped = {name: cls() for name, cls in classes.items() if cls.__module__.startswith("algebraformer.")}
+    return [name for name, family in shipped.items() if family.has_systems and not isinstance(family, NoisyFamily)]
+
+
+def solving_models() -> list[str]:
+    """Return the names of the shipped models with an operator head."""
+    return [name for name in pretrained_names() if LearnedSolver.from_pretrained(name).model.config.head == "operator"]
+
+
+def lapack(family: ProblemFamily, count: int) -> dict[str, Any]:
+    """Return quantiles of omega / (n eps) of LAPACK's answers, as they are and refined once."""
+    systems = family.sample(count, TEST_SEED)
+    found: dict[str, list[float]] = {"plain": [], "refined": []}
+    for A, b in zip(systems.A, systems.b, strict=True):
+        factors = lu_factor(A, check_finite=False)
+        x = lu_solve(factors, b[:, None])
+        first = measure(A, b[:, None], x)
+        second = measure(A, b[:, None], x + lu_solve(factors, first.residual))
+        found["plain"].append(first.backward_error[0])
+        found["refined"].append(second.backward_error[0])
+    unit = family.n * EPS
+    return {
+        f"{how}_{name}": float(np.quantile(values, q)) / unit
+        for how, values in found.items()
+        for name, q in QUANTILES.items()
+    }
+
+
+def cost(name: str, count: int) -> dict[str, Any]:
+    """Return what a shipped model needs for the certificate, and how often its estimated forward error held."""
+    solver = LearnedSolver.from_pretrained(name)
+    systems = solver.info.problem_family().sample(count, TEST_SEED)
+    before = solver.solve(systems.A, systems.b, rtol=EARLIER_RTOL)
+    result = solver.solve(systems.A, systems.b)
+    exact = refined_lapack(systems.A, systems.b)
+    errors = relative_error(result.x[:, :, None], exact)[:, 0]
+    by_network = result.method != "lapack"
+    return {
+        "by_network": float(np.mean(by_network)),
+        "refinements_before": float(np.mean(before.refinements)),
+        "refinements": float(np.mean(result.refinements)),
+        "refinements_max": int(result.refinements.max()),
+        "backward_error_max": float(result.backward_error.max() / (solver.n * EPS)),
+        "held": float(np.mean(errors[by_network] <= result.forward_error[by_network])),
+        "overestimate": float(np.median(result.forward_error[by_network] / errors[by_network])),
+    }
+
+
+def refined_lapack(A: Any, b: Any) -> Any:
+    """Return solutions (B, n, 1) that are right to eps: LU, refined with residuals in longdouble."""
+    x = np.linalg.solve(A, b[:, :, None]).astype(np.longdouble)
+    wide_A, wide_b = A.astype(np.longdouble), b[:, :, None].astype(np.longdouble)
+    for _ in range(3):
+        r = wide_b - np.einsum("bij,bjk->bik", wide_A, x)
+        x += np.linalg.solve(A, r.astype(np.float64))
+    return x.astype(np.float64)
+
+
+def summary(records: list[dict[str, Any]], costs: list[dict[str, Any]]) -> Report:
+    """Put the measurements into tables and sentences."""
+    keys = {
+        "model": "model",
+        "systems": "systems",
+        "by_network": "solved by the network",
+        "refinements_before": "refinements at rtol 1e-10, mean",
+        "refinements": "refinements, mean",
+        "refinements_max": "refinements, max",
+        "backward_error_max": "largest backward error, n eps",
+        "held": "forward_error held",
+        "overestimate": "overestimate, median",
+    }
+    tables = [TableData(tuple(keys.values()), [[c[key] for key in keys] for c in costs], "The shipped models")]
+    columns = ("family", "n", "systems", *(f"{how}: {q}" for how in ("LAPACK", "refined once") for q in QUANTILES))
+    rows = [
+        [r["family"], r["n"], r["systems"], *(r[f"{how}_{q}"] for how in ("plain", "refined") for q in QUANTILES)]
+        for r in records
+    ]
+    tables.append(TableData(columns, rows, "Backward error of LAPACK's answers, in n eps"))
+    large = [r for r in records if r["n"] >= SMALLEST]
+    worst = max(large, key=lambda r: r["plain_max"])
+    refined = max(r["refined_max"] for r in records)
+    more = max(c["refinements"] - c["refinements_before"] for c in costs)
+    meets = worst["plain_max"] <= STABILITY_FACTOR and refined <= STABILITY_FACTOR
+    sentences = [
+        f"c = {STABILITY_FACTOR:g} {'is met by' if meets else 'is NOT met by'} LAPACK: the largest backward error from "
+        f"n = {SMALLEST} on is {worst['plain_max']:.2g} n eps ({worst['family']}, n = {worst['n']}), refined once "
+        f"{refined:.2g} n eps over all sizes.",
+        f"Against rtol = {EARLIER_RTOL:g} it costs at most {more:.2g} refinements in the mean.",
+        f"The estimated forward error held in {min(c['held'] for c in costs):.4%} of the systems or more.",
+    ]
+    data = {"records": records, "models": costs, "constant": STABILITY_FACTOR}
+    return Report(tables, sentences, data)
+
+
+def figure(data: Mapping[str, Any]) -> Figure:
+    """Draw the backward error of LAPACK's answers against n, for every family, beside the certificate."""
+    figure = Figure(figsize=(11, 5.2), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, how, title in zip(panels, ("plain", "refined"), ("LU, as LAPACK leaves it", "refined once"), strict=True):
+        for number, name in enumerate(distinct(data["records"], "family")):
+            records = where(data["records"], family=name)
+            sizes = [record["n"] for record in records]
+            style = {"color": f"C{number % 10}", "linestyle": "-" if number < 10 else "--"}
+            axes.loglog(sizes, [r[f"{how}_max"] for r in records], marker="o", markersize=4, label=name, **style)
+            axes.loglog(sizes, [r[f"{how}_median"] for r in records], alpha=0.3, **style)
+        axes.axhline(data["constant"], color="k", linewidth=2, label=f"certificate: {data['constant']:g} n eps")
+        axes.set(title=title, xlabel="n", xticks=sizes, xticklabels=sizes)
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    panels[0].set(ylabel="ω / (n eps): largest (lines with dots), median (pale)")
+    legend_below(figure, panels, columns=5)
+    return figure

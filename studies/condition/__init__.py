@@ -1,0 +1,5 @@
+"""Where it works and where it does not: networks for families of ever larger condition numbers, and beyond them."""
+
+from studies.condition.figures import figure as figure
+from studies.condition.measure import PRESETS as PRESETS
+from studies.condition.measure import run as run

@@ -1,0 +1,1 @@
+"""What the studies share: how one is run, timed, summed up and shown."""

@@ -1,0 +1,116 @@
+"""Training runs that a study is made of: each in a folder of its own, and trained once, whatever stopped the study."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from algebraformer.checkpoint import dump_json
+from algebraformer.models import Algebraformer
+from algebraformer.numerics.operator_basis import OperatorBasis
+from algebraformer.solver import LearnedSolver
+from algebraformer.training import FewSystems, Recipe, RunOptions, train
+from algebraformer.training.operator import basis_for
+from studies.harness.study import number
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A finished run."""
+
+    solver: LearnedSolver
+    """Its network, with the scores on the frozen test set in `info.scores`."""
+    seconds: float
+    """Time of training and of computing the basis, if it has one."""
+
+    @property
+    def normalized_mse(self) -> float:
+        """Score on the frozen test set, infinity if it is not finite."""
+        return number(self.solver.info.scores.get("normalized_mse"))
+
+
+def folder_name(*words: object) -> str:
+    """Return words as the name of a folder: joined by hyphens, without commas and spaces.
+
+    Examples
+    --------
+    >>> folder_name("LSTM, two directions", 0)
+    'LSTM-two-directions-0'
+    """
+    return "-".join(map(str, words)).replace(",", "").replace(" ", "-")
+
+
+Bases = dict[Any, tuple[OperatorBasis, float]]
+"""Bases of operator heads, and the seconds that each took, by what they depend on."""
+
+
+def shared_basis(recipe: Recipe, bases: Bases) -> tuple[OperatorBasis, float]:
+    """Return the basis that training would compute, and its seconds, from `bases` if it is there."""
+    family, model = recipe.problem_family(), recipe.model
+    key = family, model.rank, model.n_column, model.n_row, model.whiten, model.balance
+    if key not in bases:
+        begin = time.monotonic()
+        bases[key] = basis_for(model, family), time.monotonic() - begin
+    return bases[key]
+
+
+def run_once(
+    recipe: Recipe,
+    output: Path,
+    basis: Callable[[], tuple[OperatorBasis, float]] | None = None,
+    initial: Algebraformer | None = None,
+) -> Trained:
+    """Train one network to the end of its schedule, unless it is trained already.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    output : Path
+        Folder of the run.
+    basis : callable, optional
+        Returns the basis of an operator head and the seconds that it took; asked for only if there is something to
+        train.
+    initial : Algebraformer, optional
+        The network that a recipe of `FewSystems` starts from.
+
+    Raises
+    ------
+    ConfigurationError
+        The folder holds a run of another recipe.
+    KeyboardInterrupt
+        A signal stopped the training; the same call goes on from there.
+    """
+    record = output / "seconds.json"
+    seconds: dict[str, float] = json.loads(record.read_text()) if record.exists() else {"training": 0.0, "basis": 0.0}
+    finished = record.exists() and (output / "model" / "config.json").exists()
+    if not finished or dump_json(LearnedSolver.from_pretrained(output).info.recipe) != dump_json(recipe.settings()):
+        given = None
+        if basis is not None:
+            given, seconds["basis"] = basis()
+        workers = 0 if isinstance(recipe, FewSystems) else os.cpu_count() or 1  # few systems are made in a moment
+        options, begin = RunOptions(progress=False, workers=workers, validate_every=10**9), time.monotonic()
+        result = train(recipe, output, options, basis=given, initial=initial)
+        seconds["training"] += time.monotonic() - begin
+        record.write_text(json.dumps(seconds))
+        if not result.finished:
+            raise KeyboardInterrupt(f"{output} was stopped: the same command goes on from there")
+    return Trained(LearnedSolver.from_pretrained(output), sum(seconds.values()))
+
+
+def computed_once(path: Path, settings: dict[str, Any], compute: Callable[[], Any]) -> Any:
+    """Return what `compute` returns, plain JSON values; from a file if it was computed with these settings before."""
+    if path.exists():
+        known = json.loads(path.read_text())
+        if known.keys() == {"settings", "found"} and dump_json(known["settings"]) == dump_json(settings):
+            return known["found"]
+    found = compute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")  # whatever stops the writing leaves no half a file
+    part.write_text(json.dumps({"settings": settings, "found": found}, allow_nan=False))
+    part.replace(path)
+    return found

@@ -1,0 +1,236 @@
+"""Noisy systems that are not like those of the training: where the learned solver loses, and whether it says so.
+
+Each group changes one thing of the family that a model was trained on: the instrument, the signals, the level or the
+kind of the noise. Beside the learned solver stand Tikhonov's regularisation with cross-validation, which knows of no
+training, and total variation, which is told the norm of the noise. A system is flagged if its estimate is
+not `consistent` or it is not `in_distribution`. "Guarded" is what a user gets who takes Tikhonov's answer for the
+systems that are flagged. A system counts as lost where the learned error is 1.5 times Tikhonov's or more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.progress import Progress
+
+from algebraformer import problems
+from algebraformer.evaluation import quietly
+from algebraformer.linalg import FloatArray
+from algebraformer.metrics import coverage, relative_errors
+from algebraformer.numerics import regularization
+from algebraformer.problems import Systems
+from algebraformer.reporting import Cell, Report, TableData
+from algebraformer.solver import LearnedSolver
+from algebraformer.training.data import TEST_SEED
+from studies.baselines.noisy import ORDERS, TOTAL_VARIATION, slow
+from studies.harness.study import distinct, where
+from studies.noisy.measure import Models, described, learned_solvers, small
+from studies.noisy.report import rounded
+
+LOST = 1.5
+INSIDE = "as trained"
+SHARED: dict[str, dict[str, Any]] = {
+    INSIDE: {},
+    "classical signal": {"priors": ("classical",)},
+    "less noise": {"noise": (1e-5, 1e-3)},
+    "more noise": {"noise": (1e-1, 5e-1)},
+    "noise of counts": {"noise_kind": "poisson"},
+    "outliers": {"noise_kind": "outliers"},
+}
+GROUPS: dict[str, dict[str, dict[str, Any]]] = {
+    "deblur": SHARED
+    | {
+        "narrower": {"width": (0.005, 0.015)},
+        "wider": {"width": (0.05, 0.15)},
+        "steeper": {"varying": 1.0, "slope": (0.6, 0.95)},
+        "another instrument": {"family": "phillips"},
+    },
+    "gravity": SHARED
+    | {
+        "shallower": {"depth": (0.01, 0.05)},
+        "deeper": {"depth": (0.25, 1.0)},
+        "another instrument": {"family": "heat"},
+    },
+}
+"""Settings of each group that differ from the family's, for each family with a model."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is measured."""
+
+    systems: int = 300
+    """Systems in a group."""
+    slow: int = 30
+    """Of these, systems for total variation."""
+    models: Models = dataclasses.field(default_factory=lambda: {name: f"{name}-64" for name in GROUPS})
+    """Model of a family: a shipped one, or a recipe."""
+
+
+PRESETS = {
+    "quick": Plan(systems=20, slow=4, models={"deblur": small("deblur"), "gravity": "gravity-12"}),
+    "cpu": Plan(),
+    "paper": Plan(systems=2_000, slow=300),
+}
+
+
+def run(plan: Plan, folder: Path, bar: Progress) -> Report:
+    """Measure every group of every family that has a model."""
+    solvers = learned_solvers(plan.models, folder)
+    task = bar.add_task("heldout", total=sum(len(GROUPS[name]) for name in solvers))
+    records = []
+    for name, solver in solvers.items():
+        for group, changes in GROUPS[name].items():
+            records.append({"family": name, "group": group, **measured(plan, name, solver, changes)})
+            bar.advance(task)
+    return summary(plan, records, described(plan.models, solvers))
+
+
+def measured(plan: Plan, name: str, solver: LearnedSolver, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scores of one group."""
+    settings = {key: value for key, value in changes.items() if key != "family"}
+    family = problems.get(changes.get("family", name), n=solver.n, **settings)
+    systems = family.sample(plan.systems, TEST_SEED)
+    estimate = quietly(solver, systems)
+    tikhonov = best_tikhonov(systems)
+    few = systems[: plan.slow]
+    variation = slow(few, (TOTAL_VARIATION,))[f"{TOTAL_VARIATION}, discrepancy"]
+    flagged = ~(estimate.consistent & estimate.in_distribution)
+    ours, theirs = relative_errors(estimate.x, systems), relative_errors(tikhonov, systems)
+    lost = ours >= LOST * theirs
+    return {
+        "learned": rounded(np.median(ours)),
+        "tikhonov": rounded(np.median(theirs)),
+        "total_variation": rounded(np.median(relative_errors(variation, few))),
+        "guarded": rounded(np.median(np.where(flagged, theirs, ours))),
+        "coverage": coverage(systems.x, estimate.x, estimate.std),
+        "consistent": float(np.mean(estimate.consistent)),
+        "in_distribution": float(np.mean(estimate.in_distribution)),
+        "flagged": float(np.mean(flagged)),
+        "lost": float(np.mean(lost)),
+        "lost_flagged": float(np.mean(flagged[lost])) if lost.any() else None,
+    }
+
+
+def best_tikhonov(systems: Systems) -> FloatArray:
+    """Return Tikhonov's answers by cross-validation, of the order with the lowest median error in the group."""
+    answers = [regularization.cross_validated(systems.A, systems.b, order) for order in ORDERS]
+    return min(answers, key=lambda x: float(np.median(relative_errors(x, systems))))
+
+
+# ---------------------------------------------------------------- what came out
+
+
+def summary(plan: Plan, records: Sequence[dict[str, Any]], models: Mapping[str, str | None]) -> Report:
+    """Put the groups into a table and sentences."""
+    columns = {
+        "learned": "learned",
+        "tikhonov": "Tikhonov, cross-validation",
+        "total_variation": f"{TOTAL_VARIATION}, discrepancy",
+        "guarded": "guarded",
+        "coverage": "in the 90 % intervals",
+        "consistent": "consistent",
+        "in_distribution": "in distribution",
+        "lost": "lost",
+        "lost_flagged": "of these flagged",
+    }
+    rows: list[list[Cell]] = [[one["family"], one["group"], *(one[key] for key in columns)] for one in records]
+    title = f"Median relative errors and shares of {plan.systems} systems in each group"
+    table = TableData(("family", "group", *columns.values()), rows, title)
+    data = {"systems": plan.systems, "models": dict(models), "groups": list(records)}
+    sentences = [sentence for name in models for sentence in verdict(name, where(records, family=name))]
+    return Report((table,), sentences, data)
+
+
+def verdict(name: str, records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return plain sentences on one family: where the learned solver loses, whether it notices, what guarding gives."""
+    if not records:
+        return [f"{name}: no model, the learned solver is absent."]
+    outside = [one for one in records if one["group"] != INSIDE]
+    inside = next(one for one in records if one["group"] == INSIDE)
+    lost = [one for one in outside if one["learned"] > one["tikhonov"]]
+    first = f"{name}: outside its training the learned solver has a higher median error than cross-validated Tikhonov"
+    if lost:
+        groups = ", ".join(f"{o['group']} ({o['learned']:.3g} against {o['tikhonov']:.3g})" for o in lost)
+        said = [f"{first} in {len(lost)} of {len(outside)} groups: {groups}."]
+        noticed = ", ".join(f"{o['group']} {100 * o['flagged']:.3g} %" for o in lost)
+        said.append(
+            f"{name}: systems flagged there: {noticed}; of the systems as trained {100 * inside['flagged']:.3g} %."
+        )
+    else:
+        said = [f"{first} in none of {len(outside)} groups."]
+    silent = [o for o in outside if o["lost"] > 0.1 and (o["lost_flagged"] or 0.0) < 0.5]
+    if silent:
+        groups = ", ".join(f"{o['group']} ({100 * o['lost']:.3g} % lost)" for o in silent)
+        said.append(f"{name}: more than a tenth of the systems is lost and most of these are not noticed: {groups}.")
+    else:
+        said.append(f"{name}: wherever more than a tenth of the systems is lost, at least half of these are noticed.")
+    worse = [o for o in outside if o["guarded"] > 1.1 * o["tikhonov"]]
+    kept = ", ".join(f"{o['group']} ({o['guarded']:.3g} against {o['tikhonov']:.3g})" for o in worse)
+    said.append(
+        f"{name}: with Tikhonov's answer for what is flagged, the median error is "
+        + (f"more than a tenth above Tikhonov's in {kept}." if worse else "nowhere more than a tenth above Tikhonov's.")
+    )
+    return said
+
+
+BARS = {
+    "learned": ("k", "learned"),
+    "guarded": ("0.6", "learned, Tikhonov where flagged"),
+    "tikhonov": ("C1", "Tikhonov, cross-validation"),
+    "total_variation": ("C2", "total variation, discrepancy"),
+}
+SHARES = {
+    "coverage": ("C0o", "in the 90 % intervals"),
+    "consistent": ("C2s", "consistent"),
+    "in_distribution": ("C4^", "in distribution"),
+    "lost": ("C3X", "lost to Tikhonov by half"),
+}
+
+
+def figure(data: Mapping[str, Any]) -> Figure:
+    """Draw errors and shares of every group, a row for each family with a model."""
+    families = distinct(data["groups"], "family")
+    rows = max(1, len(families))
+    figure = Figure(figsize=(13, 4.2 * rows), layout="constrained")
+    panels = figure.subplots(rows, 2, squeeze=False)
+    for (left, right), family in zip(panels, families, strict=False):
+        groups = where(data["groups"], family=family)
+        _bars(left, groups)
+        _shares(right, groups)
+        left.set(title=family)
+    for axes in panels[len(families) :].ravel():
+        axes.set_axis_off()
+    absent = ", ".join(name for name, model in data["models"].items() if model is None)
+    figure.suptitle("Outside the training" + (f" (no model: {absent})" if absent else ""))
+    return figure
+
+
+def _bars(axes: Axes, groups: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the median errors of the groups side by side."""
+    places = np.arange(len(groups))
+    for number, (key, (colour, label)) in enumerate(BARS.items()):
+        axes.bar(places + 0.2 * (number - 1.5), [one[key] for one in groups], 0.2, color=colour, label=label)
+    axes.set_yscale("log")
+    axes.set_xticks(places, [one["group"] for one in groups], rotation=40, ha="right", fontsize="small")
+    axes.set(ylabel="median relative error")
+    axes.grid(alpha=0.3, axis="y")
+    axes.legend(fontsize="small")
+
+
+def _shares(axes: Axes, groups: Sequence[Mapping[str, Any]]) -> None:
+    """Draw what the estimates say of themselves, and how often they lose."""
+    places = np.arange(len(groups))
+    for key, (style, label) in SHARES.items():
+        axes.plot(places, [one[key] for one in groups], style, markersize=6, label=label)
+    axes.axhline(0.9, color="C0", linestyle=":", linewidth=1)
+    axes.set_xticks(places, [one["group"] for one in groups], rotation=40, ha="right", fontsize="small")
+    axes.set(ylabel="share", ylim=(-0.03, 1.03))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")

@@ -1,0 +1,5 @@
+"""The paper's table: the Transformer against LSTM and GRU on three boundary value problems, and what is beside them."""
+
+from studies.spectral.figures import figure as figure
+from studies.spectral.measure import PRESETS as PRESETS
+from studies.spectral.measure import run as run

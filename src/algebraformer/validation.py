@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import issparse
 
 Array = NDArray[Any]
 
@@ -60,6 +59,8 @@ def numbers(value: ArrayLike, name: str) -> Array:
 
 def refuse_sparse(value: Any) -> None:
     """Raise `ValueError` for a sparse array or matrix, in SciPy's words."""
+    from scipy.sparse import issparse  # slow to import, and this module is not
+
     if issparse(value):
         raise ValueError(
             "Sparse arrays/matrices are not supported by this function. Perhaps one of the `scipy.sparse.linalg` "

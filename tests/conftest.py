@@ -54,7 +54,7 @@ def operator_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def estimate_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run with an estimate head: deblur, n = 12 of which 15 are measured, a few seconds."""
     from algebraformer.models import ModelConfig
-    from algebraformer.training import Recipe, RunOptions, loop, train
+    from algebraformer.training import Recipe, RunOptions, trainer, train
 
     model = ModelConfig(
         n=12, architecture="feedback", head="estimate", encoding="column-tikhonov", n_row=15, n_layer=2, n_head=2,
@@ -64,7 +64,7 @@ def estimate_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = Recipe(family="deblur", family_settings=settings, model=model, steps=150, batch_size=32, lr=3e-3)
     folder = tmp_path_factory.mktemp("runs") / "estimate"
     with threadpool_limits(1, "blas"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "SCALER_SIZE", 1024)
+        patch.setattr(trainer, "SCALER_SIZE", 1024)
         assert train(recipe, folder, RunOptions(progress=False, workers=0)).finished
     return folder
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.models import Algebraformer, ModelConfig
-from algebraformer.models.encoding import FamilyScaler
+from algebraformer.models.scaling import FamilyScaler
 from algebraformer.models.heads import OperatorHead
 from algebraformer.solver import LearnedSolver
 

@@ -14,8 +14,9 @@ from algebraformer.numerics.operator_basis import matrices
 from algebraformer.problems import ProblemFamily
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import RECIPES, RunOptions
-from algebraformer.training.automatic import as_family, recipe_for, spectrum
-from algebraformer.training.from_file import family_from_file, names_a_file
+from algebraformer.problems.custom import as_family
+from algebraformer.training.automatic import recipe_for, spectrum
+from algebraformer.problems.custom import family_from_file, names_a_file
 
 N = 6
 SHIFTS = np.linalg.qr(np.random.default_rng(0).standard_normal((N, N)))[0]
@@ -309,7 +310,7 @@ def test_train_takes_a_family(tmp_path, monkeypatch, source):
     monkeypatch.setattr("algebraformer.numerics.operator_basis.MAX_SNAPSHOTS", 300)
     real = recipe_for
     monkeypatch.setattr(
-        "algebraformer.training.loop.recipe_for", lambda *args: dataclasses.replace(real(*args), steps=3)
+        "algebraformer.training.trainer.recipe_for", lambda *args: dataclasses.replace(real(*args), steps=3)
     )
     result = train(source, tmp_path / "run", RunOptions(progress=False, workers=0))
     assert (result.finished, result.step) == (True, 3)

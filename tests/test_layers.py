@@ -184,7 +184,7 @@ def test_solving_loads_no_training_and_no_tables() -> None:
         ("linalg", "import algebraformer.checkpoint"),
         ("linalg", "from algebraformer import models"),
         ("linalg", "from .problems import base"),
-        ("linalg", "def f():\n    from algebraformer.training.loop import train"),
+        ("linalg", "def f():\n    from algebraformer.training.trainer import train"),
         ("linalg", "if TYPE_CHECKING:\n    from algebraformer.solver import LearnedSolver"),
         ("linalg", "import algebraformer as af"),
         ("linalg", "from algebraformer import LearnedSolver"),

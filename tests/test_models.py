@@ -14,14 +14,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import algebraformer.models.algebraformer as algebraformer_module
+import algebraformer.models.network as algebraformer_module
 from algebraformer import problems
 from algebraformer.checkpoint import load
 from algebraformer.errors import ConfigurationError
 from algebraformer.models import Algebraformer, ModelConfig, predict
 from algebraformer.models.config import Architecture, Encoding
-from algebraformer.models.encoding import column_b_tokens, column_tokens, entry_tokens, row_tokens
-from algebraformer.models.estimate import scaled
+from algebraformer.models.tokens import column_b_tokens, column_tokens, entry_tokens, row_tokens
+from algebraformer.models.scaling import scale_systems as scaled
 from algebraformer.numerics import operator_basis
 from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.training import RECIPES

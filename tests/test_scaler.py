@@ -8,7 +8,7 @@ import torch
 
 from algebraformer.errors import ConfigurationError
 from algebraformer.models import Algebraformer
-from algebraformer.models.encoding import FamilyScaler
+from algebraformer.models.scaling import FamilyScaler
 from algebraformer.numerics.entry_sampler import choose
 from test_models import FAMILY, KINDS, N, build, tensors
 

@@ -21,8 +21,9 @@ from algebraformer.problems.base import (
 )
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import RunOptions, train
-from algebraformer.training.automatic import as_family, recipe_for
-from algebraformer.training.from_file import family_from_file
+from algebraformer.problems.custom import as_family
+from algebraformer.training.automatic import recipe_for
+from algebraformer.problems.custom import family_from_file
 
 N = 6
 MATRICES = np.eye(N) + 0.2 * np.random.default_rng(0).standard_normal((60, N, N))

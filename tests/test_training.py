@@ -22,7 +22,7 @@ import pytest
 import torch
 
 import algebraformer.training.data as data
-import algebraformer.training.loop as loop
+import algebraformer.training.trainer as loop
 from algebraformer import problems
 from algebraformer.checkpoint import SUMS, load, step_folders
 from algebraformer.errors import CheckpointError, ConfigurationError, TrainingError

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-import algebraformer.training.loop as loop
+import algebraformer.training.trainer as loop
 from algebraformer import checkpoint
 from algebraformer.checkpoint import step_folders
 from algebraformer.errors import ConfigurationError
@@ -166,7 +166,7 @@ def test_ctrl_c_while_workers_start(tmp_path: Path) -> None:
     code = (
         "import sys, algebraformer.training.automatic as a; a.recipe_for = lambda family, report: a.Recipe("
         "family='slow', model=a.ModelConfig(n=4, n_layer=1, n_head=1, n_embd=4), samples=100_000, steps=9);"
-        "import algebraformer.training.loop as l; l.SCALER_SIZE = l.VALIDATION_SIZE = 2;"
+        "import algebraformer.training.trainer as l; l.SCALER_SIZE = l.VALIDATION_SIZE = 2;"
         "l.limited = lambda size, n: size;"
         "from algebraformer.cli import main; sys.exit(main())"
     )

@@ -12,7 +12,7 @@ from algebraformer.errors import InconsistentWarning, warn_caller
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import misfit
 from algebraformer.models import Algebraformer, Estimates, estimates
-from algebraformer.models.estimate import GAUSS_90
+from algebraformer.metrics import GAUSS_90
 from algebraformer.numerics import regularization
 from algebraformer.result import plain
 from algebraformer.validation import check_right_hand_sides, real_numbers

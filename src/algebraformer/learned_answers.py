@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
 from algebraformer.linalg import is_certified, measure, norm, ratio
-from algebraformer.models import Algebraformer, predict, systems_at_once
-from algebraformer.models.heads import MAX_DEFECT
+from algebraformer.models import Algebraformer, predict, max_batch_size
+from algebraformer.models.heads.operator import MAX_DEFECT
 from algebraformer.numerics import gcr, lapack, refinement
 from algebraformer.numerics.forward_error import forward_error
 from algebraformer.numerics.operator_basis import ApproximateInverse
@@ -95,7 +95,7 @@ def answer(model: Algebraformer, A: Array, b: Array, rtol: float | None, limit: 
         answers.relative[:] = answers.omega[:] = answers.forward_error[:] = 0.0
         return answers
     refine = _refine if model.config.head == "operator" else _predict_and_refine
-    step = systems_at_once(A.shape[-1])
+    step = max_batch_size(A.shape[-1])
     parts = [refine(model, A[i : i + step], b[i : i + step], rtol, limit, everything) for i in range(0, len(b), step)]
     return Answers.concatenate(parts)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from algebraformer.linalg import FloatArray, normalized_mse, relative_error
 from algebraformer.models import Algebraformer, estimates, predict
-from algebraformer.models.estimate import GAUSS_90
+from algebraformer.metrics import GAUSS_90
 from algebraformer.problems import Systems
 
 

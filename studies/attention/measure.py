@@ -43,7 +43,7 @@ from rich.progress import Progress
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.models import Algebraformer, ModelConfig
-from algebraformer.models.transformer import Attention, Block, Transformer
+from algebraformer.models.bodies import Attention, Block, Transformer
 from algebraformer.problems import Systems
 from algebraformer.reporting import Cell, Report, TableData, finite
 from algebraformer.training import Recipe

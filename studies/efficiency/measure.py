@@ -58,8 +58,8 @@ from algebraformer.problems import ProblemFamily
 from algebraformer.reporting import Cell, Report, TableData
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import RECIPES, Recipe
-from algebraformer.training.data import SCALER_SIZE, limited
-from algebraformer.training.operator import READOUT_SAMPLES
+from algebraformer.training.data import SCALER_SIZE, capped_sample_size
+from algebraformer.models.heads.readout import READOUT_SAMPLES
 from studies.harness.runs import Bases, folder_name, run_once, shared_basis
 from studies.harness.study import distinct, number, where
 
@@ -215,7 +215,7 @@ def flops(recipe: Recipe) -> dict[str, float]:
         "optimiser": recipe.steps * newton_schulz(model) if recipe.optimizer == "muon" else 0.0,
     }
     if recipe.model.head == "token":
-        return parts | {"systems": (seen + limited(SCALER_SIZE, n)) * (assembly(n) + solution(n, 1))}
+        return parts | {"systems": (seen + capped_sample_size(SCALER_SIZE, n)) * (assembly(n) + solution(n, 1))}
     stored = recipe.samples or READOUT_SAMPLES
     examples = stored if recipe.samples else seen + stored
     width, head = model.head.linear.in_features + 1, sum(p.numel() for p in model.head.parameters())
@@ -225,7 +225,7 @@ def flops(recipe: Recipe) -> dict[str, float]:
         "systems": examples * (assembly(n) + solution(n, n) + 2 * R * n**2),
         "basis": basis_flops(recipe.problem_family(), R),
         "read-out": stored * (features + 2 * width**2 + 2 * width * R) + width**3 / 3 + 2 * width**2 * R,
-        "calibration": limited(SCALER_SIZE, n) * (assembly(n) + solution(n, 1) + first_answer),
+        "calibration": capped_sample_size(SCALER_SIZE, n) * (assembly(n) + solution(n, 1) + first_answer),
     }
 
 

@@ -14,8 +14,8 @@ from algebraformer.checkpoint import dump_json
 from algebraformer.models import Algebraformer
 from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.solver import LearnedSolver
-from algebraformer.training import FewSystems, Recipe, RunOptions, train
-from algebraformer.training.operator import basis_for
+from algebraformer.training import FinetuneRecipe, Recipe, RunOptions, train
+from algebraformer.models.heads.readout import basis_for
 from studies.harness.study import number
 
 
@@ -92,7 +92,7 @@ def run_once(
         given = None
         if basis is not None:
             given, seconds["basis"] = basis()
-        workers = 0 if isinstance(recipe, FewSystems) else os.cpu_count() or 1  # few systems are made in a moment
+        workers = 0 if isinstance(recipe, FinetuneRecipe) else os.cpu_count() or 1  # few systems are made in a moment
         options, begin = RunOptions(progress=False, workers=workers, validate_every=10**9), time.monotonic()
         result = train(recipe, output, options, basis=given, initial=initial)
         seconds["training"] += time.monotonic() - begin

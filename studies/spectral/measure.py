@@ -36,7 +36,7 @@ from algebraformer.reporting import Report
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import RECIPES, Recipe
 from algebraformer.training.data import TEST_SEED, TEST_SIZE, VALIDATION_SEED, VALIDATION_SIZE
-from algebraformer.training.operator import basis_for
+from algebraformer.models.heads.readout import basis_for
 from studies.baselines import lmmse, methods, reduced_basis
 from studies.baselines.nearest import NearestInverse
 from studies.efficiency import measure as efficiency

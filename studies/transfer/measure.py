@@ -28,8 +28,8 @@ from algebraformer.metrics import score
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.reporting import Report
 from algebraformer.result import plain
-from algebraformer.training import RECIPES, FewSystems, Recipe, fine_tuning
-from algebraformer.training.data import VALIDATION_SEED, VALIDATION_SIZE, limited
+from algebraformer.training import RECIPES, FinetuneRecipe, Recipe, fine_tuning
+from algebraformer.training.data import VALIDATION_SEED, VALIDATION_SIZE, capped_sample_size
 from studies.harness.runs import folder_name, run_once
 from studies.transfer.report import FINE, SCRATCH, summary, validation
 
@@ -184,7 +184,7 @@ class Setup:
 
     def recipe(
         self, variant: Variant, rate: float, epochs: int, seed: int, initial: Algebraformer
-    ) -> tuple[FewSystems, Algebraformer | None]:
+    ) -> tuple[FinetuneRecipe, Algebraformer | None]:
         """Return the recipe of a run and what it starts from."""
         model = dataclasses.replace(initial.config, whiten=variant.whiten) if variant.whiten else initial.config
         recipe, found = fine_tuning(
@@ -232,11 +232,11 @@ def known(head: Head, folder: Path) -> str:
     return str(output)
 
 
-def measured(recipe: FewSystems, initial: Algebraformer | None, output: Path) -> dict[str, float | None]:
+def measured(recipe: FinetuneRecipe, initial: Algebraformer | None, output: Path) -> dict[str, float | None]:
     """Return normalized_mse on the frozen test set and on the frozen validation set, None if not finite."""
     solver, record = run_once(recipe, output, initial=initial).solver, output / "validation.json"
     if not record.exists():
-        systems = recipe.problem_family().sample(limited(VALIDATION_SIZE, recipe.model.n), VALIDATION_SEED)
+        systems = recipe.problem_family().sample(capped_sample_size(VALIDATION_SIZE, recipe.model.n), VALIDATION_SEED)
         found = score(solver.model, systems)["normalized_mse"]
         record.write_text(json.dumps(plain(found)))
     return {"normalized_mse": solver.info.scores.get("normalized_mse"), "validation": json.loads(record.read_text())}

@@ -38,7 +38,7 @@ from algebraformer.cli.study import Study
 from algebraformer.cli.train import Finetune, Train
 from algebraformer.errors import AlgebraformerError, ConfigurationError, SingularSystemError
 from algebraformer.provenance import versions
-from algebraformer.training.config import RECIPES
+from algebraformer.training.recipes import RECIPES
 from algebraformer.writing import check_file
 
 
@@ -139,7 +139,7 @@ class Evaluate:
         from algebraformer.reporting import print_table, write_results
         from algebraformer.solver import LearnedSolver
         from algebraformer.training.data import TEST_SEED
-        from algebraformer.training.from_file import family_from_file, names_a_file
+        from algebraformer.problems.custom import family_from_file, names_a_file
 
         if self.output is not None:
             check_file(self.output, folder_is_made=True)

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 
 from algebraformer.cli.output import DONE, INTERRUPTED, emit, show
-from algebraformer.training.config import Basis, Recipe, Scaler, get_recipe
+from algebraformer.training.recipes import Basis, Recipe, Scaler, get_recipe
 from algebraformer.writing import check_folder
 
 if TYPE_CHECKING:
     from algebraformer.problems import ProblemFamily
     from algebraformer.reporting import Report
-    from algebraformer.training.loop import RunOptions, TrainResult
-    from algebraformer.training.monitor import ProgressCallback
+    from algebraformer.training.trainer import RunOptions, TrainResult
+    from algebraformer.progress import ProgressCallback
 
 SomeRecipe = TypeVar("SomeRecipe", bound=Recipe)
 
@@ -57,8 +57,8 @@ class Train:
 
     def run(self) -> int:
         from algebraformer.reporting import print_table
-        from algebraformer.training.from_file import names_a_file
-        from algebraformer.training.loop import train
+        from algebraformer.problems.custom import names_a_file
+        from algebraformer.training.trainer import train
         from algebraformer.training.monitor import Monitor
 
         check_folder(self.output)
@@ -151,8 +151,8 @@ class Finetune:
 
     def run(self) -> int:
         from algebraformer.training.finetuning import fine_tuning
-        from algebraformer.training.from_file import names_a_file
-        from algebraformer.training.loop import train
+        from algebraformer.problems.custom import names_a_file
+        from algebraformer.training.trainer import train
 
         check_folder(self.output)
         names = ("epochs", "batch_size", "scaler", "basis", "rank", "layer_decay", "frozen")
@@ -169,7 +169,7 @@ class Finetune:
 
 def run_options(command: Train | Finetune) -> RunOptions:
     """Return how the run of a command is carried out."""
-    from algebraformer.training.loop import RunOptions
+    from algebraformer.training.trainer import RunOptions
 
     check_device(command.device)
     names = ("device", "autocast", "compile", "workers")
@@ -195,7 +195,7 @@ def own_family(source: str, changes: Sequence[str]) -> ProblemFamily:
     from algebraformer.models.config import ModelConfig
     from algebraformer.problems import NoisyFamily
     from algebraformer.training.automatic import estimate_network
-    from algebraformer.training.from_file import family_from_file
+    from algebraformer.problems.custom import family_from_file
 
     family = family_from_file(source)
     names, model = ["model.n=", "family_settings."], ModelConfig(n=family.n)

@@ -12,12 +12,15 @@ from torch import Tensor, nn
 
 from algebraformer.errors import ConfigurationError
 from algebraformer.models.config import Head, ModelConfig
-from algebraformer.models.encoding import FamilyScaler, Tokens
-from algebraformer.models.estimate import Answer, EstimateHead, Scaled, reading, scaled
-from algebraformer.models.heads import OperatorHead, TokenHead, distance_of
-from algebraformer.models.perceptron import Perceptron, PerceptronBlock
-from algebraformer.models.recurrent import Recurrent
-from algebraformer.models.transformer import Attention, Block, Feedback, FirstAnswer, Transformer
+from algebraformer.models.scaling import FamilyScaler
+from algebraformer.models.tokens import Tokens
+from algebraformer.models.heads.estimate import Answer, EstimateHead, network_input
+from algebraformer.models.scaling import ScaledSystems, scale_systems
+from algebraformer.models.heads import OperatorHead, TokenHead
+from algebraformer.models.heads.operator import distance_of
+from algebraformer.models.bodies import Perceptron, PerceptronBlock
+from algebraformer.models.bodies import Recurrent
+from algebraformer.models.bodies import Attention, Block, Feedback, FirstAnswer, Transformer
 from algebraformer.numerics.entry_sampler import Entries
 from algebraformer.numerics.operator_basis import ApproximateInverse
 from algebraformer.numerics.sine_tiles import TiledInverse
@@ -112,7 +115,7 @@ class Algebraformer(nn.Module):
                 "torch.no_grad(), or use a model with a token head"
             )
         if isinstance(self.head, EstimateHead):
-            systems = scaled(A.numpy(force=True), b.numpy(force=True))
+            systems = scale_systems(A.numpy(force=True), b.numpy(force=True))
             return torch.from_numpy(systems.size).to(A.device)[:, None] * self.answer(systems).mean.double()
         if isinstance(self.head, OperatorHead):
             x = self.approximate_inverse(A.numpy(force=True))(b.numpy(force=True)[:, :, None])
@@ -146,10 +149,10 @@ class Algebraformer(nn.Module):
         coefficients = torch.cat(parts).numpy() if parts else np.empty((0, head.basis.rank))
         return head.inverse_of(coefficients, s), distance_of(z)
 
-    def answer(self, systems: Scaled) -> Answer:
+    def answer(self, systems: ScaledSystems) -> Answer:
         """Return what an estimate head says of scaled systems."""
         device = self.tokens.embedding.weight.device
-        return self.answer_to(*(part.to(device) for part in reading(self.config, systems)))
+        return self.answer_to(*(part.to(device) for part in network_input(self.config, systems)))
 
     def answer_to(self, tokens: Tensor, A: Tensor, b: Tensor) -> Answer:
         """Return what an estimate head says of a `Reading`."""
@@ -306,7 +309,7 @@ def estimates(model: Algebraformer, A: FloatArray, b: FloatArray) -> Estimates:
     head = model.estimate_head
     parts = [Estimates(np.empty((0, model.config.n)), np.empty((0, model.config.n)), np.empty(0), np.empty(0, bool))]
     for start in range(0, len(b), BATCH_SIZE):
-        systems = scaled(A[start : start + BATCH_SIZE], b[start : start + BATCH_SIZE])
+        systems = scale_systems(A[start : start + BATCH_SIZE], b[start : start + BATCH_SIZE])
         mean, std, noise = head.estimate(systems, model.answer(systems))
         size = systems.size[:, None]
         parts.append(Estimates(size * mean, np.abs(size) * std, noise, head.is_familiar(systems)))

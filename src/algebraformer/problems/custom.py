@@ -9,7 +9,7 @@ from types import ModuleType
 
 from algebraformer.errors import AlgebraformerError, ConfigurationError
 from algebraformer.problems import ProblemFamily
-from algebraformer.training.automatic import as_family
+from algebraformer.problems.custom import as_family
 
 PREFIX = "family_file_"
 """Modules of such files are called so, and no other module is shadowed: a file may be named random.py."""

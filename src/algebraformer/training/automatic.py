@@ -21,8 +21,8 @@ from algebraformer.models.config import ModelConfig
 from algebraformer.numerics import operator_basis
 from algebraformer.problems import NoisyFamily, ProblemFamily, family_class, names, register
 from algebraformer.problems.base import SPECTRUM_SEED, Parameters, generator, real
-from algebraformer.training.config import ESTIMATE, ESTIMATE_HEADS, Recipe
-from algebraformer.training.monitor import ProgressCallback, silent
+from algebraformer.training.recipes import ESTIMATE, ESTIMATE_HEADS, Recipe
+from algebraformer.progress import ProgressCallback, silent
 
 MAX_RANK = 256
 """Largest number of basis operators that is chosen."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from algebraformer.models import ModelConfig
-from algebraformer.models import estimate as estimate_head
+from algebraformer.models.heads import estimate as estimate_head
 from algebraformer.numerics import operator_basis
 from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.problems import ProblemFamily, Systems, generator
@@ -29,8 +29,9 @@ from algebraformer.problems.base import SCALER_SEED as SCALER_SEED
 from algebraformer.problems.base import TEST_SEED as TEST_SEED
 from algebraformer.problems.base import VALIDATION_SEED as VALIDATION_SEED
 from algebraformer.problems.base import batches
-from algebraformer.training.config import Recipe
-from algebraformer.training.monitor import SIGNALS, ProgressCallback, silent
+from algebraformer.training.recipes import Recipe
+from algebraformer.training.monitor import SIGNALS
+from algebraformer.progress import ProgressCallback, silent
 
 VALIDATION_SIZE = 256
 TEST_SIZE = 1000

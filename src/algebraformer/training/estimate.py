@@ -6,10 +6,11 @@ import numpy as np
 
 from algebraformer.metrics import misfit, relative_errors
 from algebraformer.models import Algebraformer, estimates
-from algebraformer.models.estimate import TRUSTS, scaled
+from algebraformer.models.heads.estimate import PRIOR_SCALES
+from algebraformer.models.scaling import scale_systems
 from algebraformer.problems import ProblemFamily
 from algebraformer.training.data import SCALER_SEED
-from algebraformer.training.monitor import ProgressCallback, silent
+from algebraformer.progress import ProgressCallback, silent
 
 CHOOSING = 1024
 """Systems that the trust is chosen on."""
@@ -18,7 +19,7 @@ CHOOSING = 1024
 def begin(model: Algebraformer, family: ProblemFamily, count: int) -> None:
     """Tell a fresh estimate head how far the family reaches."""
     systems = family.sample(count, SCALER_SEED)
-    model.estimate_head.fit(scaled(systems.A, systems.b))
+    model.estimate_head.fit(scale_systems(systems.A, systems.b))
 
 
 def calibrate_estimates(
@@ -31,13 +32,13 @@ def calibrate_estimates(
     """
     systems = family.sample(count, SCALER_SEED)
     trust, few = model.estimate_head.trust, systems[:CHOOSING]
-    errors, total = {}, len(TRUSTS) * len(few) + len(systems)
-    for number, value in enumerate(TRUSTS):
+    errors, total = {}, len(PRIOR_SCALES) * len(few) + len(systems)
+    for number, value in enumerate(PRIOR_SCALES):
         report(number * len(few), total)
         trust.fill_(value)
         x = estimates(model, few.A, few.b).mean
         errors[value] = float(np.mean(relative_errors(x, few)))
-    trust.fill_(min(TRUSTS, key=lambda value: errors[value]))
+    trust.fill_(min(PRIOR_SCALES, key=lambda value: errors[value]))
     report(total - len(systems), total)
     found = estimates(model, systems.A, systems.b)
     model.estimate_head.calibrate(

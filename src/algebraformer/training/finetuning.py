@@ -11,9 +11,9 @@ from algebraformer.checkpoint import MODEL, read_folder, resolve, unpack
 from algebraformer.errors import ConfigurationError
 from algebraformer.models import Algebraformer
 from algebraformer.problems import ProblemFamily, get
-from algebraformer.training.automatic import Sampler, as_family
-from algebraformer.training.config import FewSystems
-from algebraformer.training.loop import RunOptions, TrainResult, train
+from algebraformer.problems.custom import Sampler, as_family
+from algebraformer.training.recipes import FinetuneRecipe
+from algebraformer.training.trainer import RunOptions, TrainResult, train
 
 MORE = 64
 """Components that an extended basis gets, if it is not said how many."""
@@ -89,7 +89,7 @@ def fine_tuning(
     batch_size: int | None = None,
     rank: int | None = None,
     **settings: Any,
-) -> tuple[FewSystems, Algebraformer]:
+) -> tuple[FinetuneRecipe, Algebraformer]:
     """Return a recipe for fine-tuning and the network that it starts from.
 
     Parameters
@@ -128,7 +128,7 @@ def fine_tuning(
         )
     if not isinstance(epochs, int) or epochs < 1:
         raise ConfigurationError(f"epochs must be a whole number of at least 1, received {epochs!r}")
-    known = {field.name for field in dataclasses.fields(FewSystems)} - {"family_settings", "steps"}
+    known = {field.name for field in dataclasses.fields(FinetuneRecipe)} - {"family_settings", "steps"}
     if unknown := sorted(set(settings) - known):
         raise ConfigurationError(f"fine-tuning has no setting {unknown[0]!r}; it has: {', '.join(sorted(known))}")
     model = settings.pop("model", initial.config)
@@ -139,7 +139,7 @@ def fine_tuning(
     fields: dict[str, Any] = {"model": model, "batch_size": 1, "steps": 1}
     fields |= {key: info.recipe[key] for key in INHERITED if key in info.recipe} | settings
     about = {"name": info.name, "family": info.family, "recipe": info.recipe, "commit": info.commit}
-    recipe = FewSystems(
+    recipe = FinetuneRecipe(
         family=target.name,
         family_settings=target.own_settings(),
         samples=samples,

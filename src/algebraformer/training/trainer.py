@@ -45,9 +45,10 @@ from algebraformer.models import Algebraformer
 from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.problems import ProblemFamily
 from algebraformer.result import plain
-from algebraformer.training import few
-from algebraformer.training.automatic import Sampler, as_family, recipe_for
-from algebraformer.training.config import FewSystems, Recipe
+from algebraformer.training import warm_start
+from algebraformer.problems.custom import Sampler, as_family
+from algebraformer.training.automatic import recipe_for
+from algebraformer.training.recipes import FinetuneRecipe, Recipe
 from algebraformer.training.data import (
     SCALER_SEED,
     SCALER_SIZE,
@@ -58,7 +59,7 @@ from algebraformer.training.data import (
     Batch,
     Reader,
     StepBatches,
-    limited,
+    capped_sample_size,
     step_batches,
     store_examples,
     to_tensors,
@@ -66,7 +67,7 @@ from algebraformer.training.data import (
 from algebraformer.training.estimate import begin, calibrate_estimates
 from algebraformer.training.exclusive import exclusive
 from algebraformer.training.monitor import Monitor, Stopped
-from algebraformer.training.operator import READOUT_SAMPLES, calibrate, fit_basis, fit_readout
+from algebraformer.models.heads.readout import READOUT_SAMPLES, calibrate, fit_basis, fit_readout
 from algebraformer.training.optim import make_optimizers, schedule, set_learning_rates
 
 OPTIMIZERS, STATE, RNG = "optimizers.safetensors", "state.json", "rng"
@@ -174,10 +175,10 @@ class Trainer:
     def _starting_model(self, basis: OperatorBasis | None, initial: Algebraformer | None) -> Algebraformer:
         """Return the network before the first step."""
         recipe = self.recipe
-        if isinstance(recipe, FewSystems):
+        if isinstance(recipe, FinetuneRecipe):
             if basis is not None:
                 raise ConfigurationError("a recipe of few systems takes its basis from these: leave out basis")
-            return few.starting_model(recipe, self.family, initial, self.monitor.part("basis"))
+            return warm_start.starting_model(recipe, self.family, initial, self.monitor.part("basis"))
         if initial is not None:
             raise ConfigurationError("a network to start from needs a recipe of FewSystems: call finetune")
         with torch.random.fork_rng(devices=[]):
@@ -187,12 +188,12 @@ class Trainer:
             model.operator_head.set_basis(basis)
         elif recipe.model.head == "estimate":
             with self.monitor.whole("scaler"):
-                begin(model, self.family, limited(SCALER_SIZE, self.family.n))
+                begin(model, self.family, capped_sample_size(SCALER_SIZE, self.family.n))
         elif self.has_operator_head:
             fit_basis(model, self.family, self.monitor.part("basis"))
         else:
             with self.monitor.whole("scaler"):
-                size = limited(SCALER_SIZE, self.family.n)
+                size = capped_sample_size(SCALER_SIZE, self.family.n)
                 model.scaler.fit(*to_tensors(self.family.sample(size, SCALER_SEED)))
         return model
 
@@ -264,7 +265,7 @@ class Trainer:
     def _take_steps(self) -> None:
         """Take all steps that are left; raise `Stopped` between two of them if a signal came."""
         options, recipe = self.options, self.recipe
-        validation = self.family.sample(limited(VALIDATION_SIZE, self.family.n), VALIDATION_SEED)
+        validation = self.family.sample(capped_sample_size(VALIDATION_SIZE, self.family.n), VALIDATION_SEED)
         with closing(self._batches()) as batches:
             report, rate = self.monitor.part(self.info.name), ""
             report(self.step, recipe.steps)
@@ -297,7 +298,7 @@ class Trainer:
     def _batches(self) -> Generator[Batch, None, None]:
         """Return the batches from this step on; a fixed set is kept in memory where it is small."""
         recipe, n, reader = self.recipe, self.family.n, self._reader()
-        fits = isinstance(reader, OperatorBasis) or recipe.samples == limited(recipe.samples or 0, n)
+        fits = isinstance(reader, OperatorBasis) or recipe.samples == capped_sample_size(recipe.samples or 0, n)
         if recipe.samples is not None and fits:
             self.stored = self._store(recipe.samples, reader)
         data = StepBatches(self.family, recipe, reader)
@@ -336,16 +337,16 @@ class Trainer:
         """Fit and calibrate what is left, score the network on the frozen test set and write model/."""
         self.model.eval()
         n, part = self.family.n, self.monitor.part
-        if self.has_operator_head and isinstance(self.recipe, FewSystems) and self.stored is not None:
-            few.finish_operator_head(self.model, self.recipe, self.family, self.stored, part("calibration"))
+        if self.has_operator_head and isinstance(self.recipe, FinetuneRecipe) and self.stored is not None:
+            warm_start.finish_operator_head(self.model, self.recipe, self.family, self.stored, part("calibration"))
         elif self.has_operator_head:
             stored = self.stored or self._store(READOUT_SAMPLES, self.model.operator_head.basis)
             fit_readout(self.model, stored, part("read-out"))
-            calibrate(self.model, self.family, limited(SCALER_SIZE, n), report=part("calibration"))
+            calibrate(self.model, self.family, capped_sample_size(SCALER_SIZE, n), report=part("calibration"))
         elif self.recipe.model.head == "estimate":
-            calibrate_estimates(self.model, self.family, limited(SCALER_SIZE, n), part("calibration"))
+            calibrate_estimates(self.model, self.family, capped_sample_size(SCALER_SIZE, n), part("calibration"))
         with self.monitor.whole("scores"):
-            scores = dict(finite_scores(score(self.model, self.family.sample(limited(TEST_SIZE, n), TEST_SEED))))
+            scores = dict(finite_scores(score(self.model, self.family.sample(capped_sample_size(TEST_SIZE, n), TEST_SEED))))
         info = dataclasses.replace(
             self.info, scores=scores, seconds=round(self.seconds, 3), threads=torch.get_num_threads()
         )

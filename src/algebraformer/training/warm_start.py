@@ -6,20 +6,20 @@ import torch
 
 from algebraformer.errors import ConfigurationError
 from algebraformer.models import Algebraformer
-from algebraformer.models.encoding import MARGIN
+from algebraformer.models.scaling import MARGIN
 from algebraformer.numerics import operator_basis
 from algebraformer.problems import ProblemFamily
-from algebraformer.training.config import FewSystems
+from algebraformer.training.recipes import FinetuneRecipe
 from algebraformer.training.data import Batch, to_tensors
-from algebraformer.training.monitor import ProgressCallback, silent
-from algebraformer.training.operator import basis_for, calibrate, choose_ridge, fit_to_few, readout, set_readout
+from algebraformer.progress import ProgressCallback, silent
+from algebraformer.models.heads.readout import basis_for, calibrate, choose_ridge, fit_to_few, readout, set_readout
 
 CHANGEABLE = {"refitted": ("rank", "whiten", "balance"), "extended": ("rank",), "kept": ()}
 """What the architecture of an operator head may differ in from the one it starts from, by what becomes of its basis."""
 
 
 def starting_model(
-    recipe: FewSystems, family: ProblemFamily, initial: Algebraformer | None, report: ProgressCallback = silent
+    recipe: FinetuneRecipe, family: ProblemFamily, initial: Algebraformer | None, report: ProgressCallback = silent
 ) -> Algebraformer:
     """Return the network before its first step: nothing of the family but the recipe's N systems is looked at.
 
@@ -52,7 +52,7 @@ def starting_model(
     return model
 
 
-def check_initial(recipe: FewSystems, initial: Algebraformer | None) -> None:
+def check_initial(recipe: FinetuneRecipe, initial: Algebraformer | None) -> None:
     """Raise `ConfigurationError` unless the network is the one that the recipe needs."""
     if initial is None:
         if recipe.start:
@@ -73,7 +73,7 @@ def check_initial(recipe: FewSystems, initial: Algebraformer | None) -> None:
 
 @torch.no_grad()
 def _begin_token_head(
-    model: Algebraformer, recipe: FewSystems, family: ProblemFamily, initial: Algebraformer | None
+    model: Algebraformer, recipe: FinetuneRecipe, family: ProblemFamily, initial: Algebraformer | None
 ) -> None:
     A, b, x = to_tensors(family.sample(recipe.samples, recipe.seed))
     if initial is not None:
@@ -87,7 +87,7 @@ def _begin_token_head(
 
 def _begin_operator_head(
     model: Algebraformer,
-    recipe: FewSystems,
+    recipe: FinetuneRecipe,
     family: ProblemFamily,
     initial: Algebraformer | None,
     report: ProgressCallback,
@@ -104,7 +104,7 @@ def _begin_operator_head(
 
 
 def finish_operator_head(
-    model: Algebraformer, recipe: FewSystems, family: ProblemFamily, stored: Batch, report: ProgressCallback = silent
+    model: Algebraformer, recipe: FinetuneRecipe, family: ProblemFamily, stored: Batch, report: ProgressCallback = silent
 ) -> None:
     """Fit the read-out to the N systems and calibrate on them.
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from algebraformer.linalg import FloatArray
 from algebraformer.models.config import TIKHONOV, ModelConfig
-from algebraformer.models.encoding import MARGIN, signed_size
+from algebraformer.models.scaling import MARGIN, signed_size
 
 LAMBDAS = 10.0 ** np.linspace(-6, -1, TIKHONOV)
 """Tikhonov parameters of the channels, for A scaled so that ||A^T A||_F = 1."""

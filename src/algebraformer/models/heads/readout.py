@@ -9,13 +9,13 @@ from torch import Tensor
 
 from algebraformer.errors import TrainingError
 from algebraformer.models import Algebraformer, ModelConfig
-from algebraformer.models.encoding import MARGIN
-from algebraformer.models.heads import DEFECT_MARGIN
+from algebraformer.models.scaling import MARGIN
+from algebraformer.models.heads.operator import DEFECT_MARGIN
 from algebraformer.numerics import gcr, operator_basis
 from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.problems import ProblemFamily
 from algebraformer.training.data import CALIBRATION_SEED, SCALER_SEED, Batch
-from algebraformer.training.monitor import ProgressCallback, silent
+from algebraformer.progress import ProgressCallback, silent
 
 READOUT_SAMPLES = 2**16
 """Examples that the read-out is fitted on where no training set is stored."""

@@ -285,7 +285,7 @@ def test_a_noisy_family_gets_an_estimate_head(m):
     family = problems.get("gravity", n=8, m=m)
     recipe = recipe_for(family)
     assert recipe.problem_family() == family
-    assert (recipe.model.head, recipe.model.n, recipe.model.n_equation) == ("estimate", 8, m or 8)
+    assert (recipe.model.head, recipe.model.n, recipe.model.n_equations) == ("estimate", 8, m or 8)
     shipped = RECIPES["gravity-64"]
     assert (recipe.steps, recipe.batch_size, recipe.lr) == (shipped.steps, shipped.batch_size, shipped.lr)
 

@@ -21,10 +21,10 @@ PACKAGE = "algebraformer"
 HOUSES = {"algebraformer": ROOT / "src" / PACKAGE, "studies": ROOT / "studies"}
 
 FLOORS = (
-    ("errors", "linalg", "validation", "provenance", "writing", "forking"),
-    ("result", "reporting", "io", "numerics"),
+    ("errors", "linalg", "validation", "provenance", "writing", "forking", "progress"),
+    ("result", "reporting", "io", "numerics", "metrics"),
     ("problems", "models"),
-    ("checkpoint", "metrics"),
+    ("checkpoint",),
     ("training", "estimation", "learned_answers", "solver"),
     ("evaluation", "assessment", "newton", "kantorovich", "plotting"),
     ("cli", "__main__"),

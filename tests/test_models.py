@@ -70,7 +70,7 @@ every_estimate_head = pytest.mark.parametrize("kind", ESTIMATE)
 
 def family(kind: str) -> problems.ProblemFamily:
     """Return the family that this kind of network reads."""
-    return dataclasses.replace(NOISY, m=KINDS[kind].n_equation) if kind in ESTIMATE else FAMILY
+    return dataclasses.replace(NOISY, m=KINDS[kind].n_equations) if kind in ESTIMATE else FAMILY
 
 
 @functools.cache
@@ -84,7 +84,7 @@ def fit(model: Algebraformer) -> Algebraformer:
     if model.config.head == "operator":
         model.operator_head.set_basis(basis())
     elif model.config.head == "estimate":
-        systems = dataclasses.replace(NOISY, m=model.config.n_equation).sample(64, seed=1)
+        systems = dataclasses.replace(NOISY, m=model.config.n_equations).sample(64, seed=1)
         model.estimate_head.fit(scaled(systems.A, systems.b))
     else:
         model.scaler.fit(*tensors(FAMILY.sample(64, seed=1)))
@@ -434,7 +434,7 @@ def test_predict_is_forward_in_chunks(kind: str, batch_size: int, monkeypatch: p
 
 @every_kind
 def test_predict_nothing(kind: str) -> None:
-    m = KINDS[kind].n_equation
+    m = KINDS[kind].n_equations
     assert predict(shared(kind), np.empty((0, m, N)), np.empty((0, m, 1))).shape == (0, N, 1)
 
 

@@ -24,12 +24,12 @@ from algebraformer.metrics import relative_errors, score
 from algebraformer.numerics import operator_basis, refinement
 from algebraformer.problems import ProblemFamily, Systems
 from algebraformer.problems.base import batches
+from algebraformer.progress import ProgressCallback, silent
 from algebraformer.reporting import Cell, Report, TableData
 from algebraformer.result import plain
 from algebraformer.solver import LearnedSolver
 from algebraformer.training.automatic import spectrum
 from algebraformer.training.data import TEST_SEED, capped_sample_size
-from algebraformer.progress import ProgressCallback, silent
 
 ENOUGH = 0.99
 """Share of systems that have to be certified without LAPACK's help for a method to count as a solver of the family."""

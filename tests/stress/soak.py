@@ -67,7 +67,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
     """Solve until the time is over."""
     task = bar.add_task("soak", total=plan.seconds)
     every = map(LearnedSolver.from_pretrained, plan.models or pretrained_names())
-    solvers = [one for one in every if not one.info.instead_of_solving(one.model.config.head)]
+    solvers = [one for one in every if not one.info.unsupported_reason(one.model.config.head)]
     for solver in solvers:
         warmed(solver)
     rng, counts, failures = np.random.default_rng(0), Counter[str](), []

@@ -1,4 +1,4 @@
-"""Learning from few systems: what a network starts from, and what is fitted to the N systems after the last step."""
+"""Learning from few systems: the network before its first step."""
 
 from __future__ import annotations
 
@@ -6,32 +6,29 @@ import torch
 
 from algebraformer.errors import ConfigurationError
 from algebraformer.models import Algebraformer
-from algebraformer.models.scaling import MARGIN
-from algebraformer.numerics import operator_basis
 from algebraformer.problems import ProblemFamily
+from algebraformer.progress import PartCallback, all_silent
+from algebraformer.training.data import training_data
 from algebraformer.training.recipes import FinetuneRecipe
-from algebraformer.training.data import Batch, to_tensors
-from algebraformer.progress import ProgressCallback, silent
-from algebraformer.models.heads.readout import basis_for, calibrate, choose_ridge, fit_to_few, readout, set_readout
-
-CHANGEABLE = {"refitted": ("rank", "whiten", "balance"), "extended": ("rank",), "kept": ()}
-"""What the architecture of an operator head may differ in from the one it starts from, by what becomes of its basis."""
 
 
 def starting_model(
-    recipe: FinetuneRecipe, family: ProblemFamily, initial: Algebraformer | None, report: ProgressCallback = silent
+    recipe: FinetuneRecipe,
+    family: ProblemFamily,
+    initial: Algebraformer | None,
+    part: PartCallback = all_silent,
 ) -> Algebraformer:
-    """Return the network before its first step: nothing of the family but the recipe's N systems is looked at.
+    """Return the network before its first step: of the family only the recipe's N systems are used.
 
     Parameters
     ----------
-    recipe : FewSystems
+    recipe : FinetuneRecipe
     family : ProblemFamily
         That of the recipe.
     initial : Algebraformer or None
         The network to start from, which is not changed; None for new weights.
-    report : callable
-        Told the progress of fitting a basis.
+    part : PartCallback
+        Reports the progress of fitting a basis.
 
     Raises
     ------
@@ -42,13 +39,13 @@ def starting_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = Algebraformer(recipe.model)
-    if initial is not None:
+    data = training_data(recipe, family)
+    if initial is None:
+        model.head.begin(model, data, part)
+    else:
         model.tokens.load_state_dict(initial.tokens.state_dict())
         model.body.load_state_dict(initial.body.state_dict())
-    if recipe.model.head == "token":
-        _begin_token_head(model, recipe, family, initial)
-    else:
-        _begin_operator_head(model, recipe, family, initial, report)
+        model.head.begin_from(model, initial.head, data, recipe.scaler, recipe.basis, part)
     return model
 
 
@@ -62,56 +59,14 @@ def check_initial(recipe: FinetuneRecipe, initial: Algebraformer | None) -> None
         return
     if not recipe.start:
         raise ConfigurationError("the recipe has new weights: fill in its start, or leave out initial")
-    free = CHANGEABLE[recipe.basis] if recipe.model.head == "operator" else ()
-    given = initial.config.settings()
-    for name, value in recipe.model.settings().items():
-        if value != given[name] and name not in free:
-            raise ConfigurationError(
-                f"the recipe has model.{name} = {value!r}, the network it starts from {given[name]!r}: these must agree"
-            )
-
-
-@torch.no_grad()
-def _begin_token_head(
-    model: Algebraformer, recipe: FinetuneRecipe, family: ProblemFamily, initial: Algebraformer | None
-) -> None:
-    A, b, x = to_tensors(family.sample(recipe.samples, recipe.seed))
-    if initial is not None:
-        model.head.load_state_dict(initial.head.state_dict())
-    if initial is not None and recipe.scaler == "kept":
-        model.scaler.load_state_dict(initial.scaler.state_dict())
-        model.scaler.reach.copy_(MARGIN * model.scaler.distance(A).max())
-    else:
-        model.scaler.fit(A, b, x)
-
-
-def _begin_operator_head(
-    model: Algebraformer,
-    recipe: FinetuneRecipe,
-    family: ProblemFamily,
-    initial: Algebraformer | None,
-    report: ProgressCallback,
-) -> None:
-    config, count = recipe.model, recipe.samples
-    if initial is None or recipe.basis == "refitted":
-        model.operator_head.set_basis(basis_for(config, family, recipe.seed, count, report))
-        return
-    A = operator_basis.matrices(family, range(count), recipe.seed)
-    model.operator_head.set_basis(operator_basis.extended(initial.operator_head.basis, A, config.rank))
-    before = readout(initial)
-    new = torch.zeros(len(before), config.rank - before.shape[1], dtype=before.dtype)
-    set_readout(model, torch.cat((before, new), dim=1))
-
-
-def finish_operator_head(
-    model: Algebraformer, recipe: FinetuneRecipe, family: ProblemFamily, stored: Batch, report: ProgressCallback = silent
-) -> None:
-    """Fit the read-out to the N systems and calibrate on them.
-
-    The systems that no step was taken on choose the ridge, and are what the first answers of the calibration are
-    honest on; only then the read-out is fitted to all of them.
-    """
-    before = readout(model)
-    ridge = choose_ridge(model, stored, recipe.trained_on)
-    calibrate(model, family, recipe.samples, recipe.seed, report)
-    fit_to_few(model, stored, before, ridge)
+    expected, given = recipe.model.settings(), initial.config.settings()
+    for prefix, own, other, free in (
+        ("model.", expected, given, ("head",)),
+        ("model.head.", expected["head"], given["head"], recipe.model.head.changeable(recipe.basis)),
+    ):
+        for name, value in own.items():
+            if name not in free and value != other.get(name):
+                raise ConfigurationError(
+                    f"the recipe has {prefix}{name} = {value!r}, the network it starts from {other.get(name)!r}: these "
+                    "must agree"
+                )

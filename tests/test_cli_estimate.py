@@ -127,7 +127,7 @@ def test_train_a_noisy_family_in_a_file(run, tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(OWN)
     source, folder = f"{tmp_path / 'mine.py'}:MovingMean", tmp_path / "run"
     short = ("steps=2", "batch_size=4", "model.n_layer=1", "model.n_embd=8", "model.n_head=2")
-    size = ("model.n=6", "model.n_row=9", "family_settings.m=9")
+    size = ("model.n=6", "model.head.n_equations=9", "family_settings.m=9")
     code, out, err = run("train", source, "--output", folder, "--workers", 0, "--set", *short, *size)
     assert (code, err) == (0, "")
     assert f"algebraformer evaluate {folder} --family" in " ".join(out.split())

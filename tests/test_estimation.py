@@ -18,7 +18,9 @@ import algebraformer as af
 from algebraformer import evaluation, problems
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.errors import ConfigurationError, InconsistentWarning
-from algebraformer.models import Algebraformer, ModelConfig, estimates
+from algebraformer.metrics import GAUSS_90
+from algebraformer.models import Algebraformer, EstimateConfig, ModelConfig, estimates
+from algebraformer.models.bodies import FirstAnswer
 from algebraformer.models.heads.estimate import (
     FLOOR,
     SIDE,
@@ -26,13 +28,11 @@ from algebraformer.models.heads.estimate import (
     Answer,
     EstimateHead,
     examples,
-    network_input,
     kalman_update,
+    network_input,
 )
-from algebraformer.metrics import GAUSS_90
-from algebraformer.models.tokens import TIKHONOV_PARAMETERS, tikhonov_channels
 from algebraformer.models.scaling import scale_systems
-from algebraformer.models.bodies import FirstAnswer
+from algebraformer.models.tokens import TIKHONOV_PARAMETERS, tikhonov_channels
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import RECIPES, FinetuneRecipe, Recipe
 from algebraformer.training.data import TEST_SEED
@@ -40,7 +40,12 @@ from algebraformer.training.data import TEST_SEED
 M, N = 15, 12
 FAMILY = problems.get("deblur", n=N, m=M, width=(0.08, 0.16), priors=("piecewise", "smooth"))
 CONFIG = ModelConfig(
-    n=N, architecture="feedback", head="estimate", encoding="column-tikhonov", n_row=M, n_layer=2, n_head=2, n_embd=8
+    n=N,
+    architecture="feedback",
+    head=EstimateConfig(encoding="column-tikhonov", n_equations=M),
+    n_layer=2,
+    n_head=2,
+    n_embd=8,
 )
 
 
@@ -103,7 +108,7 @@ def test_tikhonov_channels_are_least_squares_with_more_rows(shape):
 @pytest.mark.parametrize(("m", "expected"), [(N, "b"), (M, "A'b")])
 def test_tokens_by_hand(m, expected):
     systems = scale_systems(*(lambda s: (s.A, s.b))(dataclasses.replace(FAMILY, m=m).sample(2, seed=3)))
-    config = dataclasses.replace(CONFIG, n_row=m)
+    config = CONFIG.with_head(n_row=m)
     tokens = network_input(config, systems).tokens.numpy()
     assert tokens.shape == (2, N, m + 11)
     x = tikhonov_channels(systems.A.mT @ systems.A, np.einsum("bmn,bm->bn", systems.A, systems.b))
@@ -116,7 +121,7 @@ def test_tokens_by_hand(m, expected):
             tokens[i, :, m + 1 : m + 6], (x[i] / np.sqrt(power)[:, None]).T, rtol=1e-4, atol=1e-6
         )
         np.testing.assert_allclose(tokens[i, :, m + 6 :], np.tile(np.log(power) / 2, (N, 1)), rtol=1e-4, atol=1e-6)
-    bare = network_input(dataclasses.replace(config, encoding="column"), systems).tokens.numpy()
+    bare = network_input(config.with_head(encoding="column"), systems).tokens.numpy()
     np.testing.assert_array_equal(bare, tokens[:, :, : m + 1])
 
 
@@ -156,7 +161,7 @@ def test_the_head_can_choose_a_tikhonov_solution(k):
     x = tikhonov_channels(A.mT @ A, np.einsum("bmn,bm->bn", A, b))[:, k]
     with torch.no_grad():
         model.estimate_head.linear.bias.zero_()[2 + k] = 1
-        model.estimate_head.trust.zero_()  # no update by the data
+        model.estimate_head.prior_scale.zero_()  # no update by the data
     found = estimates(model.eval(), systems.A, systems.b)
     expected = size[:, None] * x / np.sqrt(1 + np.mean(x**2, axis=1, keepdims=True))
     np.testing.assert_allclose(found.mean, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())

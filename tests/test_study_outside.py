@@ -214,7 +214,7 @@ def test_the_distance_is_what_in_distribution_compares(solver: LearnedSolver) ->
         found = outside.measure(solver, group)
         assert [distance <= 1 for distance in found["distance"]] == found["in_distribution"]
         z = solver.model.operator_head.basis.reading(group.A)[0]
-        reach = float(solver.model.operator_head.get_buffer("reach"))
+        reach = float(solver.model.operator_head.get_buffer("max_distance"))
         np.testing.assert_allclose(found["entries"], np.sqrt(np.mean(z**2, axis=(1, 2))) / reach, rtol=1e-12)
         seen |= set(found["in_distribution"])
     assert seen == {True, False}

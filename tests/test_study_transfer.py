@@ -254,8 +254,8 @@ def test_recipes_at_full_size() -> None:
                 assert (found is None, recipe.start == {}) == ((True, True) if kind == SCRATCH else (False, False))
                 assert (recipe.samples, recipe.seed, recipe.steps) == (samples, 2, 20)
                 assert (recipe.lr, recipe.muon_lr) == pytest.approx((9e-3, 3e-2))
-                assert recipe.model.rank == (160 if variant.name == "basis extended" else 96)
-                assert recipe.model.whiten == ("whitened" in variant.name)
+                assert recipe.model.head.rank == (160 if variant.name == "basis extended" else 96)
+                assert recipe.model.head.whiten == ("whitened" in variant.name)
 
 
 def test_presets_ask_what_the_paper_asks() -> None:

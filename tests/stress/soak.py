@@ -175,7 +175,7 @@ def preconditioned(solver: LearnedSolver, rng: np.random.Generator, scratch: Pat
     """Ask for the bare answer, and use an operator head as a preconditioner."""
     systems = drawn(rng, solver.n)
     x = solver.predict(systems.A, systems.b)
-    if solver.model.config.head == "operator":
+    if solver.model.config.head.name == "operator":
         gmres(systems.A[0], systems.b[0], M=solver.operator(systems.A[0]), maxiter=3, restart=10)
     return "" if x.shape == systems.b.shape else f"shape {x.shape}"
 

@@ -12,7 +12,7 @@ from algebraformer.linalg import FloatArray
 from algebraformer.metrics import ScoredSystems
 from algebraformer.models.bodies import Attention, Block, FirstAnswer, PerceptronBlock, make_body
 from algebraformer.models.config import ModelConfig
-from algebraformer.models.heads import EstimateHead, Estimates, OperatorHead, Prepared
+from algebraformer.models.heads import EstimateHead, Estimates, OperatorHead, Prepared, TokenHead
 from algebraformer.models.heads.base import make_head
 from algebraformer.models.tokens import Tokens
 from algebraformer.numerics.entry_sampler import Entries
@@ -125,6 +125,13 @@ class Algebraformer(nn.Module):
     def approximate_inverse(self, A: Entries) -> ApproximateInverse | TiledInverse:
         """Return an operator head's approximations of the inverses of A (B, n, n), float64."""
         return self.operator_head.read_inverse(self, A)[0]
+
+    @property
+    def token_head(self) -> TokenHead:
+        """The head, if it is a token head; `ConfigurationError` if not."""
+        if not isinstance(self.head, TokenHead):
+            raise ConfigurationError(f"expected a model with a token head, received head {self.config.head.name!r}")
+        return self.head
 
     @property
     def estimate_head(self) -> EstimateHead:

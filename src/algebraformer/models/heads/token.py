@@ -35,7 +35,11 @@ class TokenHead(Head):
     def standardized(self, network: Network, A: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """Return the standardised solution y (B, n), float32, and the factors (B,) that `scaler.answer` needs."""
         A_z, b_z, size = self.scaler(A, b)
-        return self(network.encode(TOKENS[self.encoding](A_z.float(), b_z.float()))), size
+        return self(network.encode(self.read(A_z.float(), b_z.float()))), size
+
+    def read(self, A: Tensor, b: Tensor) -> Tensor:
+        """Return raw tokens (B, T, token_width) of standardised A (B, n, n) and b (B, n)."""
+        return TOKENS[self.encoding](A, b)
 
     def answer(self, network: Network, A: Tensor, b: Tensor) -> Tensor:
         return self.scaler.answer(*self.standardized(network, A, b))

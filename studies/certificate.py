@@ -81,7 +81,7 @@ def linear_families() -> list[str]:
 
 def solving_models() -> list[str]:
     """Return the names of the shipped models with an operator head."""
-    return [name for name in pretrained_names() if LearnedSolver.from_pretrained(name).model.config.head == "operator"]
+    return [name for name in pretrained_names() if LearnedSolver.from_pretrained(name).model.config.head.is_linear]
 
 
 def lapack(family: ProblemFamily, count: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import torch
 
 from algebraformer import problems
 from algebraformer.linalg import condition_number
-from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.models import Algebraformer, ModelConfig, TokenConfig
 from algebraformer.reporting import TableData
 from algebraformer.training.data import TEST_SEED
 from studies.spectral import measure as spectral
@@ -216,7 +216,7 @@ def parameters() -> Found:
 
 
 def tokens() -> Found:
-    column, entry = (ModelConfig(encoding=encoding).n_token for encoding in ("column", "entry"))
+    column, entry = (ModelConfig(head=TokenConfig(encoding=encoding)).n_token for encoding in ("column", "entry"))
     return HOLDS if (column, entry) == (
         64,
         64**2,

@@ -32,7 +32,7 @@ from rich.progress import Progress
 from algebraformer import kantorovich
 from algebraformer.kantorovich import Chord, Direct, Directions, KantorovichResult, Krylov
 from algebraformer.linalg import FloatArray
-from algebraformer.models import ModelConfig
+from algebraformer.models import ModelConfig, OperatorConfig
 from algebraformer.numerics.operator_basis import MeanInverse
 from algebraformer.problems import NonlinearFamily
 from algebraformer.problems.nonlinear import Jacobians
@@ -71,9 +71,12 @@ class Plan:
 def recipe(equation: str, n: int, samples: int, steps: int, rank: int = 32, width: int = 96, layers: int = 4) -> Recipe:
     """Return the recipe of one network: a perceptron on whitened entries, as for any family."""
     model = ModelConfig(
-        n=n, architecture="mlp", head="operator", rank=rank, n_column=min(16, n), n_row=min(16, n), whiten=True,
-        n_layer=layers, n_embd=width,
-    )  # fmt: skip
+        n=n,
+        architecture="mlp",
+        head=OperatorConfig(rank=rank, n_column=min(16, n), n_row=min(16, n), whiten=True),
+        n_layer=layers,
+        n_embd=width,
+    )
     return Recipe(family=equation, model=model, samples=samples, steps=steps, batch_size=64, lr=3e-3)
 
 

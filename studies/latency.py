@@ -121,7 +121,7 @@ def save_untrained(config: ModelConfig, folder: Path) -> str:
     """Write a checkpoint of a network with random weights and return what the tables call it."""
     family = problems.get("diffusion", n=config.n)
     model = Algebraformer(config)
-    model.scaler.fit(*to_tensors(family.sample(64, SCALER_SEED)))
+    model.token_head.scaler.fit(*to_tensors(family.sample(64, SCALER_SEED)))
     save(folder, model, CheckpointInfo(name="untrained", family=family.settings()))
     return f"untrained, {model.parameter_count() / 1e6:.3g} M parameters"
 

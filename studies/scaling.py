@@ -31,7 +31,7 @@ from threadpoolctl import threadpool_limits
 from algebraformer.errors import Status
 from algebraformer.linalg import EPS, STABILITY_FACTOR, FloatArray
 from algebraformer.metrics import relative_errors
-from algebraformer.models import ModelConfig
+from algebraformer.models import ModelConfig, OperatorConfig
 from algebraformer.numerics.operator_basis import MeanInverse
 from algebraformer.problems import Systems
 from algebraformer.reporting import Cell, Report, TableData
@@ -66,9 +66,12 @@ class Plan:
 def recipe(n: int, rank: int, samples: int, steps: int, width: int = 128) -> Recipe:
     """Return the recipe for one n: a perceptron, since its cost must not matter here."""
     model = ModelConfig(
-        n=n, architecture="mlp", head="operator", rank=rank, n_column=min(16, n), n_row=min(16, n), n_layer=4,
+        n=n,
+        architecture="mlp",
+        head=OperatorConfig(rank=rank, n_column=min(16, n), n_row=min(16, n)),
+        n_layer=4,
         n_embd=width,
-    )  # fmt: skip
+    )
     return Recipe(model=model, samples=samples, steps=steps, batch_size=128, lr=3e-3)
 
 

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.models import Algebraformer, ModelConfig
-from algebraformer.models.encoding import FamilyScaler
-from algebraformer.models.heads import OperatorHead
+from algebraformer.models.heads import OperatorHead, Prepared, TokenHead
 from algebraformer.solver import LearnedSolver
 
 Array = NDArray[Any]
@@ -26,13 +25,29 @@ class StandIn(torch.nn.Module):
 
     def __init__(self, n: int, answer: Answer, reach: float) -> None:
         super().__init__()
-        self.config, self.scaler, self.answer = ModelConfig(n=n), FamilyScaler(n), answer
-        self.scaler.reach.fill_(reach)
+        self.config, self.device = ModelConfig(n=n), torch.device("cpu")
+        self.head = StandInHead(self.config, answer)
+        self.head.scaler.max_distance.fill_(reach)
 
     def forward(self, A: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """Return the answer."""
+        return self.head.answer(self, A, b)
+
+    def prepare(self, A: Array) -> Prepared:
+        """Say which systems are in distribution, and answer them."""
+        return self.head.prepare(self, A)
+
+
+class StandInHead(TokenHead):
+    """A token head that answers with a function."""
+
+    def __init__(self, config: ModelConfig, function: Answer) -> None:
+        super().__init__(config, 1)
+        self.function = function
+
+    def answer(self, network: Any, A: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         with np.errstate(all="ignore"):
-            return torch.as_tensor(np.ascontiguousarray(self.answer(A.numpy(), b.numpy())))
+            return torch.as_tensor(np.ascontiguousarray(self.function(A.numpy(), b.numpy())))
 
 
 def stand_in(answer: Answer, n: int, reach: float = np.inf) -> LearnedSolver:

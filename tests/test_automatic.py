@@ -12,10 +12,10 @@ from algebraformer import problems, train
 from algebraformer.errors import ConfigurationError
 from algebraformer.numerics.operator_basis import matrices
 from algebraformer.problems import ProblemFamily
+from algebraformer.problems.custom import as_family, family_from_file, names_a_file
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import RECIPES, RunOptions
-from algebraformer.training.automatic import as_family, recipe_for, spectrum
-from algebraformer.training.from_file import family_from_file, names_a_file
+from algebraformer.training.automatic import recipe_for, spectrum
 
 N = 6
 SHIFTS = np.linalg.qr(np.random.default_rng(0).standard_normal((N, N)))[0]
@@ -253,8 +253,13 @@ def test_the_rank_is_read_off_the_spectrum(monkeypatch, needed, rank):
     if needed == 0:
         monkeypatch.setattr("algebraformer.training.automatic.spectrum", lambda family, report: np.zeros(10))
     recipe = recipe_for(problems.get("diffusion", n=32))
-    assert recipe.model.rank == rank
-    assert (recipe.model.head, recipe.model.n, recipe.model.n_column, recipe.model.n_row) == ("operator", 32, 16, 16)
+    assert recipe.model.head.rank == rank
+    assert (recipe.model.head, recipe.model.n, recipe.model.head.n_column, recipe.model.head.n_row) == (
+        "operator",
+        32,
+        16,
+        16,
+    )
 
 
 def test_the_training_set_shrinks_with_n(monkeypatch):
@@ -267,7 +272,7 @@ def test_settings_travel_in_the_recipe():
     family = as_family(DiagonalABC(low=2.0))
     recipe = recipe_for(family)
     assert recipe.problem_family() == family
-    assert recipe.model.rank == 16  # six inverses, rounded up
+    assert recipe.model.head.rank == 16  # six inverses, rounded up
 
 
 def test_settings_that_are_not_json_are_refused():
@@ -284,7 +289,7 @@ def test_a_noisy_family_gets_an_estimate_head(m):
     family = problems.get("gravity", n=8, m=m)
     recipe = recipe_for(family)
     assert recipe.problem_family() == family
-    assert (recipe.model.head, recipe.model.n, recipe.model.n_equation) == ("estimate", 8, m or 8)
+    assert (recipe.model.head, recipe.model.n, recipe.model.n_equations) == ("estimate", 8, m or 8)
     shipped = RECIPES["gravity-64"]
     assert (recipe.steps, recipe.batch_size, recipe.lr) == (shipped.steps, shipped.batch_size, shipped.lr)
 
@@ -309,7 +314,7 @@ def test_train_takes_a_family(tmp_path, monkeypatch, source):
     monkeypatch.setattr("algebraformer.numerics.operator_basis.MAX_SNAPSHOTS", 300)
     real = recipe_for
     monkeypatch.setattr(
-        "algebraformer.training.loop.recipe_for", lambda *args: dataclasses.replace(real(*args), steps=3)
+        "algebraformer.training.trainer.recipe_for", lambda *args: dataclasses.replace(real(*args), steps=3)
     )
     result = train(source, tmp_path / "run", RunOptions(progress=False, workers=0))
     assert (result.finished, result.step) == (True, 3)

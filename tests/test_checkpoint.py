@@ -90,7 +90,7 @@ def test_round_trip_is_exact(tmp_path: Path, kind: str) -> None:
     assert not loaded.training
     assert all(parameter.requires_grad for parameter in loaded.parameters())
     assert same_weights(loaded, model)
-    m = model.config.n_equation
+    m = model.config.n_equations
     A, b = torch.rand(3, m, 4, dtype=torch.float64), torch.rand(3, m, dtype=torch.float64)
     assert torch.equal(loaded(A, b), model(A, b))
 

@@ -39,7 +39,7 @@ def files(tmp_path_factory):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_()
-        model.scaler.reach.fill_(1e300)  # every system is in distribution
+        model.token_head.scaler.max_distance.fill_(1e300)  # every system is in distribution
     diffusion = af.problems.get("diffusion", n=N)
     save(folder / "model", model, CheckpointInfo(name="small", family=diffusion.settings()))
     save(folder / "own", model, CheckpointInfo(name="own", family={"name": "somebodys-own", "n": N}))

@@ -11,7 +11,7 @@ import pytest
 
 from algebraformer import io, problems
 from algebraformer.solver import LearnedSolver
-from algebraformer.training import loop
+from algebraformer.training import trainer
 
 M, N = 15, 12
 
@@ -122,12 +122,12 @@ class MovingMean(NoisyFamily):
 def test_train_a_noisy_family_in_a_file(run, tmp_path, monkeypatch):
     monkeypatch.setattr(problems.base, "_REGISTRY", dict(problems.base._REGISTRY))
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(loop, "SCALER_SIZE", 64)
-    monkeypatch.setattr(loop, "TEST_SIZE", 64)
+    monkeypatch.setattr(trainer, "SCALER_SIZE", 64)
+    monkeypatch.setattr(trainer, "TEST_SIZE", 64)
     (tmp_path / "mine.py").write_text(OWN)
     source, folder = f"{tmp_path / 'mine.py'}:MovingMean", tmp_path / "run"
     short = ("steps=2", "batch_size=4", "model.n_layer=1", "model.n_embd=8", "model.n_head=2")
-    size = ("model.n=6", "model.n_row=9", "family_settings.m=9")
+    size = ("model.n=6", "model.head.n_equations=9", "family_settings.m=9")
     code, out, err = run("train", source, "--output", folder, "--workers", 0, "--set", *short, *size)
     assert (code, err) == (0, "")
     assert f"algebraformer evaluate {folder} --family" in " ".join(out.split())

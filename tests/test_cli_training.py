@@ -14,7 +14,7 @@ import pytest
 
 import algebraformer as af
 from algebraformer import assessment, io
-from algebraformer.training import loop
+from algebraformer.training import trainer
 from study_results import assert_coloured
 
 OWN = """
@@ -93,7 +93,7 @@ def test_a_lost_report_is_made_again_and_nothing_else(answer, own, tmp_path, mon
     first = answer(*arguments)[1]
     for path in (tmp_path / "run").glob("report.*"):
         path.unlink()
-    monkeypatch.setattr("algebraformer.training.loop.Trainer", None)
+    monkeypatch.setattr("algebraformer.training.trainer.Trainer", None)
     code, found = answer(*arguments)
     assert (code, found["scores"], found["step"]) == (0, first["scores"], 3)
     assert {path.suffix for path in (tmp_path / "run").glob("report.*")} == {".md", ".json", ".png"}
@@ -114,13 +114,13 @@ def test_a_broken_output_costs_no_result(own, tmp_path):
 
 def test_a_stopped_training(run, answer, tmp_path, monkeypatch):
     """Every command that trains says where it is and ends with 130."""
-    real = loop.Trainer.train_step
+    real = trainer.Trainer.train_step
 
     def stopping(self, batch):
         os.kill(os.getpid(), signal.SIGINT)
         return real(self, batch)
 
-    monkeypatch.setattr(loop.Trainer, "train_step", stopping)
+    monkeypatch.setattr(trainer.Trainer, "train_step", stopping)
     arguments = ("train", "quick", "--output", tmp_path / "run", "--workers", 0)
     code, found = answer(*arguments)
     assert (code, found["finished"], found["step"], found["scores"]) == (130, False, 1, {})

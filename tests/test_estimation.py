@@ -18,30 +18,34 @@ import algebraformer as af
 from algebraformer import evaluation, problems
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.errors import ConfigurationError, InconsistentWarning
-from algebraformer.models import Algebraformer, ModelConfig, estimates
-from algebraformer.models.estimate import (
+from algebraformer.metrics import GAUSS_90
+from algebraformer.models import Algebraformer, EstimateConfig, ModelConfig, estimates
+from algebraformer.models.bodies import FirstAnswer
+from algebraformer.models.heads.estimate import (
     FLOOR,
-    GAUSS_90,
-    LAMBDAS,
     SIDE,
     TYPICAL_NOISE,
     Answer,
     EstimateHead,
     examples,
-    reading,
-    scaled,
-    tikhonov_channels,
-    updated,
+    kalman_update,
+    network_input,
 )
-from algebraformer.models.transformer import FirstAnswer
+from algebraformer.models.scaling import scale_systems
+from algebraformer.models.tokens import TIKHONOV_PARAMETERS, tikhonov_channels
 from algebraformer.solver import LearnedSolver
-from algebraformer.training import RECIPES, FewSystems, Recipe
+from algebraformer.training import RECIPES, FinetuneRecipe, Recipe
 from algebraformer.training.data import TEST_SEED
 
 M, N = 15, 12
 FAMILY = problems.get("deblur", n=N, m=M, width=(0.08, 0.16), priors=("piecewise", "smooth"))
 CONFIG = ModelConfig(
-    n=N, architecture="feedback", head="estimate", encoding="column-tikhonov", n_row=M, n_layer=2, n_head=2, n_embd=8
+    n=N,
+    architecture="feedback",
+    head=EstimateConfig(encoding="column-tikhonov", n_equations=M),
+    n_layer=2,
+    n_head=2,
+    n_embd=8,
 )
 
 
@@ -72,7 +76,7 @@ def wrapped(model):
 @pytest.mark.parametrize("c", [1.0, -3.0])
 def test_scaling_by_hand(c):
     systems = FAMILY.sample(5, seed=1)
-    A, b, size = scaled(c * systems.A, systems.b)
+    A, b, size = scale_systems(c * systems.A, systems.b)
     for i in range(5):
         norm = np.linalg.norm(systems.A[i].T @ systems.A[i]) ** 0.5
         np.testing.assert_allclose(A[i], systems.A[i] / norm, rtol=1e-12, atol=1e-17)  # positive, as all entries are
@@ -83,7 +87,7 @@ def test_scaling_by_hand(c):
 
 
 def test_nothing_is_scaled_to_nothing():
-    A, b, size = scaled(np.zeros((2, M, N)), np.zeros((2, M)))
+    A, b, size = scale_systems(np.zeros((2, M, N)), np.zeros((2, M)))
     assert not A.any()
     assert not b.any()
     assert not size.any()
@@ -92,10 +96,10 @@ def test_nothing_is_scaled_to_nothing():
 @pytest.mark.parametrize("shape", [(M, N), (N, M), (N, N)])
 def test_tikhonov_channels_are_least_squares_with_more_rows(shape):
     rng = np.random.default_rng(0)
-    A, b, _ = scaled(rng.standard_normal((3, *shape)), rng.standard_normal((3, shape[0])))
+    A, b, _ = scale_systems(rng.standard_normal((3, *shape)), rng.standard_normal((3, shape[0])))
     found = tikhonov_channels(A.mT @ A, (A.mT @ b[..., None])[..., 0])
     for i in range(3):
-        for k, parameter in enumerate(LAMBDAS):
+        for k, parameter in enumerate(TIKHONOV_PARAMETERS):
             stacked = np.vstack((A[i], np.sqrt(parameter) * np.eye(shape[1])))
             expected = scipy.linalg.lstsq(stacked, np.concatenate((b[i], np.zeros(shape[1]))))[0]
             np.testing.assert_allclose(found[i, k], expected, rtol=1e-7, atol=1e-9)
@@ -103,9 +107,9 @@ def test_tikhonov_channels_are_least_squares_with_more_rows(shape):
 
 @pytest.mark.parametrize(("m", "expected"), [(N, "b"), (M, "A'b")])
 def test_tokens_by_hand(m, expected):
-    systems = scaled(*(lambda s: (s.A, s.b))(dataclasses.replace(FAMILY, m=m).sample(2, seed=3)))
-    config = dataclasses.replace(CONFIG, n_row=m)
-    tokens = reading(config, systems).tokens.numpy()
+    systems = scale_systems(*(lambda s: (s.A, s.b))(dataclasses.replace(FAMILY, m=m).sample(2, seed=3)))
+    config = CONFIG.with_head(n_row=m)
+    tokens = network_input(config, systems).tokens.numpy()
     assert tokens.shape == (2, N, m + 11)
     x = tikhonov_channels(systems.A.mT @ systems.A, np.einsum("bmn,bm->bn", systems.A, systems.b))
     for i in range(2):
@@ -117,7 +121,7 @@ def test_tokens_by_hand(m, expected):
             tokens[i, :, m + 1 : m + 6], (x[i] / np.sqrt(power)[:, None]).T, rtol=1e-4, atol=1e-6
         )
         np.testing.assert_allclose(tokens[i, :, m + 6 :], np.tile(np.log(power) / 2, (N, 1)), rtol=1e-4, atol=1e-6)
-    bare = reading(dataclasses.replace(config, encoding="column"), systems).tokens.numpy()
+    bare = network_input(config.with_head(encoding="column"), systems).tokens.numpy()
     np.testing.assert_array_equal(bare, tokens[:, :, : m + 1])
 
 
@@ -153,11 +157,11 @@ def test_the_head_can_choose_a_tikhonov_solution(k):
     """Where its output does not depend on the tokens and weighs one channel alone, the mean is that solution."""
     systems = FAMILY.sample(3, seed=5)
     model = Algebraformer(CONFIG)
-    A, b, size = scaled(systems.A, systems.b)
+    A, b, size = scale_systems(systems.A, systems.b)
     x = tikhonov_channels(A.mT @ A, np.einsum("bmn,bm->bn", A, b))[:, k]
     with torch.no_grad():
         model.estimate_head.linear.bias.zero_()[2 + k] = 1
-        model.estimate_head.trust.zero_()  # no update by the data
+        model.estimate_head.prior_scale.zero_()  # no update by the data
     found = estimates(model.eval(), systems.A, systems.b)
     expected = size[:, None] * x / np.sqrt(1 + np.mean(x**2, axis=1, keepdims=True))
     np.testing.assert_allclose(found.mean, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
@@ -168,10 +172,10 @@ def test_the_head_can_choose_a_tikhonov_solution(k):
 def test_update_is_that_of_a_gaussian_vector():
     """It minimises the misfit and the distance from the mean, each in its standard deviations, together."""
     systems = FAMILY.sample(3, seed=6)
-    A, b, _ = pair = scaled(systems.A, systems.b)
+    A, b, _ = pair = scale_systems(systems.A, systems.b)
     rng = np.random.default_rng(0)
     mean, std, noise = rng.standard_normal((3, N)), rng.uniform(0.1, 2, (3, N)), np.array([1e-3, 1e-2, 0.5])
-    x, after = updated(pair, mean, std, noise)
+    x, after = kalman_update(pair, mean, std, noise)
     for i in range(3):
         stacked = np.vstack((A[i] / noise[i], np.diag(1 / std[i])))
         right = np.concatenate((b[i] / noise[i], mean[i] / std[i]))
@@ -219,7 +223,7 @@ def test_it_has_learned(solver, unseen):
     """Better than every single Tikhonov parameter could be for all systems together; the noise level is recognised."""
     found = quietly(solver, unseen.A, unseen.b)
     errors = np.linalg.norm(found.x - unseen.x, axis=1) / np.linalg.norm(unseen.x, axis=1)
-    A, b, size = scaled(unseen.A, unseen.b)
+    A, b, size = scale_systems(unseen.A, unseen.b)
     single = size[:, None, None] * tikhonov_channels(A.mT @ A, np.einsum("bmn,bm->bn", A, b))
     rivals = np.linalg.norm(single - unseen.x[:, None], axis=2) / np.linalg.norm(unseen.x, axis=1)[:, None]
     assert np.median(errors) < np.median(rivals, axis=0).min()
@@ -389,7 +393,7 @@ def test_other_heads_learn_no_noisy_family(name):
 
 def test_estimate_heads_are_not_tuned_on_few_systems():
     with pytest.raises(ConfigurationError, match="few systems are for the other heads"):
-        FewSystems(family="deblur", family_settings={"m": M}, model=CONFIG, samples=100)
+        FinetuneRecipe(family="deblur", family_settings={"m": M}, model=CONFIG, samples=100)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,8 @@ def test_contraction_against_dense_eigenvalues(trained):
     basis = trained.model.head.basis
     z, s = basis.reading(A)
     with torch.no_grad():
-        c = trained.model.head(trained.model.features(torch.tensor(z, dtype=torch.float32))).numpy().astype(float)
+        features = trained.model.head.features(trained.model, torch.tensor(z, dtype=torch.float32))
+        c = trained.model.head(features).numpy().astype(float)
     for i, radius in enumerate(contraction(trained, A)):
         T = basis.T_mean + np.tensordot(c[i], basis.components.astype(float), 1)
         M = T @ np.linalg.inv(basis.A_mean) / s[i]

@@ -18,14 +18,15 @@ import algebraformer as af
 from algebraformer import problems
 from algebraformer.checkpoint import load
 from algebraformer.errors import ConfigurationError, UnknownNameError
-from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.models import Algebraformer, ModelConfig, OperatorConfig
+from algebraformer.models.heads import readout
 from algebraformer.numerics import operator_basis
 from algebraformer.problems.base import _REGISTRY, Parameters
 from algebraformer.problems.boundary_value import ReactionDiffusion
-from algebraformer.training import FewSystems, Recipe, RunOptions, fine_tuning, finetune, loop, operator, train
+from algebraformer.training import FinetuneRecipe, Recipe, RunOptions, fine_tuning, finetune, train, trainer
 from algebraformer.training.data import TEST_SEED, VALIDATION_SEED, StepBatches
-from algebraformer.training.few import starting_model
 from algebraformer.training.optim import make_optimizers
+from algebraformer.training.warm_start import starting_model
 from test_training import Disturbed, log_records, outcome
 
 N = 40
@@ -33,7 +34,7 @@ EPS32 = float(np.finfo(np.float32).eps)
 OPTIONS = RunOptions(workers=0, progress=False, log_every=5, validate_every=10)
 TOKEN = ModelConfig(n=8, n_layer=2, n_head=2, n_embd=16)
 OPERATOR = ModelConfig(
-    n=8, head="operator", rank=6, n_column=4, n_row=4, architecture="mlp", n_layer=2, n_head=1, n_embd=16
+    n=8, head=OperatorConfig(rank=6, n_column=4, n_row=4), architecture="mlp", n_layer=2, n_head=1, n_embd=16
 )
 MODELS = {
     "token": TOKEN,
@@ -43,24 +44,18 @@ MODELS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def small_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, size in (("SCALER_SIZE", 64), ("VALIDATION_SIZE", 32), ("TEST_SIZE", 64)):
-        monkeypatch.setattr(loop, name, size)
-    monkeypatch.setattr(operator_basis, "MAX_SNAPSHOTS", 64)
+SIZES: dict[str, Any] = {"scaler_samples": 64, "basis_samples": 64, "calibration_samples": 64}
 
 
 @pytest.fixture(scope="module")
 def starts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of runs on diffusion, by kind of network."""
     folders = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "SCALER_SIZE", 64)
-        patch.setattr(operator_basis, "MAX_SNAPSHOTS", 64)
-        for name, model in MODELS.items():
-            folders[name] = tmp_path_factory.mktemp(name)
-            fixed = 64 if model.head == "operator" else None
-            train(Recipe(model=model, steps=30, batch_size=8, samples=fixed, lr=2e-3), folders[name], OPTIONS, name)
+    for name, model in MODELS.items():
+        folders[name] = tmp_path_factory.mktemp(name)
+        fixed = 64 if model.head.is_linear else None
+        recipe = Recipe(model=model, steps=30, batch_size=8, samples=fixed, lr=2e-3, **SIZES)
+        train(recipe, folders[name], OPTIONS, name)
     return folders
 
 
@@ -68,7 +63,7 @@ def state(model: Algebraformer, prefix: str = "") -> dict[str, np.ndarray]:
     return {name: t.numpy().copy() for name, t in model.state_dict().items() if name.startswith(prefix)}
 
 
-def started(folder: Path, samples: int = N, **settings: Any) -> tuple[Algebraformer, Algebraformer, FewSystems]:
+def started(folder: Path, samples: int = N, **settings: Any) -> tuple[Algebraformer, Algebraformer, FinetuneRecipe]:
     """Return the network before its first step, the one it starts from and the recipe."""
     recipe, initial = fine_tuning(folder, "reaction-diffusion", samples, **settings)
     return starting_model(recipe, recipe.problem_family(), initial), initial, recipe
@@ -131,7 +126,7 @@ def test_it_learns(starts: dict[str, Path], tmp_path: Path) -> None:
     result = finetune(starts["token"], "reaction-diffusion", 200, tmp_path, OPTIONS, epochs=40)
     before, after = (load(folder / "model")[0] for folder in (starts["token"], tmp_path))
     systems = problems.get("reaction-diffusion", n=8).sample(100, seed=7)
-    scores = [loop.score(model, systems)["normalized_mse"] for model in (before, after)]
+    scores = [trainer.score(model, systems)["normalized_mse"] for model in (before, after)]
     assert scores[1] < 0.7 * scores[0]
     assert result.scores["normalized_mse"] == pytest.approx(scores[1], rel=1)
 
@@ -179,7 +174,7 @@ def test_only_the_n_systems_are_learned_from(
 
 def test_new_weights_learn_from_the_n_systems_alone_too(tmp_path: Path, watched: str) -> None:
     for model in (TOKEN, OPERATOR):
-        recipe = FewSystems(family=watched, model=model, samples=N, batch_size=4, steps=8)
+        recipe = FinetuneRecipe(family=watched, model=model, samples=N, batch_size=4, steps=8)
         assert train(recipe, tmp_path / model.head, OPTIONS).finished
     assert {seed for seed, _ in DRAWN} == {0, VALIDATION_SEED, TEST_SEED}
     assert max(index for seed, index in DRAWN if seed == 0) == N - 1
@@ -201,7 +196,7 @@ def test_a_kept_scaler_is_kept(starts: dict[str, Path], tmp_path: Path) -> None:
 def test_a_refitted_scaler_belongs_to_the_n_systems(starts: dict[str, Path]) -> None:
     model, _, _ = started(starts["token"])
     systems = problems.get("reaction-diffusion", n=8).sample(N)
-    A_z, b_z, _ = model.scaler(torch.from_numpy(systems.A), torch.from_numpy(systems.b))
+    A_z, b_z, _ = model.token_head.scaler(torch.from_numpy(systems.A), torch.from_numpy(systems.b))
     for z in (A_z.numpy(), b_z.numpy()):
         varying = z.std(axis=0, ddof=1) > 0.5
         assert varying.any()
@@ -248,8 +243,8 @@ def rounding(model: Algebraformer, A: np.ndarray) -> np.ndarray:
     """Return a bound on the float32 rounding of T (B, n, n): every sum of k terms has k eps32 times its size."""
     basis, z = model.operator_head.basis, model.operator_head.basis.reading(A)[0].astype(np.float32)
     with torch.no_grad():
-        h = model.features(torch.from_numpy(z)).flatten(1).abs().double()
-    size = (torch.cat((h, torch.ones(len(h), 1)), dim=1) @ operator.readout(model).abs()).numpy()  # of coefficients
+        h = model.head.features(model, torch.from_numpy(z)).flatten(1).abs().double()
+    size = (torch.cat((h, torch.ones(len(h), 1)), dim=1) @ readout.readout(model).abs()).numpy()  # of coefficients
     terms = h.shape[1] + 1 + basis.rank
     return terms * EPS32 * (np.abs(basis.T_mean) + np.einsum("bk,kij->bij", size, np.abs(basis.components)))
 
@@ -259,7 +254,7 @@ def test_a_basis_that_stays_answers_as_before(starts: dict[str, Path], settings:
     model, initial, _ = started(starts["operator"], **settings)
     A = problems.get("reaction-diffusion", n=8).sample(5, seed=3).A
     old, new = initial.approximate_inverse(A), model.approximate_inverse(A)
-    before, after = operator.readout(initial).numpy(), operator.readout(model).numpy()
+    before, after = readout.readout(initial).numpy(), readout.readout(model).numpy()
     np.testing.assert_allclose(after[:, :6], before, rtol=4 * EPS32)  # each is rounded in its own size
     assert not after[:, 6:].any()
     bound = rounding(initial, A) + rounding(model, A)
@@ -292,7 +287,7 @@ def test_an_extended_basis_adds_the_principal_components_of_what_is_left(starts:
 
 
 def test_a_refitted_basis_has_a_new_readout(starts: dict[str, Path]) -> None:
-    model, initial, _ = started(starts["operator"], model=dataclasses.replace(OPERATOR, whiten=True, rank=9))
+    model, initial, _ = started(starts["operator"], model=OPERATOR.with_head(whiten=True, rank=9))
     assert not model.head.linear.weight.any()
     assert model.operator_head.basis.reading.whitening is not None
     np.testing.assert_array_equal(state(model, "body")["body.blocks.0.mlp.0.weight"],
@@ -311,19 +306,19 @@ def test_the_readout_moves_as_far_as_the_ridge_lets_it(starts: dict[str, Path]) 
     with torch.no_grad():
         model.head.linear.weight.normal_(std=0.1)
     basis = model.operator_head.basis
-    stored = loop.store_examples(recipe.problem_family(), basis, N, 0, 0)
-    before = operator.readout(model)
+    stored = trainer.store_examples(recipe.problem_family(), basis, N, 0, 0)
+    before = readout.readout(model)
     z, c, weight = stored
     with torch.no_grad():
-        H = model.features(z).flatten(1).double().numpy()
+        H = model.head.features(model, z).flatten(1).double().numpy()
     H = np.hstack([H, np.ones((N, 1))]) * weight.numpy()[:, None]
     C = c.double().numpy() * weight.numpy()[:, None]
     for ridge in (1e-3, 1e2, 1e8):
         pull = np.sqrt(ridge * np.mean(np.sum(H**2, axis=0))) * np.eye(H.shape[1])
         expected = np.linalg.lstsq(np.vstack([H, pull]), np.vstack([C, pull @ before.numpy()]), rcond=None)[0]
-        operator.fit_to_few(model, stored, before, ridge)
-        np.testing.assert_allclose(operator.readout(model), expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
-    np.testing.assert_allclose(operator.readout(model), before, rtol=1e-4, atol=1e-6)
+        readout.fit_to_few(model, stored, before, ridge)
+        np.testing.assert_allclose(readout.readout(model), expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(readout.readout(model), before, rtol=1e-4, atol=1e-6)
 
 
 def test_no_step_is_taken_on_the_systems_that_choose_the_ridge(starts: dict[str, Path]) -> None:
@@ -336,13 +331,13 @@ def test_no_step_is_taken_on_the_systems_that_choose_the_ridge(starts: dict[str,
 
 def test_the_ridge_is_the_one_that_the_held_out_systems_like(starts: dict[str, Path]) -> None:
     model, _, recipe = started(starts["operator"])
-    stored = loop.store_examples(recipe.problem_family(), model.operator_head.basis, N, 0, 0)
-    before, losses = operator.readout(model), {}
-    for ridge in operator.RIDGES:
-        operator.fit_to_few(model, tuple(part[:32] for part in stored), before, ridge)
+    stored = trainer.store_examples(recipe.problem_family(), model.operator_head.basis, N, 0, 0)
+    before, losses = readout.readout(model), {}
+    for ridge in readout.RIDGES:
+        readout.fit_to_few(model, tuple(part[:32] for part in stored), before, ridge)
         losses[ridge] = float(model.loss(*(part[32:] for part in stored)).detach())
-    operator.set_readout(model, before)
-    assert operator.choose_ridge(model, stored, 32) == min(losses, key=losses.__getitem__)
+    readout.set_readout(model, before)
+    assert readout.choose_ridge(model, stored, 32) == min(losses, key=losses.__getitem__)
     assert len({round(loss, 9) for loss in losses.values()}) > 5
 
 
@@ -363,7 +358,11 @@ def test_the_ridge_is_the_one_that_the_held_out_systems_like(starts: dict[str, P
         ("operator", {"batch_size": 33}, "steps are taken on 32 of 40 systems: choose a batch_size of at most that"),
         ("operator", {"rank": 40}, "at most 39 components, received rank 40: choose a smaller rank, or keep or extend"),
         ("operator", {"basis": "extended", "rank": 5}, "can be extended by 40 matrices to 6 ... 46, received 5"),
-        ("operator", {"basis": "kept", "rank": 7}, "model.rank = 7, the network it starts from 6: these must agree"),
+        (
+            "operator",
+            {"basis": "kept", "rank": 7},
+            "model.head.rank = 7, the network it starts from 6: these must agree",
+        ),
         ("token", {"steps": 4}, "fine-tuning has no setting 'steps'; it has: "),
         ("token", {"model": dataclasses.replace(TOKEN, n_layer=3)}, "model.n_layer = 3, the network it starts from 2"),
     ],
@@ -397,7 +396,7 @@ def test_recipe_and_network_belong_together(starts: dict[str, Path], tmp_path: P
         train(recipe, tmp_path, OPTIONS)
     with pytest.raises(ConfigurationError, match="new weights: fill in its start, or leave out initial"):
         train(dataclasses.replace(recipe, start={}), tmp_path, OPTIONS, initial=initial)
-    with pytest.raises(ConfigurationError, match="needs a recipe of FewSystems"):
+    with pytest.raises(ConfigurationError, match="needs a recipe of FinetuneRecipe"):
         train(Recipe(model=TOKEN, steps=1), tmp_path, OPTIONS, initial=initial)
     with pytest.raises(ConfigurationError, match="nothing to keep, extend or freeze"):
         dataclasses.replace(recipe, start={}, frozen=1)
@@ -410,7 +409,7 @@ def test_recipe_and_network_belong_together(starts: dict[str, Path], tmp_path: P
 @pytest.mark.parametrize(("model", "samples"), [(OPERATOR, 2), (TOKEN, None), (TOKEN, 0)])
 def test_too_few_systems(model: ModelConfig, samples: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"samples must be|needs at least 3 systems"):
-        FewSystems(model=model, samples=samples, batch_size=1, steps=1)
+        FinetuneRecipe(model=model, samples=samples, batch_size=1, steps=1)
 
 
 # ---------------------------------------------------------------- the command
@@ -423,7 +422,7 @@ def test_command(starts: dict[str, Path], tmp_path: Path, run: Any, answer: Any)
     code, found = answer(*words)
     assert (code, found["step"], found["finished"]) == (0, 8, True)
     model, info = load(tmp_path / "run" / "model")
-    assert (model.config.rank, info.family["s"], info.recipe["seed"]) == (8, [0, 5], 3)
+    assert (model.config.head.rank, info.family["s"], info.recipe["seed"]) == (8, [0, 5], 3)
     assert (info.recipe["basis"], info.recipe["layer_decay"], info.recipe["frozen"]) == ("extended", 0.5, 1)
     code, out, err = run(*words, "--set", "seed=3", "family_settings.s=[0,5]")
     assert (code, err, "on the frozen test set" in out) == (0, "", True)

@@ -21,10 +21,10 @@ PACKAGE = "algebraformer"
 HOUSES = {"algebraformer": ROOT / "src" / PACKAGE, "studies": ROOT / "studies"}
 
 FLOORS = (
-    ("errors", "linalg", "validation", "provenance", "writing", "forking"),
-    ("result", "reporting", "io", "numerics"),
+    ("errors", "linalg", "validation", "provenance", "writing", "forking", "progress"),
+    ("result", "reporting", "io", "numerics", "metrics"),
     ("problems", "models"),
-    ("checkpoint", "metrics"),
+    ("checkpoint",),
     ("training", "estimation", "learned_answers", "solver"),
     ("evaluation", "assessment", "newton", "kantorovich", "plotting"),
     ("cli", "__main__"),
@@ -184,7 +184,7 @@ def test_solving_loads_no_training_and_no_tables() -> None:
         ("linalg", "import algebraformer.checkpoint"),
         ("linalg", "from algebraformer import models"),
         ("linalg", "from .problems import base"),
-        ("linalg", "def f():\n    from algebraformer.training.loop import train"),
+        ("linalg", "def f():\n    from algebraformer.training.trainer import train"),
         ("linalg", "if TYPE_CHECKING:\n    from algebraformer.solver import LearnedSolver"),
         ("linalg", "import algebraformer as af"),
         ("linalg", "from algebraformer import LearnedSolver"),

@@ -225,4 +225,4 @@ def test_tokens_and_condition_numbers() -> None:
 def test_the_shipped_token_head_is_the_one_described() -> None:
     config = load(resolve("diffusion-64-token"))[0].config
     assert "four blocks of width 96" in claims.accuracy(content("diffusion-64-token"))[1]
-    assert (config.n_layer, config.n_embd, config.encoding) == (4, 96, "column")
+    assert (config.n_layer, config.n_embd, config.head.encoding) == (4, 96, "column")

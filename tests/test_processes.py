@@ -163,7 +163,7 @@ def interrupted(words: tuple[str, ...], after: str, folder: Path, seconds: float
         (SOLVE, "algebraformer.solver", 1.0),  # while it solves
         (("evaluate", "diffusion-64-token"), "algebraformer.evaluation", 0.5),
         (("study", "scaling"), "studies.harness.runs", 0.5),
-        (("train", "quick", "--output", "{}/run"), "algebraformer.training.loop", 0.1),
+        (("train", "quick", "--output", "{}/run"), "algebraformer.training.trainer", 0.1),
     ],
 )
 def test_interrupted(folder, words, after, seconds):

@@ -19,10 +19,10 @@ from algebraformer.problems.base import (
     TEST_SEED,
     VALIDATION_SEED,
 )
+from algebraformer.problems.custom import as_family, family_from_file
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import RunOptions, train
-from algebraformer.training.automatic import as_family, recipe_for
-from algebraformer.training.from_file import family_from_file
+from algebraformer.training.automatic import recipe_for
 
 N = 6
 MATRICES = np.eye(N) + 0.2 * np.random.default_rng(0).standard_normal((60, N, N))

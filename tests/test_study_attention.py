@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from algebraformer.errors import ConfigurationError
 from algebraformer.metrics import score
-from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.models import Algebraformer, ModelConfig, OperatorConfig
 from algebraformer.problems import get
 from algebraformer.reporting import Report
 from algebraformer.solver import LearnedSolver
@@ -34,7 +34,7 @@ def network(causal: bool = False, positions: bool = True) -> Algebraformer:
     """A network with random weights that are not small."""
     torch.manual_seed(3)
     model = Algebraformer(ModelConfig(n=N, n_layer=3, n_head=2, n_embd=8, causal=causal, positions=positions)).eval()
-    model.scaler.fit(*to_tensors(FAMILY.sample(64, seed=1)))
+    model.token_head.scaler.fit(*to_tensors(FAMILY.sample(64, seed=1)))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
@@ -70,7 +70,7 @@ def test_only_transformers_that_read_b_have_maps() -> None:
     systems = FAMILY.sample(2)
     with pytest.raises(ConfigurationError, match="received gru with head token"):
         study.attention_maps(Algebraformer(ModelConfig(n=N, architecture="gru", n_layer=1, n_embd=8)), systems)
-    operator = ModelConfig(n=N, head="operator", rank=2, n_column=3, n_row=3, n_layer=1, n_head=2, n_embd=8)
+    operator = ModelConfig(n=N, head=OperatorConfig(rank=2, n_column=3, n_row=3), n_layer=1, n_head=2, n_embd=8)
     with pytest.raises(ConfigurationError, match="head operator"):
         study.attention_maps(Algebraformer(operator), systems)
 
@@ -79,7 +79,8 @@ def test_untrained_is_where_training_starts(tmp_path: Path) -> None:
     recipe = Recipe(model=ModelConfig(n=N, n_layer=1, n_head=2, n_embd=8), steps=2, batch_size=2, seed=5)
     start = Trainer(recipe, tmp_path, RunOptions(progress=False, workers=0)).model.state_dict()
     trained = Algebraformer(recipe.model)
-    trained.scaler.load_state_dict({name: start[f"scaler.{name}"] for name in trained.scaler.state_dict()})
+    scaler = trained.token_head.scaler
+    scaler.load_state_dict({name: start[f"head.scaler.{name}"] for name in scaler.state_dict()})
     found = study.untrained(trained, 5).state_dict()
     assert all(torch.equal(found[name], start[name]) for name in start)
     other = study.untrained(trained, 6).state_dict()
@@ -99,7 +100,7 @@ def measured(maps: np.ndarray, monkeypatch: pytest.MonkeyPatch, chunk: int = 2) 
     n, given = maps.shape[-1], iter([maps[i : i + chunk] for i in range(0, len(maps), chunk)])
     family = get("diffusion", n=n)
     model = Algebraformer(ModelConfig(n=n, n_layer=1, n_head=1, n_embd=4))
-    model.scaler.fit(*to_tensors(family.sample(64, seed=1)))
+    model.token_head.scaler.fit(*to_tensors(family.sample(64, seed=1)))
     monkeypatch.setattr(study, "CHUNK", chunk)
     monkeypatch.setattr(study, "attention_maps", lambda *_: next(given))
     found = study.look(model, family.sample(len(maps), seed=4))
@@ -170,9 +171,9 @@ def test_correlations_against_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_mass_that_follows_the_size_of_the_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     family = get("diffusion", n=12)
     model = Algebraformer(ModelConfig(n=12, n_layer=1, n_head=1, n_embd=4))
-    model.scaler.fit(*to_tensors(family.sample(64, seed=1)))
+    model.token_head.scaler.fit(*to_tensors(family.sample(64, seed=1)))
     A, b, _ = to_tensors(family.sample(6, seed=4))
-    size = np.linalg.norm(model.scaler(A, b)[0].numpy(), axis=1)
+    size = np.linalg.norm(model.token_head.scaler(A, b)[0].numpy(), axis=1)
     maps = np.broadcast_to((size / size.sum(axis=1, keepdims=True))[:, None, None, None], (6, 1, 1, 12, 12))
     assert measured(maps, monkeypatch)["to column"] == pytest.approx(1)
 

@@ -14,7 +14,7 @@ from algebraformer.numerics import operator_basis
 from algebraformer.problems import get
 from algebraformer.reporting import Report
 from algebraformer.solver import LearnedSolver
-from algebraformer.training import loop
+from algebraformer.training import trainer
 from algebraformer.training.data import SCALER_SEED, TEST_SEED
 from studies.condition import measure as study
 from studies.condition import report as words
@@ -48,7 +48,7 @@ def test_the_groups_of_the_committed_results() -> None:
 @pytest.mark.parametrize("preset", study.PRESETS)
 def test_operator_heads_at_16_read_everything(preset: str) -> None:
     recipe = study.PRESETS[preset].subjects[0].heads["operator head"]
-    assert (recipe.model.rank, recipe.model.n_column, recipe.model.n_row) == (256, 16, 16)
+    assert (recipe.model.head.rank, recipe.model.head.n_column, recipe.model.head.n_row) == (256, 16, 16)
 
 
 # ---------------------------------------------------------------- sentences
@@ -169,8 +169,8 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     folder = tmp_path_factory.mktemp("condition")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operator_basis, "MAX_SNAPSHOTS", 300)
-        patch.setattr(loop, "SCALER_SIZE", 256)
-        patch.setattr(loop, "TEST_SIZE", 64)
+        patch.setattr(trainer, "SCALER_SIZE", 256)
+        patch.setattr(trainer, "TEST_SIZE", 64)
         return run_study(load_study("condition"), "quick", folder, Progress(disable=True)), folder
 
 
@@ -202,10 +202,12 @@ def test_measures_of_a_token_head_by_hand(quick: tuple[Report, Path]) -> None:
         shares.append(np.linalg.norm(again - systems.x[i]) / np.linalg.norm(x[i] - systems.x[i]))
     assert found["contraction"] == pytest.approx(np.median(shares), rel=1e-3)
     with torch.no_grad():
-        farthest = token.model.scaler.distance(
+        farthest = token.model.token_head.scaler.distance(
             torch.from_numpy(get("diffusion", n=16).sample(256, SCALER_SEED).A)
         ).max()
-    assert study.distance(token, systems).max() < float(farthest) / float(token.model.scaler.reach) * 1.3
+    assert (
+        study.distance(token, systems).max() < float(farthest) / float(token.model.token_head.scaler.max_distance) * 1.3
+    )
 
 
 def test_measures_of_an_operator_head_by_hand(quick: tuple[Report, Path]) -> None:

@@ -18,7 +18,7 @@ from algebraformer.numerics import operator_basis
 from algebraformer.problems import get
 from algebraformer.reporting import Report
 from algebraformer.solver import LearnedSolver
-from algebraformer.training import RECIPES, Recipe, loop
+from algebraformer.training import RECIPES, Recipe, trainer
 from algebraformer.training.data import TEST_SEED
 from studies.efficiency import measure as efficiency
 from studies.efficiency.measure import MLP, MUON, PAPER, PRESETS, TRANSFORMER, Reach
@@ -179,7 +179,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
 
 def small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(operator_basis, "SNAPSHOT_ENTRIES", 128 * 16**2)
-    for module in (loop, efficiency):
+    for module in (trainer, efficiency):
         patch.setattr(module, "SCALER_SIZE", 128)
 
 

@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from algebraformer.errors import ConfigurationError
 from algebraformer.metrics import score
-from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.models import Algebraformer, ModelConfig, TokenConfig
 from algebraformer.problems import get
 from algebraformer.reporting import Report
 from algebraformer.solver import LearnedSolver
@@ -29,7 +29,7 @@ from study_results import assert_tables_and_figure
 
 def test_cost_of_a_training_by_hand() -> None:
     """n = 4, one block of width 8, AdamW: 16 entry tokens; scores and mixing are 2 x 2 x 16^2 x 8, three times."""
-    model = ModelConfig(n=4, encoding="entry", n_layer=1, n_head=2, n_embd=8)
+    model = ModelConfig(n=4, head=TokenConfig(encoding="entry"), n_layer=1, n_head=2, n_embd=8)
     recipe = Recipe(model=model, optimizer="adamw", steps=5, batch_size=3)
     block = 8 * 24 + 24 + 8 * 8 + 8 + 2 * 8 * 32 + 32 + 8 + 4 * 8
     parameters = 2 * 8 + 8 + 2 * 4 * 8 + block + 2 * 8 + 9
@@ -50,7 +50,7 @@ def test_every_encoding_costs_the_same_and_is_as_large(preset: str) -> None:
     entry = recipes[ENCODINGS.index("entry")]
     for encoding in ENCODINGS:
         again = study.equal_systems(plan, encoding)
-        assert (again.steps, again.batch_size, again.model.encoding) == (entry.steps, entry.batch_size, encoding)
+        assert (again.steps, again.batch_size, again.model.head.encoding) == (entry.steps, entry.batch_size, encoding)
     assert len(plan.rates) in (2, 3)
     assert preset == "quick" or len(plan.seeds) >= 3
 
@@ -60,7 +60,7 @@ def test_every_encoding_costs_the_same_and_is_as_large(preset: str) -> None:
 
 def test_scores_are_what_the_math_kernel_adds() -> None:
     """At 144 tokens, width 8 and two heads most of the peak is scores: a few copies of those of a layer."""
-    config = ModelConfig(n=12, encoding="entry", n_layer=1, n_head=2, n_embd=8)
+    config = ModelConfig(n=12, head=TokenConfig(encoding="entry"), n_layer=1, n_head=2, n_embd=8)
     stored, default = (memory.peak_bytes(config, memory.KERNELS[kernel], 4) for kernel in ("math", "default"))
     scores = memory.score_bytes(config, 4)
     assert scores == 4 * 2 * 144**2 * 4

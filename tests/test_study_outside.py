@@ -15,7 +15,7 @@ from algebraformer.problems import BoundaryValueFamily, get
 from algebraformer.problems.chebyshev import points
 from algebraformer.reporting import Report
 from algebraformer.solver import LearnedSolver
-from algebraformer.training import loop
+from algebraformer.training import trainer
 from algebraformer.training.data import TEST_SEED
 from studies.harness import runs
 from studies.harness.study import load_study, run_study
@@ -170,7 +170,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     folder = tmp_path_factory.mktemp("outside")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operator_basis, "MAX_SNAPSHOTS", 256)
-        patch.setattr(loop, "SCALER_SIZE", 1_024)
+        patch.setattr(trainer, "SCALER_SIZE", 1_024)
         return run_study(load_study("outside"), "quick", folder, Progress(disable=True)), folder
 
 
@@ -214,7 +214,7 @@ def test_the_distance_is_what_in_distribution_compares(solver: LearnedSolver) ->
         found = outside.measure(solver, group)
         assert [distance <= 1 for distance in found["distance"]] == found["in_distribution"]
         z = solver.model.operator_head.basis.reading(group.A)[0]
-        reach = float(solver.model.operator_head.get_buffer("reach"))
+        reach = float(solver.model.operator_head.get_buffer("max_distance"))
         np.testing.assert_allclose(found["entries"], np.sqrt(np.mean(z**2, axis=(1, 2))) / reach, rtol=1e-12)
         seen |= set(found["in_distribution"])
     assert seen == {True, False}
@@ -240,8 +240,8 @@ def test_a_finished_network_without_its_seconds_is_found(
     seconds = quick[1] / "network" / "seconds.json"
     kept = seconds.read_text()
     seconds.unlink()
-    monkeypatch.setattr(loop.Trainer, "train_step", lambda *_: pytest.fail("trained again"))
-    monkeypatch.setattr(loop, "SCALER_SIZE", 1_024)
+    monkeypatch.setattr(trainer.Trainer, "train_step", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(trainer, "SCALER_SIZE", 1_024)
     assert run_study(load_study("outside"), "quick", quick[1], Progress(disable=True)).data == quick[0].data
     seconds.write_text(kept)
 

@@ -16,9 +16,9 @@ from algebraformer.metrics import score
 from algebraformer.numerics import operator_basis
 from algebraformer.problems import get
 from algebraformer.reporting import Report
-from algebraformer.training import RECIPES, loop
+from algebraformer.training import RECIPES, trainer
 from algebraformer.training.data import TEST_SEED, VALIDATION_SEED
-from algebraformer.training.few import check_initial
+from algebraformer.training.warm_start import check_initial
 from studies.harness.study import load_study, run_study
 from studies.transfer import measure as transfer
 from studies.transfer.measure import PRESETS
@@ -166,8 +166,8 @@ def test_whitening_is_compared_where_it_was_tried() -> None:
 
 def small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(operator_basis, "MAX_SNAPSHOTS", 128)
-    patch.setattr(loop, "SCALER_SIZE", 128)
-    patch.setattr(loop, "TEST_SIZE", 200)
+    patch.setattr(trainer, "SCALER_SIZE", 128)
+    patch.setattr(trainer, "TEST_SIZE", 200)
     patch.setattr(transfer, "VALIDATION_SIZE", 64)
 
 
@@ -254,8 +254,8 @@ def test_recipes_at_full_size() -> None:
                 assert (found is None, recipe.start == {}) == ((True, True) if kind == SCRATCH else (False, False))
                 assert (recipe.samples, recipe.seed, recipe.steps) == (samples, 2, 20)
                 assert (recipe.lr, recipe.muon_lr) == pytest.approx((9e-3, 3e-2))
-                assert recipe.model.rank == (160 if variant.name == "basis extended" else 96)
-                assert recipe.model.whiten == ("whitened" in variant.name)
+                assert recipe.model.head.rank == (160 if variant.name == "basis extended" else 96)
+                assert recipe.model.head.whiten == ("whitened" in variant.name)
 
 
 def test_presets_ask_what_the_paper_asks() -> None:

@@ -24,12 +24,12 @@ from algebraformer.metrics import relative_errors, score
 from algebraformer.numerics import operator_basis, refinement
 from algebraformer.problems import ProblemFamily, Systems
 from algebraformer.problems.base import batches
+from algebraformer.progress import ProgressCallback, silent
 from algebraformer.reporting import Cell, Report, TableData
 from algebraformer.result import plain
 from algebraformer.solver import LearnedSolver
 from algebraformer.training.automatic import spectrum
-from algebraformer.training.data import TEST_SEED, limited
-from algebraformer.training.monitor import ProgressCallback, silent
+from algebraformer.training.data import TEST_SEED, capped_sample_size
 
 ENOUGH = 0.99
 """Share of systems that have to be certified without LAPACK's help for a method to count as a solver of the family."""
@@ -167,13 +167,13 @@ def measure(
         raise ConfigurationError(f"the model is for n = {n}, the family has n = {family.n}")
     total = 4 + len(plan.batches)
     progress(0, total)
-    systems = family.sample(limited(plan.systems, n), TEST_SEED)
-    drawn, seen = digests(systems.A), trained_on(solver.info, family, limited(plan.training, n))
+    systems = family.sample(capped_sample_size(plan.systems, n), TEST_SEED)
+    drawn, seen = digests(systems.A), trained_on(solver.info, family, capped_sample_size(plan.training, n))
     progress(1, total)
     values = spectrum(family)
     progress(2, total)
     values = values / (values[0] or 1.0)  # all of them are 0 where every system has the same matrix
-    radii = contraction(solver, systems.A[: limited(min(plan.contractions, max(8, 2**24 // n**2)), n)])
+    radii = contraction(solver, systems.A[: capped_sample_size(min(plan.contractions, max(8, 2**24 // n**2)), n)])
     progress(3, total)
     result = solver.solve(systems.A, systems.b, rtol, fallback=False)
     progress(4, total)

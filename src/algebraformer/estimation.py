@@ -10,9 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from algebraformer.errors import InconsistentWarning, warn_caller
 from algebraformer.linalg import FloatArray
-from algebraformer.metrics import misfit
+from algebraformer.metrics import GAUSS_90, misfit
 from algebraformer.models import Algebraformer, Estimates, estimates
-from algebraformer.models.estimate import GAUSS_90
 from algebraformer.numerics import regularization
 from algebraformer.result import plain
 from algebraformer.validation import check_right_hand_sides, real_numbers
@@ -158,7 +157,7 @@ def _asked(model: Algebraformer, A: ArrayLike, b: ArrayLike) -> tuple[_Noisy, Es
     Raises `ConfigurationError` without an estimate head.
     """
     _ = model.estimate_head
-    system = _checked(A, b, model.config.n_equation, model.config.n)
+    system = _checked(A, b, model.config.n_equations, model.config.n)
     parts, ratios = [], []
     for start in range(0, max(1, len(system.b)), BLOCK):
         matrices, right = system.systems(slice(start, start + BLOCK))
@@ -197,6 +196,6 @@ def estimate(model: Algebraformer, A: ArrayLike, b: ArrayLike) -> Estimate:
         noise=system.values(found.noise),
         misfit=system.values(ratio),
         consistent=system.values(fits),
-        in_distribution=system.values(found.familiar),
+        in_distribution=system.values(found.in_distribution),
         tikhonov=None if tikhonov is None else system.vectors(system.in_units(tikhonov)),
     )

@@ -41,7 +41,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import EPS, FloatArray, ratio
-from algebraformer.models import systems_at_once
+from algebraformer.models import max_batch_size
 from algebraformer.numerics import gcr
 from algebraformer.numerics.gcr import Preconditioner
 from algebraformer.problems import NonlinearFamily
@@ -285,7 +285,7 @@ def iterate(
     u = start if u0 is None else real_numbers(u0, "u0")
     if u.shape != start.shape:
         raise ValueError(f"u0 must have shape {start.shape}, received {u.shape}")
-    step, parts = systems_at_once(family.n), []
+    step, parts = max_batch_size(family.n), []
     for begin in range(0, len(u), step):
         rows = slice(begin, begin + step)
         some = {key: value[rows] for key, value in params.items()}

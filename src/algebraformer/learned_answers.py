@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
 from algebraformer.linalg import is_certified, measure, norm, ratio
-from algebraformer.models import Algebraformer, predict, systems_at_once
-from algebraformer.models.heads import MAX_DEFECT
-from algebraformer.numerics import gcr, lapack, refinement
+from algebraformer.models import Algebraformer, max_batch_size
+from algebraformer.models.heads import Prepared
+from algebraformer.models.heads.operator import MAX_DEFECT
+from algebraformer.numerics import lapack, refinement
 from algebraformer.numerics.forward_error import forward_error
 from algebraformer.numerics.operator_basis import ApproximateInverse
 from algebraformer.numerics.sine_tiles import TiledInverse
@@ -94,21 +94,21 @@ def answer(model: Algebraformer, A: Array, b: Array, rtol: float | None, limit: 
         answers.certified[:] = answers.in_distribution[:] = True
         answers.relative[:] = answers.omega[:] = answers.forward_error[:] = 0.0
         return answers
-    refine = _refine if model.config.head == "operator" else _predict_and_refine
-    step = systems_at_once(A.shape[-1])
-    parts = [refine(model, A[i : i + step], b[i : i + step], rtol, limit, everything) for i in range(0, len(b), step)]
+    step, parts = max_batch_size(A.shape[-1]), []
+    for i in range(0, len(b), step):
+        prepared = model.prepare(A[i : i + step])
+        refine = _predict_and_refine if prepared.inverse is None else _refine
+        parts.append(refine(prepared, b[i : i + step], rtol, limit, everything))
     return Answers.concatenate(parts)
 
 
-def _predict_and_refine(
-    model: Algebraformer, A: Array, b: Array, rtol: float | None, limit: int, everything: bool
-) -> Answers:
-    """Refine a token head's answers by asking it again about the residual, while the backward error falls."""
-    n = A.shape[-1]
-    answers, in_distribution = Answers.unanswered(b), _is_in_distribution(model, A)
+def _predict_and_refine(prepared: Prepared, b: Array, rtol: float | None, limit: int, everything: bool) -> Answers:
+    """Refine a network's answers by asking it again about the residual, while the backward error falls."""
+    A, n = prepared.A, b.shape[1]
+    answers, in_distribution = Answers.unanswered(b), prepared.in_distribution
     answers.in_distribution[:] = in_distribution
     active = np.flatnonzero(in_distribution | everything)
-    step = predict(model, A[active], b[active])
+    step = prepared[active].predict(b[active])
     if step.shape != b[active].shape:
         return answers
     x = np.zeros_like(b)
@@ -133,34 +133,27 @@ def _predict_and_refine(
         active, r = active[going], found.residual[going]
         if not active.size or count == limit:
             break
-        step = predict(model, A[active], r)
+        step = prepared[active].predict(r)
         if step.shape != r.shape:
             break
     answers.x[:] = np.where((in_distribution | everything)[:, None, None], x, np.nan)
     return answers
 
 
-def _is_in_distribution(model: Algebraformer, A: Array) -> Array:
-    """Say which systems are no further from the middle of a token head's family than its sample was."""
-    scaler = model.scaler
-    return (scaler.distance(torch.from_numpy(A.copy()).to(scaler.reach.device)) <= scaler.reach).numpy(force=True)
-
-
-def _refine(model: Algebraformer, A: Array, b: Array, rtol: float | None, limit: int, everything: bool) -> Answers:
-    """Refine an operator head's answers by generalised conjugate residuals."""
-    head, (B, n, k) = model.operator_head, b.shape
-    inverse, distance = model.read_inverse(A)
-    defect = gcr.share_left(A, inverse)
-    max_defect = head.max_defect()
-    near = (distance <= head.max_distance()) & (defect <= max_defect)
+def _refine(prepared: Prepared, b: Array, rtol: float | None, limit: int, everything: bool) -> Answers:
+    """Refine the answers of an approximate inverse by generalised conjugate residuals."""
+    (B, n, k), near, max_defect = b.shape, prepared.in_distribution, prepared.max_defect
     answers = Answers.unanswered(b)
     chosen = np.flatnonzero(near | everything)
     if not chosen.size:
         return answers
     if 2 * chosen.size < B:  # else to leave out the others saves less than copying the rest costs
-        A, b, inverse, defect, near = A[chosen], b[chosen], inverse.take(chosen), defect[chosen], near[chosen]
+        prepared, b, near = prepared[chosen], b[chosen], near[chosen]
     else:
         chosen = np.arange(B)
+    A, inverse, defect = prepared.A, prepared.inverse, prepared.defect
+    assert inverse is not None
+    assert defect is not None
     parts, columns = [], max(1, lapack.BLOCK_ENTRIES // (n * len(b)))
     for j in range(0, k, columns):
         found = refinement.accelerated(

@@ -68,7 +68,7 @@ class LearnedSolver:
         model, info = checkpoint.load(checkpoint.resolve(name_or_folder))
         solver = cls(model.to(device), info)
         with np.errstate(all="ignore"):  # the answer does not matter
-            solver.predict(np.eye(solver.model.config.n_equation, solver.n), np.ones(solver.model.config.n_equation))
+            solver.predict(np.eye(solver.model.config.n_equations, solver.n), np.ones(solver.model.config.n_equations))
         return solver
 
     @property
@@ -98,7 +98,7 @@ class LearnedSolver:
         ValueError
             Shapes do not match, entries are not finite or not real, or the model does not support this n.
         """
-        if self.model.config.head == "estimate":
+        if self.model.config.head.estimates:
             return estimation.mean(self.model, A, b)
         system = self._supported(check_system(A, b))
         x = predict(self.model, system.A, system.b)
@@ -144,7 +144,7 @@ class LearnedSolver:
 
     def _refuse_others(self) -> None:
         """Raise `ConfigurationError` if the model does not solve systems."""
-        if purpose := self.info.instead_of_solving(self.model.config.head):
+        if purpose := self.info.unsupported_reason(self.model.config.head):
             raise ConfigurationError(f"the model {self.info.name} {purpose}")
 
     def _supported(self, system: CheckedSystem) -> CheckedSystem:

@@ -43,7 +43,7 @@ from rich.progress import Progress
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.models import Algebraformer, ModelConfig
-from algebraformer.models.transformer import Attention, Block, Transformer
+from algebraformer.models.bodies import Attention, Block, Transformer
 from algebraformer.problems import Systems
 from algebraformer.reporting import Cell, Report, TableData, finite
 from algebraformer.training import Recipe
@@ -152,7 +152,7 @@ def untrained(model: Algebraformer, seed: int) -> Algebraformer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fresh = Algebraformer(model.config)
-    fresh.scaler.load_state_dict(model.scaler.state_dict())
+    fresh.token_head.scaler.load_state_dict(model.token_head.scaler.state_dict())
     return fresh.eval()
 
 
@@ -179,11 +179,11 @@ def attention_maps(model: Algebraformer, systems: Systems) -> FloatArray:
     ConfigurationError
         The network has no attention, or does not read b.
     """
-    if not isinstance(model.body, Transformer) or model.config.head != "token":
+    if not isinstance(model.body, Transformer) or model.config.head.name != "token":
         expected = "attention maps are those of a transformer with a token head"
         raise ConfigurationError(f"{expected}, received {model.config.architecture} with head {model.config.head}")
-    A, b, _ = model.scaler(*to_tensors(systems)[:2])
-    h, found = model.tokens(A.float(), b.float()), []
+    A, b, _ = model.token_head.scaler(*to_tensors(systems)[:2])
+    h, found = model.tokens(model.token_head.read(A.float(), b.float())), []
     for block in model.body.blocks:
         attention = cast(Attention, block.attention)
         found.append(attention.weights(cast(Block, block).norm_attention(h)))
@@ -220,8 +220,8 @@ def look(model: Algebraformer, systems: Systems) -> Heads:
     mass = np.concatenate(masses)
     A, b, _ = to_tensors(systems)
     with torch.inference_mode():
-        A_z, b_z, _ = (part.numpy() for part in model.scaler(A, b))
-        b_scaled = model.scaler.scaled(A, b)[1].numpy()
+        A_z, b_z, _ = (part.numpy() for part in model.token_head.scaler(A, b))
+        b_scaled = model.token_head.scaler.scaled(A, b)[1].numpy()
     i = np.arange(n)
     size = np.sqrt(np.mean(A_z**2, axis=1))  # (B, n), that of each column
     measures = {

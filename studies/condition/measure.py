@@ -37,7 +37,7 @@ from scipy.linalg import LinAlgWarning
 from algebraformer import assessment as report
 from algebraformer import problems
 from algebraformer.linalg import FloatArray, condition_number, normalized_mse, relative_error, residual
-from algebraformer.models import ModelConfig, predict
+from algebraformer.models import ModelConfig, OperatorConfig, predict
 from algebraformer.problems import Systems
 from algebraformer.reporting import Report, finite
 from algebraformer.solver import LearnedSolver
@@ -114,9 +114,13 @@ def token(n: int, steps: int, width: int = 32, layers: int = 2) -> Recipe:
 def operator(n: int, rank: int, read: int, steps: int, width: int = 64, layers: int = 3) -> Recipe:
     """Return the recipe of residual perceptrons that give coefficients of `rank` operators."""
     model = ModelConfig(
-        n=n, architecture="mlp", head="operator", rank=rank, n_column=read, n_row=read, n_layer=layers, n_head=1,
+        n=n,
+        architecture="mlp",
+        head=OperatorConfig(rank=rank, n_column=read, n_row=read),
+        n_layer=layers,
+        n_head=1,
         n_embd=width,
-    )  # fmt: skip
+    )
     return Recipe(model=model, samples=max(8_192, 10 * steps), steps=steps, batch_size=128, lr=3e-3)
 
 
@@ -166,7 +170,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
     for subject in plan.subjects:
         samples = drawn(subject, plan.systems)
         for head, first in subject.heads.items():
-            basis = partial(shared_basis, first, bases) if first.model.head == "operator" else None
+            basis = partial(shared_basis, first, bases) if first.model.head.is_linear else None
             for seed in plan.seeds:
                 recipe = dataclasses.replace(first, seed=seed)
                 trained = run_once(recipe, folder / folder_name(subject.name, head, seed), basis)
@@ -218,7 +222,7 @@ def measure(solver: LearnedSolver, systems: Systems) -> dict[str, Any]:
 
 def contraction(solver: LearnedSolver, A: FloatArray, b: FloatArray, x: FloatArray, bare: FloatArray) -> FloatArray:
     """Return what a refinement leaves of the error, (B,); see the head of this module."""
-    if solver.model.config.head == "operator":
+    if solver.model.config.head.is_linear:
         return report.contraction(solver, A)
     again = bare + predict(solver.model, A, residual(A, b, bare))
     return relative_error(again, x)[:, 0] / relative_error(bare, x)[:, 0]
@@ -226,8 +230,8 @@ def contraction(solver: LearnedSolver, A: FloatArray, b: FloatArray, x: FloatArr
 
 def distance(solver: LearnedSolver, systems: Systems) -> FloatArray:
     """Return how far systems are from the family of the training, (B,); up to 1 they look like it."""
-    if solver.model.config.head == "operator":
+    if solver.model.config.head.is_linear:
         return np.maximum(*outside.distances(solver, systems.A, systems.b))
-    scaler = solver.model.scaler
+    scaler = solver.model.token_head.scaler
     with torch.no_grad():
-        return (scaler.distance(torch.from_numpy(systems.A)) / scaler.reach).numpy()
+        return (scaler.distance(torch.from_numpy(systems.A)) / scaler.max_distance).numpy()

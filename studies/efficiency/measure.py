@@ -52,14 +52,13 @@ import torch
 from rich.progress import Progress
 
 from algebraformer.checkpoint import pretrained_names
-from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.models import Algebraformer, ModelConfig, OperatorConfig
 from algebraformer.numerics import entry_sampler, operator_basis
 from algebraformer.problems import ProblemFamily
 from algebraformer.reporting import Cell, Report, TableData
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import RECIPES, Recipe
-from algebraformer.training.data import SCALER_SIZE, limited
-from algebraformer.training.operator import READOUT_SAMPLES
+from algebraformer.training.data import capped_sample_size
 from studies.harness.runs import Bases, folder_name, run_once, shared_basis
 from studies.harness.study import distinct, number, where
 
@@ -119,7 +118,7 @@ def quick_methods() -> tuple[Method, ...]:
     """Return the methods at n = 16 and toy sizes."""
     token = dataclasses.replace(RECIPES["quick"], batch_size=16)
     paper = dataclasses.replace(token, model=ModelConfig(n=16, n_layer=4, n_head=2, n_embd=48), optimizer="adamw")
-    network = ModelConfig(n=16, head="operator", rank=24, n_column=8, n_row=8, n_layer=2, n_head=2, n_embd=32)
+    network = ModelConfig(n=16, head=OperatorConfig(rank=24, n_column=8, n_row=8), n_layer=2, n_head=2, n_embd=32)
     operator = dataclasses.replace(token, model=network, lr=3e-3)
     perceptron = dataclasses.replace(operator, model=dataclasses.replace(network, architecture="mlp"))
     lengths, fixed = ((5, None), (40, None)), ((5, 1_024), (60, 4_096))
@@ -174,7 +173,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
 
 def measured(recipe: Recipe, output: Path, bases: Bases) -> dict[str, Any]:
     """Train one network, unless it is trained already, and return what it cost and gave."""
-    basis = partial(shared_basis, recipe, bases) if recipe.model.head == "operator" else None
+    basis = partial(shared_basis, recipe, bases) if recipe.model.head.is_linear else None
     trained = run_once(recipe, output, basis)
     parts = flops(recipe)
     return {
@@ -209,23 +208,26 @@ def flops(recipe: Recipe) -> dict[str, float]:
     """Return the floating-point operations of a training run by part, see the formulas at the top."""
     with torch.device("meta"):  # shapes alone
         model = Algebraformer(recipe.model)
-    n, R, seen = recipe.model.n, recipe.model.rank, recipe.steps * recipe.batch_size
+    n, seen = recipe.model.n, recipe.steps * recipe.batch_size
     parts: dict[str, float] = {
         "steps": float(model.training_flops() * seen),
         "optimiser": recipe.steps * newton_schulz(model) if recipe.optimizer == "muon" else 0.0,
     }
-    if recipe.model.head == "token":
-        return parts | {"systems": (seen + limited(SCALER_SIZE, n)) * (assembly(n) + solution(n, 1))}
-    stored = recipe.samples or READOUT_SAMPLES
+    if not recipe.model.head.is_linear:
+        return parts | {
+            "systems": (seen + capped_sample_size(recipe.scaler_samples, n)) * (assembly(n) + solution(n, 1))
+        }
+    R, stored = OperatorConfig.of(recipe.model).rank, recipe.samples or recipe.readout_samples
     examples = stored if recipe.samples else seen + stored
-    width, head = model.head.linear.in_features + 1, sum(p.numel() for p in model.head.parameters())
+    width, head = model.operator_head.linear.in_features + 1, sum(p.numel() for p in model.head.parameters())
     features = 2.0 * (model.parameter_count() - head) * recipe.model.n_token
     first_answer = features + 2 * head + 2 * (1 + R) * n**2 + 4 * 2 * n**2
     return parts | {
         "systems": examples * (assembly(n) + solution(n, n) + 2 * R * n**2),
         "basis": basis_flops(recipe.problem_family(), R),
         "read-out": stored * (features + 2 * width**2 + 2 * width * R) + width**3 / 3 + 2 * width**2 * R,
-        "calibration": limited(SCALER_SIZE, n) * (assembly(n) + solution(n, 1) + first_answer),
+        "calibration": capped_sample_size(recipe.calibration_samples, n)
+        * (assembly(n) + solution(n, 1) + first_answer),
     }
 
 

@@ -29,7 +29,7 @@ from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.models.config import Encoding
 from algebraformer.reporting import Cell, Report, TableData, finite
 from algebraformer.training import Recipe
-from algebraformer.training.data import VALIDATION_SEED, VALIDATION_SIZE
+from algebraformer.training.data import VALIDATION_SEED
 from studies.efficiency import measure as efficiency
 from studies.harness.memory import KERNELS, exponent, one_pass, peak_bytes, score_bytes
 from studies.harness.runs import run_once
@@ -152,7 +152,7 @@ def cost(recipe: Recipe) -> float:
 
 def equal_compute(plan: Plan, encoding: Encoding) -> Recipe:
     """Return the recipe with this encoding whose cost is the plan's, to one step."""
-    model = dataclasses.replace(plan.recipe.model, encoding=encoding)
+    model = plan.recipe.model.with_head(encoding=encoding)
     recipe = dataclasses.replace(
         plan.recipe, model=model, batch_size=max(1, plan.tokens // model.n_token), seed=plan.seeds[0]
     )
@@ -163,12 +163,12 @@ def equal_compute(plan: Plan, encoding: Encoding) -> Recipe:
 def equal_systems(plan: Plan, encoding: Encoding) -> Recipe:
     """Return the recipe with this encoding that sees the systems of the entry tokens in as many steps."""
     recipe = equal_compute(plan, "entry")
-    return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, encoding=encoding))
+    return dataclasses.replace(recipe, model=recipe.model.with_head(encoding=encoding))
 
 
 def tuned(plan: Plan, recipe: Recipe, name: Path, advance: Callable[[], None]) -> list[dict[str, Any]]:
     """Train with every rate and the first seed, then with the best rate and the other seeds."""
-    unseen = recipe.problem_family().sample(VALIDATION_SIZE, VALIDATION_SEED)
+    unseen = recipe.problem_family().sample(recipe.validation_systems, VALIDATION_SEED)
 
     def trained(rate: float, seed: int) -> dict[str, Any]:
         changed = dataclasses.replace(recipe, lr=rate, muon_lr=10 * rate, seed=seed)
@@ -211,7 +211,7 @@ def measure(plan: Plan, n: int) -> list[dict[str, Any]]:
     """Return peak memory and time of a pass for n unknowns; the times are taken in turn."""
     records, calls = [], {}
     for encoding in PAPER:
-        config = dataclasses.replace(plan.network, n=n, encoding=encoding)
+        config = dataclasses.replace(plan.network, n=n).with_head(encoding=encoding)
         for kernel, backends in KERNELS.items():
             too_large = kernel == "math" and score_bytes(config, plan.batch_size) > plan.memory
             if too_large or (encoding == "entry" and n in plan.further):
@@ -291,7 +291,7 @@ def scaled(value: float | None, factor: float) -> Cell:
 def accuracy_row(plan: Plan, runs: list[dict[str, Any]], series: str, encoding: Encoding) -> list[Cell]:
     """Return the row of one encoding."""
     found, mine = scores(runs, series, encoding), chosen(runs, series, encoding)
-    first, tokens = mine[0], dataclasses.replace(plan.recipe.model, encoding=encoding).n_token
+    first, tokens = mine[0], plan.recipe.model.with_head(encoding=encoding).n_token
     return [
         LABELS[encoding], tokens, first["parameters"], first["rate"], first["steps"] * first["batch_size"],
         first["steps"], first["flops"], float(np.mean(found)), deviation(found), min(found), max(found),

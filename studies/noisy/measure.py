@@ -24,7 +24,7 @@ from algebraformer.checkpoint import pretrained_names
 from algebraformer.evaluation import quietly
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import relative_errors
-from algebraformer.models import ModelConfig
+from algebraformer.models import EstimateConfig, ModelConfig
 from algebraformer.problems import Systems
 from algebraformer.reporting import Report
 from algebraformer.solver import LearnedSolver
@@ -83,7 +83,7 @@ class Plan:
 def small(family: str) -> Recipe:
     """Return a recipe of a few seconds, for the presets quick."""
     model = ModelConfig(
-        n=12, architecture="feedback", head="estimate", encoding="column-tikhonov", n_layer=1, n_head=2, n_embd=16
+        n=12, architecture="feedback", head=EstimateConfig(encoding="column-tikhonov"), n_layer=1, n_head=2, n_embd=16
     )
     return Recipe(family=family, model=model, steps=30, batch_size=16)
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from algebraformer.linalg import FloatArray, is_certified, measures, normalized_mse, relative_error
-from algebraformer.models import ModelConfig
+from algebraformer.models import ModelConfig, OperatorConfig
 from algebraformer.numerics import gcr, refinement
 from algebraformer.numerics.gcr import Preconditioner
 from algebraformer.problems import Systems
@@ -76,9 +76,13 @@ class Plan:
 def small(family: str, architecture: str) -> Recipe:
     """Return the recipe of a network for 16 unknowns that trains in seconds."""
     model = ModelConfig(
-        n=16, architecture="mlp" if architecture == "mlp" else "transformer", head="operator", rank=32, n_column=8,
-        n_row=8, n_layer=2, n_head=2, n_embd=32,
-    )  # fmt: skip
+        n=16,
+        architecture="mlp" if architecture == "mlp" else "transformer",
+        head=OperatorConfig(rank=32, n_column=8, n_row=8),
+        n_layer=2,
+        n_head=2,
+        n_embd=32,
+    )
     return Recipe(family=family, model=model, samples=2000, steps=300, lr=3e-3)
 
 

@@ -36,7 +36,7 @@ from scipy.linalg import LinAlgWarning
 
 from algebraformer import problems
 from algebraformer.linalg import EPS, FloatArray, backward_error, skeel_condition_number
-from algebraformer.models import ModelConfig
+from algebraformer.models import ModelConfig, OperatorConfig
 from algebraformer.numerics import gcr
 from algebraformer.problems import BoundaryValueFamily, generator
 from algebraformer.problems.base import Parameters
@@ -72,7 +72,7 @@ class Plan:
 
 QUICK = Recipe(
     model=ModelConfig(
-        n=16, architecture="mlp", head="operator", rank=48, n_column=8, n_row=8, n_layer=3, n_head=1, n_embd=48
+        n=16, architecture="mlp", head=OperatorConfig(rank=48, n_column=8, n_row=8), n_layer=3, n_head=1, n_embd=48
     ),
     samples=4_096,
     steps=400,
@@ -208,7 +208,7 @@ def distances(solver: LearnedSolver, A: FloatArray, b: FloatArray) -> tuple[Floa
     first = gcr.solve(A, b[:, :, None], inverse, 0.0, maxiter=1).first
     random = gcr.share_left(A, inverse)
     answers = np.maximum(first, random) / head.max_defect()
-    return head.distance(A) / head.max_distance(), answers
+    return head.distance(A) / float(head.max_distance), answers
 
 
 # ---------------------------------------------------------------- what came out

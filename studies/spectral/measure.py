@@ -29,14 +29,15 @@ from rich.progress import Progress
 
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import answer_scores, score
-from algebraformer.models import ModelConfig
+from algebraformer.models import ModelConfig, OperatorConfig
+from algebraformer.models.heads import Sample
+from algebraformer.models.heads.operator import fit_basis
 from algebraformer.numerics import operator_basis
 from algebraformer.numerics.operator_basis import MeanInverse, OperatorBasis
 from algebraformer.reporting import Report
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import RECIPES, Recipe
-from algebraformer.training.data import TEST_SEED, TEST_SIZE, VALIDATION_SEED, VALIDATION_SIZE
-from algebraformer.training.operator import basis_for
+from algebraformer.training.data import TEST_SEED, VALIDATION_SEED
 from studies.baselines import lmmse, methods, reduced_basis
 from studies.baselines.nearest import NearestInverse
 from studies.efficiency import measure as efficiency
@@ -82,7 +83,7 @@ class Plan:
     """Steps that it is run for."""
     full: int
     """Steps of the full recipe."""
-    test: int = TEST_SIZE
+    test: int = Recipe.test_systems
     rounds: int = 5
 
 
@@ -111,7 +112,7 @@ SMALL = networks(
 TOY = networks(
     16,
     token=ModelConfig(n=16, n_layer=2, n_head=2, n_embd=32),
-    operator=ModelConfig(n=16, head="operator", rank=16, n_column=8, n_row=8, n_layer=2, n_head=2, n_embd=24),
+    operator=ModelConfig(n=16, head=OperatorConfig(rank=16, n_column=8, n_row=8), n_layer=2, n_head=2, n_embd=24),
     width=32,
     lstm=40,
     gru=48,
@@ -188,8 +189,8 @@ def candidates(model: ModelConfig, rates: Sequence[float]) -> list[Rates]:
 
 def recipe_of(plan: Plan, family: str, model: ModelConfig, chosen: Rates, flops: float, seed: int) -> Recipe:
     """Return the recipe whose training takes this many operations."""
-    operator = model.head == "operator"
-    model = dataclasses.replace(model, whiten=True) if operator and family == "reaction-diffusion" else model
+    operator = model.head.is_linear
+    model = model.with_head(whiten=True) if operator and family == "reaction-diffusion" else model
     muon_lr = (3 if operator else 10) * chosen.lr
 
     def of(steps: int) -> Recipe:
@@ -212,7 +213,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
     bases: Bases = {}
 
     def trained(recipe: Recipe, name: str, *words: object, basis: Any = None) -> Trained:
-        if basis is None and recipe.model.head == "operator":
+        if basis is None and recipe.model.head.is_linear:
             basis = partial(shared_basis, recipe, bases)
         found = run_once(recipe, folder / folder_name(name, recipe.family, *words), basis)
         bar.advance(task)
@@ -225,7 +226,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
         for rates in grid[name]:
             recipe = recipe_of(plan, first, model, rates, plan.tuning, plan.seeds[0])
             solver = trained(recipe, name, "tuning", rates.optimizer, rates.lr).solver
-            validation = solver.info.problem_family().sample(VALIDATION_SIZE, VALIDATION_SEED)
+            validation = solver.info.problem_family().sample(recipe.validation_systems, VALIDATION_SEED)
             scores.append(score(solver.model, validation)["normalized_mse"])
             tuning.append({"network": name, **dataclasses.asdict(rates), "validation": scores[-1]})
         chosen[name] = grid[name][int(np.argmin(scores))]
@@ -244,7 +245,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
         "runs": runs,
         "times": seconds,
         "memory": {name: peak_bytes(model, KERNELS["default"]) for name, model in plan.networks.items()
-                   if model.head == "token"},
+                   if model.head.name == "token"},
         "classical": [row for family in plan.families for row in classical(plan, family, runs)],
         "small": small_samples(plan, chosen, trained),
         "paper": [
@@ -289,10 +290,11 @@ def small_samples(plan: Plan, chosen: dict[str, Rates], trained: Callable[..., T
                 continue
             recipe = dataclasses.replace(recipe, samples=count)
             basis = None
-            if recipe.model.head == "operator":
-                model = dataclasses.replace(recipe.model, rank=min(recipe.model.rank, count // 2))
+            if recipe.model.head.is_linear:
+                rank = min(OperatorConfig.of(recipe.model).rank, count // 2)
+                model = recipe.model.with_head(rank=rank)
                 recipe = dataclasses.replace(recipe, model=model)
-                few = min(count, operator_basis.snapshot_count(model.n, model.rank))
+                few = min(count, operator_basis.snapshot_count(model.n, rank))
                 basis = partial(own_basis, recipe, few)
             found = trained(recipe, name, "of", count, basis=basis)
             rows.append({"network": name, "count": count, **described(recipe, found)})
@@ -301,7 +303,8 @@ def small_samples(plan: Plan, chosen: dict[str, Rates], trained: Callable[..., T
 
 def own_basis(recipe: Recipe, count: int) -> tuple[OperatorBasis, float]:
     """Return a basis from the first systems of the recipe's training set; it is not timed."""
-    return basis_for(recipe.model, recipe.problem_family(), recipe.seed, count), 0.0
+    sample = Sample(recipe.problem_family(), count, recipe.seed)
+    return fit_basis(OperatorConfig.of(recipe.model), sample, few=True), 0.0
 
 
 # ---------------------------------------------------------------- classical rows

@@ -38,7 +38,7 @@ from algebraformer.cli.study import Study
 from algebraformer.cli.train import Finetune, Train
 from algebraformer.errors import AlgebraformerError, ConfigurationError, SingularSystemError
 from algebraformer.provenance import versions
-from algebraformer.training.config import RECIPES
+from algebraformer.training.recipes import RECIPES
 from algebraformer.writing import check_file
 
 
@@ -84,7 +84,7 @@ class Solve:
         from algebraformer.solver import LearnedSolver  # torch, which takes seconds: not before the files are read
 
         solver = LearnedSolver.from_pretrained(self.model)
-        if solver.model.config.head == "estimate":
+        if solver.model.config.head.estimates:
             return estimate(self, solver, A, b)
         if self.figure is not None:
             raise ConfigurationError(f"figure is for models that estimate from noisy systems; {self.model} solves")
@@ -136,10 +136,10 @@ class Evaluate:
 
     def run(self) -> int:
         from algebraformer import evaluation, problems
+        from algebraformer.problems.custom import family_from_file, names_a_file
         from algebraformer.reporting import print_table, write_results
         from algebraformer.solver import LearnedSolver
         from algebraformer.training.data import TEST_SEED
-        from algebraformer.training.from_file import family_from_file, names_a_file
 
         if self.output is not None:
             check_file(self.output, folder_is_made=True)
@@ -151,7 +151,7 @@ class Evaluate:
             family = solver.info.problem_family()
         else:
             family = problems.get(name, n=solver.n)
-        estimates = solver.model.config.head == "estimate"
+        estimates = solver.model.config.head.estimates
         if estimates and not isinstance(family, problems.NoisyFamily):
             raise ConfigurationError(f"{self.model} estimates from noisy systems; {family.name} is not a noisy family")
         if not estimates and isinstance(family, problems.NoisyFamily):

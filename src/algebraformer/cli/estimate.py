@@ -36,7 +36,7 @@ def estimate(command: Any, solver: LearnedSolver, A: Any, b: Any) -> int:
         io.write_array(command.output, found.x)
     if command.figure is not None:
         _draw(command, found)
-    about = {"model": command.model, "n": solver.n, "m": solver.model.config.n_equation}
+    about = {"model": command.model, "n": solver.n, "m": solver.model.config.n_equations}
     about |= {"warnings": warned} | paths(command, "output", "figure")
     if command.json:
         emit(found.record() | about)

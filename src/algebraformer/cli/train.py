@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 
 from algebraformer.cli.output import DONE, INTERRUPTED, emit, show
-from algebraformer.training.config import Basis, Recipe, Scaler, get_recipe
+from algebraformer.training.recipes import Basis, Recipe, Scaler, get_recipe
 from algebraformer.writing import check_folder
 
 if TYPE_CHECKING:
     from algebraformer.problems import ProblemFamily
+    from algebraformer.progress import ProgressCallback
     from algebraformer.reporting import Report
-    from algebraformer.training.loop import RunOptions, TrainResult
-    from algebraformer.training.monitor import ProgressCallback
+    from algebraformer.training.trainer import RunOptions, TrainResult
 
 SomeRecipe = TypeVar("SomeRecipe", bound=Recipe)
 
@@ -56,10 +56,10 @@ class Train:
     """Print one JSON object at the end and no progress bar."""
 
     def run(self) -> int:
+        from algebraformer.problems.custom import names_a_file
         from algebraformer.reporting import print_table
-        from algebraformer.training.from_file import names_a_file
-        from algebraformer.training.loop import train
         from algebraformer.training.monitor import Monitor
+        from algebraformer.training.trainer import train
 
         check_folder(self.output)
         own = names_a_file(self.recipe)
@@ -70,7 +70,7 @@ class Train:
         fresh, begin = not self.output.exists(), time.monotonic()
         result = train(recipe, self.output, options, self.name or (recipe.family if own else self.recipe))
         report = None
-        if result.finished and own and recipe.model.head == "operator":
+        if result.finished and own and recipe.model.head.is_linear:
             seconds = time.monotonic() - begin if fresh else None
             with Monitor(not self.json) as monitor:
                 report = self._report(seconds, monitor.part("report"))
@@ -150,9 +150,9 @@ class Finetune:
     """Print one JSON object at the end and no progress bar."""
 
     def run(self) -> int:
+        from algebraformer.problems.custom import names_a_file
         from algebraformer.training.finetuning import fine_tuning
-        from algebraformer.training.from_file import names_a_file
-        from algebraformer.training.loop import train
+        from algebraformer.training.trainer import train
 
         check_folder(self.output)
         names = ("epochs", "batch_size", "scaler", "basis", "rank", "layer_decay", "frozen")
@@ -169,7 +169,7 @@ class Finetune:
 
 def run_options(command: Train | Finetune) -> RunOptions:
     """Return how the run of a command is carried out."""
-    from algebraformer.training.loop import RunOptions
+    from algebraformer.training.trainer import RunOptions
 
     check_device(command.device)
     names = ("device", "autocast", "compile", "workers")
@@ -194,13 +194,13 @@ def own_family(source: str, changes: Sequence[str]) -> ProblemFamily:
     """Return the family in a Python file with the changes of its settings and its n."""
     from algebraformer.models.config import ModelConfig
     from algebraformer.problems import NoisyFamily
+    from algebraformer.problems.custom import family_from_file
     from algebraformer.training.automatic import estimate_network
-    from algebraformer.training.from_file import family_from_file
 
     family = family_from_file(source)
     names, model = ["model.n=", "family_settings."], ModelConfig(n=family.n)
     if isinstance(family, NoisyFamily):
-        names, model = [*names, "model.n_row="], estimate_network(family)
+        names, model = [*names, "model.head.n_equations="], estimate_network(family)
     plain = Recipe(family=family.name, family_settings=family.own_settings(), model=model)
     of_family = [change for change in changes if change.startswith(tuple(names))]
     family = changed(plain, of_family).problem_family()
@@ -210,10 +210,12 @@ def own_family(source: str, changes: Sequence[str]) -> ProblemFamily:
 
 def own_recipe(source: str, changes: Sequence[str], progress: ProgressCallback) -> Recipe:
     """Return the recipe for a family in a Python file; its settings and n are changed before its rank is read."""
+    from algebraformer.problems import NoisyFamily
     from algebraformer.training.automatic import recipe_for
 
     family = own_family(source, changes)
-    with_changes(Recipe().settings(), changes)  # names that do not exist, before the spectrum takes its time
+    similar = get_recipe("deblur-64" if isinstance(family, NoisyFamily) else "diffusion-64-mlp")
+    with_changes(similar.settings(), changes)  # names that do not exist, before the spectrum takes its time
     return changed(recipe_for(family, progress), changes)
 
 

@@ -238,9 +238,9 @@ def matrices(family: ProblemFamily, indices: Sequence[int] | NDArray[np.int64], 
     return family.assembled(indices, seed)[0]
 
 
-def snapshot_count(n: int, rank: int) -> int:
-    """Return how many samples a basis of R components is computed from."""
-    return min(MAX_SNAPSHOTS, max(2 * rank, min(SNAPSHOTS_EACH * rank, SNAPSHOT_ENTRIES // n**2)))
+def snapshot_count(n: int, rank: int, most: int = MAX_SNAPSHOTS) -> int:
+    """Return how many samples a basis of R components is computed from, `most` at most."""
+    return min(most, max(2 * rank, min(SNAPSHOTS_EACH * rank, SNAPSHOT_ENTRIES // n**2)))
 
 
 def read_count(n: int) -> int:

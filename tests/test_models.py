@@ -22,10 +22,10 @@ from algebraformer.models import Algebraformer, ModelConfig, predict
 from algebraformer.models.config import Architecture, Encoding
 from algebraformer.models.encoding import column_b_tokens, column_tokens, entry_tokens, row_tokens
 from algebraformer.models.estimate import scaled
-from algebraformer.numerics import operator_basis
 from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.training import RECIPES
 from algebraformer.training.data import examples
+from tests.bases import fit as fit_basis
 
 N = 6
 FAMILY = problems.get("reaction-diffusion", n=N)
@@ -76,7 +76,7 @@ def family(kind: str) -> problems.ProblemFamily:
 @functools.cache
 def basis() -> OperatorBasis:
     """The basis of the family that all operator heads here have."""
-    return operator_basis.fit(FAMILY, rank=4, n_column=4, n_row=3, seed=1, count=64)
+    return fit_basis(FAMILY, rank=4, n_column=4, n_row=3, seed=1, count=64)
 
 
 def fit(model: Algebraformer) -> Algebraformer:
@@ -169,7 +169,7 @@ def test_a_fresh_network_answers_the_same_for_the_same_seed(kind: str) -> None:
             assert not model(A, b).any()
         else:  # zero coefficients: the mean of the inverses
             T = basis().T_mean @ np.linalg.solve(basis().A_mean, b.numpy().T)  # (n, B)
-            mean = T.T / basis().reading(A.numpy())[1][:, None]
+            mean = T.T / basis().sampler(A.numpy())[1][:, None]
             np.testing.assert_allclose(fit(model)(A, b), mean, rtol=1e-4, atol=1e-5 * np.abs(mean).max())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
@@ -386,7 +386,9 @@ def test_loss_of_an_operator_head_by_hand(kind: str) -> None:
     model = shared(kind)
     T = model.head(model.features(z)).numpy().astype(float) @ basis().components.reshape(4, -1)
     error = np.sum((T - c.numpy() @ basis().components.reshape(4, -1)) ** 2, axis=1) * weight.numpy() ** 2
-    assert float(model.loss(z, c, weight)) == pytest.approx(error.mean() / np.sum(basis().sigma ** 2), rel=1e-4)
+    assert float(model.loss(z, c, weight)) == pytest.approx(
+        error.mean() / np.sum(basis().coefficient_rms ** 2), rel=1e-4
+    )
 
 
 @every_operator_head

@@ -29,21 +29,21 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import EPS, FloatArray
 from algebraformer.numerics.lp_norm import (
     Regression,
-    at_best_length,
+    abs_power,
     dual_gap,
     dual_vector,
     gradient_norm,
-    largest,
+    line_search_step,
+    max_abs,
     newton_step,
-    norm,
-    power,
+    p_norm,
     product,
     transposed_product,
 )
 from algebraformer.problems import LpRegression
 from algebraformer.problems.lp_regression import newton_system, start_step, start_tokens
 from algebraformer.result import scalar
-from algebraformer.solver import LearnedSolver, loaded
+from algebraformer.solver import LearnedSolver, as_solver
 from algebraformer.validation import check_count, check_tolerance, real_numbers
 
 CONVERGED, LIMIT, ROUNDING, INTERPOLATED = 0, 1, 2, 3
@@ -136,7 +136,7 @@ def minimize_lp(
         x0 = real_numbers(x0, "x0")
         if x0.shape != A.shape[:-2] + A.shape[-1:]:
             raise ValueError(f"x0 must have shape {A.shape[:-2] + A.shape[-1:]}, received {x0.shape}")
-    network = None if solver is None else _Network(loaded(solver), problem)
+    network = None if solver is None else _Network(as_solver(solver), problem)
     found = _minimize(problem, None if x0 is None else x0.reshape(problem.x.shape), network, tol, maxiter)
     return OptimizeResult({k: v if batched else scalar(v[0]) for k, v in found.items()})
 
@@ -190,7 +190,7 @@ def _minimize(
         part = problem[active]
         r = product(part.A, delta[active]) + part.r
         error = gradient_norm(part.A, r, part.p)
-        for i, e, size in zip(active, error, norm(r, part.p), strict=True):
+        for i, e, size in zip(active, error, p_norm(r, part.p), strict=True):
             trace[i].append((kind[i], float(e), float(size)))
         status[active[error <= tol]] = CONVERGED
         go_on = error > tol
@@ -209,7 +209,7 @@ def _minimize(
         if exact.any():
             some = part[exact]
             d = newton_step(some.A, r[exact], some.p)
-            step[exact] = at_best_length(some.A, r[exact], some.p, d)
+            step[exact] = line_search_step(some.A, r[exact], some.p, d)
         moved = np.any(delta[active] + step != delta[active], axis=1)
         status[active[~moved]] = ROUNDING
         delta[active] += step
@@ -227,12 +227,12 @@ def _minimize(
 def _judged(problem: Regression, x: FloatArray, r: FloatArray, d: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Return the steps along d (B, n), at their best lengths, and which of them are taken; x (B, n), r (B, m)."""
     with np.errstate(all="ignore"):
-        step = at_best_length(problem.A, r, problem.p, d / largest(d)[:, None])
-        before = norm(r, problem.p)
-        after = norm(r + product(problem.A, step), problem.p)
+        step = line_search_step(problem.A, r, problem.p, d / max_abs(d)[:, None])
+        before = p_norm(r, problem.p)
+        after = p_norm(r + product(problem.A, step), problem.p)
         gain = -np.expm1(problem.p * np.log(after / before))  # (f - f_new) / f
-        share = np.sum(power(r / largest(r)[:, None], problem.p), axis=1)  # f in these units
-        promise = np.sum(transposed_product(problem.A, dual_vector(r, problem.p)) * step, axis=1) / largest(r)
+        share = np.sum(abs_power(r / max_abs(r)[:, None], problem.p), axis=1)  # f in these units
+        promise = np.sum(transposed_product(problem.A, dual_vector(r, problem.p)) * step, axis=1) / max_abs(r)
         enough = gain >= ENOUGH * problem.p * -promise / share
         far = gain >= PROGRESS * dual_gap(problem.Q, r, problem.p)
         H, g = newton_system(problem, x)
@@ -248,11 +248,11 @@ def _measured(problem: Regression, x: FloatArray, status: NDArray[np.int64], tol
     error = np.where(interpolated, 0.0, gradient_norm(problem.A, r, problem.p))
     # r is known to n eps (|A| |x| + |b|), and |r|^(p-1) to p - 1 times that: where b is large, the digits end there.
     size = np.max(product(np.abs(problem.A), np.abs(x)) + np.abs(problem.b), axis=1)
-    floor = (problem.p - 1) * problem.A.shape[2] * EPS * size / largest(r)
+    floor = (problem.p - 1) * problem.A.shape[2] * EPS * size / max_abs(r)
     status = np.where((status == CONVERGED) & (error > tol) & (error > floor), LIMIT, status)
     status = np.where((status == CONVERGED) & (error > tol), ROUNDING, status)
     with np.errstate(over="ignore"):
-        fun = norm(r, problem.p) ** problem.p
+        fun = p_norm(r, problem.p) ** problem.p
     return {
         "x": x,
         "fun": fun,

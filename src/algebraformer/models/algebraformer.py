@@ -19,7 +19,7 @@ from algebraformer.models.perceptron import Perceptron, PerceptronBlock
 from algebraformer.models.recurrent import Recurrent
 from algebraformer.models.transformer import Attention, Block, Feedback, FirstAnswer, Transformer
 from algebraformer.numerics.entry_sampler import Entries
-from algebraformer.numerics.operator_basis import ApproximateInverse
+from algebraformer.numerics.preconditioner import ApproximateInverse
 from algebraformer.numerics.sine_tiles import TiledInverse
 
 HEADS: dict[Head, type[TokenHead] | type[OperatorHead] | type[EstimateHead]] = {
@@ -137,7 +137,7 @@ class Algebraformer(nn.Module):
     def read_inverse(self, A: Entries) -> tuple[ApproximateInverse | TiledInverse, FloatArray]:
         """Return what `approximate_inverse` returns, and how far (B,) each matrix is from the family's mean."""
         head = self.operator_head
-        z, s = head.basis.reading(A)
+        z, s = head.basis.sampler(A)
         device = self.tokens.embedding.weight.device
         parts = [
             head(self.features(torch.from_numpy(z[i : i + BATCH_SIZE].astype(np.float32)).to(device))).cpu()

@@ -11,12 +11,12 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig
 from algebraformer.numerics import sine_tiles
-from algebraformer.numerics.entry_sampler import Reading
-from algebraformer.numerics.operator_basis import LEADING, ApproximateInverse, OperatorBasis, balanced_metric
+from algebraformer.numerics.entry_sampler import EntrySampler
+from algebraformer.numerics.lapack import MAX_DEFECT
+from algebraformer.numerics.operator_basis import LEADING, OperatorBasis, inverse_weighted_metric
+from algebraformer.numerics.preconditioner import ApproximateInverse
 from algebraformer.numerics.sine_tiles import TiledInverse, TiledOperators
 
-MAX_DEFECT = 0.5
-"""Share of a vector g that M A may leave at the most, whatever the family: singular matrices leave more."""
 DEFECT_MARGIN = 4.0
 """Vectors unlike the family's right-hand sides leave a larger share than these: 2 to 5 times, random ones and A x with
 random x, on the shipped families (LOG.md, 2026-11-26)."""
@@ -95,21 +95,22 @@ class OperatorHead(nn.Module):
         """Take over a basis."""
         lead = len(self.get_buffer("leading"))
         values = {
-            **{name: getattr(basis.reading, name) for name in ("rows", "columns", "weight", "mean", "inverse_std")},
-            **{name: getattr(basis, name) for name in ("A_mean", "T_mean", "sigma")},
-            "size": np.array(basis.size),
+            **{name: getattr(basis.sampler, name) for name in ("rows", "columns", "weight", "mean", "inverse_std")},
+            **{name: getattr(basis, name) for name in ("A_mean", "T_mean")},
+            "sigma": basis.coefficient_rms,
+            "size": np.array(basis.scale),
             "leading": basis.components[:lead],
             "others": basis.components[lead:],
         }
-        if basis.reading.whitening is not None:
-            values["whitening"] = basis.reading.whitening
+        if basis.sampler.whitening is not None:
+            values["whitening"] = basis.sampler.whitening
         for name, value in values.items():
             self.get_buffer(name).copy_(torch.from_numpy(np.array(value)))
         self._basis = None
 
     def distance(self, A: FloatArray) -> FloatArray:
         """Return the root mean square (B,) of the z-scores of the entries that are read of A (B, n, n)."""
-        return distance_of(self.basis.reading(A)[0])
+        return distance_of(self.basis.sampler(A)[0])
 
     def max_distance(self) -> float:
         """Return the largest distance from the mean at which a matrix counts as in distribution."""
@@ -151,17 +152,17 @@ class OperatorHead(nn.Module):
                 ) from None
             self._operators = None
             names = ("rows", "columns", "weight", "mean", "inverse_std", "whitening")
-            reading = Reading(*(arrays[name] for name in names if name in arrays))
+            sampler = EntrySampler(*(arrays[name] for name in names if name in arrays))
             self._basis = OperatorBasis(
-                reading=reading,
+                sampler=sampler,
                 A_mean=arrays["A_mean"],
                 inverse=inverse,
                 operators=np.concatenate(
                     (arrays["T_mean"][None], arrays["leading"], arrays["others"]), dtype=np.float32
                 ),
-                sigma=arrays["sigma"],
-                size=float(arrays["size"]),
+                coefficient_rms=arrays["sigma"],
+                scale=float(arrays["size"]),
                 spectrum=np.empty(0),
-                metric=balanced_metric(arrays["A_mean"]) if self.balance else None,
+                metric=inverse_weighted_metric(arrays["A_mean"]) if self.balance else None,
             )
         return self._basis

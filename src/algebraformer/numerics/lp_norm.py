@@ -32,11 +32,11 @@ Step = Callable[[FloatArray, FloatArray, FloatArray, FloatArray], tuple[FloatArr
 """From A (B, m, n), r (B, m), p (B,) and a number per problem that the method remembers (B,): a step (B, n) and the
 numbers for the next call."""
 P_LIMITS = (2.0, 16.0)
-SMALLEST = 1e-12
+MIN_ROOT_WEIGHT = 1e-12
 """Least square root of a weight, relative to the largest: W^(1/2) A keeps its rank where residuals vanish."""
 LINE_SEARCHES = 60
 """Largest number of evaluations of a line search."""
-FLAT = 1e-12
+SLOPE_RTOL = 1e-12
 """A line search ends where the slope is this share of what it would be without cancellation."""
 
 
@@ -74,27 +74,27 @@ def transposed_product(A: FloatArray, y: FloatArray) -> FloatArray:
     return np.matmul(y[..., None, :], A)[..., 0, :]
 
 
-def largest(r: FloatArray) -> FloatArray:
+def max_abs(r: FloatArray) -> FloatArray:
     """Return max |r_i| of each row (B,), and 1 where that is 0."""
     size = np.max(np.abs(r), axis=-1)
     return np.where(size > 0, size, 1.0)
 
 
-def power(u: FloatArray, k: FloatArray) -> FloatArray:
+def abs_power(u: FloatArray, k: FloatArray) -> FloatArray:
     """Return |u|^k (B, m), bit for bit the same alone and in a batch: NumPy squares where it sees one exponent of 2."""
     return np.abs(u) ** np.repeat(k, u.shape[-1]).reshape(u.shape)
 
 
-def norm(r: FloatArray, p: FloatArray) -> FloatArray:
+def p_norm(r: FloatArray, p: FloatArray) -> FloatArray:
     """Return ||r||_p (B,) of r (B, m), without overflow."""
-    size = largest(r)
-    return size * np.sum(power(r / size[:, None], p), axis=-1) ** (1 / p)
+    size = max_abs(r)
+    return size * np.sum(abs_power(r / size[:, None], p), axis=-1) ** (1 / p)
 
 
 def dual_vector(r: FloatArray, p: FloatArray) -> FloatArray:
     """Return |u|^(p-2) u for u = r / max |r|, shape (B, m): the gradient of ||r||_p up to its length."""
-    u = r / largest(r)[:, None]
-    return power(u, p - 1) * np.sign(u)
+    u = r / max_abs(r)[:, None]
+    return abs_power(u, p - 1) * np.sign(u)
 
 
 def gradient_norm(A: FloatArray, r: FloatArray, p: FloatArray) -> FloatArray:
@@ -118,11 +118,11 @@ def dual_gap(Q: FloatArray, r: FloatArray, p: FloatArray) -> FloatArray:
     r : ndarray, shape (B, m)
     p : ndarray, shape (B,)
     """
-    u = r / largest(r)[:, None]
+    u = r / max_abs(r)[:, None]
     y = dual_vector(r, p)
     y = y - product(Q, transposed_product(Q, y))
     y = y - product(Q, transposed_product(Q, y))  # twice is enough
-    length = norm(y, p / (p - 1)) * norm(u, p)
+    length = p_norm(y, p / (p - 1)) * p_norm(u, p)
     bound = np.abs(np.sum(y * u, axis=-1)) / np.where(length > 0, length, 1.0)
     return np.where(np.any(r != 0, axis=-1), np.maximum(-np.expm1(p * np.log(np.clip(bound, 1e-300, 1.0))), 0.0), 0.0)
 
@@ -132,7 +132,7 @@ def dual_gap(Q: FloatArray, r: FloatArray, p: FloatArray) -> FloatArray:
 
 def newton_step(A: FloatArray, r: FloatArray, p: FloatArray) -> FloatArray:
     """Return Newton's step (B, n) at residuals r (B, m), none of them zero throughout."""
-    root = np.maximum(power(r / largest(r)[:, None], 0.5 * (p - 2)), SMALLEST)
+    root = np.maximum(abs_power(r / max_abs(r)[:, None], 0.5 * (p - 2)), MIN_ROOT_WEIGHT)
     return weighted_least_squares(A, root, r) / (1 - p)[:, None]
 
 
@@ -153,21 +153,21 @@ def line_search(r: FloatArray, q: FloatArray, p: FloatArray) -> FloatArray:
 
     Since ||r + t q|| >= t ||q|| - ||r||, the minimum lies between 0 and 2 ||r|| / ||q||. 0 where q does not descend.
     """
-    r_size, q_size = largest(r), largest(q)
+    r_size, q_size = max_abs(r), max_abs(q)
     r, q, unit = r / r_size[:, None], q / q_size[:, None], r_size / q_size
     low = np.zeros(len(r))
-    length = norm(q, p) * np.any(q != 0, axis=-1)
-    high = np.where(length > 0, 2 * norm(r, p) / np.where(length > 0, length, 1.0), 0.0)
+    length = p_norm(q, p) * np.any(q != 0, axis=-1)
+    high = np.where(length > 0, 2 * p_norm(r, p) / np.where(length > 0, length, 1.0), 0.0)
     t = np.minimum(1 / unit, 0.5 * high)
     before = np.full(len(r), np.inf)
     for _ in range(LINE_SEARCHES):
         z = r + t[:, None] * q
-        size = largest(z)
+        size = max_abs(z)
         u = z / size[:, None]
-        w = power(u, p - 2)
+        w = abs_power(u, p - 2)
         terms = w * u * q
         slope, whole = np.sum(terms, axis=-1), np.sum(np.abs(terms), axis=-1)
-        open_ = (np.abs(slope) > FLAT * whole) & (high - low > EPS * high)
+        open_ = (np.abs(slope) > SLOPE_RTOL * whole) & (high - low > EPS * high)
         if not open_.any():
             break
         low, high = np.where(slope < 0, t, low), np.where(slope < 0, high, t)
@@ -180,7 +180,7 @@ def line_search(r: FloatArray, q: FloatArray, p: FloatArray) -> FloatArray:
     return t * unit
 
 
-def at_best_length(A: FloatArray, r: FloatArray, p: FloatArray, d: FloatArray) -> FloatArray:
+def line_search_step(A: FloatArray, r: FloatArray, p: FloatArray, d: FloatArray) -> FloatArray:
     """Return d (B, n) times the best factor."""
     return line_search(r, product(A, d), p)[:, None] * d
 
@@ -256,7 +256,7 @@ class Regression:
                 advice="the optimum is not unique; leave out columns",
             )
         R = R * lengths
-        size = largest(b)[:, None]
+        size = max_abs(b)[:, None]
         x = solved(R, transposed_product(Q, b / size)) * size
         x = x - solved(R, transposed_product(Q, product(A, x) - b))  # once more, for the last digits
         r = product(A, x) - b
@@ -279,7 +279,7 @@ class Regression:
 
 def newton(A: FloatArray, r: FloatArray, p: FloatArray, memory: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Newton's step with exact line search, a `Step`."""
-    return at_best_length(A, r, p, newton_step(A, r, p)), memory
+    return line_search_step(A, r, p, newton_step(A, r, p)), memory
 
 
 def iterate(
@@ -315,7 +315,7 @@ def iterate(
     limit = np.broadcast_to(maxiter, len(A))
     delta = np.where(problem.interpolated[:, None], 0.0, x0 - problem.x)
     start = np.where(np.any(delta != 0, axis=-1)[:, None], product(A, delta) + problem.r, problem.r)
-    scale = largest(start)[:, None]
+    scale = max_abs(start)[:, None]
     r_0, delta = problem.r / scale, delta / scale
     memory = np.zeros(len(A)) if first_memory is None else first_memory(r_0, start / scale, p)
     iterations, error = np.zeros(len(A), dtype=np.int64), np.full(len(A), np.inf)

@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from algebraformer.models import ModelConfig
 from algebraformer.models import estimate as estimate_head
-from algebraformer.numerics import operator_basis
 from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.problems import ProblemFamily, Systems, generator
 from algebraformer.problems.base import CALIBRATION_SEED as CALIBRATION_SEED
@@ -100,7 +99,7 @@ def examples(family: ProblemFamily, reader: Reader, indices: Sequence[int] | NDA
     if isinstance(reader, ModelConfig):
         systems = family.at(indices, seed)
         return estimate_head.examples(reader, systems.A, systems.b, systems.x, systems.params["noise"])
-    z, c, weight = reader.coefficients(operator_basis.matrices(family, indices, seed))
+    z, c, weight = reader.coefficients(family.assembled(indices, seed)[0])
     return tuple(torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32)) for part in (z, c, weight))
 
 

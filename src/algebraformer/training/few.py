@@ -96,7 +96,7 @@ def _begin_operator_head(
     if initial is None or recipe.basis == "refitted":
         model.operator_head.set_basis(basis_for(config, family, recipe.seed, count, report))
         return
-    A = operator_basis.matrices(family, range(count), recipe.seed)
+    A = family.assembled(range(count), recipe.seed)[0]
     model.operator_head.set_basis(operator_basis.extended(initial.operator_head.basis, A, config.rank))
     before = readout(initial)
     new = torch.zeros(len(before), config.rank - before.shape[1], dtype=before.dtype)

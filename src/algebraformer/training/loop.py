@@ -416,7 +416,7 @@ def train(
         Name of the model; the family's name if empty.
     basis : OperatorBasis, optional
         Basis for an operator head, if another run on the same family has computed it already: see
-        `classical.operator_basis.fit`.
+        `numerics.operator_basis.fit`.
     initial : Algebraformer, optional
         The network that a recipe of `FewSystems` starts from: see `finetune`.
 

@@ -38,8 +38,17 @@ def basis_for(
     report: ProgressCallback = silent,
 ) -> OperatorBasis:
     """Return the basis of the family that an operator head of this configuration needs, see `operator_basis.fit`."""
-    sizes = config.rank, config.n_column, config.n_row
-    return operator_basis.fit(family, *sizes, seed, count, config.whiten, config.balance, report)
+    return operator_basis.fit(
+        lambda indices: family.assembled(indices, seed)[0],
+        family.n,
+        config.rank,
+        config.n_column,
+        config.n_row,
+        count=count,
+        whiten=config.whiten,
+        balance=config.balance,
+        report=report,
+    )
 
 
 def fit_basis(model: Algebraformer, family: ProblemFamily, report: ProgressCallback = silent) -> None:
@@ -178,8 +187,8 @@ def calibrate(
         systems = family.sample(min(step, count - indices), seed, start=indices)
         distance.append(head.distance(systems.A).max())
         inverse = model.approximate_inverse(systems.A)
-        first.append(gcr.solve(systems.A, systems.b[:, :, None], inverse, rtol=0.0, maxiter=1).first)
-        defect.append(gcr.share_left(systems.A, inverse))
+        first.append(gcr.solve(systems.A, systems.b[:, :, None], inverse, rtol=0.0, maxiter=1).first_residual_ratio)
+        defect.append(gcr.probe_defect(systems.A, inverse))
         report(min(indices + step, count), count)
     head.get_buffer("reach").fill_(MARGIN * float(max(distance)))
     usual = (float(np.quantile(np.concatenate(shares), USUAL)) for shares in (first, defect))

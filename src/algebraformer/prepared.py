@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from algebraformer.numerics import gcr, lapack
 from algebraformer.numerics.forward_error import forward_error
 from algebraformer.numerics.gcr import RefinedSolution
 from algebraformer.numerics.lapack import MAX_DEFECT, RHS_BLOCK_ENTRIES
-from algebraformer.numerics.preconditioner import LinearInverse
+from algebraformer.numerics.preconditioner import LinearInverse, as_linear_operator
 from algebraformer.result import SolveResult, scalar
 from algebraformer.validation import CheckedSystem, check_count, check_tolerance, match_right_hand_sides
 
@@ -377,31 +377,6 @@ def _solve_gcr(
         known = reading.in_distribution & (solution.first_residual_ratio <= reading.max_defect)
         parts.append(_Batch.from_solution(solution, error, known))
     return _Batch.join_columns(parts)
-
-
-def as_linear_operator(inverse: LinearInverse, n: int) -> LinearOperator:
-    """Return one approximate inverse (of a batch of one) as a SciPy operator, for real and complex vectors."""
-
-    def applied(product: Callable[[Array], Array]) -> Callable[[Array], Array]:
-        def matmat(v: Array) -> Array:
-            block = np.asarray(v).reshape(n, -1)
-            if block.dtype.kind == "c":  # M is real: both parts in one product
-                parts = product(np.concatenate((block.real, block.imag), axis=1).astype(np.float64)[None])[0]
-                real, imag = np.split(parts, 2, axis=1)
-                return real + 1j * imag
-            return product(block.astype(np.float64)[None])[0]
-
-        return matmat
-
-    forward, backward = applied(inverse), applied(inverse.adjoint)
-    return LinearOperator(
-        (n, n),
-        matvec=lambda v: forward(v).reshape(np.shape(v)),
-        rmatvec=lambda v: backward(v).reshape(np.shape(v)),
-        matmat=forward,
-        rmatmat=backward,
-        dtype=np.float64,
-    )
 
 
 def _warn_of_fallbacks(status: Array, batched: bool) -> None:

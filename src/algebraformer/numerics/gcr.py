@@ -161,11 +161,12 @@ def richardson(
         solution = RefinedSolution.of(A, b, np.array(correction(active, b), order="C"), rtol)
         for count in range(1, maxiter + 1):
             # 2. What is not certified, and has a residual to ask about.
+            active = active[~solution.certified[active]]
             r = solution.measures.residual[active]
-            going = ~solution.certified[active] & np.isfinite(r).all(axis=(1, 2))
-            if not going.any():
+            finite = np.isfinite(r).all(axis=(1, 2))
+            active, r = active[finite], r[finite]
+            if not active.size:
                 break
-            active, r = active[going], r[going]
 
             # 3. Correct and measure it.
             step = correction(active, r)

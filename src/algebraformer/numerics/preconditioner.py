@@ -6,10 +6,12 @@ M = R L, with L the same for all systems of a family and R of each system its ow
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol, Self, TypeVar
+from collections.abc import Callable
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator
 
 from algebraformer.linalg import FloatArray
 
@@ -104,6 +106,31 @@ class MeanInverse:
     def __getitem__(self, chosen: Chosen) -> MeanInverse:
         """Return the same: it is one matrix for all systems."""
         return self
+
+
+def as_linear_operator(inverse: LinearInverse, n: int) -> LinearOperator:
+    """Return one approximate inverse (of a batch of one) as a SciPy operator, for real and complex vectors."""
+
+    def applied(product: Callable[[NDArray[Any]], NDArray[Any]]) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        def matmat(v: NDArray[Any]) -> NDArray[Any]:
+            block = np.asarray(v).reshape(n, -1)
+            if block.dtype.kind == "c":  # M is real: both parts in one product
+                parts = product(np.concatenate((block.real, block.imag), axis=1).astype(np.float64)[None])[0]
+                real, imag = np.split(parts, 2, axis=1)
+                return real + 1j * imag
+            return product(block.astype(np.float64)[None])[0]
+
+        return matmat
+
+    forward, backward = applied(inverse), applied(inverse.adjoint)
+    return LinearOperator(
+        (n, n),
+        matvec=lambda v: forward(v).reshape(np.shape(v)),
+        rmatvec=lambda v: backward(v).reshape(np.shape(v)),
+        matmat=forward,
+        rmatmat=backward,
+        dtype=np.float64,
+    )
 
 
 def linear_combination(c: NDArray[np.floating], operators: NDArray[np.float32]) -> NDArray[np.float32]:

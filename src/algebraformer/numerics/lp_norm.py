@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,14 +28,16 @@ from numpy.typing import NDArray
 from algebraformer.errors import SingularSystemError
 from algebraformer.linalg import EPS, FloatArray
 
+Indices = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 Step = Callable[[FloatArray, FloatArray, FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
 """From A (B, m, n), r (B, m), p (B,) and a number per problem that the method remembers (B,): a step (B, n) and the
 numbers for the next call."""
 P_LIMITS = (2.0, 16.0)
 MIN_ROOT_WEIGHT = 1e-12
 """Least square root of a weight, relative to the largest: W^(1/2) A keeps its rank where residuals vanish."""
-LINE_SEARCHES = 60
-"""Largest number of evaluations of a line search."""
+MAX_LINE_SEARCH_STEPS = 60
+"""Largest number of evaluations of a line search: bisection alone gains float64's 53 bits in as many."""
 SLOPE_RTOL = 1e-12
 """A line search ends where the slope is this share of what it would be without cancellation."""
 
@@ -121,7 +123,7 @@ def dual_gap(Q: FloatArray, r: FloatArray, p: FloatArray) -> FloatArray:
     u = r / max_abs(r)[:, None]
     y = dual_vector(r, p)
     y = y - product(Q, transposed_product(Q, y))
-    y = y - product(Q, transposed_product(Q, y))  # twice is enough
+    y = y - product(Q, transposed_product(Q, y))  # twice is enough for orthogonality to rounding
     length = p_norm(y, p / (p - 1)) * p_norm(u, p)
     bound = np.abs(np.sum(y * u, axis=-1)) / np.where(length > 0, length, 1.0)
     return np.where(np.any(r != 0, axis=-1), np.maximum(-np.expm1(p * np.log(np.clip(bound, 1e-300, 1.0))), 0.0), 0.0)
@@ -144,7 +146,7 @@ def weighted_least_squares(A: FloatArray, root: FloatArray, r: FloatArray) -> Fl
 
 
 def solved(R: FloatArray, y: FloatArray) -> FloatArray:
-    """Return R^-1 y (B, n) for R (B, n, n), as a rule upper triangular: elimination finds nothing to do there."""
+    """Return R^-1 y (B, n) for R (B, n, n), usually upper triangular, which elimination leaves as it is."""
     return np.asarray(np.linalg.solve(R, y[..., None])[..., 0], dtype=np.float64)
 
 
@@ -160,7 +162,7 @@ def line_search(r: FloatArray, q: FloatArray, p: FloatArray) -> FloatArray:
     high = np.where(length > 0, 2 * p_norm(r, p) / np.where(length > 0, length, 1.0), 0.0)
     t = np.minimum(1 / unit, 0.5 * high)
     before = np.full(len(r), np.inf)
-    for _ in range(LINE_SEARCHES):
+    for _ in range(MAX_LINE_SEARCH_STEPS):
         z = r + t[:, None] * q
         size = max_abs(z)
         u = z / size[:, None]
@@ -232,7 +234,7 @@ class Regression:
         if A.ndim != 3 or 0 in A.shape:
             raise ValueError(f"A must have shape (m, n) or (B, m, n) with m, n >= 1, received {A.shape}")
         if b.shape != A.shape[:2]:
-            raise ValueError(f"b must have shape {A.shape[:2]} beside A of shape {A.shape}, received {b.shape}")
+            raise ValueError(f"b must have shape {A.shape[:2]} for A of shape {A.shape}, received {b.shape}")
         if A.shape[1] < A.shape[2]:
             raise ValueError(f"A must have at least as many rows as columns, received {A.shape[1]} x {A.shape[2]}")
         for name, array in (("A", A), ("b", b)):
@@ -312,24 +314,86 @@ def iterate(
     LpSolution
     """
     A, p = problem.A, problem.p
-    limit = np.broadcast_to(maxiter, len(A))
     delta = np.where(problem.interpolated[:, None], 0.0, x0 - problem.x)
     start = np.where(np.any(delta != 0, axis=-1)[:, None], product(A, delta) + problem.r, problem.r)
     scale = max_abs(start)[:, None]
-    r_0, delta = problem.r / scale, delta / scale
+    r_0 = problem.r / scale
     memory = np.zeros(len(A)) if first_memory is None else first_memory(r_0, start / scale, p)
-    iterations, error = np.zeros(len(A), dtype=np.int64), np.full(len(A), np.inf)
-    active, iteration = np.arange(len(A)), 0
+
+    def scaled_step(active: Indices, delta: FloatArray, r: FloatArray, error: FloatArray) -> tuple[FloatArray, Flags]:
+        d, memory[active] = step(A[active], r, p[active], memory[active])
+        return d, np.ones(len(active), dtype=bool)
+
+    delta, iterations, error, _ = descend(A, p, r_0, delta / scale, scaled_step, tol, maxiter)
+    error = np.where(np.isfinite(error), error, np.inf)
+    return LpSolution(problem.x + delta * scale, iterations, error, error <= tol)
+
+
+class Descent(NamedTuple):
+    """What `descend` returns for B problems."""
+
+    delta: FloatArray
+    """The way gone (B, n)."""
+    iterations: Indices
+    """Steps taken (B,)."""
+    error: FloatArray
+    """`gradient_norm` at the end (B,)."""
+    refused: Flags
+    """Whether the last step was not accepted (B,)."""
+
+
+def descend(
+    A: FloatArray,
+    p: FloatArray,
+    r_0: FloatArray,
+    delta: FloatArray,
+    step: Callable[[Indices, FloatArray, FloatArray, FloatArray], tuple[FloatArray, Flags]],
+    tol: float,
+    maxiter: int | NDArray[np.int64],
+    observe: Callable[[Indices, FloatArray, FloatArray], object] = lambda active, r, error: None,
+) -> Descent:
+    """Take steps until `gradient_norm` is at most tol, for every problem on its own.
+
+    Parameters
+    ----------
+    A : ndarray, shape (B, m, n)
+    p : ndarray, shape (B,)
+    r_0 : ndarray, shape (B, m)
+        Residuals where delta is zero.
+    delta : ndarray, shape (B, n)
+        Where to start.
+    step : callable
+        Takes indices (C,) of problems, their delta (C, n), residuals (C, m) and errors (C,) to steps (C, n), and says
+        which of them are accepted (C,): the others are the last of their problems.
+    tol : float
+    maxiter : int or ndarray of int, shape (B,)
+    observe : callable, optional
+        Called with indices, residuals and errors at the start and after every step.
+
+    Returns
+    -------
+    Descent
+    """
+    B, limit = len(A), np.broadcast_to(maxiter, len(A))
+    delta, iterations, error = delta.copy(), np.zeros(B, dtype=np.int64), np.full(B, np.inf)
+    refused, active, iteration = np.zeros(B, dtype=bool), np.arange(B), 0
     with np.errstate(over="ignore", invalid="ignore"):
         while active.size:
+            # 1. Where the problems are.
             r = product(A[active], delta[active]) + r_0[active]
             error[active] = gradient_norm(A[active], r, p[active])
             iterations[active] = iteration
+            observe(active, r, error[active])
+
+            # 2. Which go on.
             go_on = (error[active] > tol) & np.isfinite(error[active]) & (limit[active] > iteration)
             active, r = active[go_on], r[go_on]
-            if active.size:
-                moved, memory[active] = step(A[active], r, p[active], memory[active])
-                delta[active] += moved
-                iteration += 1
-    error = np.where(np.isfinite(error), error, np.inf)
-    return LpSolution(problem.x + delta * scale, iterations, error, error <= tol)
+            if not active.size:
+                break
+
+            # 3. Their steps.
+            d, accepted = step(active, delta[active], r, error[active])
+            delta[active] += d
+            refused[active] = ~accepted
+            active, iteration = active[accepted], iteration + 1
+    return Descent(delta, iterations, error, refused)

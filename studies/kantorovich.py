@@ -30,15 +30,16 @@ from matplotlib.figure import Figure
 from rich.progress import Progress
 
 from algebraformer import kantorovich
-from algebraformer.kantorovich import Chord, Direct, Directions, KantorovichResult, Krylov
+from algebraformer.kantorovich import Directions, GCRDirection, KantorovichResult, LUDirection
 from algebraformer.linalg import FloatArray
 from algebraformer.models import ModelConfig, OperatorConfig
-from algebraformer.numerics.operator_basis import MeanInverse
+from algebraformer.numerics.preconditioner import MeanInverse
 from algebraformer.problems import NonlinearFamily
 from algebraformer.problems.nonlinear import Jacobians
 from algebraformer.reporting import Cell, Report, TableData
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
+from studies.baselines.chord import ChordDirection
 from studies.harness.runs import Trained, folder_name, run_once
 from studies.harness.study import distinct, where
 from studies.harness.timing import in_turn
@@ -114,10 +115,10 @@ PRESETS = {
 }  # fmt: skip
 
 
-class OneByOne(Direct):
+class OneByOne(LUDirection):
     """Newton's method with LAPACK's dgesv, one system at a time."""
 
-    def exact(self, J: Jacobians, F: FloatArray, systems: Any) -> Directions:
+    def lu(self, J: Jacobians, F: FloatArray, systems: Any) -> Directions:
         found = [scipy.linalg.lapack.dgesv(A, -f) for A, f in zip(J.dense(), F, strict=True)]
         good = np.array([info == 0 for *_, info in found])
         return Directions(np.array([d for _, _, d, _ in found]), good, factorisations=1)
@@ -151,8 +152,8 @@ def measured(plan: Plan, trained: Trained) -> dict[str, Any]:
         LEARNED: partial(kantorovich.solve, family, some, solver),
         LU: partial(kantorovich.solve, family, some),
         DGESV: lambda: kantorovich.iterate(family, some, OneByOne()),
-        CHORD: lambda: kantorovich.iterate(family, some, Chord()),
-        GMRES: lambda: kantorovich.iterate(family, some, Krylov(lambda J: mean, KRYLOV_LIMIT)),
+        CHORD: lambda: kantorovich.iterate(family, some, ChordDirection()),
+        GMRES: lambda: kantorovich.iterate(family, some, GCRDirection(lambda J: mean, KRYLOV_LIMIT)),
     }
     found = {name: way() for name, way in ways.items()}
     seconds = in_turn(ways, plan.rounds, time.process_time)

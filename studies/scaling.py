@@ -32,7 +32,7 @@ from algebraformer.errors import Status
 from algebraformer.linalg import EPS, STABILITY_FACTOR, FloatArray
 from algebraformer.metrics import relative_errors
 from algebraformer.models import ModelConfig, OperatorConfig
-from algebraformer.numerics.operator_basis import MeanInverse
+from algebraformer.numerics.preconditioner import MeanInverse
 from algebraformer.problems import Systems
 from algebraformer.reporting import Cell, Report, TableData
 from algebraformer.solver import LearnedSolver

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.models import Algebraformer, ModelConfig
-from algebraformer.models.heads import OperatorHead, Prepared, TokenHead
+from algebraformer.models.heads import OperatorHead, Reading, TokenHead
 from algebraformer.solver import LearnedSolver
 
 Array = NDArray[Any]
@@ -33,9 +33,9 @@ class StandIn(torch.nn.Module):
         """Return the answer."""
         return self.head.answer(self, A, b)
 
-    def prepare(self, A: Array) -> Prepared:
+    def read(self, A: Array) -> Reading:
         """Say which systems are in distribution, and answer them."""
-        return self.head.prepare(self, A)
+        return self.head.read_matrices(self, A)
 
 
 class StandInHead(TokenHead):

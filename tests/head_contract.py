@@ -131,18 +131,18 @@ def prepared_answers_are_predictions(model: Algebraformer, family: ProblemFamily
     if model.config.head.instead_of_solving:
         return
     systems = family.sample(6, seed=9)
-    prepared, b = model.prepare(systems.A), systems.b[:, :, None]
-    assert prepared.in_distribution.shape == (6,)
+    reading, b = model.read(systems.A), systems.b[:, :, None]
+    assert reading.in_distribution.shape == (6,)
     x = predict(model, systems.A, b)
-    np.testing.assert_array_equal(prepared.predict(b), x)
+    np.testing.assert_array_equal(reading.predict(b), x)
     chosen = np.array([4, 1])
-    assert len(prepared[chosen]) == 2
-    np.testing.assert_allclose(prepared[chosen].predict(b[chosen]), x[chosen], rtol=1e-4)
-    assert (prepared.inverse is not None) == model.config.head.is_linear
-    if prepared.inverse is not None:
-        np.testing.assert_allclose(prepared.inverse(b), x, rtol=1e-4, atol=1e-6 * np.abs(x).max())
-        assert prepared.defect is not None
-        assert prepared.defect.shape == (6,)
+    assert len(reading[chosen]) == 2
+    np.testing.assert_allclose(reading[chosen].predict(b[chosen]), x[chosen], rtol=1e-4)
+    assert (reading.inverse is not None) == model.config.head.is_linear
+    if reading.inverse is not None:
+        np.testing.assert_allclose(reading.inverse(b), x, rtol=1e-4, atol=1e-6 * np.abs(x).max())
+        assert reading.defect is not None
+        assert reading.defect.shape == (6,)
 
 
 CHECKS: tuple[Callable[[Algebraformer, ProblemFamily], None], ...] = (

@@ -10,7 +10,6 @@ import pytest
 
 from algebraformer import problems, train
 from algebraformer.errors import ConfigurationError
-from algebraformer.numerics.operator_basis import matrices
 from algebraformer.problems import ProblemFamily
 from algebraformer.problems.custom import as_family, family_from_file, names_a_file
 from algebraformer.solver import LearnedSolver
@@ -235,7 +234,7 @@ def test_spectrum_against_numpy():
     """Singular values of the centred, weighed T = A^-1 Abar, of as many samples, by numpy's SVD."""
     family = as_family(DiagonalABC)
     values = spectrum(family)
-    A = matrices(family, range(len(values)), 2**63 + 4)
+    A = family.assembled(range(len(values)), 2**63 + 4)[0]
     weight = np.diag(1 / np.sqrt(np.mean(np.diagonal(A, axis1=1, axis2=2) ** 2, axis=0)))
     A = A / np.sqrt(np.sum((A * weight) ** 2, axis=(1, 2)) / N**2)[:, None, None]
     T = np.linalg.solve(A, np.broadcast_to(A.mean(axis=0), A.shape)).reshape(len(A), -1)

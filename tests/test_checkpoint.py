@@ -23,7 +23,7 @@ from algebraformer.checkpoint import CONFIG, MODEL, SUMS, CheckpointInfo
 from algebraformer.errors import CheckpointError, UnknownNameError
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.models.config import Architecture
-from algebraformer.numerics import operator_basis
+from tests.bases import fit as fit_basis
 
 SOURCE = Path(checkpoint.__file__).parent
 INFO = CheckpointInfo(
@@ -50,7 +50,7 @@ def network(kind: str = "transformer", seed: int = 0) -> Algebraformer:
             tensor.copy_(torch.rand_like(tensor) + 0.5)
     if head == "operator":
         family = problems.get("random-diffusion", n=4)
-        model.operator_head.set_basis(operator_basis.fit(family, 15, 3, 2, seed, count=50))
+        model.operator_head.set_basis(fit_basis(family, 15, 3, 2, seed, count=50))
     return model
 
 

@@ -45,7 +45,7 @@ def test_contraction_against_dense_eigenvalues(trained):
     """M = (Tbar + sum c_r T_r) Abar^-1 / s from the model's coefficients, and eig of I - M A."""
     A = FAMILY.sample(6, seed=4).A
     basis = trained.model.head.basis
-    z, s = basis.reading(A)
+    z, s = basis.sampler(A)
     with torch.no_grad():
         features = trained.model.head.features(trained.model, torch.tensor(z, dtype=torch.float32))
         c = trained.model.head(features).numpy().astype(float)

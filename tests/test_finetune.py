@@ -28,6 +28,7 @@ from algebraformer.training.data import TEST_SEED, VALIDATION_SEED, StepBatches
 from algebraformer.training.optim import make_optimizers
 from algebraformer.training.warm_start import starting_model
 from test_training import Disturbed, log_records, outcome
+from tests.bases import fit as fit_basis
 
 N = 40
 EPS32 = float(np.finfo(np.float32).eps)
@@ -241,7 +242,7 @@ def test_layer_wise_rates_by_hand(starts: dict[str, Path]) -> None:
 
 def rounding(model: Algebraformer, A: np.ndarray) -> np.ndarray:
     """Return a bound on the float32 rounding of T (B, n, n): every sum of k terms has k eps32 times its size."""
-    basis, z = model.operator_head.basis, model.operator_head.basis.reading(A)[0].astype(np.float32)
+    basis, z = model.operator_head.basis, model.operator_head.basis.sampler(A)[0].astype(np.float32)
     with torch.no_grad():
         h = model.head.features(model, torch.from_numpy(z)).flatten(1).abs().double()
     size = (torch.cat((h, torch.ones(len(h), 1)), dim=1) @ readout.readout(model).abs()).numpy()  # of coefficients
@@ -263,15 +264,15 @@ def test_a_basis_that_stays_answers_as_before(starts: dict[str, Path], settings:
     np.testing.assert_array_equal(new.inverse, old.inverse)
     kept, basis = initial.operator_head.basis, model.operator_head.basis
     np.testing.assert_array_equal(basis.components[:6], kept.components)
-    np.testing.assert_array_equal(basis.reading.mean, kept.reading.mean)
+    np.testing.assert_array_equal(basis.sampler.mean, kept.sampler.mean)
 
 
 def test_an_extended_basis_adds_the_principal_components_of_what_is_left(starts: dict[str, Path]) -> None:
-    """Oracle: what k more components leave of the weighed A^-1 Abar is the tail of the singular values behind k."""
+    """Oracle: what k more components leave of the weighted A^-1 Abar is the tail of the singular values behind k."""
     A = problems.get("reaction-diffusion", n=8).sample(N).A
 
     def left(basis: operator_basis.OperatorBasis) -> np.ndarray:
-        s = basis.reading(A)[1]
+        s = basis.sampler(A)[1]
         T = (np.linalg.inv(A / s[:, None, None]) @ basis.A_mean).reshape(N, -1)
         target = ((T - basis.T_mean.ravel()) / np.linalg.norm(T, axis=1, keepdims=True)).T
         columns = basis.components.reshape(basis.rank, -1).T.astype(float)
@@ -289,10 +290,10 @@ def test_an_extended_basis_adds_the_principal_components_of_what_is_left(starts:
 def test_a_refitted_basis_has_a_new_readout(starts: dict[str, Path]) -> None:
     model, initial, _ = started(starts["operator"], model=OPERATOR.with_head(whiten=True, rank=9))
     assert not model.head.linear.weight.any()
-    assert model.operator_head.basis.reading.whitening is not None
+    assert model.operator_head.basis.sampler.whitening is not None
     np.testing.assert_array_equal(state(model, "body")["body.blocks.0.mlp.0.weight"],
                                   state(initial, "body")["body.blocks.0.mlp.0.weight"])  # fmt: skip
-    expected = operator_basis.fit(problems.get("reaction-diffusion", n=8), 9, 4, 4, seed=0, count=N, whiten=True)
+    expected = fit_basis(problems.get("reaction-diffusion", n=8), 9, 4, 4, seed=0, count=N, whiten=True)
     np.testing.assert_array_equal(model.operator_head.basis.A_mean, expected.A_mean)
 
 
@@ -401,7 +402,7 @@ def test_recipe_and_network_belong_together(starts: dict[str, Path], tmp_path: P
     with pytest.raises(ConfigurationError, match="nothing to keep, extend or freeze"):
         dataclasses.replace(recipe, start={}, frozen=1)
     few, _ = fine_tuning(starts["operator"], "reaction-diffusion", N)
-    basis = operator_basis.fit(few.problem_family(), 6, 4, 4, seed=0, count=N)
+    basis = fit_basis(few.problem_family(), 6, 4, 4, seed=0, count=N)
     with pytest.raises(ConfigurationError, match="leave out basis"):
         train(few, tmp_path, OPTIONS, basis=basis)
 

@@ -13,13 +13,13 @@ from rich.progress import Progress
 
 from algebraformer import kantorovich, problems
 from algebraformer.errors import ConfigurationError, UnknownNameError
-from algebraformer.kantorovich import Chord, Direct, Krylov, Outcome
-from algebraformer.numerics import operator_basis
-from algebraformer.numerics.operator_basis import ApproximateInverse, MeanInverse
+from algebraformer.kantorovich import GCRDirection, LUDirection, Outcome
+from algebraformer.numerics.preconditioner import ApproximateInverse, MeanInverse
 from algebraformer.problems.nonlinear import Jacobians, operators
 from algebraformer.reporting import Report
 from algebraformer.solver import LearnedSolver
 from studies import kantorovich as study
+from studies.baselines.chord import ChordDirection
 from studies.harness.study import load_study, run_study
 from study_results import assert_tables_and_figure
 from test_nonlinear import CLOSED, NAMES, SETTINGS, family
@@ -41,11 +41,11 @@ def broken(J: Jacobians) -> MeanInverse:
     return MeanInverse(np.full((J.p.shape[1],) * 2, np.nan))
 
 
-def mean_inverse(name: str) -> Krylov:
+def mean_inverse(name: str) -> GCRDirection:
     problem = family(name, n=N)
-    A = operator_basis.matrices(problem, range(20), 7)
+    A = problem.assembled(range(20), 7)[0]
     inverse = MeanInverse(np.linalg.inv(A.mean(axis=0)))
-    return Krylov(lambda J: inverse, 40)
+    return GCRDirection(lambda J: inverse, 40)
 
 
 def certified(result: kantorovich.KantorovichResult) -> bool:
@@ -59,7 +59,7 @@ def certified(result: kantorovich.KantorovichResult) -> bool:
 def test_closed_forms_are_found(name: str) -> None:
     params, exact = CLOSED[name]()
     problem = family(name, n=48, **SETTINGS.get(name, {}))
-    for method in (Direct(), Chord(), Krylov(exact_inverse, 10)):
+    for method in (LUDirection(), ChordDirection(), GCRDirection(exact_inverse, 10)):
         result = kantorovich.iterate(problem, params, method)
         assert certified(result)
         np.testing.assert_allclose(result.u[0], exact(problem.grid[1:-1]), rtol=0, atol=1e-7)
@@ -71,10 +71,10 @@ def test_every_method_finds_what_scipys_root_finds(name: str) -> None:
     params = problem.parameters(range(6), seed=9)
     L = kantorovich._inverse_second_derivative(N)
     results = {
-        "direct": kantorovich.iterate(problem, params, Direct()),
-        "chord": kantorovich.iterate(problem, params, Chord()),
+        "direct": kantorovich.iterate(problem, params, LUDirection()),
+        "chord": kantorovich.iterate(problem, params, ChordDirection()),
         "mean": kantorovich.iterate(problem, params, mean_inverse(name)),
-        "exact": kantorovich.iterate(problem, params, Krylov(exact_inverse, 10)),
+        "exact": kantorovich.iterate(problem, params, GCRDirection(exact_inverse, 10)),
     }
     for i in range(2):
         p = {key: value[i : i + 1] for key, value in params.items()}
@@ -122,7 +122,7 @@ def test_measures_are_those_of_u(maxiter: int) -> None:
 def test_a_wrong_inverse_costs_factorisations_and_nothing_else(name: str, inverse: Any) -> None:
     problem = family(name, n=N)
     params = problem.parameters(range(6), seed=5)
-    exact, result = kantorovich.solve(problem, params), kantorovich.iterate(problem, params, Krylov(inverse, 3))
+    exact, result = kantorovich.solve(problem, params), kantorovich.iterate(problem, params, GCRDirection(inverse, 3))
     assert certified(result)
     np.testing.assert_allclose(result.u, exact.u, rtol=0, atol=1e-9)
     assert np.array_equal(result.factorisations, exact.factorisations)
@@ -142,7 +142,7 @@ def test_a_wrong_inverse_for_some_problems_leaves_the_others_alone() -> None:
         sign = np.where(wrong[:, None, None], (-1.0) ** np.arange(N)[:, None], 1.0)
         return dataclasses.replace(found, T=found.T * sign.astype(np.float32))
 
-    result = kantorovich.iterate(problem, params, Krylov(sometimes, 2))
+    result = kantorovich.iterate(problem, params, GCRDirection(sometimes, 2))
     assert certified(result)
     assert (result.factorisations[strong] > 0).all()
     assert (result.factorisations[~strong] == 0).all()

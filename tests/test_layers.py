@@ -25,17 +25,16 @@ FLOORS = (
     ("result", "reporting", "io", "numerics", "metrics"),
     ("problems", "models"),
     ("checkpoint",),
-    ("training", "estimation", "learned_answers", "solver"),
+    ("training", "estimation", "prepared", "solver"),
     ("evaluation", "assessment", "newton", "kantorovich", "plotting"),
     ("cli", "__main__"),
 )
 SIDEWAYS = {
     ("linalg", "errors"),
     ("validation", "errors"),
-    ("solver", "learned_answers"),
+    ("solver", "prepared"),
     ("solver", "estimation"),
     ("__main__", "cli"),
-    ("numerics", "problems"),  # operator_basis.fit takes a family where it needs a stream of matrices
 }
 """Who may import from whom all the same."""
 FLOOR = {unit: number for number, floor in enumerate(FLOORS) for unit in floor}

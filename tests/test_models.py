@@ -22,11 +22,11 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.models import Algebraformer, EstimateConfig, ModelConfig, OperatorConfig, TokenConfig
 from algebraformer.models.config import Encoding, EstimateEncoding, HeadConfig, head_config, head_names
 from algebraformer.models.tokens import column_b_tokens, column_tokens, entry_tokens, row_tokens
-from algebraformer.numerics import operator_basis
 from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.training import RECIPES
 from head_contract import CHECKS, batch, begin, change, tensors
 from head_contract import build as build_of
+from tests.bases import fit as fit_basis
 
 N = 6
 FAMILY = problems.get("reaction-diffusion", n=N)
@@ -82,7 +82,7 @@ def family(kind: str) -> problems.ProblemFamily:
 @functools.cache
 def basis() -> OperatorBasis:
     """The basis of the family that all operator heads here have."""
-    return operator_basis.fit(FAMILY, rank=4, n_column=4, n_row=3, seed=1, count=64)
+    return fit_basis(FAMILY, rank=4, n_column=4, n_row=3, seed=1, count=64)
 
 
 def build(kind: str, seed: int = 0) -> Algebraformer:
@@ -114,7 +114,7 @@ def test_a_fresh_network_answers_zero_or_the_mean_of_the_inverses(kind: str) -> 
         assert not x.any()
     else:
         T = basis().T_mean @ np.linalg.solve(basis().A_mean, b.numpy().T)  # (n, B)
-        mean = T.T / basis().reading(A.numpy())[1][:, None]
+        mean = T.T / basis().sampler(A.numpy())[1][:, None]
         np.testing.assert_allclose(x, mean, rtol=1e-4, atol=1e-5 * np.abs(mean).max())
 
 
@@ -318,7 +318,9 @@ def test_loss_of_an_operator_head_by_hand(kind: str) -> None:
     model = shared(kind)
     T = model.head(model.head.features(model, z)).numpy().astype(float) @ basis().components.reshape(4, -1)
     error = np.sum((T - c.numpy() @ basis().components.reshape(4, -1)) ** 2, axis=1) * weight.numpy() ** 2
-    assert float(model.loss(z, c, weight)) == pytest.approx(error.mean() / np.sum(basis().sigma ** 2), rel=1e-4)
+    assert float(model.loss(z, c, weight)) == pytest.approx(
+        error.mean() / np.sum(basis().coefficient_rms ** 2), rel=1e-4
+    )
 
 
 @every_operator_head

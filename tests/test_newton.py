@@ -263,7 +263,7 @@ A_GOOD, B_GOOD = np.arange(12.0).reshape(6, 2) ** 2, np.ones(6)
         ({"A": A_GOOD.T, "b": np.ones(2)}, "at least as many rows as columns, received 2 x 6"),
         ({"A": np.where(A_GOOD == 4, np.nan, A_GOOD)}, "A contains NaN or infinity"),
         ({"b": np.full(6, np.inf)}, "b contains NaN or infinity"),
-        ({"b": np.ones(5)}, r"b must have shape \(6,\) beside A of shape \(6, 2\), received \(5,\)"),
+        ({"b": np.ones(5)}, r"b must have shape \(6,\) for A of shape \(6, 2\), received \(5,\)"),
         ({"A": np.ones(6)}, r"A must have shape \(m, n\) or \(B, m, n\), received \(6,\)"),
         ({"A": A_GOOD + 1j}, "A has dtype complex128, expected real numbers"),
         ({"x0": np.ones(3)}, r"x0 must have shape \(2,\), received \(3,\)"),

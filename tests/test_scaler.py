@@ -9,7 +9,7 @@ import torch
 from algebraformer.errors import ConfigurationError
 from algebraformer.models import Algebraformer
 from algebraformer.models.scaling import FamilyScaler
-from algebraformer.numerics.entry_sampler import choose
+from algebraformer.numerics.entry_sampler import select_entries
 from test_models import FAMILY, KINDS, N, build, tensors
 
 
@@ -73,7 +73,7 @@ def test_rounding_errors_are_not_read(rows: float) -> None:
         scaler = FamilyScaler(N)
         scaler.fit(A, b, x)
         z.append(scaler(A, b)[0])
-        sampler.append(choose(iter([A.numpy()]), len(A), N, N, False)(A.numpy())[0])
+        sampler.append(select_entries(iter([A.numpy()]), len(A), N, N, False)(A.numpy())[0])
     assert all(torch.equal(z[0], other) for other in z)
     assert all(np.array_equal(sampler[0], other) for other in sampler)
     assert z[0][:, 2, 1:].any()  # the others in that row are

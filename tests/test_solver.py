@@ -310,7 +310,7 @@ def test_torch_factorises_nothing():
 
 BATCHED_LU = """
 import json, numpy as np, torch
-from algebraformer.numerics import direct
+from algebraformer.numerics import lapack
 torch.set_num_threads(2)
 rng = np.random.default_rng(0)
 A, b = rng.standard_normal((8, 256, 256)), rng.standard_normal((8, 256, 1))
@@ -319,7 +319,7 @@ try:
     torch_says = worst(torch.linalg.solve(torch.from_numpy(A), torch.from_numpy(b)).numpy())
 except RuntimeError as error:
     torch_says = str(error)
-print("\\n" + json.dumps([torch_says, worst(direct.solve(A, b).x)]))
+print("\\n" + json.dumps([torch_says, worst(lapack.solve(A, b).x)]))
 """
 
 

@@ -139,7 +139,7 @@ def test_sample_is_the_familys(solvers):
     family, basis = solver.info.problem_family(), solver.model.operator_head.basis
     sample, systems = draw(family, basis, 300, seed=4), family.sample(300, seed=4)
     np.testing.assert_allclose(sample.x, systems.x, rtol=1e-8, atol=1e-11)
-    s = basis.reading(systems.A)[1]
+    s = basis.sampler(systems.A)[1]
     T = np.linalg.inv(systems.A / s[:, None, None]) @ basis.A_mean
     np.testing.assert_allclose(sample.T, T, rtol=1e-4, atol=1e-5)
     z, c, weight = basis.coefficients(systems.A)

@@ -213,7 +213,7 @@ def test_the_distance_is_what_in_distribution_compares(solver: LearnedSolver) ->
     for group in outside.groups(16, 12):
         found = outside.measure(solver, group)
         assert [distance <= 1 for distance in found["distance"]] == found["in_distribution"]
-        z = solver.model.operator_head.basis.reading(group.A)[0]
+        z = solver.model.operator_head.basis.sampler(group.A)[0]
         reach = float(solver.model.operator_head.get_buffer("max_distance"))
         np.testing.assert_allclose(found["entries"], np.sqrt(np.mean(z**2, axis=(1, 2))) / reach, rtol=1e-12)
         seen |= set(found["in_distribution"])

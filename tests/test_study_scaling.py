@@ -11,12 +11,13 @@ from rich.progress import Progress
 
 from algebraformer import problems
 from algebraformer.errors import ConfigurationError
-from algebraformer.numerics import operator_basis
+from algebraformer.numerics.preconditioner import MeanInverse
 from algebraformer.reporting import Report
 from studies import scaling
 from studies.harness import runs, timing
 from studies.harness.study import load_study, run_study
 from study_results import assert_tables_and_figure
+from tests.bases import fit as fit_basis
 
 FAMILY = problems.get("diffusion", n=16)
 
@@ -109,9 +110,9 @@ def test_batches_fit_into_memory() -> None:
 
 
 def test_mean_inverse_rival_meets_the_tolerance() -> None:
-    basis = operator_basis.fit(FAMILY, 4, 4, 4, seed=0, count=64)
+    basis = fit_basis(FAMILY, 4, 4, 4, seed=0, count=64)
     systems = FAMILY.sample(6, seed=3)
-    mean = operator_basis.MeanInverse(basis.inverse)
+    mean = MeanInverse(basis.inverse)
     x = scaling.refined(lambda A: mean)(systems.A, systems.b)
     np.testing.assert_allclose(x, systems.x, rtol=1e-7, atol=1e-9)
 

@@ -21,7 +21,7 @@ from algebraformer.checkpoint import CheckpointInfo, dump_json
 from algebraformer.errors import ConfigurationError, FallbackWarning
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import relative_errors, score
-from algebraformer.numerics import operator_basis, refinement
+from algebraformer.numerics import gcr
 from algebraformer.problems import ProblemFamily, Systems
 from algebraformer.problems.base import batches
 from algebraformer.progress import ProgressCallback, silent
@@ -68,7 +68,7 @@ def contraction(solver: LearnedSolver, A: FloatArray) -> FloatArray:
     step = max(1, 2**24 // n**2)
     for i in range(0, len(A), step):
         part = A[i : i + step]
-        radii.append(refinement.contraction(part, solver.model.approximate_inverse(part)))
+        radii.append(gcr.contraction(part, solver.model.approximate_inverse(part)))
     return np.concatenate(radii)
 
 
@@ -112,7 +112,7 @@ def trained_on(info: CheckpointInfo, family: ProblemFamily, count: int) -> set[b
     count = min(count, recipe["samples"] or recipe["steps"] * recipe["batch_size"])
     found: set[bytes] = set()
     for indices in batches(count, max(1, min(256, 2**24 // family.n**2))):
-        found.update(digests(operator_basis.matrices(family, indices, recipe["seed"])))
+        found.update(digests(family.assembled(indices, recipe["seed"])[0]))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Solve with a network, and certify every answer: predict, refine, check in float64, fall back to LAPACK."""
+"""Solve with a network and certify every answer: `LearnedSolver`, and `solve` with the signature of SciPy's."""
 
 from __future__ import annotations
 
@@ -9,23 +9,18 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import LinAlgWarning
 from scipy.sparse.linalg import LinearOperator
 
-from algebraformer import checkpoint, estimation, learned_answers
+from algebraformer import checkpoint, estimation
 from algebraformer.checkpoint import CheckpointInfo
-from algebraformer.errors import ConfigurationError, FallbackWarning, SingularSystemError, Status, warn_caller
+from algebraformer.errors import ConfigurationError
 from algebraformer.estimation import Estimate
-from algebraformer.learned_answers import Answers, as_linear_operator
-from algebraformer.linalg import EPS, has_zero_line
 from algebraformer.models import Algebraformer, predict
-from algebraformer.numerics import lapack
-from algebraformer.result import SolveResult, scalar
-from algebraformer.validation import CheckedSystem, check_count, check_system, check_tolerance, numbers, refuse_sparse
+from algebraformer.prepared import Prepared, check_supported
+from algebraformer.result import SolveResult
+from algebraformer.validation import check_matrices, check_system, refuse_sparse
 
 Array = NDArray[Any]
-WORTH_A_WARNING = 0.1
-"""Share of a batch answered by LAPACK from which a caller is warned that the network costs time."""
 
 
 class LearnedSolver:
@@ -86,7 +81,7 @@ class LearnedSolver:
         ----------
         A : array_like, shape (n, n) or (B, n, n)
         b : array_like, shape (n,), (n, k), (B, n) or (B, n, k)
-            (B, n) beside a batch A is one right-hand side per system. For an estimate head A may have m rows; b then
+            (B, n) with a batch A is one right-hand side per system. For an estimate head A may have m rows; b then
             has as many.
 
         Returns
@@ -100,11 +95,12 @@ class LearnedSolver:
         """
         if self.model.config.head.estimates:
             return estimation.mean(self.model, A, b)
-        system = self._supported(check_system(A, b))
+        system = check_system(A, b)
+        check_supported(system.A, self.n)
         x = predict(self.model, system.A, system.b)
         if x.shape != system.b.shape:
             raise ConfigurationError("the model's output does not have the shape of b")
-        return system.restored(x)
+        return system.reshape_like_b(x)
 
     def estimate(self, A: ArrayLike, b: ArrayLike) -> Estimate:
         """Estimate x from noisy b = A x + e, with a standard deviation for every entry.
@@ -130,7 +126,7 @@ class LearnedSolver:
         Warns
         -----
         InconsistentWarning
-            An estimate does not fit b to the noise level that the network sees; Tikhonov's answer stands beside it.
+            An estimate is inconsistent with the predicted noise level; Tikhonov's answer is in the field `tikhonov`.
 
         Examples
         --------
@@ -142,18 +138,51 @@ class LearnedSolver:
         """
         return estimation.estimate(self.model, A, b)
 
-    def _refuse_others(self) -> None:
+    def _check_can_solve(self) -> None:
         """Raise `ConfigurationError` if the model does not solve systems."""
         if purpose := self.info.unsupported_reason(self.model.config.head):
             raise ConfigurationError(f"the model {self.info.name} {purpose}")
 
-    def _supported(self, system: CheckedSystem) -> CheckedSystem:
-        """Return the system if the network reads such systems, else raise ValueError."""
-        if system.b.dtype.kind == "c":
-            raise ValueError("the network reads real systems, received complex numbers: use solve")
-        if system.n != self.n:
-            raise ValueError(f"the model supports n = {self.n}, received n = {system.n}: use solve, which falls back")
-        return system
+    def prepare(self, A: ArrayLike) -> Prepared:
+        """Read A once, to solve for any number of right-hand sides, one call after the other.
+
+        `prepared.solve(b)` returns what `solve(A, b)` does, at the cost of refinement alone: the network's pass over A,
+        its approximate inverse and, where LAPACK had to help, the factors of A are kept. A token head, which is not
+        linear in b, still answers every b anew.
+
+        Parameters
+        ----------
+        A : array_like, shape (n, n) or (B, n, n)
+            Real or complex; copied, so that later changes have no effect.
+
+        Returns
+        -------
+        Prepared
+            With the methods and attributes `solve(b)`, `operator` and `in_distribution`.
+
+        Raises
+        ------
+        ValueError
+            A is not square, sparse, or entries are NaN, infinite or not numbers.
+        ConfigurationError
+            The model estimates from noisy systems, or its family has no systems.
+
+        Examples
+        --------
+        >>> import algebraformer as af
+        >>> system = af.problems.get("diffusion", n=64).sample(1, seed=1)
+        >>> prepared = af.LearnedSolver.from_pretrained("diffusion-64").prepare(system.A[0])
+        >>> first = prepared.solve(system.b[0])
+        >>> second = prepared.solve(first.x)
+        >>> first.certified, second.certified
+        (True, True)
+        """
+        return self._prepare(A, keep=True)
+
+    def _prepare(self, A: ArrayLike, keep: bool) -> Prepared:
+        """Return A prepared for many right-hand sides, or for one call if nothing is to be kept."""
+        self._check_can_solve()
+        return Prepared(self.model, *check_matrices(A), keep)
 
     def operator(self, A: ArrayLike) -> LinearOperator | list[LinearOperator]:
         """Return the operator head's approximation M of inv(A), for instance as `M=` of scipy.sparse.linalg.gmres.
@@ -193,14 +222,7 @@ class LearnedSolver:
         >>> info
         0
         """
-        self._refuse_others()
-        matrices = numbers(A, "A")
-        if matrices.ndim not in (2, 3):
-            raise ValueError(f"A must have shape (n, n) or (B, n, n), received {matrices.shape}")
-        system = self._supported(check_system(matrices, np.zeros(matrices.shape[:-1])))
-        inverse = self.model.approximate_inverse(system.A)
-        operators = [as_linear_operator(inverse.take(np.array([i])), self.n) for i in range(len(system.A))]
-        return operators if system.batched else operators[0]
+        return self._prepare(A, keep=False).operator
 
     def solve(
         self,
@@ -215,15 +237,14 @@ class LearnedSolver:
         The network answers systems that look like its family. With a token head, refinement is
         x <- x + network(A, b - A x) with the residual in float64; it stops when the certificate holds, when the
         backward error no longer falls, or after `max_refinements`. With an operator head, which is linear in b, the
-        same products give the iterates of generalised conjugate residuals (`classical.conjugate_residuals`), and it
-        stops likewise.
+        same products give the iterates of generalised conjugate residuals (`numerics.gcr`), and it stops likewise.
 
         Parameters
         ----------
         A : array_like, shape (n, n) or (B, n, n)
             Real or complex; never modified. Complex systems and sizes the model does not support go to LAPACK.
         b : array_like, shape (n,), (n, k), (B, n) or (B, n, k)
-            (B, n) beside a batch A is one right-hand side per system.
+            (B, n) with a batch A is one right-hand side per system.
         rtol : float, optional
             A caller who needs less than the certificate of `linalg.is_certified` gives a tolerance on
             ||b - A x|| / ||b||: then a residual of that size is enough.
@@ -253,94 +274,15 @@ class LearnedSolver:
         LinAlgWarning
             LAPACK factorised A and it is ill-conditioned to working precision, as in scipy.linalg.solve.
         FallbackWarning
-            LAPACK answered a tenth of a batch or more that the model should cover: slower than LAPACK alone.
+            LAPACK answered a tenth or more of a batch that the model should cover: slower than LAPACK alone.
         """
-        self._refuse_others()
-        rtol = None if rtol is None else check_tolerance(rtol, "rtol")
-        max_refinements = check_count(max_refinements, "max_refinements")
-        system = check_system(A, b)
-        supported = system.n == self.n and system.b.dtype.kind == "f"
-        if not (supported or fallback):
-            kind = "real" if system.b.dtype.kind == "f" else "complex"
-            raise ValueError(
-                f"the model supports real systems with n = {self.n}, received {kind} ones with n = {system.n}"
-            )
-
-        # 1. The network answers what looks like its family; without a fallback, everything.
-        answers = Answers.unanswered(system.b)
-        if supported:
-            answers = learned_answers.answer(
-                self.model, system.A, system.b, rtol, max_refinements, everything=not fallback
-            )
-        singular = has_zero_line(system.A) if system.b.size else np.zeros(len(system.b), dtype=bool)
-        answers.certified &= answers.in_distribution & ~singular
-        status = np.full(len(system.b), Status.UNCERTIFIED, dtype=object)
-        status[answers.certified] = Status.LEARNED
-        status[answers.certified & (answers.refinements > 0)] = Status.REFINED
-        method = np.where(answers.refinements > 0, "learned+refined", "learned").astype(object)
-
-        # 2. LAPACK answers the rest.
-        rcond = np.full(len(system.b), np.nan)
-        if (left := np.flatnonzero(~answers.certified if fallback else singular)).size:
-            method[left] = "lapack"
-            status[left] = Status.UNSUPPORTED
-            if supported:
-                known = answers.in_distribution[left]
-                status[left[known]], status[left[~known]] = Status.FALLBACK, Status.OUT_OF_DISTRIBUTION
-            whole = left.size == len(system.b)
-            solution = lapack.solve(*((system.A, system.b) if whole else (system.A[left], system.b[left])), rtol)
-            answers.assign(left, solution)
-            status[left[~solution.certified]] = Status.INACCURATE
-            rcond[left], singular[left] = solution.rcond, solution.singular
-            status[singular] = Status.SINGULAR
-
-        # 3. What has to be said.
-        _warn_ill_conditioned(rcond, singular, system.batched)
-        if supported:
-            _warn_of_fallbacks(status, system.batched)
-        fields = {
-            "status": status,
-            "method": method,
-            "refinements": answers.refinements,
-            "backward_error": answers.omega,
-            "relative_residual": answers.relative,
-            "certified": answers.certified,
-            "forward_error": answers.forward_error,
-            "rcond": rcond,
-            "in_distribution": answers.in_distribution,
-        }
-        shaped = {name: value if system.batched else scalar(value[0]) for name, value in fields.items()}
-        result = SolveResult(system.restored(answers.x), **shaped)
-        if singular.any():
-            raise SingularSystemError(np.flatnonzero(singular).tolist(), system.batched, result)
-        return result
-
-
-def _warn_of_fallbacks(status: Array, batched: bool) -> None:
-    """Warn once per call where LAPACK answered a large share of a batch, with the remedy."""
-    outside = sum(s is Status.OUT_OF_DISTRIBUTION for s in status)
-    count = outside + sum(s in (Status.FALLBACK, Status.INACCURATE) for s in status)
-    if batched and len(status) > 1 and count >= WORTH_A_WARNING * len(status):
-        warn_caller(
-            f"LAPACK answered {count} of {len(status)} systems ({count / len(status):.0%}), {outside} of them out of "
-            "distribution, which takes longer than scipy.linalg.solve alone: train or finetune a model on such systems",
-            FallbackWarning,
-        )
-
-
-def _warn_ill_conditioned(rcond: Array, singular: Array, batched: bool) -> None:
-    """Warn as scipy.linalg.solve does, in words that start as its own, naming the systems."""
-    poor = np.flatnonzero((rcond < EPS) & ~singular)
-    if poor.size:
-        named = ", ".join(f"system {i} of the batch has rcond = {rcond[i]:.3g}" for i in poor[:5])
-        named = (named if batched else f"rcond = {rcond[0]:.3g}") + (", ..." if poor.size > 5 else "")
-        warn_caller(f"An ill-conditioned matrix detected: {named}; x may not be accurate.", LinAlgWarning)
+        return self._prepare(A, keep=False).solve(b, rtol, max_refinements, fallback)
 
 
 _loaded = functools.lru_cache(maxsize=8)(LearnedSolver.from_pretrained)
 
 
-def loaded(model: str | Path | LearnedSolver) -> LearnedSolver:
+def as_solver(model: str | Path | LearnedSolver) -> LearnedSolver:
     """Return a solver as it is, or the one of that name or folder, loaded once per process."""
     return _loaded(model) if isinstance(model, (str, Path)) else model
 
@@ -399,8 +341,8 @@ def solve(
     A, B = np.asarray(a), np.asarray(b)
     masked = np.ma.isMaskedArray(a) or np.ma.isMaskedArray(b)  # SciPy refuses these
     real = A.dtype.kind in "biuf" and B.dtype.kind in "biuf" and not masked
-    solver = loaded(model)
-    solver._refuse_others()
+    solver = as_solver(model)
+    solver._check_can_solve()
     square = A.ndim >= 2 and A.shape[-2:] == (solver.n, solver.n) and A.size > 0
     rows = B.ndim >= 1 and B.size > 0 and B.shape[-min(B.ndim, 2)] == solver.n
     if not (real and square and rows and assume_a in (None, "gen", "general")) or transposed:

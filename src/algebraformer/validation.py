@@ -1,4 +1,7 @@
-"""What a caller gives to a solver: refused with a word on what is wrong, or brought to one shape; never written to."""
+"""Input validation: A and b as float64 or complex128 arrays of shapes (B, n, n) and (B, n, k), or a `ValueError`.
+
+Inputs are never modified.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ class CheckedSystem:
     def n(self) -> int:
         return self.A.shape[-1]
 
-    def restored(self, x: Array) -> Array:
+    def reshape_like_b(self, x: Array) -> Array:
         return x.reshape(self.shape)
 
 
@@ -94,6 +97,36 @@ def check_right_hand_sides(A: Array, b: Array, rows: str) -> None:
         raise ValueError(f"b has {b.shape[batched]} rows, A has {m}")
 
 
+def check_matrices(A: ArrayLike) -> tuple[Array, bool]:
+    """Return A in the shape (B, n, n), and whether it was given as a batch.
+
+    Raises
+    ------
+    ValueError
+        A is no matrix or batch of matrices, not square, or entries are NaN, infinite or not numbers.
+    """
+    A = numbers(A, "A")
+    if A.ndim not in (2, 3) or A.shape[-1] != A.shape[-2]:
+        raise ValueError(f"A must have shape (n, n) or (B, n, n), received {A.shape}")
+    return (A, True) if A.ndim == 3 else (A[None], False)
+
+
+def match_right_hand_sides(A: Array, batched: bool, b: ArrayLike) -> CheckedSystem:
+    """Check b and bring it to the shape (B, n, k) for what `check_matrices` returned.
+
+    Raises
+    ------
+    ValueError
+        Its shape does not match A, or entries are NaN, infinite or not numbers.
+    """
+    b = numbers(b, "b")
+    check_right_hand_sides(A if batched else A[0], b, "n")
+    if A.dtype != b.dtype:
+        A, b = A.astype(complex, copy=False), b.astype(complex, copy=False)
+    k = b.shape[-1] if b.ndim - batched == 2 else 1
+    return CheckedSystem(A, b.reshape(len(A), A.shape[-1], k), b.shape, batched)
+
+
 def check_system(A: ArrayLike, b: ArrayLike) -> CheckedSystem:
     """Check A and b and bring them to the shapes (B, n, n) and (B, n, k).
 
@@ -108,15 +141,7 @@ def check_system(A: ArrayLike, b: ArrayLike) -> CheckedSystem:
     >>> check_system(np.eye(2), [1, 2]).b.shape
     (1, 2, 1)
     """
-    A, b = numbers(A, "A"), numbers(b, "b")
-    if A.ndim not in (2, 3) or A.shape[-1] != A.shape[-2]:
-        raise ValueError(f"A must have shape (n, n) or (B, n, n), received {A.shape}")
-    batched, n = A.ndim == 3, A.shape[-1]
-    check_right_hand_sides(A, b, "n")
-    if A.dtype != b.dtype:
-        A, b = A.astype(complex), b.astype(complex)
-    k = b.shape[-1] if b.ndim - batched == 2 else 1
-    return CheckedSystem(A if batched else A[None], b.reshape(len(b) if batched else 1, n, k), b.shape, batched)
+    return match_right_hand_sides(*check_matrices(A), b)
 
 
 def check_tolerance(value: float, name: str) -> float:

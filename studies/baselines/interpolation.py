@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algebraformer.linalg import FloatArray
-from algebraformer.numerics.entry_sampler import Reading
-from algebraformer.numerics.operator_basis import ApproximateInverse, OperatorBasis, apply_to_all, combined
+from algebraformer.numerics.entry_sampler import EntrySampler
+from algebraformer.numerics.operator_basis import OperatorBasis
+from algebraformer.numerics.preconditioner import ApproximateInverse, linear_combination, shared_matmul
 
 DAMPING = 1e-7
 """Rows of this size, relative to the operators, below the least-squares problem: they keep operators that depend on
@@ -50,7 +51,7 @@ class InverseInterpolation:
 
     operators: NDArray[np.float32]
     inverse: FloatArray
-    reading: Reading
+    reading: EntrySampler
     sketch: FloatArray
 
     def __call__(self, A: FloatArray) -> ApproximateInverse:
@@ -61,14 +62,14 @@ class InverseInterpolation:
         step = max(1, ENTRIES // (len(self.operators) * self.sketch.size))
         for i in range(0, len(A), step):
             c[i : i + step] = self._coefficients(A[i : i + step] / s[i : i + step, None, None])
-        flat = combined(c, self.operators.reshape(len(self.operators), -1))
+        flat = linear_combination(c, self.operators.reshape(len(self.operators), -1))
         return ApproximateInverse(flat.reshape(A.shape), self.inverse, s)
 
     def _coefficients(self, A: FloatArray) -> FloatArray:
         """Return lambda (B, R) for matrices of size one, by QR without Q: the right-hand side is one more column."""
         p, n, _ = self.operators.shape
         B, k = len(A), self.sketch.shape[1]
-        G = apply_to_all(self.inverse, A @ self.sketch)  # (B, n, k)
+        G = shared_matmul(self.inverse, A @ self.sketch)  # (B, n, k)
         columns = G.transpose(1, 0, 2).reshape(n, B * k).astype(np.float32)
         found = (self.operators.reshape(p * n, n) @ columns).reshape(p, n, B, k).transpose(2, 1, 3, 0)  # (B, n, k, p)
         size = np.sqrt(np.mean(np.sum(found[..., 1:].astype(np.float64) ** 2, axis=(1, 2)), axis=1))  # (B,)
@@ -84,7 +85,7 @@ class InverseInterpolation:
 def of_basis(basis: OperatorBasis, columns: int, seed: int) -> InverseInterpolation:
     """Return the interpolation with mean and components of a basis, and a Gaussian sketch of so many columns."""
     return InverseInterpolation(
-        basis.operators, basis.inverse, basis.reading, sketch(len(basis.inverse), columns, seed)
+        basis.operators, basis.inverse, basis.sampler, sketch(len(basis.inverse), columns, seed)
     )
 
 
@@ -109,7 +110,7 @@ def of_snapshots(
     flat = flat / np.linalg.norm(flat, axis=1, keepdims=True)
     chosen = flat[pivots(flat, count)].astype(np.float32)
     operators = np.concatenate((np.zeros_like(chosen[:1]), chosen)).reshape(-1, *T.shape[1:])
-    return InverseInterpolation(operators, basis.inverse, basis.reading, sketch(T.shape[-1], columns, seed))
+    return InverseInterpolation(operators, basis.inverse, basis.sampler, sketch(T.shape[-1], columns, seed))
 
 
 def sketch(n: int, columns: int, seed: int) -> FloatArray:

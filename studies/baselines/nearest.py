@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algebraformer.linalg import FloatArray
-from algebraformer.numerics.entry_sampler import Reading
-from algebraformer.numerics.operator_basis import ApproximateInverse
+from algebraformer.numerics.entry_sampler import EntrySampler
+from algebraformer.numerics.preconditioner import ApproximateInverse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class NearestInverse:
         A^-1 Abar of the samples, of size one.
     """
 
-    reading: Reading
+    reading: EntrySampler
     inverse: FloatArray
     z: NDArray[np.float32]
     T: NDArray[np.float32]

@@ -17,7 +17,8 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from algebraformer.linalg import FloatArray
-from algebraformer.numerics.operator_basis import ApproximateInverse, OperatorBasis
+from algebraformer.numerics.operator_basis import OperatorBasis
+from algebraformer.numerics.preconditioner import ApproximateInverse
 from algebraformer.problems.base import batches
 
 VARIABLES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -57,7 +58,7 @@ class CoefficientRegression:
 
     def __call__(self, A: FloatArray) -> ApproximateInverse:
         """Return the approximate inverses of the matrices A (B, n, n)."""
-        z, s = self.basis.reading(A)
+        z, s = self.basis.sampler(A)
         return self.basis.inverse_of(self.coefficients(z.reshape(len(A), -1)), s)
 
     def coefficients(self, z: FloatArray) -> FloatArray:

@@ -258,7 +258,7 @@ def newton_schulz(model: Algebraformer) -> float:
 
 def basis_flops(family: ProblemFamily, rank: int) -> float:
     """Return the operations of `operator_basis.fit`."""
-    n, modes = family.n, entry_sampler.MODES
+    n, modes = family.n, entry_sampler.N_MODES
     P = operator_basis.snapshot_count(n, rank)
     kept = min(P, operator_basis.read_count(n))
     pivoting = 2 * (2.0 * modes * n**3 - 2 / 3 * n**3)

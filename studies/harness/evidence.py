@@ -12,7 +12,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = "src/algebraformer"
 TRAINED = ("problems", "models", "training")
-SOLVED = ("linalg.py", "problems", "numerics", "models", "learned_answers.py", "solver.py")
+SOLVED = ("linalg.py", "problems", "numerics", "models", "prepared.py", "solver.py")
 BOTH = (*SOLVED, "training")
 ESTIMATED = ("linalg.py", "problems", "numerics", "models", "estimation.py")
 DEPENDS = {

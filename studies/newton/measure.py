@@ -24,7 +24,7 @@ from rich.progress import Progress
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.newton import minimize_lp
-from algebraformer.numerics.lp_norm import Regression, at_best_length, iterate, largest, newton, norm, product
+from algebraformer.numerics.lp_norm import Regression, iterate, line_search_step, max_abs, newton, p_norm, product
 from algebraformer.problems import LpRegression
 from algebraformer.problems.base import batches
 from algebraformer.problems.lp_regression import Kind
@@ -207,7 +207,7 @@ def warm(problem: Regression, bank: Regression, maxiter: int) -> list[dict[str, 
     known, size = scaled_residuals(bank)
     ways = (iterate(bank, newton, bank.x, 1e-8, 10 * maxiter).x - bank.x) / size[:, None]
     nearest = np.array([int(np.argmin(np.sum((known - one) ** 2, axis=1))) for one in u])
-    step = at_best_length(problem.A, problem.r, problem.p, ways[nearest] * s[:, None])
+    step = line_search_step(problem.A, problem.r, problem.p, ways[nearest] * s[:, None])
     taken = np.any(step != 0, axis=1)
     solution = iterate(problem, newton, problem.x + step, 1e-8, maxiter)
     return [before, record(NEIGHBOUR, "warm", solution.iterations + taken, solution.converged)]
@@ -252,7 +252,7 @@ def same_optimum(kind: Kind, n: int, plan: Plan, solver: LearnedSolver | None) -
         problem = family.regression(family.parameters(indices, TEST_SEED))
         result = minimize_lp(problem.A, problem.b, problem.p, solver=solver)
         other = lp.minimize(problem.A, problem.b, problem.p, "homotopy")
-        f, g = (norm(product(problem.A, x) - problem.b, problem.p) for x in (result.x, other.x))
+        f, g = (p_norm(product(problem.A, x) - problem.b, problem.p) for x in (result.x, other.x))
         worst = max(worst, float(np.max(np.abs(np.expm1(problem.p * np.log(f / g))))))
         gap = max(gap, float(np.max(result.dual_gap)))
         converged += int(np.sum(result.success & other.converged))
@@ -289,7 +289,7 @@ def real_data(name: str, plan: Plan) -> list[dict[str, Any]]:
                 "p": p,
                 "gradient_norm": result.gradient_norm,
                 "dual_gap": result.dual_gap,
-                "largest": float(largest((A @ result.x - b)[None])[0]),
+                "largest": float(max_abs((A @ result.x - b)[None])[0]),
                 "iterations": {m: int(s.iterations[0]) if s.converged[0] else None for m, s in iterations.items()},
                 "driver": int(result.nit),
                 "success": bool(result.success),

@@ -3,7 +3,7 @@
 On every family, the same unseen systems are solved by the operator head with a Transformer and with a perceptron, by
 classical ways to find coefficients of the same basis (polynomial ridge regression, projection), by interpolation of
 exact inverses, by the nearest sample's inverse, by the mean's inverse alone, by a reduced basis and by LAPACK. All but
-LAPACK are refined to the same certificate by the same iteration (`classical.refinement`), so they are compared at equal
+LAPACK are refined to the same certificate by the same iteration (`numerics.gcr`), so they are compared at equal
 accuracy: by refinements needed, and by time.
 """
 
@@ -24,8 +24,8 @@ from rich.progress import Progress
 
 from algebraformer.linalg import FloatArray, is_certified, measures, normalized_mse, relative_error
 from algebraformer.models import ModelConfig, OperatorConfig
-from algebraformer.numerics import gcr, refinement
-from algebraformer.numerics.gcr import Preconditioner
+from algebraformer.numerics import gcr
+from algebraformer.numerics.preconditioner import Preconditioner
 from algebraformer.problems import Systems
 from algebraformer.reporting import Report
 from algebraformer.result import plain
@@ -205,11 +205,11 @@ def measured(method: Method, systems: Systems, exact: FloatArray, contractions: 
         "relative_error_max": plain(errors.max()),
     }
     if method.start is None:
-        radii = refinement.contraction(A[:contractions], M.take(np.arange(min(contractions, len(A)))))
+        radii = gcr.contraction(A[:contractions], M[:contractions])
         record |= {f"contraction_{name}": plain(np.quantile(radii, q)) for name, q in QUANTILES.items()}
-        refined = refinement.plain(A, b, M, None, LIMIT)
+        refined = gcr.richardson(A, b, gcr.as_correction(M), None, LIMIT, monotone=False)
         record["plain"] = counts(refined.refinements, refined.certified)
-    found = refinement.accelerated(A, b, M, None, LIMIT, bare if method.start else None, method.slow)
+    found = gcr.gcr_restarted(A, b, M, None, LIMIT, bare if method.start else None, method.stagnation_factor)
     record["accelerated"] = counts(found.refinements, found.certified)
     return record | forward(found.x, found.certified, x, exact)
 
@@ -263,10 +263,10 @@ def curve(systems: Systems, exact: FloatArray, M: Preconditioner) -> dict[str, A
     for count in range(CURVE + 1):
         plain.append(levels(systems, exact, x))
         x = x + M.right(M.left(b - A @ x))
-        found = gcr.solve(A, b, M, 0.0, count + 1, slow=np.inf)
+        found = gcr.solve(A, b, M, 0.0, count + 1, stagnation_factor=np.inf)
         y, steps = found.x, found.steps
         while (left := np.flatnonzero(steps <= count)).size:
-            part = M.take(left)
+            part = M[left]
             y[left] += part.right(part.left(b[left] - A[left] @ y[left]))
             steps[left] += 1
         accelerated.append(levels(systems, exact, y))

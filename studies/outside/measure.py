@@ -205,8 +205,8 @@ def distances(solver: LearnedSolver, A: FloatArray, b: FloatArray) -> tuple[Floa
     random vector, the one that leaves more.
     """
     head, inverse = solver.model.operator_head, solver.model.approximate_inverse(A)
-    first = gcr.solve(A, b[:, :, None], inverse, 0.0, maxiter=1).first
-    random = gcr.share_left(A, inverse)
+    first = gcr.solve(A, b[:, :, None], inverse, 0.0, maxiter=1).first_residual_ratio
+    random = gcr.probe_defect(A, inverse)
     answers = np.maximum(first, random) / head.max_defect()
     return head.distance(A) / float(head.max_distance), answers
 

@@ -33,7 +33,8 @@ from algebraformer.models import ModelConfig, OperatorConfig
 from algebraformer.models.heads import Sample
 from algebraformer.models.heads.operator import fit_basis
 from algebraformer.numerics import operator_basis
-from algebraformer.numerics.operator_basis import MeanInverse, OperatorBasis
+from algebraformer.numerics.operator_basis import OperatorBasis
+from algebraformer.numerics.preconditioner import MeanInverse
 from algebraformer.reporting import Report
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import RECIPES, Recipe
@@ -317,13 +318,15 @@ def classical(plan: Plan, name: str, runs: list[dict[str, Any]]) -> list[dict[st
     count = min(seen, CLASSICAL_SAMPLES)
     family = Recipe(family=name, model=plan.networks[TOKEN]).problem_family()
     q, snapshots = min(16, n), min(count, 1024)
-    basis = operator_basis.fit(family, min(n, 64), q, q, seed=0, count=snapshots)
+    basis = operator_basis.fit(
+        lambda indices: family.assembled(indices, seed=0)[0], n, min(n, 64), q, q, count=snapshots
+    )
     sample = methods.draw(family, basis, count, seed=0)
     sources = family.sample(count, seed=0)
     estimator = lmmse.fit(sources.b, sources.x)
     mean = MeanInverse(basis.inverse)
     reduced = reduced_basis.fit(sources.x, basis.inverse, rank=max(1, n // 2))
-    nearest = NearestInverse(basis.reading, basis.inverse, sample.z, sample.T)
+    nearest = NearestInverse(basis.sampler, basis.inverse, sample.z, sample.T)
 
     def of_single(A: FloatArray, b: FloatArray) -> FloatArray:
         x = np.linalg.solve(A.astype(np.float32), b[:, :, None].astype(np.float32))

@@ -12,11 +12,11 @@ from algebraformer.linalg import FloatArray
 from algebraformer.metrics import ScoredSystems
 from algebraformer.models.bodies import Attention, Block, FirstAnswer, PerceptronBlock, make_body
 from algebraformer.models.config import ModelConfig
-from algebraformer.models.heads import EstimateHead, Estimates, OperatorHead, Prepared, TokenHead
+from algebraformer.models.heads import EstimateHead, Estimates, OperatorHead, Reading, TokenHead
 from algebraformer.models.heads.base import make_head
 from algebraformer.models.tokens import Tokens
 from algebraformer.numerics.entry_sampler import Entries
-from algebraformer.numerics.operator_basis import ApproximateInverse
+from algebraformer.numerics.preconditioner import ApproximateInverse
 from algebraformer.numerics.sine_tiles import TiledInverse
 
 
@@ -114,9 +114,9 @@ class Algebraformer(nn.Module):
         """Return the loss of a batch of examples, as `Head.reader` makes them, relative to that of answering zero."""
         return self.head.loss(self, *batch)
 
-    def prepare(self, A: FloatArray) -> Prepared:
+    def read(self, A: FloatArray) -> Reading:
         """Read matrices A (B, n, n), float64, once for all right-hand sides."""
-        return self.head.prepare(self, A)
+        return self.head.read_matrices(self, A)
 
     def scores(self, systems: ScoredSystems) -> dict[str, float]:
         """Return the scores of the bare network on a set of systems."""

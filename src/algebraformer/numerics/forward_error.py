@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from algebraformer.linalg import EPS, FloatArray, Measures, norm, ratio
 
-SAFETY = 2.0
+SAFETY_FACTOR = 2.0
 """Factor on all of it: one random vector gives a defect that is about that of M A, and where the tolerance is loose the
 estimate would be up to 1 % too low without it."""
 
@@ -79,7 +79,7 @@ def forward_error(
         columns = np.concatenate((r + d * random[:, :1], d * random[:, 1:]), axis=2)
         e = norm(M(columns))  # (B, k + probes - 1)
         k = r.shape[2]
-        size = SAFETY * e[:, :k].max(axis=1, initial=0.0) + norm(e[:, k:, None])[:, 0]
+        size = SAFETY_FACTOR * e[:, :k].max(axis=1, initial=0.0) + norm(e[:, k:, None])[:, 0]
 
         # 3. What M leaves out, as the sum of a geometric series.
         estimate = ratio(size, (1 - defect) * largest[:, 0, 0])

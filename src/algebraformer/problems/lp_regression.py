@@ -28,11 +28,11 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.numerics.lp_norm import (
     P_LIMITS,
     Regression,
+    abs_power,
     dual_vector,
     iterate,
-    largest,
+    max_abs,
     newton,
-    power,
     product,
     solved,
 )
@@ -183,8 +183,8 @@ def newton_system(problem: Regression, x: FloatArray) -> tuple[FloatArray, Float
     systems; the step itself is better computed by `lp_norm.newton_step`, which does not form H.
     """
     r = product(problem.A, x) - problem.b
-    size = largest(r)[:, None]
-    root = power(r / size, 0.5 * (problem.p - 2))
+    size = max_abs(r)[:, None]
+    root = abs_power(r / size, 0.5 * (problem.p - 2))
     weighed = root[..., None] * problem.A
     H = (problem.p - 1)[:, None, None] * (weighed.mT @ weighed)
     return H, -size * transposed(problem.A, dual_vector(r, problem.p))

@@ -44,7 +44,9 @@ def spectrum(family: ProblemFamily, report: ProgressCallback = silent) -> FloatA
     """
     q = min(READ, family.n)
     count = max(MAX_RANK + MAX_RANK // 4, min(1024, 2**26 // family.n**2))
-    return operator_basis.fit(family, 1, q, q, SPECTRUM_SEED, count, report=report).spectrum
+    return operator_basis.fit(
+        lambda indices: family.assembled(indices, SPECTRUM_SEED)[0], family.n, 1, q, q, count=count, report=report
+    ).spectrum
 
 
 def estimate_network(family: NoisyFamily) -> ModelConfig:

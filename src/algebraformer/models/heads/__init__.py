@@ -1,6 +1,6 @@
 """Heads: what reads a system, turns tokens into an answer, and knows how it is trained. One file per kind."""
 
-from algebraformer.models.heads.base import Head, Prepared, Sample, TrainingData, register_head
+from algebraformer.models.heads.base import Head, Reading, Sample, TrainingData, register_head
 from algebraformer.models.heads.estimate import EstimateHead, Estimates
 from algebraformer.models.heads.operator import OperatorHead
 from algebraformer.models.heads.token import TokenHead
@@ -10,7 +10,7 @@ __all__ = [
     "Estimates",
     "Head",
     "OperatorHead",
-    "Prepared",
+    "Reading",
     "Sample",
     "TokenHead",
     "TrainingData",

@@ -23,7 +23,7 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import ScoredSystems, answer_scores
 from algebraformer.models.config import HeadConfig, ModelConfig, register_config
-from algebraformer.numerics.gcr import Preconditioner
+from algebraformer.numerics.preconditioner import LinearInverse
 from algebraformer.progress import PartCallback, all_silent
 
 BATCH_SIZE = 128
@@ -147,15 +147,8 @@ def to_tensors(systems: ScoredSystems) -> Batch:
 # ---------------------------------------------------------------- refinement
 
 
-class LinearInverse(Preconditioner, Protocol):
-    """Approximate inverses M = R L of B matrices, and their products M b."""
-
-    def __call__(self, b: FloatArray) -> FloatArray:
-        """Return M b (B, n, k) for right-hand sides b (B, n, k)."""
-
-
 @dataclasses.dataclass(frozen=True)
-class Prepared:
+class Reading:
     """What a head has read of B matrices: all that refinement needs, whatever the right-hand sides are.
 
     Attributes
@@ -167,8 +160,8 @@ class Prepared:
         answer(A, b) -> x (B, n, k) for b (B, n, k).
     inverse : LinearInverse, optional
         The approximate inverses, if the head is linear in b.
-    defect : ndarray, shape (B,), optional
-        With an inverse M: share of a random probe vector that M A leaves.
+    defect : ndarray, shape (B,)
+        With an inverse M: share of a random probe vector that M A leaves; empty without one.
     max_defect : float
         Largest share of a probe, or of the first residual, that is left of matrices in distribution.
     """
@@ -177,7 +170,7 @@ class Prepared:
     in_distribution: NDArray[np.bool_]
     answer: Callable[[FloatArray, FloatArray], FloatArray]
     inverse: LinearInverse | None = None
-    defect: FloatArray | None = None
+    defect: FloatArray = dataclasses.field(default_factory=lambda: np.empty(0))
     max_defect: float = 0.0
 
     def __len__(self) -> int:
@@ -189,8 +182,8 @@ class Prepared:
             self,
             A=self.A[chosen],
             in_distribution=self.in_distribution[chosen],
-            inverse=None if self.inverse is None else self.inverse.take(chosen),
-            defect=None if self.defect is None else self.defect[chosen],
+            inverse=None if self.inverse is None else self.inverse[chosen],
+            defect=self.defect if self.inverse is None else self.defect[chosen],
         )
 
     def predict(self, b: FloatArray) -> FloatArray:
@@ -260,9 +253,9 @@ class Head(nn.Module, abc.ABC):
         """Say which matrices A (B, n, n) look like the family; all of them, where a head cannot tell."""
         return np.ones(len(A), dtype=bool)
 
-    def prepare(self, network: Network, A: FloatArray) -> Prepared:
+    def read_matrices(self, network: Network, A: FloatArray) -> Reading:
         """Read matrices A (B, n, n), float64, once for all right-hand sides."""
-        return Prepared(A, self.in_distribution(network, A), lambda A, b: self.predict(network, A, b))
+        return Reading(A, self.in_distribution(network, A), lambda A, b: self.predict(network, A, b))
 
     def scores(self, network: Network, systems: ScoredSystems) -> dict[str, float]:
         """Return the scores of the bare network on systems of its family."""

@@ -20,7 +20,7 @@ from algebraformer.models.heads.base import (
     Head,
     Indices,
     Network,
-    Prepared,
+    Reading,
     Sample,
     TrainingData,
     max_batch_size,
@@ -29,13 +29,13 @@ from algebraformer.models.heads.base import (
 from algebraformer.models.heads.readout import RIDGE, RIDGES, normal_equations, ridge_solution, ridge_update
 from algebraformer.models.scaling import MARGIN
 from algebraformer.numerics import gcr, operator_basis, sine_tiles
-from algebraformer.numerics.entry_sampler import Entries, Reading
-from algebraformer.numerics.operator_basis import LEADING, ApproximateInverse, OperatorBasis, balanced_metric
+from algebraformer.numerics.entry_sampler import Entries, EntrySampler
+from algebraformer.numerics.lapack import MAX_DEFECT
+from algebraformer.numerics.operator_basis import LEADING, OperatorBasis, inverse_weighted_metric
+from algebraformer.numerics.preconditioner import ApproximateInverse
 from algebraformer.numerics.sine_tiles import TiledInverse, TiledOperators
 from algebraformer.progress import PartCallback, ProgressCallback, all_silent, silent
 
-MAX_DEFECT = 0.5
-"""Share of a vector g that M A may leave at most, whatever the family: singular matrices leave more."""
 DEFECT_MARGIN = 4.0
 """Vectors unlike the family's right-hand sides leave a larger share than these: 2 to 5 times, random ones and A x with
 random x, on the shipped families (LOG.md, 2026-11-26)."""
@@ -66,8 +66,17 @@ def fit_basis(
     """
     family = sample.family
     count = sample.count if few else operator_basis.snapshot_count(family.n, config.rank, sample.count)
-    sizes, weighted = (config.rank, config.n_column, config.n_row), config.norm == "weighted"
-    return operator_basis.fit(family, *sizes, sample.seed, count, config.whiten, weighted, report)
+    return operator_basis.fit(
+        lambda indices: family.assembled(indices, sample.seed)[0],
+        family.n,
+        config.rank,
+        config.n_column,
+        config.n_row,
+        count=count,
+        whiten=config.whiten,
+        balance=config.norm == "weighted",
+        report=report,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,15 +140,15 @@ class OperatorHead(Head):
         """Take over a basis."""
         lead = len(self.get_buffer("leading"))
         values = {
-            **{name: getattr(basis.reading, name) for name in ("rows", "columns", "weight", "mean", "inverse_std")},
+            **{name: getattr(basis.sampler, name) for name in ("rows", "columns", "weight", "mean", "inverse_std")},
             **{name: getattr(basis, name) for name in ("A_mean", "T_mean")},
-            "coefficient_rms": basis.sigma,
-            "scale": np.array(basis.size),
+            "coefficient_rms": basis.coefficient_rms,
+            "scale": np.array(basis.scale),
             "leading": basis.components[:lead],
             "others": basis.components[lead:],
         }
-        if basis.reading.whitening is not None:
-            values["whitening"] = basis.reading.whitening
+        if basis.sampler.whitening is not None:
+            values["whitening"] = basis.sampler.whitening
         for name, value in values.items():
             self.get_buffer(name).copy_(torch.from_numpy(np.array(value)))
         self._basis = None
@@ -165,18 +174,18 @@ class OperatorHead(Head):
                 ) from None
             self._operators = None
             names = ("rows", "columns", "weight", "mean", "inverse_std", "whitening")
-            reading = Reading(*(arrays[name] for name in names if name in arrays))
+            sampler = EntrySampler(*(arrays[name] for name in names if name in arrays))
             self._basis = OperatorBasis(
-                reading=reading,
+                sampler=sampler,
                 A_mean=arrays["A_mean"],
                 inverse=inverse,
                 operators=np.concatenate(
                     (arrays["T_mean"][None], arrays["leading"], arrays["others"]), dtype=np.float32
                 ),
-                sigma=arrays["coefficient_rms"],
-                size=float(arrays["scale"]),
+                coefficient_rms=arrays["coefficient_rms"],
+                scale=float(arrays["scale"]),
                 spectrum=np.empty(0),
-                metric=balanced_metric(arrays["A_mean"]) if self.own.norm == "weighted" else None,
+                metric=inverse_weighted_metric(arrays["A_mean"]) if self.own.norm == "weighted" else None,
             )
         return self._basis
 
@@ -219,7 +228,7 @@ class OperatorHead(Head):
 
     def distance(self, A: FloatArray) -> FloatArray:
         """Return the root mean square (B,) of the z-scores of the entries that are read of A (B, n, n)."""
-        return distance_of(self.basis.reading(A)[0])
+        return distance_of(self.basis.sampler(A)[0])
 
     def max_defect(self) -> float:
         """Return the largest share of L b, or of a random vector, that M A may leave of a matrix in distribution."""
@@ -239,7 +248,7 @@ class OperatorHead(Head):
     @torch.inference_mode()
     def read_inverse(self, network: Network, A: Entries) -> tuple[ApproximateInverse | TiledInverse, FloatArray]:
         """Return the approximate inverses of A (B, n, n) and how far (B,) each matrix is from the family's mean."""
-        z, s = self.basis.reading(A)
+        z, s = self.basis.sampler(A)
         parts = [
             self(self.features(network, torch.from_numpy(part.astype(np.float32)).to(network.device))).cpu()
             for part in (z[i : i + BATCH_SIZE] for i in range(0, len(A), BATCH_SIZE))
@@ -259,12 +268,12 @@ class OperatorHead(Head):
                 parts.append(self.read_inverse(network, A[i : i + step])[0](b[i : i + step]))
         return np.concatenate(parts) if parts else np.empty(b.shape)
 
-    def prepare(self, network: Network, A: FloatArray) -> Prepared:
+    def read_matrices(self, network: Network, A: FloatArray) -> Reading:
         """Read matrices; in distribution are those near the mean on which the approximate inverse is good."""
         inverse, distance = self.read_inverse(network, A)
-        defect, max_defect = gcr.share_left(A, inverse), self.max_defect()
+        defect, max_defect = gcr.probe_defect(A, inverse), self.max_defect()
         near = (distance <= float(self.max_distance)) & (defect <= max_defect)
-        return Prepared(A, near, lambda A, b: self.predict(network, A, b), inverse, defect, max_defect)
+        return Reading(A, near, lambda A, b: self.predict(network, A, b), inverse, defect, max_defect)
 
     # ---------------------------------------------------------------- training
 
@@ -394,8 +403,8 @@ class OperatorHead(Head):
         for systems in sample.parts(step):
             distance.append(self.distance(systems.A).max())
             inverse, _ = self.read_inverse(network, systems.A)
-            first.append(gcr.solve(systems.A, systems.b[:, :, None], inverse, rtol=0.0, maxiter=1).first)
-            defect.append(gcr.share_left(systems.A, inverse))
+            first.append(gcr.solve(systems.A, systems.b[:, :, None], inverse, rtol=0.0, maxiter=1).first_residual_ratio)
+            defect.append(gcr.probe_defect(systems.A, inverse))
             done += len(systems)
             report(done, sample.count)
         self.max_distance.fill_(MARGIN * float(max(distance)))

@@ -253,7 +253,7 @@ def test_the_rank_is_read_off_the_spectrum(monkeypatch, needed, rank):
         monkeypatch.setattr("algebraformer.training.automatic.spectrum", lambda family, report: np.zeros(10))
     recipe = recipe_for(problems.get("diffusion", n=32))
     assert recipe.model.head.rank == rank
-    assert (recipe.model.head, recipe.model.n, recipe.model.head.n_column, recipe.model.head.n_row) == (
+    assert (recipe.model.head.name, recipe.model.n, recipe.model.head.n_column, recipe.model.head.n_row) == (
         "operator",
         32,
         16,
@@ -288,7 +288,7 @@ def test_a_noisy_family_gets_an_estimate_head(m):
     family = problems.get("gravity", n=8, m=m)
     recipe = recipe_for(family)
     assert recipe.problem_family() == family
-    assert (recipe.model.head, recipe.model.n, recipe.model.n_equations) == ("estimate", 8, m or 8)
+    assert (recipe.model.head.name, recipe.model.n, recipe.model.n_equations) == ("estimate", 8, m or 8)
     shipped = RECIPES["gravity-64"]
     assert (recipe.steps, recipe.batch_size, recipe.lr) == (shipped.steps, shipped.batch_size, shipped.lr)
 
@@ -308,9 +308,8 @@ def test_a_family_without_a_mean_is_refused():
     "source", [shifted_identity, DiagonalABC, DiagonalABC(n=5)], ids=["function", "class", "family"]
 )
 def test_train_takes_a_family(tmp_path, monkeypatch, source):
-    for name, value in (("SAMPLES", 256), ("MIN_SAMPLES", 256)):
+    for name, value in (("TRAINING_SAMPLES", 256), ("MIN_TRAINING_SAMPLES", 256)):
         monkeypatch.setattr(f"algebraformer.training.automatic.{name}", value)
-    monkeypatch.setattr("algebraformer.numerics.operator_basis.MAX_SNAPSHOTS", 300)
     real = recipe_for
     monkeypatch.setattr(
         "algebraformer.training.trainer.recipe_for", lambda *args: dataclasses.replace(real(*args), steps=3)

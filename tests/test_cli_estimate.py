@@ -11,7 +11,6 @@ import pytest
 
 from algebraformer import io, problems
 from algebraformer.solver import LearnedSolver
-from algebraformer.training import trainer
 
 M, N = 15, 12
 
@@ -122,11 +121,10 @@ class MovingMean(NoisyFamily):
 def test_train_a_noisy_family_in_a_file(run, tmp_path, monkeypatch):
     monkeypatch.setattr(problems.base, "_REGISTRY", dict(problems.base._REGISTRY))
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(trainer, "SCALER_SIZE", 64)
-    monkeypatch.setattr(trainer, "TEST_SIZE", 64)
     (tmp_path / "mine.py").write_text(OWN)
     source, folder = f"{tmp_path / 'mine.py'}:MovingMean", tmp_path / "run"
     short = ("steps=2", "batch_size=4", "model.n_layer=1", "model.n_embd=8", "model.n_head=2")
+    short += ("scaler_samples=64", "calibration_samples=64", "test_systems=64")
     size = ("model.n=6", "model.head.n_equations=9", "family_settings.m=9")
     code, out, err = run("train", source, "--output", folder, "--workers", 0, "--set", *short, *size)
     assert (code, err) == (0, "")

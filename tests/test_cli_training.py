@@ -39,7 +39,7 @@ def sampled(rng):
 def constant(rng):
     return np.eye(5) + 0.1
 """
-SHORT = ("steps=3", "batch_size=32", "samples=256", "model.n_layer=2", "model.n_embd=16")
+SHORT = ("steps=3", "batch_size=32", "samples=256", "basis_samples=400", "model.n_layer=2", "model.n_embd=16")
 
 
 @pytest.fixture
@@ -49,7 +49,6 @@ def own(tmp_path, monkeypatch):
     monkeypatch.setattr(af.problems.base, "_REGISTRY", dict(af.problems.base._REGISTRY))
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(assessment, "Plan", functools.partial(assessment.Plan, systems=20, seconds=0.0, batches=(1, 8)))
-    monkeypatch.setattr("algebraformer.numerics.operator_basis.MAX_SNAPSHOTS", 400)
     return tmp_path / "own.py"
 
 
@@ -62,7 +61,7 @@ def test_train_a_family_in_a_file(run, answer, refused, own, tmp_path, monkeypat
     assert any("paid back" in line for line in found["verdict"]) == found["verdict"][0].startswith("Worth it")
     config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
     assert (config["name"], config["family"]) == ("scaled", {"name": "scaled", "n": 5, "high": 3.0})
-    assert config["recipe"]["model"]["head"] == "operator"
+    assert config["recipe"]["model"]["head"]["name"] == "operator"
     written = json.loads((tmp_path / "run" / "report.json").read_text(), parse_constant=pytest.fail)
     assert written["verdict"] == found["verdict"]
     assert_coloured(tmp_path / "run" / "report.png")

@@ -22,11 +22,11 @@ from algebraformer.metrics import GAUSS_90
 from algebraformer.models import Algebraformer, EstimateConfig, ModelConfig, estimates
 from algebraformer.models.bodies import FirstAnswer
 from algebraformer.models.heads.estimate import (
-    FLOOR,
-    SIDE,
+    AUXILIARY_WEIGHT,
+    STD_FLOOR,
     TYPICAL_NOISE,
-    Answer,
     EstimateHead,
+    Output,
     examples,
     kalman_update,
     network_input,
@@ -108,7 +108,7 @@ def test_tikhonov_channels_are_least_squares_with_more_rows(shape):
 @pytest.mark.parametrize(("m", "expected"), [(N, "b"), (M, "A'b")])
 def test_tokens_by_hand(m, expected):
     systems = scale_systems(*(lambda s: (s.A, s.b))(dataclasses.replace(FAMILY, m=m).sample(2, seed=3)))
-    config = CONFIG.with_head(n_row=m)
+    config = CONFIG.with_head(n_equations=m)
     tokens = network_input(config, systems).tokens.numpy()
     assert tokens.shape == (2, N, m + 11)
     x = tikhonov_channels(systems.A.mT @ systems.A, np.einsum("bmn,bm->bn", systems.A, systems.b))
@@ -166,7 +166,7 @@ def test_the_head_can_choose_a_tikhonov_solution(k):
     expected = size[:, None] * x / np.sqrt(1 + np.mean(x**2, axis=1, keepdims=True))
     np.testing.assert_allclose(found.mean, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
     np.testing.assert_allclose(found.noise, TYPICAL_NOISE, rtol=1e-6)
-    np.testing.assert_allclose(found.std, np.abs(size[:, None]) * (1 + FLOOR) * np.ones((3, N)), rtol=1e-6)
+    np.testing.assert_allclose(found.std, np.abs(size[:, None]) * (1 + STD_FLOOR) * np.ones((3, N)), rtol=1e-6)
 
 
 def test_update_is_that_of_a_gaussian_vector():
@@ -190,10 +190,12 @@ def test_loss_against_scipy():
     std = rng.uniform(0.1, 2, (4, N))
     head = EstimateHead(CONFIG, 8)
     tensors = [torch.from_numpy(v).float() for v in (mean, std, log_noise, y, true_noise)]
-    found = float(head.loss(Answer(*tensors[:3]), *tensors[3:]))
+    found = float(head.output_loss(Output(*tensors[:3]), *tensors[3:]))
     relative = np.mean(np.linalg.norm(mean - y, axis=1) / np.linalg.norm(y, axis=1))
     likelihood = -scipy.stats.norm.logpdf(y, mean, std).mean() - 0.5 * np.log(2 * np.pi)
-    assert found == pytest.approx(relative + SIDE * (likelihood + np.mean((log_noise - true_noise) ** 2)), rel=1e-5)
+    assert found == pytest.approx(
+        relative + AUXILIARY_WEIGHT * (likelihood + np.mean((log_noise - true_noise) ** 2)), rel=1e-5
+    )
 
 
 def test_the_standard_deviation_does_not_move_the_mean():
@@ -202,7 +204,7 @@ def test_the_standard_deviation_does_not_move_the_mean():
     gradients = []
     for std in (0.1, 10.0):
         mean = torch.zeros(2, N, requires_grad=True)
-        loss = head.loss(Answer(mean, torch.full((2, N), std), torch.zeros(2)), torch.ones(2, N), torch.zeros(2))
+        loss = head.output_loss(Output(mean, torch.full((2, N), std), torch.zeros(2)), torch.ones(2, N), torch.zeros(2))
         gradients.append(torch.autograd.grad(loss, mean)[0])
     assert torch.equal(*gradients)
 
@@ -365,7 +367,7 @@ def test_each_head_says_what_it_is_for(solver, tiny_run):
     for call in (lambda: solver.solve(A, b), lambda: solver.operator(A), lambda: af.solve(A, b, model=solver)):
         with pytest.raises(ConfigurationError, match="solves nothing exactly: use estimate"):
             call()
-    with pytest.raises(ConfigurationError, match="token as its head: only estimate heads"):
+    with pytest.raises(ConfigurationError, match="estimate head, received head 'token'"):
         LearnedSolver.from_pretrained(tiny_run).estimate(A, b)
 
 
@@ -387,7 +389,7 @@ def test_recipes_that_do_not_fit(change, message):
 @pytest.mark.parametrize("name", ["quick", "diffusion-64-mlp"])
 def test_other_heads_learn_no_noisy_family(name):
     recipe = RECIPES[name]
-    with pytest.raises(ConfigurationError, match=f"change the family of the recipe.*head '{recipe.model.head}'"):
+    with pytest.raises(ConfigurationError, match=f"change the family of the recipe.*head '{recipe.model.head.name}'"):
         dataclasses.replace(recipe, family="gravity")
 
 
@@ -399,12 +401,10 @@ def test_estimate_heads_are_not_tuned_on_few_systems():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"encoding": "row"}, "the estimate head reads columns, received encoding 'row'"),
-        ({"architecture": "mlp"}, "mlp is for the operator head"),
-        ({"n_row": -1}, r"n_row must be from 0 to 2\*\*20, received -1"),
-        ({"rank": 3}, "rank must be 0 without an operator head"),
-        ({"whiten": True}, "whiten is for the operator head"),
-        ({"head": "token", "n_row": 0}, "feedback and column-tikhonov are for the estimate head"),
+        ({"architecture": "mlp"}, "estimate heads go with transformer, lstm, gru, feedback, received 'mlp'"),
+        ({"head": "token"}, "token heads go with transformer, lstm, gru, received 'feedback'"),
+        ({"head": {"name": "estimate", "n_equations": -1}}, "n_equations must be a whole number from 1"),
+        ({"head": {"name": "estimate", "rank": 3}}, "settings of head 'estimate' are encoding, n_equations"),
     ],
 )
 def test_configurations_that_do_not_fit(change, message):

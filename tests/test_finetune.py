@@ -18,13 +18,14 @@ import algebraformer as af
 from algebraformer import problems
 from algebraformer.checkpoint import load
 from algebraformer.errors import ConfigurationError, UnknownNameError
+from algebraformer.metrics import score
 from algebraformer.models import Algebraformer, ModelConfig, OperatorConfig
 from algebraformer.models.heads import readout
 from algebraformer.numerics import operator_basis
 from algebraformer.problems.base import _REGISTRY, Parameters
 from algebraformer.problems.boundary_value import ReactionDiffusion
-from algebraformer.training import FinetuneRecipe, Recipe, RunOptions, fine_tuning, finetune, train, trainer
-from algebraformer.training.data import TEST_SEED, VALIDATION_SEED, StepBatches
+from algebraformer.training import FinetuneRecipe, Recipe, RunOptions, fine_tuning, finetune, train
+from algebraformer.training.data import TEST_SEED, VALIDATION_SEED, StepBatches, store_examples
 from algebraformer.training.optim import make_optimizers
 from algebraformer.training.warm_start import starting_model
 from test_training import Disturbed, log_records, outcome
@@ -46,6 +47,7 @@ MODELS = {
 
 
 SIZES: dict[str, Any] = {"scaler_samples": 64, "basis_samples": 64, "calibration_samples": 64}
+FROZEN: dict[str, Any] = {"validation_systems": 32, "test_systems": 64}
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,7 @@ def test_stopped_and_resumed_runs_end_the_same(
 ) -> None:
     settings = {"epochs": 3, "batch_size": 4, **settings}
     result = finetune(starts[kind], "reaction-diffusion", N, tmp_path / "whole", OPTIONS, "mine", **settings)
-    steps = 3 * ((N if MODELS[kind].head == "token" else 32) // 4)  # an operator head keeps a fifth for the read-out
+    steps = 3 * ((N if not MODELS[kind].head.is_linear else 32) // 4)  # an operator head keeps a fifth for the read-out
     assert (result.finished, result.step) == (True, steps)
     recipe, initial = fine_tuning(starts[kind], "reaction-diffusion", N, **settings)
 
@@ -127,7 +129,7 @@ def test_it_learns(starts: dict[str, Path], tmp_path: Path) -> None:
     result = finetune(starts["token"], "reaction-diffusion", 200, tmp_path, OPTIONS, epochs=40)
     before, after = (load(folder / "model")[0] for folder in (starts["token"], tmp_path))
     systems = problems.get("reaction-diffusion", n=8).sample(100, seed=7)
-    scores = [trainer.score(model, systems)["normalized_mse"] for model in (before, after)]
+    scores = [score(model, systems)["normalized_mse"] for model in (before, after)]
     assert scores[1] < 0.7 * scores[0]
     assert result.scores["normalized_mse"] == pytest.approx(scores[1], rel=1)
 
@@ -168,7 +170,7 @@ def watched() -> Iterator[str]:
 def test_only_the_n_systems_are_learned_from(
     starts: dict[str, Path], tmp_path: Path, watched: str, kind: str, settings: dict[str, Any]
 ) -> None:
-    finetune(starts[kind], watched, N, tmp_path, OPTIONS, epochs=2, batch_size=4, seed=9, **settings)
+    finetune(starts[kind], watched, N, tmp_path, OPTIONS, epochs=2, batch_size=4, seed=9, **FROZEN, **settings)
     measured = {(VALIDATION_SEED, i) for i in range(32)} | {(TEST_SEED, i) for i in range(64)}
     assert measured | {(9, i) for i in range(N)} == DRAWN
 
@@ -176,7 +178,7 @@ def test_only_the_n_systems_are_learned_from(
 def test_new_weights_learn_from_the_n_systems_alone_too(tmp_path: Path, watched: str) -> None:
     for model in (TOKEN, OPERATOR):
         recipe = FinetuneRecipe(family=watched, model=model, samples=N, batch_size=4, steps=8)
-        assert train(recipe, tmp_path / model.head, OPTIONS).finished
+        assert train(recipe, tmp_path / model.head.name, OPTIONS).finished
     assert {seed for seed, _ in DRAWN} == {0, VALIDATION_SEED, TEST_SEED}
     assert max(index for seed, index in DRAWN if seed == 0) == N - 1
 
@@ -187,11 +189,11 @@ def test_new_weights_learn_from_the_n_systems_alone_too(tmp_path: Path, watched:
 def test_a_kept_scaler_is_kept(starts: dict[str, Path], tmp_path: Path) -> None:
     finetune(starts["token"], "reaction-diffusion", N, tmp_path, OPTIONS, epochs=2, scaler="kept")
     before, after = (load(folder / "model")[0] for folder in (starts["token"], tmp_path))
-    old, new = state(before, "scaler"), state(after, "scaler")
-    assert {name for name in old if not np.array_equal(old[name], new[name])} == {"scaler.reach"}
+    old, new = state(before, "head.scaler"), state(after, "head.scaler")
+    assert {name for name in old if not np.array_equal(old[name], new[name])} == {"head.scaler.max_distance"}
     A = problems.get("reaction-diffusion", n=8).sample(N).A
-    z = after.scaler.distance(torch.from_numpy(A)).numpy()
-    assert new["scaler.reach"] == pytest.approx(1.1 * z.max())
+    z = after.token_head.scaler.distance(torch.from_numpy(A)).numpy()
+    assert new["head.scaler.max_distance"] == pytest.approx(1.1 * z.max())
 
 
 def test_a_refitted_scaler_belongs_to_the_n_systems(starts: dict[str, Path]) -> None:
@@ -245,7 +247,8 @@ def rounding(model: Algebraformer, A: np.ndarray) -> np.ndarray:
     basis, z = model.operator_head.basis, model.operator_head.basis.sampler(A)[0].astype(np.float32)
     with torch.no_grad():
         h = model.head.features(model, torch.from_numpy(z)).flatten(1).abs().double()
-    size = (torch.cat((h, torch.ones(len(h), 1)), dim=1) @ readout.readout(model).abs()).numpy()  # of coefficients
+    weights = model.operator_head.readout_weights().abs()
+    size = (torch.cat((h, torch.ones(len(h), 1)), dim=1) @ weights).numpy()  # of coefficients
     terms = h.shape[1] + 1 + basis.rank
     return terms * EPS32 * (np.abs(basis.T_mean) + np.einsum("bk,kij->bij", size, np.abs(basis.components)))
 
@@ -255,7 +258,7 @@ def test_a_basis_that_stays_answers_as_before(starts: dict[str, Path], settings:
     model, initial, _ = started(starts["operator"], **settings)
     A = problems.get("reaction-diffusion", n=8).sample(5, seed=3).A
     old, new = initial.approximate_inverse(A), model.approximate_inverse(A)
-    before, after = readout.readout(initial).numpy(), readout.readout(model).numpy()
+    before, after = initial.operator_head.readout_weights().numpy(), model.operator_head.readout_weights().numpy()
     np.testing.assert_allclose(after[:, :6], before, rtol=4 * EPS32)  # each is rounded in its own size
     assert not after[:, 6:].any()
     bound = rounding(initial, A) + rounding(model, A)
@@ -306,9 +309,8 @@ def test_the_readout_moves_as_far_as_the_ridge_lets_it(starts: dict[str, Path]) 
     torch.manual_seed(0)
     with torch.no_grad():
         model.head.linear.weight.normal_(std=0.1)
-    basis = model.operator_head.basis
-    stored = trainer.store_examples(recipe.problem_family(), basis, N, 0, 0)
-    before = readout.readout(model)
+    stored = store_examples(recipe.problem_family(), model.head.reader(model), N, 0, 0)
+    before = model.operator_head.readout_weights()
     z, c, weight = stored
     with torch.no_grad():
         H = model.head.features(model, z).flatten(1).double().numpy()
@@ -317,9 +319,11 @@ def test_the_readout_moves_as_far_as_the_ridge_lets_it(starts: dict[str, Path]) 
     for ridge in (1e-3, 1e2, 1e8):
         pull = np.sqrt(ridge * np.mean(np.sum(H**2, axis=0))) * np.eye(H.shape[1])
         expected = np.linalg.lstsq(np.vstack([H, pull]), np.vstack([C, pull @ before.numpy()]), rcond=None)[0]
-        readout.fit_to_few(model, stored, before, ridge)
-        np.testing.assert_allclose(readout.readout(model), expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
-    np.testing.assert_allclose(readout.readout(model), before, rtol=1e-4, atol=1e-6)
+        model.operator_head.refit_readout(model, stored, before, ridge)
+        np.testing.assert_allclose(
+            model.operator_head.readout_weights(), expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max()
+        )
+    np.testing.assert_allclose(model.operator_head.readout_weights(), before, rtol=1e-4, atol=1e-6)
 
 
 def test_no_step_is_taken_on_the_systems_that_choose_the_ridge(starts: dict[str, Path]) -> None:
@@ -330,15 +334,15 @@ def test_no_step_is_taken_on_the_systems_that_choose_the_ridge(starts: dict[str,
         assert [sorted(epoch) for epoch in epochs.tolist()] == [list(range(count))] * 3
 
 
-def test_the_ridge_is_the_one_that_the_held_out_systems_like(starts: dict[str, Path]) -> None:
+def test_the_ridge_is_the_one_that_is_best_on_the_held_out_systems(starts: dict[str, Path]) -> None:
     model, _, recipe = started(starts["operator"])
-    stored = trainer.store_examples(recipe.problem_family(), model.operator_head.basis, N, 0, 0)
-    before, losses = readout.readout(model), {}
+    stored = store_examples(recipe.problem_family(), model.head.reader(model), N, 0, 0)
+    before, losses = model.operator_head.readout_weights(), {}
     for ridge in readout.RIDGES:
-        readout.fit_to_few(model, tuple(part[:32] for part in stored), before, ridge)
+        model.operator_head.refit_readout(model, tuple(part[:32] for part in stored), before, ridge)
         losses[ridge] = float(model.loss(*(part[32:] for part in stored)).detach())
-    readout.set_readout(model, before)
-    assert readout.choose_ridge(model, stored, 32) == min(losses, key=losses.__getitem__)
+    model.operator_head.set_readout(before)
+    assert model.operator_head.choose_ridge(model, stored, 32) == min(losses, key=losses.__getitem__)
     assert len({round(loss, 9) for loss in losses.values()}) > 5
 
 
@@ -397,7 +401,7 @@ def test_recipe_and_network_belong_together(starts: dict[str, Path], tmp_path: P
         train(recipe, tmp_path, OPTIONS)
     with pytest.raises(ConfigurationError, match="new weights: fill in its start, or leave out initial"):
         train(dataclasses.replace(recipe, start={}), tmp_path, OPTIONS, initial=initial)
-    with pytest.raises(ConfigurationError, match="needs a recipe of FinetuneRecipe"):
+    with pytest.raises(ConfigurationError, match="needs a FinetuneRecipe"):
         train(Recipe(model=TOKEN, steps=1), tmp_path, OPTIONS, initial=initial)
     with pytest.raises(ConfigurationError, match="nothing to keep, extend or freeze"):
         dataclasses.replace(recipe, start={}, frozen=1)

@@ -10,11 +10,9 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from algebraformer.numerics import operator_basis
 from algebraformer.problems import get
 from algebraformer.reporting import Report
 from algebraformer.solver import LearnedSolver
-from algebraformer.training import trainer
 from algebraformer.training.data import SCALER_SEED, TEST_SEED
 from studies.condition import measure as study
 from studies.condition import report as words
@@ -167,11 +165,7 @@ def test_missing_certificates_are_said() -> None:
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     folder = tmp_path_factory.mktemp("condition")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(operator_basis, "MAX_SNAPSHOTS", 300)
-        patch.setattr(trainer, "SCALER_SIZE", 256)
-        patch.setattr(trainer, "TEST_SIZE", 64)
-        return run_study(load_study("condition"), "quick", folder, Progress(disable=True)), folder
+    return run_study(load_study("condition"), "quick", folder, Progress(disable=True)), folder
 
 
 def solver(quick: tuple[Report, Path], subject: str, head: str) -> LearnedSolver:

@@ -14,11 +14,10 @@ from rich.progress import Progress
 
 from algebraformer.errors import ConfigurationError
 from algebraformer.metrics import score
-from algebraformer.numerics import operator_basis
 from algebraformer.problems import get
 from algebraformer.reporting import Report
 from algebraformer.solver import LearnedSolver
-from algebraformer.training import RECIPES, Recipe, trainer
+from algebraformer.training import RECIPES, Recipe
 from algebraformer.training.data import TEST_SEED
 from studies.efficiency import measure as efficiency
 from studies.efficiency.measure import MLP, MUON, PAPER, PRESETS, TRANSFORMER, Reach
@@ -78,7 +77,7 @@ def test_operations_without_a_fixed_set_count_what_the_read_out_is_fitted_on() -
     assert systems(fresh) == pytest.approx(systems(fixed))
 
 
-def test_operations_of_a_basis(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operations_of_a_basis() -> None:
     """More snapshots than entries: both Gram matrices are 256 x 256. Fewer: they are 100 x 100.
 
     Sixteen for every component, unless memory allows fewer. Columns and rows are chosen on 1,024 at most.
@@ -87,12 +86,11 @@ def test_operations_of_a_basis(monkeypatch: pytest.MonkeyPatch) -> None:
     common = (2 * P + 1_024) * (2 * n**2 * (n + 2)) + P * (8 / 3 * n**3) + 2 * P * R * n**2
     pivoting = 2 * (2 * 32 * n**3 - 2 / 3 * n**3)
     expected = common + 2 * (P + 1_024) * 256 * 256 + 2 * 14 / 3 * 256**3 + pivoting
-    assert efficiency.basis_flops(get("diffusion", n=n), R) == pytest.approx(expected)
-    monkeypatch.setattr(operator_basis, "SNAPSHOT_ENTRIES", 100 * n**2)
+    assert efficiency.basis_flops(get("diffusion", n=n), R, 4096) == pytest.approx(expected)
     R = 24
     common = 3 * 100 * (2 * n**2 * (n + 2)) + 100 * (8 / 3 * n**3) + 2 * 100 * R * n**2
     spectra = 2 * (2 * 100 * 256 * 100 + 14 / 3 * 100**3) + 2 * 100 * 256 * (32 + R)
-    assert efficiency.basis_flops(get("diffusion", n=n), R) == pytest.approx(common + spectra + pivoting)
+    assert efficiency.basis_flops(get("diffusion", n=n), R, 100) == pytest.approx(common + spectra + pivoting)
 
 
 # ---------------------------------------------------------------- where a curve gets to
@@ -172,15 +170,7 @@ def test_the_verdict_follows_from_the_numbers(paper: Reach, ours: Reach, words: 
 def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     """The quick preset with smaller samples around the training."""
     folder = tmp_path_factory.mktemp("efficiency")
-    with pytest.MonkeyPatch.context() as patch:
-        small(patch)
-        return run_study(load_study("efficiency"), "quick", folder, Progress(disable=True)), folder
-
-
-def small(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(operator_basis, "SNAPSHOT_ENTRIES", 128 * 16**2)
-    for module in (trainer, efficiency):
-        patch.setattr(module, "SCALER_SIZE", 128)
+    return run_study(load_study("efficiency"), "quick", folder, Progress(disable=True)), folder
 
 
 def test_every_run_is_scored_on_the_frozen_test_set(quick: tuple[Report, Path]) -> None:
@@ -209,7 +199,6 @@ def test_longer_runs_are_better(quick: tuple[Report, Path]) -> None:
 
 def test_finished_runs_are_not_run_again(quick: tuple[Report, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     result, folder = quick
-    small(monkeypatch)
     monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
     again = run_study(load_study("efficiency"), "quick", folder, Progress(disable=True))
     assert again.data == result.data

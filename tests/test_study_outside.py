@@ -10,7 +10,6 @@ import pytest
 from rich.progress import Progress
 
 from algebraformer.linalg import FloatArray
-from algebraformer.numerics import operator_basis
 from algebraformer.problems import BoundaryValueFamily, get
 from algebraformer.problems.chebyshev import points
 from algebraformer.reporting import Report
@@ -168,10 +167,7 @@ def test_a_wrong_answer_is_said(wrong: dict[str, Any]) -> None:
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     folder = tmp_path_factory.mktemp("outside")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(operator_basis, "MAX_SNAPSHOTS", 256)
-        patch.setattr(trainer, "SCALER_SIZE", 1_024)
-        return run_study(load_study("outside"), "quick", folder, Progress(disable=True)), folder
+    return run_study(load_study("outside"), "quick", folder, Progress(disable=True)), folder
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +237,6 @@ def test_a_finished_network_without_its_seconds_is_found(
     kept = seconds.read_text()
     seconds.unlink()
     monkeypatch.setattr(trainer.Trainer, "train_step", lambda *_: pytest.fail("trained again"))
-    monkeypatch.setattr(trainer, "SCALER_SIZE", 1_024)
     assert run_study(load_study("outside"), "quick", quick[1], Progress(disable=True)).data == quick[0].data
     seconds.write_text(kept)
 

@@ -13,10 +13,9 @@ from rich.progress import Progress
 
 from algebraformer.checkpoint import load, resolve
 from algebraformer.metrics import score
-from algebraformer.numerics import operator_basis
 from algebraformer.problems import get
 from algebraformer.reporting import Report
-from algebraformer.training import RECIPES, trainer
+from algebraformer.training import RECIPES
 from algebraformer.training.data import TEST_SEED, VALIDATION_SEED
 from algebraformer.training.warm_start import check_initial
 from studies.harness.study import load_study, run_study
@@ -164,19 +163,10 @@ def test_whitening_is_compared_where_it_was_tried() -> None:
 # ---------------------------------------------------------------- the whole
 
 
-def small(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(operator_basis, "MAX_SNAPSHOTS", 128)
-    patch.setattr(trainer, "SCALER_SIZE", 128)
-    patch.setattr(trainer, "TEST_SIZE", 200)
-    patch.setattr(transfer, "VALIDATION_SIZE", 64)
-
-
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     folder = tmp_path_factory.mktemp("transfer")
-    with pytest.MonkeyPatch.context() as patch:
-        small(patch)
-        return run_study(load_study("transfer"), "quick", folder, Progress(disable=True)), folder
+    return run_study(load_study("transfer"), "quick", folder, Progress(disable=True)), folder
 
 
 def test_every_run_is_there(quick: tuple[Report, Path]) -> None:
@@ -230,7 +220,6 @@ def test_both_kinds_have_the_same_architecture(quick: tuple[Report, Path]) -> No
 
 
 def test_finished_runs_are_not_run_again(quick: tuple[Report, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    small(monkeypatch)
     monkeypatch.setattr("studies.harness.runs.train", lambda *_, **__: pytest.fail("trained again"))
     again = run_study(load_study("transfer"), "quick", quick[1], Progress(disable=True))
     assert again.data == quick[0].data

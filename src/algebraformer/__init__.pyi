@@ -14,6 +14,6 @@ from .result import SolveResult as SolveResult
 from .solver import LearnedSolver as LearnedSolver
 from .solver import solve as solve
 from .training.finetuning import finetune as finetune
-from .training.loop import train as train
+from .training.trainer import train as train
 
 __version__: str

@@ -145,12 +145,30 @@ def subjects(
     )  # fmt: skip
 
 
+def with_small_samples(subject: Subject) -> Subject:
+    """Return a subject with recipes that take few systems besides those of the steps."""
+    sizes: dict[str, Any] = {
+        "scaler_samples": 256,
+        "basis_samples": 300,
+        "calibration_samples": 256,
+        "test_systems": 64,
+    }
+    return dataclasses.replace(
+        subject, heads={head: dataclasses.replace(recipe, **sizes) for head, recipe in subject.heads.items()}
+    )
+
+
 SPREADS = {"Haar": None, "spread 0.1": 0.1, "spread 0.001": 0.001}
 SIZES = (16, 32, 64, 128)
 
 PRESETS = {
     "quick": Plan(
-        subjects=subjects(40, (1e2, 1e3, 1e4, 1e5), {"Haar": None, "spread 0.001": 0.001}, (16,), width=16, layers=1),
+        subjects=tuple(
+            with_small_samples(subject)
+            for subject in subjects(
+                40, (1e2, 1e3, 1e4, 1e5), {"Haar": None, "spread 0.001": 0.001}, (16,), width=16, layers=1
+            )
+        ),
         seeds=(0,),
         systems=10,
     ),

@@ -116,7 +116,8 @@ def methods(
 
 def quick_methods() -> tuple[Method, ...]:
     """Return the methods at n = 16 and toy sizes."""
-    token = dataclasses.replace(RECIPES["quick"], batch_size=16)
+    sizes: dict[str, Any] = {"scaler_samples": 128, "basis_samples": 128, "calibration_samples": 128}
+    token = dataclasses.replace(RECIPES["quick"], batch_size=16, **sizes)
     paper = dataclasses.replace(token, model=ModelConfig(n=16, n_layer=4, n_head=2, n_embd=48), optimizer="adamw")
     network = ModelConfig(n=16, head=OperatorConfig(rank=24, n_column=8, n_row=8), n_layer=2, n_head=2, n_embd=32)
     operator = dataclasses.replace(token, model=network, lr=3e-3)
@@ -224,7 +225,7 @@ def flops(recipe: Recipe) -> dict[str, float]:
     first_answer = features + 2 * head + 2 * (1 + R) * n**2 + 4 * 2 * n**2
     return parts | {
         "systems": examples * (assembly(n) + solution(n, n) + 2 * R * n**2),
-        "basis": basis_flops(recipe.problem_family(), R),
+        "basis": basis_flops(recipe.problem_family(), R, recipe.basis_samples),
         "read-out": stored * (features + 2 * width**2 + 2 * width * R) + width**3 / 3 + 2 * width**2 * R,
         "calibration": capped_sample_size(recipe.calibration_samples, n)
         * (assembly(n) + solution(n, 1) + first_answer),
@@ -256,10 +257,10 @@ def newton_schulz(model: Algebraformer) -> float:
     return total
 
 
-def basis_flops(family: ProblemFamily, rank: int) -> float:
-    """Return the operations of `operator_basis.fit`."""
+def basis_flops(family: ProblemFamily, rank: int, samples: int) -> float:
+    """Return the operations of `operator_basis.fit` on this many samples at most."""
     n, modes = family.n, entry_sampler.N_MODES
-    P = operator_basis.snapshot_count(n, rank)
+    P = operator_basis.snapshot_count(n, rank, samples)
     kept = min(P, operator_basis.read_count(n))
     pivoting = 2 * (2.0 * modes * n**3 - 2 / 3 * n**3)
     return (

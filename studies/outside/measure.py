@@ -77,6 +77,9 @@ QUICK = Recipe(
     samples=4_096,
     steps=400,
     lr=3e-3,
+    scaler_samples=1_024,
+    basis_samples=256,
+    calibration_samples=1_024,
 )
 
 PRESETS = {

@@ -98,7 +98,14 @@ RATES = (1 / 3, 1.0, 3.0)
 
 def quick_heads() -> tuple[Head, ...]:
     """Return both heads at n = 16 and toy sizes."""
-    token = dataclasses.replace(RECIPES["quick"], steps=250, batch_size=32)
+    sizes: dict[str, Any] = {
+        "scaler_samples": 128,
+        "basis_samples": 128,
+        "calibration_samples": 128,
+        "validation_systems": 64,
+        "test_systems": 200,
+    }
+    token = dataclasses.replace(RECIPES["quick"], steps=250, batch_size=32, **sizes)
     model = ModelConfig(
         n=16, head=OperatorConfig(rank=12, n_column=8, n_row=8), architecture="mlp", n_layer=2, n_head=1, n_embd=32
     )

@@ -27,10 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from algebraformer.drop_in import solve
 from numpy.typing import NDArray
 
 from algebraformer.errors import ConfigurationError, SingularSystemError
-from algebraformer.solver import LearnedSolver, solve
+from algebraformer.solver import LearnedSolver
 from tests import fakes
 from tests.stress.base import Check
 

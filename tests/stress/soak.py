@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from algebraformer.drop_in import solve
 from matplotlib.figure import Figure
 from rich.progress import Progress
 from scipy.linalg import LinAlgWarning
@@ -34,7 +35,7 @@ from algebraformer import io, problems
 from algebraformer.checkpoint import pretrained_names
 from algebraformer.errors import FallbackWarning, SingularSystemError, Status
 from algebraformer.reporting import Report, TableData
-from algebraformer.solver import LearnedSolver, solve
+from algebraformer.solver import LearnedSolver
 
 TOLERANCE = 20.0
 """Megabytes that memory may differ by after the warm-up."""

@@ -17,7 +17,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch.utils.data import DataLoader, Dataset
 
-from algebraformer.models.heads.base import Batch, Reader, Sample, TrainingData
+from algebraformer.models.heads.base import Batch, Reader, Sample, SystemReader, TrainingData
 from algebraformer.models.heads.base import to_tensors as to_tensors
 from algebraformer.problems import ProblemFamily, generator
 from algebraformer.problems.base import CALIBRATION_SEED as CALIBRATION_SEED
@@ -75,8 +75,8 @@ def training_data(
 class StepBatches(Dataset[Batch]):
     """The batch of every step: item s holds the systems of step s."""
 
-    def __init__(self, family: ProblemFamily, recipe: Recipe, reader: Reader) -> None:
-        self.family, self.recipe, self.reader = family, recipe, reader
+    def __init__(self, family: ProblemFamily, recipe: Recipe, reader: Reader | None = None) -> None:
+        self.family, self.recipe, self.reader = family, recipe, reader or SystemReader()
         self.shuffled: tuple[int, np.ndarray] = (-1, np.empty(0))
 
     def indices(self, step: int) -> np.ndarray:

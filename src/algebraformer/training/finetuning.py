@@ -19,7 +19,9 @@ EXTENSION = 64
 """Components that a basis is extended by, if no rank is given."""
 BATCH_SIZE = 50
 """Systems per step, if there are as many."""
-INHERITED = ("optimizer", "lr", "muon_lr", "weight_decay", "beta1", "beta2", "clip")
+INHERITED = (
+    "optimizer", "lr", "muon_lr", "weight_decay", "beta1", "beta2", "clip", "validation_systems", "test_systems"
+)  # fmt: skip
 """Settings that are taken from the recipe of the network to start from."""
 
 

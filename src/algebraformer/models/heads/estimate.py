@@ -234,20 +234,17 @@ class EstimateHead(Head):
         return torch.from_numpy(systems.size).to(A.device)[:, None] * self.output(network, systems).mean.double()
 
     def loss(self, network: Network, *batch: Tensor) -> Tensor:
+        """Return `output_loss` of a batch of `examples`."""
+        tokens, A, b, y, log_noise = batch
+        return self.output_loss(self(network.encode(tokens, A, b), tokens), y, log_noise)
+
+    def output_loss(self, output: Output, y: Tensor, log_noise: Tensor) -> Tensor:
         """Return the mean relative error ||mean - y|| / ||y||, and small terms that train the other outputs.
 
         The standard deviation has the Gaussian negative log-likelihood [2]_ of the error, with the mean held fixed: so
         its gradient does not disturb the mean, and no warm-up on squared errors is needed [3]_. The noise level has the
         squared error of its logarithm.
-
-        Parameters
-        ----------
-        network : Network
-        *batch : Tensor
-            What `examples` returns.
         """
-        tokens, A, b, y, log_noise = batch
-        output = self(network.encode(tokens, A, b), tokens)
         error = output.mean - y
         relative = error.norm(dim=1) / y.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
         z = error.detach() / output.std

@@ -25,7 +25,7 @@ from algebraformer.numerics.forward_error import forward_error, probe, rounding
 from algebraformer.numerics.gcr import RefinedSolution, richardson
 
 MAX_REFINEMENTS = 3
-"""Steps of fixed-precision refinement. One is enough for nearly all matrices [2]_; three never hurt."""
+"""Steps of fixed-precision refinement, of which the first is enough as a rule [2]_."""
 MAX_DEFECT = 0.5
 """Largest share of a random vector that M A may leave for M to count as an inverse of A: the factors, or a network's
 approximation. Singular matrices leave more."""

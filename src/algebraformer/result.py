@@ -1,4 +1,4 @@
-"""What `solve` returns: the answers, their certificates and error estimates, and `explain`, which puts them in words."""
+"""What `solve` returns: answers, certificates and error estimates, and `explain`, which puts them in words."""
 
 from __future__ import annotations
 

@@ -29,8 +29,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from algebraformer.drop_in import solve
 from algebraformer.errors import ConfigurationError, SingularSystemError
-from algebraformer.solver import LearnedSolver, solve
+from algebraformer.solver import LearnedSolver
 from tests import fakes
 from tests.stress.base import Check
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgWarning
 
 from algebraformer import problems
+from algebraformer.drop_in import solve
 from algebraformer.errors import SingularSystemError, Status
-from algebraformer.solver import LearnedSolver, solve
+from algebraformer.solver import LearnedSolver
 from tests import fakes
 from tests.stress.base import Check
 

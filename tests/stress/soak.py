@@ -32,9 +32,10 @@ from scipy.sparse.linalg import gmres
 
 from algebraformer import io, problems
 from algebraformer.checkpoint import pretrained_names
+from algebraformer.drop_in import solve
 from algebraformer.errors import FallbackWarning, SingularSystemError, Status
 from algebraformer.reporting import Report, TableData
-from algebraformer.solver import LearnedSolver, solve
+from algebraformer.solver import LearnedSolver
 
 TOLERANCE = 20.0
 """Megabytes that memory may differ by after the warm-up."""

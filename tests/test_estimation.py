@@ -284,11 +284,11 @@ def test_what_does_not_fit_has_tikhonov_beside_it(solver, unseen):
     worst, model = int(ratios.argmax()), copy.deepcopy(solver.model)
     model.estimate_head.misfit[1] = np.sort(ratios)[1]
     strict = wrapped(model)
-    with pytest.warns(InconsistentWarning, match="the estimate of 1 of 3 systems does not fit"):
+    with pytest.warns(InconsistentWarning, match="1 of 3 estimates are inconsistent"):
         found = strict.estimate(A, b)
     assert np.flatnonzero(~found.consistent).tolist() == [worst]
     assert np.isfinite(found.tikhonov).all(axis=1).tolist() == (~found.consistent).tolist()
-    with pytest.warns(InconsistentWarning, match="the estimate of the system does not fit"):
+    with pytest.warns(InconsistentWarning, match="the estimate is inconsistent"):
         single = strict.estimate(A[worst], b[worst])
     np.testing.assert_allclose(single.tikhonov, found.tikhonov[worst], rtol=1e-8)
     assert single.consistent is False

@@ -26,7 +26,7 @@ FLOORS = (
     ("problems", "models"),
     ("checkpoint",),
     ("training", "estimation", "prepared", "solver"),
-    ("evaluation", "assessment", "newton", "kantorovich", "plotting"),
+    ("drop_in", "evaluation", "assessment", "newton", "kantorovich", "plotting"),
     ("cli", "__main__"),
 )
 SIDEWAYS = {

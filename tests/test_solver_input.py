@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.sparse
-from algebraformer.drop_in import solve
 from scipy.linalg import LinAlgWarning
 
 from algebraformer import problems
+from algebraformer.drop_in import solve
 from algebraformer.errors import ConfigurationError, FallbackWarning, SingularSystemError, Status, UnknownNameError
 from algebraformer.solver import LearnedSolver
 from test_solver import WRONG, N, exact, reference, shrunk, stub_solver, systems

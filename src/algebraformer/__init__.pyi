@@ -8,11 +8,11 @@ from . import newton as newton
 from . import problems as problems
 from . import training as training
 from .checkpoint import pretrained_names as pretrained_names
+from .drop_in import solve as solve
 from .errors import Status as Status
 from .estimation import Estimate as Estimate
 from .result import SolveResult as SolveResult
 from .solver import LearnedSolver as LearnedSolver
-from .solver import solve as solve
 from .training.finetuning import finetune as finetune
 from .training.trainer import train as train
 

@@ -68,7 +68,7 @@ class FallbackWarning(UserWarning):
 
 
 class InconsistentWarning(UserWarning):
-    """An estimate does not fit the data to the noise level that the network sees."""
+    """An estimate is inconsistent with the predicted noise level."""
 
 
 class SingularSystemError(_Picklable, LinAlgError):

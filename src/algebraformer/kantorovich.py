@@ -54,8 +54,7 @@ RTOL = 1e-8
 ROUNDING_FACTOR = 10.0
 """Residuals of at most this many n eps of their terms are as small as their own rounding."""
 MAX_FORCING, MIN_FORCING = 0.1, 1e-6
-"""Limits of the forcing terms: the share of |F| that a linear solve may leave. A learned inverse leaves less than a
-tenth in one product, so a looser start would gain nothing; float64 allows little below 1e-6 on the way."""
+"""Limits of the forcing terms: the share of |F| that a linear solve may leave."""
 FORCING_GAMMA = 0.9
 """The forcing term is this times the square of the share of |F| that the last step left: choice 2 of [2]_."""
 MAX_HALVINGS = 6

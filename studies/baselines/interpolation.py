@@ -43,7 +43,7 @@ class InverseInterpolation:
         T_0, whose coefficient is one, and T_1 ... T_R.
     inverse : ndarray, shape (n, n), float64
         Abar^-1.
-    reading : Reading
+    sampler : EntrySampler
         Gives the size s of a matrix.
     sketch : ndarray, shape (n, k)
         Omega.
@@ -51,12 +51,12 @@ class InverseInterpolation:
 
     operators: NDArray[np.float32]
     inverse: FloatArray
-    reading: EntrySampler
+    sampler: EntrySampler
     sketch: FloatArray
 
     def __call__(self, A: FloatArray) -> ApproximateInverse:
         """Return the best M for each of the matrices A (B, n, n)."""
-        s = self.reading(A)[1]
+        s = self.sampler(A)[1]
         s = np.where(s != 0, s, 1.0)
         c = np.empty((len(A), len(self.operators) - 1), dtype=np.float32)
         step = max(1, ENTRIES // (len(self.operators) * self.sketch.size))
@@ -97,7 +97,7 @@ def of_snapshots(
     Parameters
     ----------
     basis : OperatorBasis
-        Gives Abar and the reading.
+        Gives Abar and the sampler.
     T : ndarray, shape (S, n, n)
         A^-1 Abar of matrices A of size one.
     count : int

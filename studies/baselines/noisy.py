@@ -1,6 +1,6 @@
 """What a learned solver competes with on noisy systems, and the learned solver itself: name -> estimates of x.
 
-Each is told A and b, and besides:
+Each gets A and b, and in addition:
 
 - cross-validation and L-curve: nothing.
 - discrepancy: the norm of the noise in each system.
@@ -90,7 +90,7 @@ def fast(decomposed: Decompositions, systems: Systems, prior: Prior) -> dict[str
 
 
 def affine(systems: Systems, prior: Prior) -> FloatArray:
-    """Return the best affine estimates (B, n): told the prior's mean and covariance, and the noise."""
+    """Return the best affine estimates (B, n), from the prior's mean and covariance and the noise."""
     return lmmse.known_matrix(systems.A, systems.b, prior.mean, prior.covariance, deviation(systems))
 
 

@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from algebraformer.drop_in import solve
 from numpy.typing import NDArray
 
+from algebraformer.drop_in import solve
 from algebraformer.errors import ConfigurationError, SingularSystemError
 from algebraformer.solver import LearnedSolver
 from tests import fakes

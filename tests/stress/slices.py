@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
-from algebraformer.drop_in import solve
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgWarning
 
 from algebraformer import problems
+from algebraformer.drop_in import solve
 from algebraformer.errors import SingularSystemError, Status
 from algebraformer.solver import LearnedSolver
 from tests import fakes

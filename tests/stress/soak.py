@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from algebraformer.drop_in import solve
 from matplotlib.figure import Figure
 from rich.progress import Progress
 from scipy.linalg import LinAlgWarning
@@ -33,6 +32,7 @@ from scipy.sparse.linalg import gmres
 
 from algebraformer import io, problems
 from algebraformer.checkpoint import pretrained_names
+from algebraformer.drop_in import solve
 from algebraformer.errors import FallbackWarning, SingularSystemError, Status
 from algebraformer.reporting import Report, TableData
 from algebraformer.solver import LearnedSolver

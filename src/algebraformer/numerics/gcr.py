@@ -32,8 +32,8 @@ from algebraformer.numerics.preconditioner import Preconditioner
 Indices = NDArray[np.int64]
 
 STAGNATION_FACTOR = 0.9
-"""Default of `stagnation_factor`. Learned inverses of systems of the family gain a factor of ten and more per step; one
-that gains less than a tenth is not an inverse of this A, and LAPACK is faster than more such steps."""
+"""Default of `stagnation_factor`: where a step reduces the preconditioned residual by less than a tenth, the learned
+inverse does not fit A, and LAPACK is faster than many such steps."""
 RESIDUAL_SAFETY = 0.5
 """The recursively updated residual, which drifts from the true one, has to meet this share of the tolerance."""
 PRECISION_FLOOR = 0.5

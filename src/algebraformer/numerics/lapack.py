@@ -13,6 +13,7 @@ References
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from algebraformer.numerics.forward_error import forward_error, probe, rounding
 from algebraformer.numerics.gcr import RefinedSolution, richardson
 
 MAX_REFINEMENTS = 3
-"""Steps of fixed-precision refinement. One is enough for nearly all matrices [2]_; three never hurt."""
+"""Steps of fixed-precision refinement, of which the first is enough as a rule [2]_."""
 MAX_DEFECT = 0.5
 """Largest share of a random vector that M A may leave for M to count as an inverse of A: the factors, or a network's
 approximation. Singular matrices leave more."""
@@ -156,7 +157,7 @@ class Factors:
     @classmethod
     def of(cls, A: NDArray[Any]) -> Factors:
         """Factorise A (n, n) and estimate its condition."""
-        getrf, gecon = get_lapack_funcs(("getrf", "gecon"), (A,))
+        getrf, gecon, _ = _routines(A.dtype.char)
         with np.errstate(over="ignore"):
             norm, unit = np.max(np.sum(np.abs(A), axis=0)), 1.0
         if not np.isfinite(norm):
@@ -175,7 +176,7 @@ class Factors:
 
     def inverse(self, v: NDArray[Any]) -> NDArray[Any]:
         """Return inv(A) v (n, k) by the factors; NaN throughout where v is not finite."""
-        (getrs,) = get_lapack_funcs(("getrs",), (self.lu,))
+        getrs = _routines(self.lu.dtype.char)[2]
         v = v.astype(self.lu.dtype, copy=False)
         if not np.isfinite(v).all():
             return np.full_like(v, np.nan)
@@ -200,3 +201,9 @@ class Factors:
         omega = float(solution.backward_error[0])
         trivial = not x.any() and omega == 0
         return 0.0 if trivial else (omega + rounding(x.shape[1])) / self.rcond if self.rcond > 0 else np.inf
+
+
+@functools.cache
+def _routines(kind: str) -> Any:
+    """Return LAPACK's getrf, gecon and getrs for this kind of numbers: to look them up takes longer than a small LU."""
+    return get_lapack_funcs(("getrf", "gecon", "getrs"), dtype=kind)

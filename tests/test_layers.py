@@ -21,17 +21,19 @@ PACKAGE = "algebraformer"
 HOUSES = {"algebraformer": ROOT / "src" / PACKAGE, "studies": ROOT / "studies"}
 
 FLOORS = (
-    ("errors", "linalg", "validation", "provenance", "writing", "forking"),
+    ("errors", "linalg", "validation", "provenance", "writing", "forking", "_deprecated"),
     ("result", "reporting", "io", "numerics"),
     ("problems", "models"),
     ("checkpoint", "metrics"),
     ("training", "estimation", "learned_answers", "solver"),
-    ("evaluation", "assessment", "newton", "kantorovich", "plotting"),
+    ("evaluation", "assessment", "newton", "kantorovich", "plotting", "testing"),
     ("cli", "__main__"),
+    ("classical", "lp_norm", "plots", "report", "studies"),  # earlier names
 )
 SIDEWAYS = {
     ("linalg", "errors"),
     ("validation", "errors"),
+    ("_deprecated", "errors"),
     ("solver", "learned_answers"),
     ("solver", "estimation"),
     ("__main__", "cli"),

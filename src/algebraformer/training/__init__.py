@@ -1,5 +1,13 @@
 """Training: recipes, data made in the background, optimisers, one loop for every model."""
 
+from typing import Any
+
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from algebraformer._deprecated import moved
+
+_attached, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    return moved("training", name) if name == "score" else _attached(name)

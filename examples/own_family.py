@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import algebraformer as af
-from algebraformer.assessment import measure
+from algebraformer.assessment import assess
 from algebraformer.plotting import save_report
 from algebraformer.reporting import print_table
 from algebraformer.training.automatic import recipe_for
@@ -48,7 +48,7 @@ def main(folder: Path, quick: bool = False) -> None:
     if quick:
         recipe = dataclasses.replace(recipe, samples=4_000, steps=150)
     result = af.train(recipe, folder)
-    report = measure(folder)
+    report = assess(folder)
     for table in report.tables:
         print_table(table)
     print("\n".join(report.verdict))

@@ -26,6 +26,7 @@ from algebraformer.problems import NoisyFamily, ProblemFamily
 from algebraformer.reporting import Report, TableData
 from algebraformer.solver import LearnedSolver
 from algebraformer.training.data import TEST_SEED
+from studies.harness import weights
 from studies.harness.panels import legend_below
 from studies.harness.study import distinct, where
 
@@ -80,8 +81,11 @@ def linear_families() -> list[str]:
 
 
 def solving_models() -> list[str]:
-    """Return the names of the shipped models with an operator head."""
-    return [name for name in pretrained_names() if LearnedSolver.from_pretrained(name).model.config.head.is_linear]
+    """Return the names of the models with an operator head: the shipped ones, and those the studies compare with."""
+    found = {
+        name: LearnedSolver.from_pretrained(weights.source(name)) for name in [*pretrained_names(), *weights.names()]
+    }
+    return sorted(name for name, solver in found.items() if solver.model.config.head.is_linear)
 
 
 def lapack(family: ProblemFamily, count: int) -> dict[str, Any]:
@@ -104,8 +108,8 @@ def lapack(family: ProblemFamily, count: int) -> dict[str, Any]:
 
 
 def cost(name: str, count: int) -> dict[str, Any]:
-    """Return what a shipped model needs for the certificate, and how often its estimated forward error held."""
-    solver = LearnedSolver.from_pretrained(name)
+    """Return what a model needs for the certificate, and how often its estimated forward error held."""
+    solver = LearnedSolver.from_pretrained(weights.source(name))
     systems = solver.info.problem_family().sample(count, TEST_SEED)
     before = solver.solve(systems.A, systems.b, rtol=EARLIER_RTOL)
     result = solver.solve(systems.A, systems.b)

@@ -42,6 +42,7 @@ from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.reporting import Cell, Report, TableData
 from algebraformer.training.data import SCALER_SEED, TEST_SEED, to_tensors
 from studies import latency_probe
+from studies.harness import weights
 
 TARGET_RATIO = 2.0
 """The first prediction after loading may take this many times as long as the later ones."""
@@ -57,7 +58,7 @@ class Plan:
     """What is measured."""
 
     models: tuple[str, ...]
-    """Shipped models for systems of 64 unknowns."""
+    """Models for systems of 64 unknowns: shipped ones, and those of studies/weights."""
     untrained: ModelConfig
     """Network whose first calls are measured beside theirs, with a token head; what it answers does not matter."""
     repeats: int
@@ -98,11 +99,11 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
         np.savez(npz, A=systems.A[:batch], b=systems.b[:batch])
         for model in (*plan.models, label):
             for way in ("warm", "cold"):
-                source = str(folder / "untrained") if model == label else model
+                source = str(folder / "untrained") if model == label else weights.source(model)
                 rest = (source, str(npz), way, str(plan.calls), str(plan.seconds))
                 jobs["predict", model, batch, way] = partial(probe, "predict", *rest)
     for model in plan.models:
-        jobs["solve", model] = partial(probe, "solve", model, files["A"], files["b"])
+        jobs["solve", model] = partial(probe, "solve", weights.source(model), files["A"], files["b"])
         jobs["command", model] = partial(whole, command(model, files))
     task = bar.add_task("latency", total=plan.repeats * len(jobs) + 2)
     jobs["solve", plan.models[0]]()
@@ -131,7 +132,7 @@ def save_untrained(config: ModelConfig, folder: Path) -> str:
 
 def command(model: str, files: dict[str, str], *options: str) -> list[str]:
     """Return the command line of a certified solve."""
-    arguments = ["solve", files["A"], files["b"], "--model", model, "--json"]
+    arguments = ["solve", files["A"], files["b"], "--model", weights.source(model), "--json"]
     return [sys.executable, *options, "-m", "algebraformer", *arguments]
 
 

@@ -15,6 +15,7 @@ from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.models.heads import OperatorHead, Reading, TokenHead
 from algebraformer.solver import LearnedSolver
+from studies.harness import weights
 
 Array = NDArray[Any]
 Answer = Callable[[Array, Array], Array]
@@ -158,5 +159,5 @@ def not_a_number(head: OperatorHead) -> None:
 
 @functools.cache
 def shipped(name: str = "diffusion-64") -> LearnedSolver:
-    """Return a shipped model, loaded once."""
-    return LearnedSolver.from_pretrained(name)
+    """Return a shipped model, or one of studies/weights, loaded once."""
+    return LearnedSolver.from_pretrained(weights.source(name))

@@ -14,7 +14,7 @@ import torch
 
 from algebraformer import assessment as report
 from algebraformer import plotting, problems
-from algebraformer.assessment import Plan, contraction, measure, verdict
+from algebraformer.assessment import Plan, assess, contraction, verdict
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.errors import ConfigurationError, UnknownNameError
 from algebraformer.models import Algebraformer, ModelConfig
@@ -35,7 +35,7 @@ def measured(trained):
     """Fewer samples for the spectrum: its own test is elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "spectrum", lambda family: np.geomspace(2.0, 2e-8, 300))
-        return measure(trained, plan=PLAN, training_seconds=12.0)
+        return assess(trained, plan=PLAN, training_seconds=12.0)
 
 
 # ---------------------------------------------------------------- measures
@@ -103,7 +103,7 @@ def test_a_network_that_solves_nothing_has_a_report(trained, monkeypatch):
     model = copy.deepcopy(trained.model)
     with torch.no_grad():
         model.head.linear.bias.fill_(torch.nan)
-    found = measure(LearnedSolver(model, trained.info), FAMILY, plan=Plan(systems=5, batches=(1,), seconds=0.0))
+    found = assess(LearnedSolver(model, trained.info), FAMILY, plan=Plan(systems=5, batches=(1,), seconds=0.0))
     assert found.verdict[0].startswith("Not worth it")
     assert found.data["certified"] == 0
     json.dumps(found.data, allow_nan=False)
@@ -112,12 +112,12 @@ def test_a_network_that_solves_nothing_has_a_report(trained, monkeypatch):
 
 def test_measure_refuses(trained):
     with pytest.raises(ConfigurationError, match="the model is for n = 16, the family has n = 12"):
-        measure(trained, problems.get("diffusion", n=12), plan=PLAN)
+        assess(trained, problems.get("diffusion", n=12), plan=PLAN)
     token = Algebraformer(ModelConfig(n=N, n_layer=1, n_head=2, n_embd=8)).eval()
     with pytest.raises(ConfigurationError, match="token head"):
-        measure(LearnedSolver(token, trained.info), plan=PLAN)
+        assess(LearnedSolver(token, trained.info), plan=PLAN)
     with pytest.raises(UnknownNameError, match="unknown family 'nobodys'"):
-        measure(LearnedSolver(trained.model, CheckpointInfo(name="x", family={"name": "nobodys", "n": N})), plan=PLAN)
+        assess(LearnedSolver(trained.model, CheckpointInfo(name="x", family={"name": "nobodys", "n": N})), plan=PLAN)
 
 
 # ---------------------------------------------------------------- the verdict
@@ -207,7 +207,7 @@ def test_repeated_matrices_are_found(trained, monkeypatch, training, repeated):
     monkeypatch.setattr(report, "TEST_SEED", trained.info.recipe["seed"])
     plan = Plan(systems=5, batches=(1,), seconds=0.0, training=training)
     parts = []
-    found = measure(trained, plan=plan, progress=lambda *part: parts.append(part))
+    found = assess(trained, plan=plan, progress=lambda *part: parts.append(part))
     assert (found.data["repeated"], found.data["matrices"]) == (repeated, 5)
     assert parts == [(done, 5) for done in (0, 1, 2, 3, 4, 5, 5)]
     assert dict(found.tables[0].rows)["systems whose matrix was trained on"] == repeated

@@ -21,17 +21,19 @@ PACKAGE = "algebraformer"
 HOUSES = {"algebraformer": ROOT / "src" / PACKAGE, "studies": ROOT / "studies"}
 
 FLOORS = (
-    ("errors", "linalg", "validation", "provenance", "writing", "forking", "progress"),
+    ("errors", "linalg", "validation", "provenance", "writing", "forking", "progress", "_deprecated"),
     ("result", "reporting", "io", "numerics", "metrics"),
     ("problems", "models"),
     ("checkpoint",),
     ("training", "estimation", "prepared", "solver"),
-    ("drop_in", "evaluation", "assessment", "newton", "kantorovich", "plotting"),
+    ("drop_in", "evaluation", "assessment", "newton", "kantorovich", "plotting", "testing"),
     ("cli", "__main__"),
+    ("classical", "lp_norm", "plots", "report", "studies"),  # earlier names
 )
 SIDEWAYS = {
     ("linalg", "errors"),
     ("validation", "errors"),
+    ("_deprecated", "errors"),
     ("solver", "prepared"),
     ("solver", "estimation"),
     ("__main__", "cli"),

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
-import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 
 import mpmath
@@ -24,6 +19,7 @@ from numpy.polynomial import chebyshev as cheb
 from algebraformer import problems
 from algebraformer.errors import ConfigurationError, SingularSystemError, UnknownNameError
 from algebraformer.problems.chebyshev import differentiation_matrix, interpolate, points
+from algebraformer.testing import check_family, fingerprint
 
 EPS = np.finfo(np.float64).eps
 NAMES = problems.names()
@@ -37,14 +33,6 @@ every_family = pytest.mark.parametrize("name", NAMES)
 every_boundary_value_family = pytest.mark.parametrize("name", BOUNDARY_VALUE)
 
 
-def fingerprint(systems: problems.Systems) -> str:
-    """Hash every bit of a batch."""
-    digest = hashlib.sha256()
-    for array in (systems.A, systems.b, systems.x, *(systems.params[key] for key in sorted(systems.params))):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
 def componentwise_backward_error(A: np.ndarray, b: np.ndarray, x: np.ndarray) -> float:
     """Oettli and Prager's omega of one system, with the residual in long double where there is one."""
     r = np.abs(b - A.astype(np.longdouble) @ x)
@@ -55,14 +43,8 @@ def componentwise_backward_error(A: np.ndarray, b: np.ndarray, x: np.ndarray) ->
 
 
 @every_family
-def test_shapes_dtypes_and_finite_values(name: str) -> None:
-    family = problems.get(name, n=12)
-    systems = family.sample(5, seed=3)
-    assert len(systems) == 5
-    assert (systems.A.shape, systems.b.shape, systems.x.shape) == ((5, 12, 12), (5, 12), (5, 12))
-    assert {array.dtype for array in (systems.A, systems.b, systems.x)} == {np.dtype(np.float64)}
-    assert all(np.isfinite(v).all() for v in (systems.A, systems.b, systems.x, *systems.params.values()))
-    assert {value.shape[0] for value in systems.params.values()} == {5}
+def test_family_keeps_the_contract(name: str) -> None:
+    check_family(problems.get(name, n=12))
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -83,25 +65,7 @@ def test_systems_differ(name: str) -> None:
     assert len({b.tobytes() for b in systems.b}) == 50
 
 
-@every_family
-def test_indexing_keeps_the_batch_axis(name: str) -> None:
-    systems = problems.get(name, n=8).sample(6, seed=0)
-    for part in (systems[2:4], systems[np.array([2, 3])]):
-        assert np.array_equal(part.A, systems.A[2:4])
-        assert all(np.array_equal(part.params[key], value[2:4]) for key, value in systems.params.items())
-
-
 # ---------------------------------------------------------------- sampling is addressed by (seed, index)
-
-
-@every_family
-def test_a_system_is_its_seed_and_index(name: str) -> None:
-    """Bit for bit the same alone, in a batch, in any order, by sample or at."""
-    family = problems.get(name, n=8)
-    whole = family.sample(20, seed=7)
-    for indices in ([5, 17], [17, 5], [3], [19, 0, 0, 11], np.array([1, 2])):
-        assert fingerprint(family.at(indices, seed=7)) == fingerprint(whole[np.asarray(indices)])
-    assert fingerprint(family.sample(4, seed=7, start=15)) == fingerprint(whole[15:19])
 
 
 @settings(max_examples=25, deadline=None)
@@ -111,19 +75,6 @@ def test_any_seed_and_index_works(name: str, seed: int, start: int, other: int) 
     systems = family.sample(3, seed=seed, start=start)
     assert fingerprint(family.at([start + 2], seed=seed)) == fingerprint(systems[2:])
     assert (fingerprint(family.sample(3, seed=other, start=start)) == fingerprint(systems)) == (seed == other)
-
-
-def test_another_process_draws_the_same_systems() -> None:
-    """One fresh interpreter for all families; string hashes differ there, so nothing may depend on them."""
-    here = {name: fingerprint(problems.get(name, n=8).sample(3, seed=2**64 - 1)) for name in NAMES}
-    code = (
-        "import json, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from test_problems import NAMES, fingerprint, problems\n"
-        "print(json.dumps({m: fingerprint(problems.get(m, n=8).sample(3, seed=2**64 - 1)) for m in NAMES}))"
-    )
-    command = [sys.executable, "-c", code, __file__.rpartition("/")[0]]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert json.loads(run.stdout) == here
 
 
 def test_generators_do_not_overlap() -> None:
@@ -156,45 +107,9 @@ def test_an_empty_sample_is_refused() -> None:
 
 
 @every_family
-def test_settings_survive_json(name: str) -> None:
-    family = problems.get(name, n=12)
-    described = family.settings()
-    assert described["name"] == name
-    assert problems.from_settings(json.loads(json.dumps(described))) == family
-    assert problems.from_settings(described) == family
-
-
-@every_family
-def test_families_are_frozen_hashable_and_picklable(name: str) -> None:
-    family = problems.get(name, n=8)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        family.n = 12  # type: ignore[misc]
-    assert hash(problems.get(name, n=8)) == hash(family)
-    assert pickle.loads(pickle.dumps(family)) == family  # background workers may be spawned
-
-
-@every_family
-@pytest.mark.parametrize("n", [0, -1, 2.5, "8", None, True])
-def test_bad_sizes_are_refused(name: str, n: object) -> None:
-    with pytest.raises(ConfigurationError, match="n must be"):
-        problems.get(name, n=n)
-
-
-@every_family
 def test_unknown_settings_are_refused_by_name(name: str) -> None:
     with pytest.raises(ConfigurationError, match="has no setting 'zeta'"):
         problems.get(name, zeta=1)
-
-
-@every_family
-def test_ranges_are_checked(name: str) -> None:
-    """Every setting whose default is a pair (low, high) refuses what is not an ascending pair of finite numbers."""
-    cls = problems.family_class(name)
-    pairs = [f.name for f in dataclasses.fields(cls) if isinstance(f.default, tuple) and len(f.default) == 2]
-    for field in pairs:
-        for bad in ((0.5, 0.1), (0.1,), (0.0, float("nan")), (0.0, float("inf")), ("a", "b"), [0.0, 0.1], 0.3, None):
-            with pytest.raises(ConfigurationError, match=field):
-                problems.get(name, **{field: bad})
 
 
 @pytest.mark.parametrize("name", ["", "Diffusion", "diffusion ", "no-such-family"])

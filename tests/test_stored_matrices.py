@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from algebraformer import problems
-from algebraformer.assessment import Plan, measure
+from algebraformer.assessment import Plan, assess
 from algebraformer.errors import ConfigurationError
 from algebraformer.problems import stored
 from algebraformer.problems.base import (
@@ -114,7 +114,7 @@ def test_the_report_is_about_unseen_matrices(tmp_path):
         recipe = dataclasses.replace(recipe_for(family), samples=500, steps=100)
         train(recipe, tmp_path / family.name, RunOptions(progress=False, workers=0))
         solver = LearnedSolver.from_pretrained(tmp_path / family.name)
-        report = measure(solver, plan=Plan(systems=100, contractions=100, batches=(1,), seconds=0.0))
+        report = assess(solver, plan=Plan(systems=100, contractions=100, batches=(1,), seconds=0.0))
         found.append((report.data["repeated"], report.data["matrices"] <= 60))
         contractions.append(np.median(report.data["contraction"]))
         assert report.verdict[0].startswith("Not judged on unseen matrices") == (family.name == "remembered")

@@ -2,7 +2,7 @@
 are needed, and the time of a certified solve against LAPACK's, measured in turn in the same run.
 
 Not one of the studies of `algebraformer study`: `algebraformer train` writes this report when it is given a family, and
-`measure` makes it for any operator head.
+`assess` makes it for any operator head.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def trained_on(info: CheckpointInfo, family: ProblemFamily, count: int) -> set[b
     return found
 
 
-def measure(
+def assess(
     solver: LearnedSolver | Path | str,
     family: ProblemFamily | None = None,
     *,

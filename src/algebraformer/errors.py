@@ -52,6 +52,20 @@ class ConfigurationError(AlgebraformerError, ValueError):
     """Settings that contradict each other or lie outside their range."""
 
 
+class FamilyContractError(AlgebraformerError, AssertionError):
+    """A family of systems breaks a rule of `testing.check_family`.
+
+    Attributes
+    ----------
+    rule : str
+        The rule, one of `testing.RULES`.
+    """
+
+    def __init__(self, family: str, rule: str, what: str) -> None:
+        self.rule = rule
+        super().__init__(f"{family} breaks the rule {rule!r}: {what}")
+
+
 class UnknownNameError(AlgebraformerError, ValueError):
     """A family, recipe or model of that name does not exist; the message lists those that do, and may give advice."""
 

@@ -33,6 +33,7 @@ from algebraformer.solver import LearnedSolver
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
 from studies.baselines.methods import LAPACK, LIMIT, Method, classical, network
+from studies.harness import weights
 from studies.harness.runs import computed_once, run_once
 from studies.harness.timing import in_turn
 from studies.operator.report import summary
@@ -135,7 +136,7 @@ def networks(plan: Plan, family: str, folder: Path) -> list[tuple[LearnedSolver,
     first = plain.model.config.architecture
     second = "transformer" if first == "mlp" else "mlp"
     logs = [plan.runs / f"{family}-{plan.n}-{architecture}" for architecture in (first, second)]
-    other = LearnedSolver.from_pretrained(f"{family}-{plan.n}-{second}")
+    other = LearnedSolver.from_pretrained(weights.source(f"{family}-{plan.n}-{second}"))
     return [(plain, training_seconds(plain, logs[0])), (other, training_seconds(other, logs[1]))]
 
 

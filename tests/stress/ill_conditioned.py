@@ -36,6 +36,7 @@ from algebraformer.reporting import finite
 from algebraformer.result import SolveResult
 from algebraformer.solver import LearnedSolver
 from algebraformer.training.data import TEST_SEED
+from studies.harness import weights
 from tests import fakes
 from tests.stress import extended_precision
 from tests.stress.base import Check
@@ -143,8 +144,8 @@ KINDS = (*MATRICES, FAMILY)
 
 @functools.cache
 def models() -> tuple[str, ...]:
-    """Return the names of the shipped models that solve systems of N unknowns."""
-    solvers = {name: fakes.shipped(name) for name in pretrained_names()}
+    """Return the names of the models, shipped or of studies/weights, that solve systems of N unknowns."""
+    solvers = {name: fakes.shipped(name) for name in [*pretrained_names(), *weights.names()]}
     return tuple(
         name
         for name, solver in solvers.items()

@@ -96,9 +96,9 @@ class Train:
     def _report(self, training_seconds: float | None, progress: ProgressCallback) -> Report:
         """Measure whether the network is worth it, and write the report into the folder of the run."""
         from algebraformer import plotting
-        from algebraformer.assessment import measure
+        from algebraformer.assessment import assess
 
-        report = measure(self.output, training_seconds=training_seconds, progress=progress)
+        report = assess(self.output, training_seconds=training_seconds, progress=progress)
         plotting.save_report(report, self.output, shlex.join(["algebraformer", *sys.argv[1:]]))
         return report
 

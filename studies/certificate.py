@@ -73,7 +73,7 @@ def linear_families() -> list[str]:
     """Return the names of the shipped families whose x solves A x = b."""
     classes = {name: problems.family_class(name) for name in problems.names()}
     shipped = {name: cls() for name, cls in classes.items() if cls.__module__.startswith("algebraformer.")}
-    return [name for name, family in shipped.items() if family.has_systems and not isinstance(family, NoisyFamily)]
+    return [name for name, family in shipped.items() if family.is_linear_system and not isinstance(family, NoisyFamily)]
 
 
 def solving_models() -> list[str]:

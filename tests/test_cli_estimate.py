@@ -106,11 +106,11 @@ from algebraformer.problems import NoisyFamily
 class MovingMean(NoisyFamily):
     n: int = 8
 
-    def instrument(self, rng):
+    def draw_operator(self, rng):
         return {"width": rng.uniform(0.1, 0.3)}
 
     def matrix(self, params):
-        s, t = (np.arange(self.rows) + 0.5) / self.rows, (np.arange(self.n) + 0.5) / self.n
+        s, t = (np.arange(self.n_equations) + 0.5) / self.n_equations, (np.arange(self.n) + 0.5) / self.n
         A = np.exp(-(((s[:, None] - t) / params["width"][:, None, None]) ** 2))
         return A / self.n
 

@@ -45,8 +45,9 @@ from algebraformer.models import systems_at_once
 from algebraformer.numerics import gcr
 from algebraformer.numerics.gcr import Preconditioner
 from algebraformer.problems import NonlinearFamily
-from algebraformer.problems.base import Parameters, generator
+from algebraformer.problems.base import Parameters
 from algebraformer.problems.nonlinear import Jacobians, operators
+from algebraformer.problems.sampling import generator
 from algebraformer.solver import LearnedSolver, loaded
 from algebraformer.validation import check_count, check_tolerance, real_numbers
 

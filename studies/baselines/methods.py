@@ -14,7 +14,7 @@ from algebraformer.numerics import operator_basis, refinement
 from algebraformer.numerics.gcr import SLOW, Preconditioner
 from algebraformer.numerics.operator_basis import MeanInverse, OperatorBasis
 from algebraformer.problems import ProblemFamily
-from algebraformer.problems.base import batches
+from algebraformer.problems.sampling import batches
 from algebraformer.solver import LearnedSolver
 from studies.baselines import interpolation, polynomial, reduced_basis
 from studies.baselines.nearest import NearestInverse

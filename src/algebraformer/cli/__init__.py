@@ -161,7 +161,7 @@ class Evaluate:
             refuse_tolerances(self)
             scores = evaluation.evaluate_estimates(solver, systems)
         else:
-            scores = evaluation.evaluate(solver, systems, self.rtol, self.max_refinements, family.has_systems)
+            scores = evaluation.evaluate(solver, systems, self.rtol, self.max_refinements, family.is_linear_system)
         about = {"model": self.model, "family": family.settings(), "systems": self.count, "rtol": self.rtol}
         title = f"{self.model} on {self.count} systems of {family.name}"
         table = evaluation.table(scores, title)

@@ -36,7 +36,8 @@ from numpy.typing import NDArray
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import EPS, FloatArray
 from algebraformer.numerics.entry_sampler import MODES, Reading, choose
-from algebraformer.problems.base import ProblemFamily, batches
+from algebraformer.problems.base import ProblemFamily
+from algebraformer.problems.sampling import batches
 
 Real = TypeVar("Real", np.float32, np.float64)
 

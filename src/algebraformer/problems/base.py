@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import operator
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from algebraformer.errors import ConfigurationError, SingularSystemError, UnknownNameError
+from algebraformer.problems.sampling import FloatArray, generator
 from algebraformer.validation import is_whole
 
-FloatArray = NDArray[np.float64]
 Parameters = dict[str, NDArray[Any]]
-Limits = tuple[float, float]
 
 VALIDATION_SEED = 2**63 + 1
 TEST_SEED = 2**63 + 2
@@ -28,6 +29,8 @@ SPECTRUM_SEED = 2**63 + 4
 CALIBRATION_SEED = 2**63 + 5
 """Seeds of the frozen sets: those that a network is validated, tested, scaled or given a basis, given a rank, and
 calibrated on. Recipes have seeds below 2**62, so no training system is ever in one of these."""
+RENAMED = {"rows": "n_equations", "instrument": "draw_operator", "has_systems": "is_linear_system"}
+"""Attributes of families by their former names, which subclasses may still define."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,26 +62,6 @@ class Systems:
         return Systems(self.A[item], self.b[item], self.x[item], {k: v[item] for k, v in self.params.items()})
 
 
-def generator(seed: int, index: int, stream: int = 0) -> np.random.Generator:
-    """Return the random generator of one system, from Philox's counter: no state is shared between indices.
-
-    Parameters
-    ----------
-    seed, index, stream : int
-        Whole numbers from 0 to 2**64 - 1. Different streams of one (seed, index) are independent.
-
-    Raises
-    ------
-    ConfigurationError
-        A seed or an index that is not such a number.
-    """
-    for what, value in (("seed", seed), ("index", index)):
-        if not (is_whole(value) or isinstance(value, np.integer)) or not 0 <= value < 2**64:
-            raise ConfigurationError(f"{what} must be a whole number from 0 to 2**64 - 1, received {value!r}")
-    key = np.array([seed, stream], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, index], dtype=np.uint64)))
-
-
 def real(array: object, what: str) -> FloatArray:
     """Return an array as float64.
 
@@ -96,29 +79,6 @@ def real(array: object, what: str) -> FloatArray:
     if values.dtype.kind not in "biuf":
         raise ConfigurationError(f"{what} must hold real numbers, received {values.dtype}")
     return values.astype(np.float64, copy=False)
-
-
-def uniform(rng: np.random.Generator, limits: Limits) -> float:
-    """Draw one number from U(low, high)."""
-    return limits[0] + (limits[1] - limits[0]) * rng.random()
-
-
-def log_uniform(rng: np.random.Generator, limits: Limits) -> float:
-    """Draw one number whose logarithm is uniform between those of low and high."""
-    return float(limits[0] * (limits[1] / limits[0]) ** rng.random())
-
-
-def draw_modes(rng: np.random.Generator, count: int, scale: float = 1.0) -> dict[str, FloatArray]:
-    """Draw c_k ~ N(0, (scale / k)^2) and phi_k ~ U(0, 2 pi), k = 1 ... count, for `cosine_series`."""
-    k = np.arange(1, count + 1)
-    return {"c": scale * rng.standard_normal(count) / k, "phi": rng.uniform(0, 2 * np.pi, count)}
-
-
-def cosine_series(c: FloatArray, phi: FloatArray, x: FloatArray) -> FloatArray:
-    """Return sum_k c_k cos(k pi x / 2 + phi_k) (B, len(x)) for c and phi (B, m)."""
-    k = np.arange(1, c.shape[1] + 1)
-    angle = 0.5 * np.pi * k[:, None] * x + phi[..., None]  # (B, m, len(x))
-    return np.asarray(np.sum(c[..., None] * np.cos(angle), axis=1), dtype=np.float64)
 
 
 def check_whole(family: ProblemFamily, *names: str) -> None:
@@ -201,10 +161,25 @@ class ProblemFamily(abc.ABC):
     def __post_init__(self) -> None:
         check_whole(self, "n")
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let a family that defines an attribute under its former name work as before, with a warning."""
+        super().__init_subclass__(**options)
+        for old, new in RENAMED.items():
+            if old in vars(cls) and new not in vars(cls):
+                message = f"{cls.__name__}.{old} is now called {new}; the old name goes in a later version"
+                warnings.warn(message, DeprecationWarning, stacklevel=3)  # 2 is ABCMeta
+                setattr(cls, new, property(operator.attrgetter(old)))
+
+    @property
+    def n_equations(self) -> int:
+        """Number of equations m: n by default."""
+        return self.n
+
     @property
     def rows(self) -> int:
-        """Number of equations: n unless a family says otherwise."""
-        return self.n
+        """Former name of `n_equations`."""
+        warnings.warn("rows is now called n_equations", DeprecationWarning, stacklevel=2)
+        return self.n_equations
 
     @abc.abstractmethod
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
@@ -212,7 +187,7 @@ class ProblemFamily(abc.ABC):
 
     @abc.abstractmethod
     def assemble(self, params: Parameters) -> tuple[FloatArray, FloatArray]:
-        """Assemble A (B, rows, n) and b (B, rows), float64, from stacked parameters (B, ...)."""
+        """Assemble A (B, m, n) and b (B, m), float64, from stacked parameters (B, ...)."""
 
     def parameters(self, indices: Sequence[int] | NDArray[np.int64], seed: int = 0) -> Parameters:
         """Draw the parameters of the systems at these indices, stacked: every array has shape (len(indices), ...)."""
@@ -259,7 +234,8 @@ class ProblemFamily(abc.ABC):
             raise ConfigurationError("a batch needs at least one index, received none")
         params = self.parameters(indices, seed)
         A, b = (self._real(what, array) for what, array in zip("Ab", self.assemble(params), strict=True))
-        expected = (len(indices), self.rows, self.n), (len(indices), self.rows)
+        m = self.n_equations
+        expected = (len(indices), m, self.n), (len(indices), m)
         if (A.shape, b.shape) != expected:
             raise ConfigurationError(
                 f"{type(self).__name__}.assemble must return shapes {expected}, received {(A.shape, b.shape)}"
@@ -292,8 +268,8 @@ class ProblemFamily(abc.ABC):
         return self.at(range(start, start + count), seed)
 
     @property
-    def has_systems(self) -> bool:
-        """Whether x solves A x = b. If not, A and b are what a network reads, and there is nothing to certify."""
+    def is_linear_system(self) -> bool:
+        """Whether x solves A x = b. If not, A and b are inputs of a network, and there is nothing to certify."""
         return True
 
     def settings(self) -> dict[str, Any]:
@@ -370,9 +346,3 @@ def from_settings(settings: dict[str, Any]) -> ProblemFamily:
     """Return the family that `ProblemFamily.settings` described; lists become tuples again."""
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if k != "name"}
     return get(str(settings.get("name", "")), **fields)
-
-
-def batches(count: int, size: int) -> Iterator[range]:
-    """Split 0 ... count - 1 into consecutive ranges of at most `size`."""
-    for start in range(0, count, size):
-        yield range(start, min(start + size, count))

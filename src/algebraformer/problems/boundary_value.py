@@ -18,20 +18,9 @@ from typing import Any
 import numpy as np
 
 from algebraformer.errors import ConfigurationError
-from algebraformer.problems.base import (
-    FloatArray,
-    Limits,
-    Parameters,
-    ProblemFamily,
-    check_limits,
-    check_number,
-    check_whole,
-    cosine_series,
-    draw_modes,
-    register,
-    uniform,
-)
+from algebraformer.problems.base import Parameters, ProblemFamily, check_limits, check_number, check_whole, register
 from algebraformer.problems.chebyshev import differentiation_matrix, points
+from algebraformer.problems.sampling import FloatArray, Limits, cosine_series, draw_modes, uniform
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,16 +21,8 @@ from typing import Any
 import numpy as np
 
 from algebraformer.errors import ConfigurationError
-from algebraformer.problems.base import (
-    FloatArray,
-    Limits,
-    Parameters,
-    ProblemFamily,
-    check_limits,
-    check_whole,
-    log_uniform,
-    register,
-)
+from algebraformer.problems.base import Parameters, ProblemFamily, check_limits, check_whole, register
+from algebraformer.problems.sampling import FloatArray, Limits, log_uniform
 from algebraformer.validation import is_whole
 
 MODES = {1: "one large", 2: "one small", 3: "geometric", 4: "arithmetic"}

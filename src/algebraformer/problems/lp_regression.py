@@ -37,8 +37,9 @@ from algebraformer.numerics.lp_norm import (
     solved,
 )
 from algebraformer.numerics.lp_norm import transposed_product as transposed
-from algebraformer.problems.base import FloatArray, Parameters, ProblemFamily, check_whole, register
+from algebraformer.problems.base import Parameters, ProblemFamily, check_whole, register
 from algebraformer.problems.chebyshev import interpolation_matrix, points
+from algebraformer.problems.sampling import FloatArray
 
 Kind = Literal["gaussian", "polynomial", "spline", "uniform", "filter"]
 Target = Literal["newton", "optimum", "start"]
@@ -90,7 +91,7 @@ class LpRegression(ProblemFamily):
             )
 
     @property
-    def has_systems(self) -> bool:
+    def is_linear_system(self) -> bool:
         return self.target == "newton"
 
     @property
@@ -153,7 +154,7 @@ class LpRegression(ProblemFamily):
         return newton_system(problem, self.iterate(problem, params))
 
     def solution(self, A: FloatArray, b: FloatArray, params: Parameters) -> FloatArray:
-        if self.has_systems:
+        if self.is_linear_system:
             return super().solution(A, b, params)
         problem = self.regression(params)
         way = optimum(problem) - self.iterate(problem, params)
@@ -185,8 +186,8 @@ def newton_system(problem: Regression, x: FloatArray) -> tuple[FloatArray, Float
     r = product(problem.A, x) - problem.b
     size = largest(r)[:, None]
     root = power(r / size, 0.5 * (problem.p - 2))
-    weighed = root[..., None] * problem.A
-    H = (problem.p - 1)[:, None, None] * (weighed.mT @ weighed)
+    weighted = root[..., None] * problem.A
+    H = (problem.p - 1)[:, None, None] * (weighted.mT @ weighted)
     return H, -size * transposed(problem.A, dual_vector(r, problem.p))
 
 

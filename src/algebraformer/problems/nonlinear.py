@@ -28,20 +28,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from algebraformer.problems.base import (
-    FloatArray,
-    Limits,
-    Parameters,
-    ProblemFamily,
-    check_limits,
-    check_number,
-    check_whole,
-    cosine_series,
-    draw_modes,
-    register,
-    uniform,
-)
+from algebraformer.problems.base import Parameters, ProblemFamily, check_limits, check_number, check_whole, register
 from algebraformer.problems.chebyshev import differentiation_matrix, interpolate, points
+from algebraformer.problems.sampling import FloatArray, Limits, cosine_series, draw_modes, uniform
 
 STEPS = 5
 """Newton steps of the path that systems are drawn from."""

@@ -15,12 +15,12 @@ from algebraformer.problems.base import (
     CALIBRATION_SEED,
     TEST_SEED,
     VALIDATION_SEED,
-    FloatArray,
     Parameters,
     ProblemFamily,
     real,
     register,
 )
+from algebraformer.problems.sampling import FloatArray
 
 HELD_OUT = 0.2
 """Share of the matrices that are held out: half of them for tests, half for validation and calibration."""

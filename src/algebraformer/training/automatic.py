@@ -20,7 +20,8 @@ from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig
 from algebraformer.numerics import operator_basis
 from algebraformer.problems import NoisyFamily, ProblemFamily, family_class, names, register
-from algebraformer.problems.base import SPECTRUM_SEED, Parameters, generator, real
+from algebraformer.problems.base import SPECTRUM_SEED, Parameters, real
+from algebraformer.problems.sampling import generator
 from algebraformer.training.config import ESTIMATE, ESTIMATE_HEADS, Recipe
 from algebraformer.training.monitor import ProgressCallback, silent
 
@@ -124,7 +125,7 @@ def spectrum(family: ProblemFamily, report: ProgressCallback = silent) -> FloatA
 
 def estimate_network(family: NoisyFamily) -> ModelConfig:
     """Return the network of the shipped estimate heads in the size of a family."""
-    return dataclasses.replace(ESTIMATE, n=family.n, n_row=0 if family.rows == family.n else family.rows)
+    return dataclasses.replace(ESTIMATE, n=family.n, n_row=0 if family.n_equations == family.n else family.n_equations)
 
 
 def recipe_for(family: ProblemFamily, report: ProgressCallback = silent) -> Recipe:

@@ -81,9 +81,9 @@ class Recipe:
                 f"{self.family} is a noisy family, which an estimate head learns: change the family of the recipe "
                 f"deblur-64, or call train with the family; received a model with head {head!r}"
             )
-        if family.rows != self.model.n_equation:
+        if family.n_equations != self.model.n_equation:
             raise ConfigurationError(
-                f"the model reads {self.model.n_equation} equations, the family has {family.rows}: these must agree; "
+                f"the model reads {self.model.n_equation} equations, the family has {family.n_equations}: these must agree; "
                 "an estimate head has model.n_row, a noisy family family_settings.m"
             )
 

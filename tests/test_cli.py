@@ -16,12 +16,12 @@ import torch
 from matplotlib.figure import Figure
 
 import algebraformer as af
-from algebraformer import cli, io, plotting
+from algebraformer import cli, io
 from algebraformer.checkpoint import CheckpointInfo, load, save
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.reporting import Report, TableData, format_cell
 
-COMMANDS = ("solve", "train", "finetune", "evaluate", "study", "newton", "families", "models", "info")
+COMMANDS = ("solve", "train", "finetune", "evaluate", "assess", "study", "newton", "families", "models", "info")
 N = 8
 EPS = float(np.finfo(float).eps)
 PER_SYSTEM = {field.name for field in dataclasses.fields(af.SolveResult)} - {"x"}
@@ -320,9 +320,9 @@ def test_study(run, answer, refused, tmp_path, monkeypatch):
     """A study of one line: its files, its JSON and its page."""
     table = TableData(("what", "value"), [["one", 1.0]], "A table")
     result = Report((table, table), ("It is so.",), {"x": [1, 2]})
-    module = types.SimpleNamespace(PRESETS={"quick": None}, run=lambda plan, folder, bar: result)
-    monkeypatch.setitem(sys.modules, "studies.operator.measure", module)
-    monkeypatch.setitem(plotting.STUDIES, "operator", lambda data: Figure())
+    about = {"__name__": "studies.operator", "PRESETS": {"quick": None}}
+    module = types.SimpleNamespace(**about, run=lambda plan, folder, bar: result, figure=lambda data: Figure())
+    monkeypatch.setitem(sys.modules, "studies.operator", module)
     options = ("operator", "--output", tmp_path, "--work", tmp_path / "work")
     code, found = answer("study", *options)
     assert (code, found["output"], found["verdict"]) == (0, str(tmp_path / "operator.json"), ["It is so."])

@@ -199,4 +199,4 @@ def test_commands_in_examples_exist(path: Path, capsys: pytest.CaptureFixture[st
 def test_exit_codes_are_those_of_the_program() -> None:
     section = COMMAND_LINE.read_text().partition("## Exit codes")[2].partition("## ")[0]
     codes = {int(code) for code in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
-    assert codes == {cli.DONE, cli.NOT_SOLVED, cli.BAD_INPUT, cli.FALLBACK, output.INTERRUPTED}
+    assert codes == {output.DONE, output.NOT_SOLVED, output.BAD_INPUT, output.FALLBACK, output.INTERRUPTED}

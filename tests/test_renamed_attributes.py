@@ -38,7 +38,7 @@ def former_names() -> type[problems.NoisyFamily]:
 
 
 def test_former_names_are_used_where_a_family_defines_them() -> None:
-    with pytest.warns(DeprecationWarning) as caught:
+    with pytest.warns(DeprecationWarning, match="is now called") as caught:
         cls = former_names()
     assert {str(warning.message).split()[0] for warning in caught} == {
         "Former.rows",
@@ -54,6 +54,6 @@ def test_former_names_are_used_where_a_family_defines_them() -> None:
 
 def test_former_name_of_the_number_of_equations_can_be_read() -> None:
     family = problems.get("deblur", n=8, m=5)
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="n_equations"):
         assert family.rows == family.n_equations == 5
     assert problems.get("diffusion", n=8).n_equations == 8

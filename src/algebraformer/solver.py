@@ -104,7 +104,7 @@ class LearnedSolver:
         x = predict(self.model, system.A, system.b)
         if x.shape != system.b.shape:
             raise ConfigurationError("the model's output does not have the shape of b")
-        return system.restored(x)
+        return system.reshape_like_b(x)
 
     def estimate(self, A: ArrayLike, b: ArrayLike) -> Estimate:
         """Estimate x from noisy b = A x + e, with a standard deviation for every entry.
@@ -310,7 +310,7 @@ class LearnedSolver:
             "in_distribution": answers.in_distribution,
         }
         shaped = {name: value if system.batched else scalar(value[0]) for name, value in fields.items()}
-        result = SolveResult(system.restored(answers.x), **shaped)
+        result = SolveResult(system.reshape_like_b(answers.x), **shaped)
         if singular.any():
             raise SingularSystemError(np.flatnonzero(singular).tolist(), system.batched, result)
         return result

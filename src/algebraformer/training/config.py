@@ -83,8 +83,8 @@ class Recipe:
             )
         if family.n_equations != self.model.n_equation:
             raise ConfigurationError(
-                f"the model reads {self.model.n_equation} equations, the family has {family.n_equations}: these must agree; "
-                "an estimate head has model.n_row, a noisy family family_settings.m"
+                f"the model reads {self.model.n_equation} equations, the family has {family.n_equations}: these must "
+                "agree; an estimate head has model.n_row, a noisy family family_settings.m"
             )
 
     def problem_family(self) -> ProblemFamily:

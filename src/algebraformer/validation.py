@@ -55,9 +55,8 @@ def numbers(value: ArrayLike, name: str) -> Array:
         array = np.asarray(array, dtype=complex if array.dtype.kind == "c" else float, order="C")
     rows = array.reshape(-1, array.shape[-1]) if array.size and array.ndim else array.reshape(-1, 1)
     with np.errstate(over="ignore", invalid="ignore"):
-        sums = rows @ np.ones(
-            rows.shape[1]
-        )  # one fast pass finds NaN and infinity, and now and then a sum that overflows
+        # One fast pass finds NaN and infinity, and now and then a sum that overflows.
+        sums = rows @ np.ones(rows.shape[1])
     if not np.isfinite(sums).all() and not (finite := np.isfinite(array)).all():
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
         raise ValueError(f"{name} contains NaN or infinity{f', first at index {where}' if where else ''}")

@@ -1,7 +1,7 @@
-"""What a family of linear systems is, and the registry of those that ship.
+"""The base class of families of linear systems, and the registry of families.
 
 A family draws parameters, one system at a time, and assembles many systems at once. Sampling is addressed by
-(seed, index): the same index gives the same system whatever the batch size, the order or the number of workers.
+(seed, index): a system does not depend on the batch size, the order or the number of workers.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ TEST_SEED = 2**63 + 2
 SCALER_SEED = 2**63 + 3
 SPECTRUM_SEED = 2**63 + 4
 CALIBRATION_SEED = 2**63 + 5
-"""Seeds of the frozen sets: those that a network is validated, tested, scaled or given a basis, given a rank, and
-calibrated on. Recipes have seeds below 2**62, so no training system is ever in one of these."""
+"""Seeds of the frozen sets, for validation, tests, scaler or basis, rank, and calibration. Recipes have seeds below
+2**62, so no training system is in one of these sets."""
 RENAMED = {"rows": "n_equations", "instrument": "draw_operator", "has_systems": "is_linear_system"}
 """Attributes of families by their former names, which subclasses may still define."""
 
@@ -40,11 +40,11 @@ class Systems:
     Attributes
     ----------
     A : ndarray, shape (B, m, n), float64
-        m = n unless a family says otherwise.
+        m = n in most families.
     b : ndarray, shape (B, m), float64
     x : ndarray, shape (B, n), float64
-        Solves the system to LAPACK's accuracy, or is exact where the family knows a closed form. In a noisy family x is
-        the signal that was measured, and A x differs from b by the noise.
+        Solves the system to LAPACK's accuracy, or is exact if the family has a closed form. In a noisy family x is the
+        true signal, and A x differs from b by the noise.
     params : dict of ndarray, each of shape (B, ...)
         The parameters the systems were assembled from.
     """
@@ -68,7 +68,8 @@ def real(array: object, what: str) -> FloatArray:
     Raises
     ------
     ConfigurationError
-        It does not hold real numbers; `what` names it. A complex array is none, even if its imaginary part is zero.
+        It does not contain real numbers; `what` is its name in the message. Complex arrays are rejected, even with zero
+        imaginary part.
     """
     values = np.asarray(array)
     if np.iscomplexobj(values):
@@ -90,7 +91,7 @@ def check_whole(family: ProblemFamily, *names: str) -> None:
 
 
 def check_number(family: ProblemFamily, name: str, low: float = 0.0, high: float = np.inf) -> None:
-    """Raise `ConfigurationError` unless a setting is a finite number from low to high; True and False are none."""
+    """Raise `ConfigurationError` unless a setting is a finite number from low to high, and not a bool."""
     value = getattr(family, name)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not (number and low <= value <= high and value < np.inf):
@@ -105,7 +106,7 @@ def check_limits(family: ProblemFamily, positive: Sequence[str] = ()) -> None:
     ----------
     family : ProblemFamily
     positive : sequence of str
-        Settings whose numbers must be positive, too.
+        Settings whose numbers must be positive as well.
     """
     for field in dataclasses.fields(family):
         value = getattr(family, field.name)
@@ -118,7 +119,7 @@ def check_limits(family: ProblemFamily, positive: Sequence[str] = ()) -> None:
 
 
 def _is_limits(value: object) -> bool:
-    """Say whether a value is a pair of finite numbers in ascending order."""
+    """Return whether a value is a pair of finite numbers in ascending order."""
     if not (isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, (int, float)) for v in value)):
         return False
     return bool(-np.inf < value[0] <= value[1] < np.inf)
@@ -129,7 +130,7 @@ class ProblemFamily(abc.ABC):
     """A family of linear systems: draw parameters, assemble A and b.
 
     A new family is a frozen dataclass with two methods, `draw` and `assemble`; its fields are its settings, and they
-    travel inside checkpoints. Decorate it with `register` to make it known by name.
+    are stored in checkpoints. Decorate it with `register` to give it a name.
 
     Attributes
     ----------
@@ -195,7 +196,7 @@ class ProblemFamily(abc.ABC):
         return {key: np.array([draw[key] for draw in draws]) for key in (draws[0] if draws else {})}
 
     def solution(self, A: FloatArray, b: FloatArray, params: Parameters) -> FloatArray:
-        """Solve the systems: LAPACK's LU through NumPy. A family that knows x in closed form overrides this."""
+        """Solve the systems by LAPACK's LU. A family with x in closed form overrides this."""
         try:
             return np.linalg.solve(A, b[..., None])[..., 0].astype(np.float64, copy=False)
         except np.linalg.LinAlgError:
@@ -203,7 +204,7 @@ class ProblemFamily(abc.ABC):
             raise SingularSystemError(np.flatnonzero(rank < self.n).tolist(), batched=True) from None
 
     def at(self, indices: Sequence[int] | NDArray[np.int64], seed: int = 0) -> Systems:
-        """Return the systems at these indices of the endless sequence that `seed` names.
+        """Return the systems at these indices of the sequence of `seed`.
 
         Parameters
         ----------
@@ -228,7 +229,7 @@ class ProblemFamily(abc.ABC):
         Raises
         ------
         ConfigurationError
-            No index; or A or b of another shape than the family's, complex, or not finite.
+            No index; or A or b has a wrong shape, is complex, or is not finite.
         """
         if len(indices) == 0:
             raise ConfigurationError("a batch needs at least one index, received none")
@@ -249,11 +250,11 @@ class ProblemFamily(abc.ABC):
         return A, b, params
 
     def _real(self, what: str, array: object) -> FloatArray:
-        """Return an array of the family's as float64; `ConfigurationError` if it does not hold real numbers."""
+        """Return an array of the family as float64; `ConfigurationError` if it does not contain real numbers."""
         return real(array, f"{what} of the family {self.name or type(self).__name__}")
 
     def sample(self, count: int, seed: int = 0, start: int = 0) -> Systems:
-        """Return `count` systems: those at indices start, start + 1, ... of the sequence that `seed` names.
+        """Return `count` systems, at the indices start, start + 1, ... of the sequence of `seed`.
 
         Parameters
         ----------
@@ -277,7 +278,7 @@ class ProblemFamily(abc.ABC):
         return {"name": self.name, **dataclasses.asdict(self)}
 
     def own_settings(self) -> dict[str, Any]:
-        """Return the settings without name and n, which recipes keep elsewhere."""
+        """Return the settings without name and n, which recipes store elsewhere."""
         return {key: value for key, value in self.settings().items() if key not in ("name", "n")}
 
 
@@ -285,10 +286,10 @@ _REGISTRY: dict[str, type[ProblemFamily]] = {}
 
 
 def register(name: str) -> Callable[[type[ProblemFamily]], type[ProblemFamily]]:
-    """Class decorator: make a family known under a name, for `get`, recipes and the command line."""
+    """Class decorator: register a family under a name, for `get`, recipes and the command line."""
 
     def add(cls: type[ProblemFamily]) -> type[ProblemFamily]:
-        owner = _REGISTRY.get(name, cls)  # a class that is defined again, as in a notebook, replaces its old self
+        owner = _REGISTRY.get(name, cls)  # a class that is defined again, as in a notebook, replaces the old one
         ships = owner.__module__.startswith(f"{__package__}.") and owner.__module__ != cls.__module__
         if owner.__qualname__ != cls.__qualname__ or ships:
             raise ConfigurationError(f"a family named {name!r} is registered already")
@@ -326,7 +327,7 @@ def get(name: str, **settings: Any) -> ProblemFamily:
     UnknownNameError
         No family has that name.
     ConfigurationError
-        A setting that the family does not have, or a value outside its range.
+        A setting that the family does not have, or a value out of range.
 
     Examples
     --------

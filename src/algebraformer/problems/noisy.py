@@ -164,11 +164,11 @@ class NoisyFamily(ProblemFamily):
         return A, clean + e
 
     def solution(self, A: FloatArray, b: FloatArray, params: Parameters) -> FloatArray:
-        """Return the true signals, which the noise hides."""
+        """Return the true signals."""
         return np.asarray(params["signal"], dtype=np.float64)
 
     def at(self, indices: Sequence[int] | NDArray[np.int64], seed: int = 0) -> Systems:
-        """Return the systems at these indices of the endless sequence that `seed` names; "clean" is in params."""
+        """Return the systems at these indices of the sequence of `seed`, with "clean" in params."""
         systems = super().at(indices, seed)
         return dataclasses.replace(systems, params=systems.params | {"clean": measured(systems.A, systems.x)})
 
@@ -179,5 +179,5 @@ def measured(A: FloatArray, x: FloatArray) -> FloatArray:
 
 
 def total(v: FloatArray) -> FloatArray:
-    """Return the sums over the last axis, added up in order: the same bits whatever the batch, which np.sum is not."""
+    """Return the sums over the last axis, added in order: unlike np.sum, with the same bits for any batch."""
     return np.cumsum(v, axis=-1)[..., -1]

@@ -15,7 +15,7 @@ Limits = tuple[float, float]
 
 
 def generator(seed: int, index: int, stream: int = 0) -> np.random.Generator:
-    """Return the random generator of one system, from Philox's counter: no state is shared between indices.
+    """Return the random generator of one system, addressed by Philox's counter: indices share no state.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def generator(seed: int, index: int, stream: int = 0) -> np.random.Generator:
     Raises
     ------
     ConfigurationError
-        A seed or an index that is not such a number.
+        A seed or an index is not such a number.
     """
     for what, value in (("seed", seed), ("index", index)):
         if not (is_whole(value) or isinstance(value, np.integer)) or not 0 <= value < 2**64:

@@ -77,7 +77,7 @@ def linear_families() -> list[str]:
     shipped = {
         name: cls() for name, cls in classes.items() if vars(sys.modules[cls.__module__]).get(cls.__name__) is cls
     }
-    return [name for name, family in shipped.items() if family.has_systems and not isinstance(family, NoisyFamily)]
+    return [name for name, family in shipped.items() if family.is_linear_system and not isinstance(family, NoisyFamily)]
 
 
 def solving_models() -> list[str]:

@@ -21,7 +21,7 @@ from algebraformer.checkpoint import CheckpointInfo, load, save
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.reporting import Report, TableData, format_cell
 
-COMMANDS = ("solve", "train", "finetune", "evaluate", "study", "newton", "families", "models", "info")
+COMMANDS = ("solve", "train", "finetune", "evaluate", "assess", "study", "newton", "families", "models", "info")
 N = 8
 EPS = float(np.finfo(float).eps)
 PER_SYSTEM = {field.name for field in dataclasses.fields(af.SolveResult)} - {"x"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import os
 import signal
@@ -96,6 +97,38 @@ def test_a_lost_report_is_made_again_and_nothing_else(answer, own, tmp_path, mon
     code, found = answer(*arguments)
     assert (code, found["scores"], found["step"]) == (0, first["scores"], 3)
     assert {path.suffix for path in (tmp_path / "run").glob("report.*")} == {".md", ".json", ".png"}
+
+
+def test_assess(run, answer, refused, own, tmp_path):
+    """The report of a training, made again by the command of its own."""
+    folder, source = tmp_path / "run", f"{own}:Scaled"
+    trained = answer("train", source, "--output", folder, "--workers", 0, "--set", *SHORT)[1]
+    code, found = answer("assess", folder, "--family", source, "--output", tmp_path / "assessed")
+    assert (code, found["output"]) == (0, str(tmp_path / "assessed" / "report.json"))
+    written = {at: json.loads((at / "report.json").read_text()) for at in (folder, tmp_path / "assessed")}
+    assert written[tmp_path / "assessed"]["verdict"] == found["verdict"]
+    for key in ("family", "n", "rank", "systems", "spectrum", "certified", "refinements"):
+        assert found[key] == written[folder]["data"][key] == written[tmp_path / "assessed"]["data"][key]
+    assert trained["report"] == str(folder / "report.json")
+    assert {path.suffix for path in (tmp_path / "assessed").iterdir()} == {".md", ".json", ".png"}
+
+    code, out, err = run("assess", folder, "--family", source)
+    assert (code, err) == (0, "")
+    assert all(words in out for words in ("basis operators", "numpy.linalg.solve", "orth it for this family"))
+    assert "Report:" not in out
+    refused("assess", "deblur-64")
+    refused("assess", "diffusion-64-token")
+
+
+def test_reports_without_matplotlib(answer, refused, own, tmp_path, monkeypatch):
+    """The figure alone is left out; where a figure is asked for, the command refuses before the work."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else found(name))
+    arguments = ("train", f"{own}:sampled", "--output", tmp_path / "run", "--workers", 0, "--set", *SHORT)
+    assert answer(*arguments)[0] == 0
+    assert {path.suffix for path in (tmp_path / "run").glob("report.*")} == {".md", ".json"}
+    line = refused("newton", own, "--figure", tmp_path / "x.png")
+    assert "pip install 'algebraformer[plot]'" in line
 
 
 def test_a_broken_output_costs_no_result(own, tmp_path):

@@ -392,10 +392,10 @@ def test_what_has_no_systems_does_not_solve() -> None:
 
 def test_what_is_no_system_is_not_certified() -> None:
     """Tokens of a start are scored, but nobody solves them."""
-    assert problems.get("lp-regression", n=8).has_systems
+    assert problems.get("lp-regression", n=8).is_linear_system
     family = problems.get("lp-regression", n=32, kind="filter", target="start")
-    assert not family.has_systems
+    assert not family.is_linear_system
     solver = af.LearnedSolver.from_pretrained("lp-filter-32")
-    scores = evaluation.evaluate(solver, family.sample(4, seed=0), has_systems=family.has_systems)
+    scores = evaluation.evaluate(solver, family.sample(4, seed=0), is_linear_system=family.is_linear_system)
     assert list(scores) == ["network"]
     assert scores["network"]["normalized_mse"] > 0

@@ -69,7 +69,7 @@ def test_settings_name_the_matrices():
     settings = family.settings()
     assert problems.from_settings(settings) == family
     stored(MATRICES[:50], "pipes")  # as when the file has changed
-    with pytest.raises(ConfigurationError, match="the matrices of pipes are others than before"):
+    with pytest.raises(ConfigurationError, match="the matrices of pipes have changed"):
         problems.from_settings(settings)
     with pytest.raises(ConfigurationError, match="n = 6, received n = 7"):
         problems.get("pipes", n=7)

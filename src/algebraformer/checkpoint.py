@@ -80,10 +80,10 @@ class CheckpointInfo:
             ) from error
 
     @functools.cached_property
-    def has_systems(self) -> bool:
+    def is_linear_system(self) -> bool:
         """Whether x of its family solves A x = b, as far as this process knows the family."""
         try:
-            return self.problem_family().has_systems
+            return self.problem_family().is_linear_system
         except (UnknownNameError, ConfigurationError):
             return True
 
@@ -91,7 +91,7 @@ class CheckpointInfo:
         """Return what a model with this head does instead of solving systems, in words; nothing if it solves them."""
         if head.instead_of_solving:
             return head.instead_of_solving
-        if not self.has_systems:
+        if not self.is_linear_system:
             family = self.family.get("name")
             return f"learned {family}, where x does not solve A x = b: use predict, or newton.minimize_lp"
         return ""

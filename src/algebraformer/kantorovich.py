@@ -44,8 +44,9 @@ from algebraformer.models import max_batch_size
 from algebraformer.numerics import gcr
 from algebraformer.numerics.preconditioner import Preconditioner
 from algebraformer.problems import NonlinearFamily
-from algebraformer.problems.base import Parameters, generator
+from algebraformer.problems.base import Parameters
 from algebraformer.problems.nonlinear import Jacobians, operators
+from algebraformer.problems.sampling import generator
 from algebraformer.solver import LearnedSolver, as_solver
 from algebraformer.validation import check_count, check_tolerance, real_numbers
 

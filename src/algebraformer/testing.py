@@ -117,7 +117,7 @@ def bad_ranges_are_refused(subject: Subject) -> None:
 
 def shapes_and_dtypes(subject: Subject) -> None:
     family, count = subject.family, subject.count
-    systems, m, n = family.sample(count, seed=3), family.rows, family.n
+    systems, m, n = family.sample(count, seed=3), family.n_equations, family.n
     expected = {"A": (count, m, n), "b": (count, m), "x": (count, n)}
     for name, shape in expected.items():
         array = getattr(systems, name)
@@ -136,7 +136,7 @@ def finite(subject: Subject) -> None:
 
 def x_solves_the_system(subject: Subject) -> None:
     family = subject.family
-    if not family.has_systems or isinstance(family, NoisyFamily):
+    if not family.is_linear_system or isinstance(family, NoisyFamily):
         return
     systems = family.sample(subject.count, seed=1)
     A, x, b = systems.A.astype(np.longdouble), systems.x, systems.b
@@ -210,9 +210,9 @@ def noisy_measurements(subject: Subject) -> None:
     family, count = subject.family, subject.count
     if not isinstance(family, NoisyFamily):
         return
-    systems, m, n = family.sample(count, seed=3), family.rows, family.n
+    systems, m, n = family.sample(count, seed=3), family.n_equations, family.n
     expected = {"noise": (count,), "prior": (count,), "clean": (count, m), "signal": (count, n), "z": (count, m)}
-    received = {name: np.shape(systems.params.get(name)) for name in expected}
+    received = {name: np.shape(systems.params[name]) if name in systems.params else None for name in expected}
     subject.require(received == expected, f"parameters of shapes {expected}", received)
     params = systems.params
     subject.require(np.array_equal(params["signal"], systems.x), "x to be the signal", "another")

@@ -31,7 +31,7 @@ from algebraformer.checkpoint import pretrained_names
 from algebraformer.errors import SingularSystemError
 from algebraformer.linalg import EPS
 from algebraformer.problems import ProblemFamily, generator
-from algebraformer.problems.base import log_uniform
+from algebraformer.problems.sampling import log_uniform
 from algebraformer.reporting import finite
 from algebraformer.result import SolveResult
 from algebraformer.solver import LearnedSolver

@@ -1,4 +1,4 @@
-"""The command `study`: runs a study of the repository that this package was installed from."""
+"""The command `study`: runs a study of the repository's folder studies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Run a study: a question about the method, answered by measurements, with a table, a figure and a verdict.
+    """Run a study: measurements that answer a question about the method, with a table, a figure and a verdict.
 
     Writes NAME.json, NAME.md and NAME.png. A study that was stopped resumes when the same command is given again. The
     studies are not part of the installed package: run this in a checkout of the repository.

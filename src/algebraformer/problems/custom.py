@@ -15,17 +15,8 @@ from typing import Any
 import numpy as np
 
 from algebraformer.errors import AlgebraformerError, ConfigurationError
-from algebraformer.problems.base import (
-    SPECTRUM_SEED,
-    FloatArray,
-    Parameters,
-    ProblemFamily,
-    family_class,
-    generator,
-    names,
-    real,
-    register,
-)
+from algebraformer.problems.base import SPECTRUM_SEED, Parameters, ProblemFamily, family_class, names, real, register
+from algebraformer.problems.sampling import FloatArray, generator
 
 Sampler = Callable[[np.random.Generator], FloatArray]
 """Returns one matrix A (n, n)."""

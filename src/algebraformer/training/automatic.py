@@ -52,7 +52,7 @@ def spectrum(family: ProblemFamily, report: ProgressCallback = silent) -> FloatA
 def estimate_network(family: NoisyFamily) -> ModelConfig:
     """Return the network of the shipped estimate heads in the size of a family."""
     head = EstimateConfig.of(ESTIMATE)
-    m = None if family.rows == family.n else family.rows
+    m = None if family.n_equations == family.n else family.n_equations
     return dataclasses.replace(ESTIMATE, n=family.n, head=dataclasses.replace(head, n_equations=m))
 
 

@@ -100,10 +100,10 @@ class Recipe:
                 f"{self.family} is a noisy family, which an estimate head learns: change the family of the recipe "
                 f"deblur-64, or call train with the family; received a model with head {head.name!r}"
             )
-        if family.rows != self.model.n_equations:
+        if family.n_equations != self.model.n_equations:
             raise ConfigurationError(
-                f"the model reads {self.model.n_equations} equations, the family has {family.rows}: these must agree; "
-                "an estimate head has model.head.n_equations, a noisy family family_settings.m"
+                f"the model reads {self.model.n_equations} equations, the family has {family.n_equations}: these must "
+                "agree; an estimate head has model.head.n_equations, a noisy family family_settings.m"
             )
 
     def problem_family(self) -> ProblemFamily:

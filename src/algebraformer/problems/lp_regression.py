@@ -28,8 +28,10 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.numerics.lp_norm import (
     P_LIMITS,
     Regression,
+    abs_power,
     dual_vector,
     iterate,
+    max_abs,
     newton,
     product,
     solved,

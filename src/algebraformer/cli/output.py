@@ -64,10 +64,13 @@ def check_output(path: Path | None) -> None:
 
 def check_figure(path: Path | None) -> None:
     """Raise an error, before the work begins, if a PNG cannot be written to this file."""
+    from algebraformer.plotting import require_matplotlib
+
     if path is not None:
         if path.suffix.lower() != ".png":
             raise ConfigurationError(f"--figure writes PNG: expected a name that ends in .png, received {str(path)!r}")
         check_file(path)
+        require_matplotlib()
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

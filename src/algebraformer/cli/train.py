@@ -84,6 +84,8 @@ class Train:
             for table in report.tables:
                 print_table(table)
             print("\n".join([*report.verdict, f"Report: {self._file.with_suffix('.md')}"]))
+            if not self._file.with_suffix(".png").exists():
+                print("No figure in it: that needs matplotlib, pip install algebraformer[plot]")
         elif result.finished and own and not self.json:
             print(f"No report on noisy systems: algebraformer evaluate {self.output} --family {self.recipe} scores it")
         return DONE if result.finished else INTERRUPTED

@@ -17,6 +17,8 @@ References
    networks", ICLR 2022.
 .. [4] R. E. Kalman, "A new approach to linear filtering and prediction problems", Journal of Basic Engineering 82
    (1960).
+.. [5] N. Halko, P. G. Martinsson, J. A. Tropp, "Finding structure with randomness: probabilistic algorithms for
+   constructing approximate matrix decompositions", SIAM Review 53 (2011).
 """
 
 from __future__ import annotations
@@ -43,6 +45,8 @@ SIDE = 0.1
 """Weight in the loss of the terms that teach standard deviation and noise level."""
 AXES = 32
 """Principal axes of the family's matrices that are kept."""
+OVERSAMPLES, POWER_ITERATIONS = 10, 7
+"""Of the randomised SVD: with these, singular values of 1 % of the largest are right to many digits."""
 NARROW = 1e-2
 """Principal axes along which a family spreads less than this share of the widest one (for data: of the mean) are
 measured as if it did."""
@@ -174,6 +178,20 @@ def updated(systems: Scaled, mean: FloatArray, std: FloatArray, noise: FloatArra
     return x, np.sqrt(np.maximum(variance, TINY * std**2))
 
 
+def principal_axes(X: FloatArray, count: int) -> tuple[FloatArray, FloatArray]:
+    """Return the largest singular values (k,) of X (B, d) and their right singular vectors (k, d), k at most `count`.
+
+    By a randomised SVD with power iterations [5]_.
+    """
+    Q = np.random.default_rng(0).standard_normal((X.shape[1], count + OVERSAMPLES))
+
+    for _ in range(POWER_ITERATIONS):
+        Q = np.linalg.qr(X.T @ (X @ Q))[0]
+
+    _, sigma, axes = np.linalg.svd(X @ Q, full_matrices=False)
+    return sigma[:count], axes[:count] @ Q.T
+
+
 class Answer(NamedTuple):
     """What the head says of scaled systems, float32."""
 
@@ -253,11 +271,9 @@ class EstimateHead(nn.Module):
     @torch.no_grad()
     def fit(self, systems: Scaled) -> None:
         """Learn from a sample of scaled systems how far the family reaches."""
-        from sklearn.utils.extmath import randomized_svd  # slow to import, and only needed here
-
         A, b = systems.A.reshape(len(systems.A), -1), systems.b
         mean = A.mean(axis=0)
-        _, sigma, axes = randomized_svd(A - mean, len(self.A_axes), random_state=0)
+        sigma, axes = principal_axes(A - mean, len(self.A_axes))
         std = np.maximum(sigma, NARROW * sigma[0]) / math.sqrt(len(A))
         self.A_mean.copy_(torch.from_numpy(mean.reshape(self.A_mean.shape)))
         self.A_axes[: len(axes)] = torch.from_numpy(axes)

@@ -73,6 +73,10 @@ class UnknownNameError(AlgebraformerError, ValueError):
         super().__init__(f"unknown {kind} {name!r}; known: {', '.join(known) or 'none'}{advice and f'; {advice}'}")
 
 
+class MissingExtraError(AlgebraformerError, ImportError):
+    """Something needs a package that is installed by an extra of this one only; the message says which."""
+
+
 class TrainingError(AlgebraformerError, RuntimeError):
     """Training cannot continue, for instance because too many steps in a row were not finite."""
 

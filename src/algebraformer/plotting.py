@@ -1,4 +1,4 @@
-"""Figures, drawn without a display and saved as PNG."""
+"""Figures, drawn without a display and saved as PNG; they need matplotlib, which the extra [plot] installs."""
 
 from __future__ import annotations
 
@@ -7,20 +7,41 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from algebraformer.estimation import Estimate
+from algebraformer.errors import MissingExtraError
 from algebraformer.linalg import FloatArray
 from algebraformer.reporting import Report, write_report
 from algebraformer.writing import write_bytes
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from algebraformer.estimation import Estimate
+
+
+def require_matplotlib() -> None:
+    """Raise `MissingExtraError` if matplotlib cannot be imported."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("a figure needs matplotlib: pip install algebraformer[plot]") from error
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of this size in inches; `MissingExtraError` without matplotlib."""
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
 
 def save(figure: Figure, path: Path | str) -> None:
     """Write a figure as PNG, whole or not at all; no global state of pyplot is touched."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     image = io.BytesIO()
     FigureCanvasAgg(figure).print_png(image)
     write_bytes(path, image.getvalue())
@@ -52,7 +73,7 @@ def boundary_value_figure(
     -------
     matplotlib.figure.Figure
     """
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    figure = new_figure(12, 3.8)
     left, middle, right = figure.subplots(1, 3)
     for label, values in coefficients.items():
         left.plot(x, values, label=label)
@@ -73,7 +94,7 @@ def boundary_value_figure(
 
 def assessment_figure(data: Mapping[str, Any]) -> Figure:
     """Draw what a network is worth for its family, from the data of `assess`, in four panels."""
-    figure = Figure(figsize=(15, 3.8), layout="constrained")
+    figure = new_figure(15, 3.8)
     spectrum, contraction, refinements, times = figure.subplots(1, 4)
     values = np.array(data["spectrum"])
     spectrum.semilogy(np.arange(1, len(values) + 1), np.maximum(values, 1e-10), ".-", markersize=3)
@@ -102,6 +123,8 @@ def assessment_figure(data: Mapping[str, Any]) -> Figure:
 def save_report(report: Report, folder: Path | str, command: str | None = None) -> Path:
     """Write report.json, .md and .png of `assess` into a folder; return the path of report.json.
 
+    Without matplotlib there is no report.png, and report.md says so.
+
     Parameters
     ----------
     report : Report
@@ -110,8 +133,13 @@ def save_report(report: Report, folder: Path | str, command: str | None = None) 
         Command that made the report; that of this process if None.
     """
     path = Path(folder) / "report.json"
-    write_report(report, path, command or shlex.join(sys.argv))
-    save(assessment_figure(report.data), path.with_suffix(".png"))
+    image, note = path.with_suffix(".png"), ""
+    image.unlink(missing_ok=True)  # that of an earlier report
+    try:
+        save(assessment_figure(report.data), image)
+    except MissingExtraError as error:
+        note = f"No figure: {error}"
+    write_report(report, path, command or shlex.join(sys.argv), note)
     return path
 
 
@@ -130,7 +158,7 @@ def estimate_figure(estimate: Estimate, title: str, others: Mapping[str, FloatAr
     -------
     matplotlib.figure.Figure
     """
-    figure = Figure(figsize=(8, 4), layout="constrained")
+    figure = new_figure(8, 4)
     axes = figure.subplots()
     place = np.arange(1, len(estimate.x) + 1)
     axes.fill_between(place, *estimate.interval, color="C0", alpha=0.25, linewidth=0, label="90 % intervals")
@@ -154,7 +182,7 @@ def convergence_figure(traces: Mapping[str, Sequence[tuple[str, float, float]]],
     p : float
     title : str
     """
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = new_figure(10, 4)
     left, right = figure.subplots(1, 2)
     least = min(size for trace in traces.values() for _, _, size in trace)
     for number, (label, trace) in enumerate(traces.items()):

@@ -16,9 +16,9 @@ from algebraformer.linalg import EPS, FloatArray, has_zero_line
 from algebraformer.models import Algebraformer, max_batch_size
 from algebraformer.models.heads.base import Reading
 from algebraformer.numerics import gcr, lapack
-from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error
+from algebraformer.numerics.forward_error import forward_error
 from algebraformer.numerics.gcr import RefinedSolution
-from algebraformer.numerics.lapack import RHS_BLOCK_ENTRIES
+from algebraformer.numerics.lapack import MAX_DEFECT, RHS_BLOCK_ENTRIES
 from algebraformer.numerics.preconditioner import LinearInverse, as_linear_operator
 from algebraformer.result import SolveResult, scalar
 from algebraformer.validation import CheckedSystem, check_count, check_tolerance, match_right_hand_sides

@@ -128,13 +128,13 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> st
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def markdown_page(name: str, command: str, report: Report) -> str:
-    """Return NAME.md: the verdict first, then the tables, the figure and the command."""
+def markdown_page(name: str, command: str, report: Report, no_figure: str = "") -> str:
+    """Return NAME.md: the verdict first, then the tables, the figure or why there is none, and the command."""
     parts = [f"# {name}\n", *(f"{sentence}\n" for sentence in report.verdict)]
     for table in report.tables:
         parts.append(f"## {table.title}\n" if table.title else "")
         parts.append(markdown_table(table.columns, table.rows))
-    parts.append(f"![{name}]({name}.png)\n")
+    parts.append(f"{no_figure or f'![{name}]({name}.png)'}\n")
     parts.append(f"Made by `{command}`; {name}.json holds the data, the commit, the versions and the processor.\n")
     return "\n".join(parts)
 
@@ -147,9 +147,12 @@ def write_results(path: Path | str, *, command: str, table: TableData, **data: A
     write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
-def write_report(report: Report, path: Path, command: str, **about: Any) -> None:
-    """Write NAME.json, with `about` beside what was measured, and NAME.md; path is that of NAME.json."""
+def write_report(report: Report, path: Path, command: str, no_figure: str = "", **about: Any) -> None:
+    """Write NAME.json, with `about` beside what was measured, and NAME.md; path is that of NAME.json.
+
+    NAME.md shows NAME.png, or says why there is none.
+    """
     main, *others = report.tables
     more = {"verdict": list(report.verdict), "tables": [table.settings() for table in others]}
     write_results(path, command=command, table=main, **about, **more, data=report.data)
-    write_bytes(path.with_suffix(".md"), markdown_page(path.stem, command, report).encode())
+    write_bytes(path.with_suffix(".md"), markdown_page(path.stem, command, report, no_figure).encode())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shlex
 import sys
@@ -69,35 +68,20 @@ def check_output(path: Path | None) -> None:
 
 def check_figure(path: Path | None) -> None:
     """Raise an error, before the work begins, if a PNG cannot be written to this file."""
+    from algebraformer.plotting import require_matplotlib
+
     if path is not None:
-        require_matplotlib()
         if path.suffix.lower() != ".png":
             raise ConfigurationError(f"--figure writes PNG: expected a name that ends in .png, received {str(path)!r}")
         check_file(path)
-
-
-def has_matplotlib() -> bool:
-    """Return whether figures can be drawn: matplotlib is an optional dependency."""
-    return importlib.util.find_spec("matplotlib") is not None
-
-
-def require_matplotlib() -> None:
-    """Raise `ConfigurationError` if matplotlib is not installed."""
-    if not has_matplotlib():
-        raise ConfigurationError("figures need matplotlib, which is not installed: pip install 'algebraformer[plot]'")
+        require_matplotlib()
 
 
 def save_report(report: Report, folder: Path) -> Path:
-    """Write report.json and report.md into a folder, and report.png where matplotlib is installed."""
-    path, command = folder / "report.json", shlex.join(["algebraformer", *sys.argv[1:]])
-    if has_matplotlib():
-        from algebraformer import plotting
+    """Write report.json, report.md and report.png into a folder; return the path of report.json."""
+    from algebraformer import plotting
 
-        return plotting.save_report(report, folder, command)
-    from algebraformer.reporting import write_report
-
-    write_report(report, path, command)
-    return path
+    return plotting.save_report(report, folder, shlex.join(["algebraformer", *sys.argv[1:]]))
 
 
 def show_report(report: Report, path: Path | None) -> None:
@@ -109,6 +93,8 @@ def show_report(report: Report, path: Path | None) -> None:
     print("\n".join(report.verdict))
     if path is not None:
         print(f"Report: {path.with_suffix('.md')}")
+        if not path.with_suffix(".png").exists():
+            print("No figure in it: that needs matplotlib, pip install algebraformer[plot]")
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -12,10 +12,12 @@ from typing import Annotated
 import tyro
 
 from algebraformer.cli.output import DONE, emit
-from algebraformer.errors import ConfigurationError
+from algebraformer.errors import ConfigurationError, MissingExtraError
 from algebraformer.writing import check_folder
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+EXTRA = ("matplotlib", "mpmath", "sklearn", "statsmodels")
+"""Packages of the extra [study]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +44,12 @@ class Study:
         root = checkout()
         if str(root) not in sys.path:
             sys.path.insert(0, str(root))
-        study = importlib.import_module("studies.harness.study").load_study(self.name)
+        try:
+            study = importlib.import_module("studies.harness.study").load_study(self.name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in EXTRA:
+                raise
+            raise MissingExtraError(f"studies need {error.name}: pip install algebraformer[study]") from error
         check_folder(self.output)
         check_folder(self.work)
         words = shlex.join(["algebraformer", *sys.argv[1:]])

@@ -16,6 +16,8 @@ References
    networks", ICLR 2022.
 .. [4] R. E. Kalman, "A new approach to linear filtering and prediction problems", Journal of Basic Engineering 82
    (1960).
+.. [5] N. Halko, P. G. Martinsson, J. A. Tropp, "Finding structure with randomness: probabilistic algorithms for
+   constructing approximate matrix decompositions", SIAM Review 53 (2011).
 """
 
 from __future__ import annotations
@@ -54,6 +56,8 @@ AUXILIARY_WEIGHT = 0.1
 """Weight in the loss of the terms that teach standard deviation and noise level."""
 AXES = 32
 """Principal axes of the family's matrices that are kept."""
+OVERSAMPLES, POWER_ITERATIONS = 10, 7
+"""Of the randomised SVD: with these, singular values of 1 % of the largest are right to many digits."""
 MIN_SPREAD = 1e-2
 """Principal axes along which a family spreads less than this share of the widest one (for data: of the mean) are
 measured as if it did."""
@@ -149,6 +153,20 @@ def kalman_update(
     x = mean + (AS.mT @ solved[:, :, :1])[:, :, 0]
     variance = std**2 - np.sum(AS * solved[:, :, 1:], axis=1)
     return x, np.sqrt(np.maximum(variance, VARIANCE_FLOOR * std**2))
+
+
+def principal_axes(X: FloatArray, count: int) -> tuple[FloatArray, FloatArray]:
+    """Return the largest singular values (k,) of X (B, d) and their right singular vectors (k, d), k at most `count`.
+
+    By a randomised SVD with power iterations [5]_.
+    """
+    Q = np.random.default_rng(0).standard_normal((X.shape[1], count + OVERSAMPLES))
+
+    for _ in range(POWER_ITERATIONS):
+        Q = np.linalg.qr(X.T @ (X @ Q))[0]
+
+    _, sigma, axes = np.linalg.svd(X @ Q, full_matrices=False)
+    return sigma[:count], axes[:count] @ Q.T
 
 
 class Output(NamedTuple):
@@ -278,12 +296,10 @@ class EstimateHead(Head):
     @torch.no_grad()
     def fit(self, systems: ScaledSystems) -> None:
         """Learn the extent of the family from a sample of scaled systems."""
-        from sklearn.utils.extmath import randomized_svd  # slow to import, and only needed here
-
         # 1. The matrices: mean and principal axes.
         A, b = systems.A.reshape(len(systems.A), -1), systems.b
         mean = A.mean(axis=0)
-        _, sigma, axes = randomized_svd(A - mean, len(self.A_axes), random_state=0)
+        sigma, axes = principal_axes(A - mean, len(self.A_axes))
         std = np.maximum(sigma, MIN_SPREAD * sigma[0]) / math.sqrt(len(A))
         self.A_mean.copy_(torch.from_numpy(mean.reshape(self.A_mean.shape)))
         self.A_axes[: len(axes)] = torch.from_numpy(axes)

@@ -1,8 +1,8 @@
 """Newton-Kantorovich with a learned inverse against Newton with LU and its classical savings, over n.
 
 For every equation and n an operator head is trained on the family of Jacobians, and then solves boundary value problems
-it has never seen. Beside it, from the same guesses, with the same line search, certificate and fallback, and in turn in
-the same run:
+it has never seen. The baselines start from the same guesses, with the same line search, certificate and fallback, and
+are timed in turn in the same run:
 
 - Newton with LU of every Jacobian, the batch through numpy.linalg.solve or one system at a time through LAPACK's dgesv,
   whichever is faster;
@@ -11,7 +11,7 @@ the same run:
   iterates of GMRES, to the same forcing terms, with the same products without a matrix.
 
 Times are medians of rounds that take turns, in seconds of the processor, all threads together: other programs on the
-machine hardly change them. What a network cost beforehand stands in a column of its own, in seconds of the clock; the
+machine hardly change them. The cost of training has a column of its own, in seconds of the clock; the
 mean Jacobian comes from the same sample.
 """
 
@@ -36,7 +36,7 @@ from algebraformer.models import ModelConfig
 from algebraformer.numerics.operator_basis import MeanInverse
 from algebraformer.problems import NonlinearFamily
 from algebraformer.problems.nonlinear import Jacobians
-from algebraformer.reporting import Cell, Report, TableData
+from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, met, outcome
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
 from studies.harness.runs import Trained, folder_name, run_once
@@ -190,7 +190,7 @@ def lu(record: dict[str, Any]) -> float:
 
 
 def summary(records: list[dict[str, Any]]) -> Report:
-    """Return tables, verdict and data."""
+    """Return tables, outcomes and data."""
     main: list[list[Cell]] = []
     details: list[list[Cell]] = []
     for r in records:
@@ -219,45 +219,57 @@ def summary(records: list[dict[str, Any]]) -> Report:
         ),
         TableData(more, details, "Means per problem of the batch; difference: max |u - u of Newton with LU| / max |u|"),
     ]
-    return Report(tables, verdict(records), {"records": records})
+    data = {"records": records}
+    found = outcomes(data)
+    return Report(tables, found, conclusions(found, SENTENCES), data)
 
 
-def verdict(records: list[dict[str, Any]]) -> list[str]:
-    """Return the sentences that say whether the targets are met, and who else is fast."""
-    shares = [r["learned"]["without"] for r in records]
-    met = "met" if min(shares) >= TARGET_SHARE else "missed"
-    worst = records[int(np.argmin(shares))]
-    where = f"{worst['equation']}, n = {worst['n']}, {worst['learned']['problems']} problems"
-    sentences = [
-        f"No factorisation in at least {TARGET_SHARE:.0%} of the problems inside the family: {met}. The smallest "
-        f"share is {100 * min(shares):.4g} % ({where})."
-    ]
+def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Return whether the targets are met, and how often the classical savings are faster."""
+    records = data["records"]
+    worst = min(records, key=lambda r: r["learned"]["without"])
     certified = min(r["learned"]["certified"] for r in records)
-    sentences.append(
-        "With the learned inverse every problem ends certified."
-        if certified == 1
-        else f"With the learned inverse not every problem ends certified: {100 * certified:.4g} % in the worst case."
-    )
-    large = [r for r in records if r["n"] >= TARGET_SIZE]
-    if large:
-        ratios = [lu(r) / r["methods"][LEARNED]["seconds"] for r in large]
-        met = "met" if min(ratios) > 1 else "missed"
-        sentences.append(
-            f"Faster than Newton with LU from n = {TARGET_SIZE} on, in batches: {met}. There LU in its faster "
-            f"form takes {min(ratios):.3g} to {max(ratios):.3g} times as long as the learned inverse."
+    ratios = [lu(r) / r["methods"][LEARNED]["seconds"] for r in records if r["n"] >= TARGET_SIZE]
+    faster = Verdict.INCONCLUSIVE if not ratios else met(min(ratios) > 1)
+    found = {
+        "kantorovich.no-factorisation": outcome(
+            met(worst["learned"]["without"] >= TARGET_SHARE), target=TARGET_SHARE, share=worst["learned"]["without"],
+            equation=worst["equation"], n=worst["n"], problems=worst["learned"]["problems"],
+        ),
+        "kantorovich.certified": outcome(Verdict.HOLDS if certified == 1 else Verdict.FAILS, share=certified),
+        "kantorovich.faster-than-lu": outcome(
+            faster, n=TARGET_SIZE, least=min(ratios, default=None), most=max(ratios, default=None)
+        ),
+    }  # fmt: skip
+    for name in (GMRES, CHORD):
+        cases = [r for r in records if r["methods"][name]["seconds"] < r["methods"][LEARNED]["seconds"]]
+        listed = ", ".join(f"{r['equation']} at n = {r['n']}" for r in cases)
+        found[f"kantorovich.faster-than/{name}"] = outcome(
+            Verdict.PARTLY if cases else Verdict.HOLDS, method=name, lost=len(cases), cases=len(records), where=listed
         )
-    else:
-        sentences.append(f"Faster than Newton with LU from n = {TARGET_SIZE} on: not measured at these n.")
-    for name, label in ((GMRES, "Newton-GMRES with the family's mean inverse"), (CHORD, "The chord method")):
-        faster = [r for r in records if r["methods"][name]["seconds"] < r["methods"][LEARNED]["seconds"]]
-        cases = f"{len(faster)} of {len(records)} cases"
-        where = ", ".join(f"{r['equation']} at n = {r['n']}" for r in faster)
-        sentences.append(
-            f"{label} is faster than the learned inverse in {cases}: {where}."
-            if faster
-            else f"{label} is faster than the learned inverse in none of {len(records)} cases."
-        )
-    return sentences
+    return found
+
+
+def lu_sentence(found: Outcome) -> str:
+    """Say whether the learned inverse is faster than Newton with LU."""
+    if found.verdict == Verdict.INCONCLUSIVE:
+        return "Faster than Newton with LU from n = {n} on: not measured at these n.".format(**found.numbers)
+    return (
+        "Faster than Newton with LU from n = {n} on, in batches: {verdict}. There LU in its faster form takes {least:.3g} "
+        "to {most:.3g} times as long as the learned inverse."
+    ).format(verdict=found.verdict, **found.numbers)
+
+
+SENTENCES: Sentences = {
+    "kantorovich.no-factorisation": "No factorisation in at least {target:.0%} of the problems inside the family: "
+    "{verdict}. The smallest share is {share:.2%} ({equation}, n = {n}, {problems} problems).",
+    "kantorovich.certified": "With the learned inverse at least {share:.2%} of the problems of every case end certified.",
+    "kantorovich.faster-than-lu": lu_sentence,
+    "kantorovich.faster-than": lambda found: (
+        "{method}: faster than the learned inverse in {lost} of {cases} cases".format(**found.numbers)
+        + (f" ({found.numbers['where']})." if found.numbers["lost"] else ".")
+    ),
+}
 
 
 STYLES = {

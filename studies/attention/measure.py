@@ -25,13 +25,14 @@ to b, to |b|, to column, to spread of b
     as the network reads them (z-scored), within each system, averaged over the systems; and of the averaged mass with
     the spread of b_j / s_b over the systems.
 
-Uniform attention and the same network before training stand beside them: what they have is no result of learning.
+The tables compare them with uniform attention and with the same network before training: what these show is not
+learned.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,11 +46,11 @@ from algebraformer.linalg import FloatArray
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.models.transformer import Attention, Block, Transformer
 from algebraformer.problems import Systems
-from algebraformer.reporting import Cell, Report, TableData, finite
+from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, finite, outcome
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED, to_tensors
 from studies.harness.runs import folder_name, run_once
-from studies.harness.statistics import compared, deviation, difference, in_words
+from studies.harness.statistics import comparison, deviation, difference, mean_in_words, other_in_words
 from studies.harness.study import where
 
 VARIANTS = {
@@ -65,14 +66,26 @@ REACH = 2
 """Tokens on either side that count as near."""
 EDGE = 2
 """Tokens at either end that count as boundary."""
-CLEAR = 2.0
+PREFERENCE = 2.0
 """A head is said to look somewhere if its mass there is this many times that of uniform attention."""
 ONE_SIDED = 0.5
 """A head is said to tell even from odd columns if its parity is at least this."""
 STRONG = 0.3
 """Correlations of at least this size are counted."""
-SOME = 1 / 8
-"""The share of the heads that has to have it, for learned to be said of them."""
+LEARNED_SHARE = 1 / 8
+"""A correlation counts as learned if at least this share of the heads shows it."""
+PLACES = {
+    "near": "tokens near their own",
+    "mirrored": "tokens near the mirrored position",
+    "boundary": "the boundary columns",
+    "parity": "columns of one parity",
+}
+CORRELATIONS = {
+    "to b": "b_j within a system",
+    "to |b|": "|b_j| within a system",
+    "to column": "the size of column j within a system",
+    "to spread of b": "the spread of b_j over the family",
+}
 CHUNK = 64
 """Systems whose maps are in memory at once."""
 MEASURES = (
@@ -275,7 +288,7 @@ def uniform(n: int) -> dict[str, float]:
 
 
 def summary(plan: Plan, runs: list[dict[str, Any]], maps: list[dict[str, Any]], figure: dict[str, Any]) -> Report:
-    """Put runs and maps into tables and sentences."""
+    """Put runs and maps into tables and outcomes."""
     n, seeds = plan.recipe.model.n, ", ".join(map(str, plan.seeds))
     rows: list[list[Cell]] = []
     for name in VARIANTS:
@@ -307,7 +320,8 @@ def summary(plan: Plan, runs: list[dict[str, Any]], maps: list[dict[str, Any]], 
     means.append(["uniform attention", *even.values(), 0.0, 1.0, 0.0, *(None for _ in MEASURES[6:])])
     average = TableData(("heads of", *MEASURES), means, "Means over the heads")
     data = {"n": n, "variants": list(VARIANTS), "runs": runs, "uniform": even, "heads": maps, "figure": figure}
-    return Report((main, average, heads), verdict(plan, runs, maps), data)
+    found = outcomes(data)
+    return Report((main, average, heads), found, conclusions(found, SENTENCES), data)
 
 
 def scores(runs: Sequence[dict[str, Any]], variant: str) -> list[float]:
@@ -315,77 +329,113 @@ def scores(runs: Sequence[dict[str, Any]], variant: str) -> list[float]:
     return [float(one["normalized_mse"]) for one in where(runs, variant=variant)]
 
 
-def verdict(plan: Plan, runs: list[dict[str, Any]], maps: list[dict[str, Any]]) -> list[str]:
-    """Return plain sentences."""
-    by = {name: scores(runs, name) for name in VARIANTS}
-    both, causal = by[MAIN], by["causal, positions"]
-    speaks = {
-        "higher": "which speaks for attention in both directions",
-        "lower": "which speaks for the mask",
-        "as high": "so the mask makes no difference that these seeds show",
-    }[compared(causal, both)]
-    lines = [
-        f"Attention in both directions: normalized_mse {in_words(both)}; with a causal mask {in_words(causal)}, "
-        f"{difference(causal, both)}, {speaks}.",
-    ]
-    for mask, name in (("in both directions", "both directions"), ("with a causal mask", "causal")):
-        without, placed = by[f"{name}, no positions"], by[f"{name}, positions"]
-        lines.append(
-            f"Without positions, {mask}: {in_words(without)} against {in_words(placed)} with them, "
-            f"{difference(without, placed)}."
-        )
-    return [*lines, where_heads_look(plan.recipe.model.n, maps), what_heads_follow(maps)]
+def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Return what follows from runs and maps."""
+    by = {name: scores(data["runs"], name) for name in VARIANTS}
+    found = {"attention.bidirectional-better": side(comparison(by["causal, positions"], by[MAIN]))}
+    for name in ("both directions", "causal"):
+        numbers = comparison(by[f"{name}, no positions"], by[f"{name}, positions"])
+        found[f"attention.positions-help/{name}"] = side(numbers, attention=name)
+    found["attention.preferred-place"] = preferred_place(data["n"], data["heads"])
+    for name in CORRELATIONS:
+        found[f"attention.learned-correlation/{name}"] = learned_correlation(data["heads"], name)
+    return found
 
 
-def where_heads_look(n: int, maps: Sequence[dict[str, Any]]) -> str:
-    """Return a sentence on the places that heads prefer."""
-    least, total = {name: CLEAR * value for name, value in uniform(n).items()}, heads_of(maps, "heads", "near").size
-    least["parity"] = ONE_SIDED
-    places = {
-        "near": "tokens near their own",
-        "mirrored": "tokens near the mirrored position",
-        "boundary": "the boundary columns",
-        "parity": "columns of one parity",
-    }
-    counts, earlier = ({name: clear(maps, key, name, least[name]) for name in least} for key in ("heads", "before"))
-    listed = ", ".join(f"{places[name]} in {counts[name]} (before training {earlier[name]})" for name in least)
-    width, before = (float(heads_of(maps, key, "entropy").mean()) for key in ("heads", "before"))
-    differs = float(heads_of(maps, "heads", "differs").mean())
-    depends = f"{100 * differs / (1 - width):.0f} % of what is missing" if width < 1 else "nothing is missing, so none"
+def side(numbers: dict[str, Any], **more: str) -> Outcome:
+    """Return whether leaving something out makes the error higher, with every seed."""
+    verdicts = {"higher": Verdict.HOLDS, "lower": Verdict.FAILS, "as high": Verdict.INCONCLUSIVE}
+    return Outcome(verdicts[numbers["side"]], numbers | more)
+
+
+def preferred_place(n: int, maps: Sequence[dict[str, Any]]) -> Outcome:
+    """Return how many heads prefer each place, before and after training; holds if a quarter of them share one."""
+    least = {name: PREFERENCE * value for name, value in uniform(n).items()} | {"parity": ONE_SIDED}
+    total = heads_of(maps, "heads", "near").size
+    counts = {name: clear(maps, "heads", name, least[name]) for name in least}
     best = max(counts, key=counts.__getitem__)
-    if counts[best] >= total / 4:
-        pattern = f"The commonest preference of heads is for {places[best]}"
-    else:
-        pattern = "No place is preferred by a quarter of the heads"
-    seeds = f"{len(maps)} seed{'s' if len(maps) > 1 else ''}"
+    width, differs = (float(heads_of(maps, "heads", name).mean()) for name in ("entropy", "differs"))
+    return outcome(
+        Verdict.HOLDS if counts[best] >= total / 4 else Verdict.FAILS,
+        place=best, heads=total, seeds=len(maps), **counts,
+        **{f"{name}_before": clear(maps, "before", name, least[name]) for name in least},
+        entropy=width, entropy_before=float(heads_of(maps, "before", "entropy").mean()),
+        by_system=differs / (1 - width) if width < 1 else None,
+    )  # fmt: skip
+
+
+def learned_correlation(maps: Sequence[dict[str, Any]], name: str) -> Outcome:
+    """Return how many heads show a correlation; holds if an eighth do, and twice as many as before training."""
+    now, before = heads_of(maps, "heads", name), heads_of(maps, "before", name)
+    strong, earlier = int((np.abs(now) >= STRONG).sum()), int((np.abs(before) >= STRONG).sum())
+    learned = strong > 2 * earlier and strong >= LEARNED_SHARE * now.size
+    return outcome(
+        Verdict.HOLDS if learned else Verdict.FAILS, with_what=CORRELATIONS[name], low=float(now.min()),
+        high=float(now.max()), heads=strong, heads_before=earlier, total=now.size,
+    )  # fmt: skip
+
+
+def mask_sentence(found: Outcome) -> str:
+    """Say whether attention in both directions is more accurate than with a causal mask."""
+    conclusion = {
+        Verdict.HOLDS: "attention in both directions is better",
+        Verdict.FAILS: "the mask is better",
+        Verdict.INCONCLUSIVE: "these seeds show no effect of the mask",
+    }[found.verdict]
     return (
-        f"{pattern}: of {total} heads ({seeds}), {CLEAR:g} times the mass of uniform attention or more, or three "
-        f"quarters of all mass where it is parity, goes to {listed}; the entropy of a row is {width:.2f} of that of "
-        f"uniform attention in the mean (before training {before:.2f}), and {depends} depends on the system, not on "
-        "the positions alone."
+        f"Attention in both directions: normalized_mse {other_in_words(found.numbers)}; with a causal mask "
+        f"{mean_in_words(found.numbers)}, {difference(found.numbers)}: {conclusion}."
     )
 
 
-def what_heads_follow(maps: Sequence[dict[str, Any]]) -> str:
-    """Return a sentence on what the mass on a column correlates with."""
-    names = {
-        "to b": "b_j within a system",
-        "to |b|": "|b_j| within a system",
-        "to column": "the size of column j within a system",
-        "to spread of b": "the spread of b_j over the family",
-    }
-    parts, learned = [], []
-    for name, what in names.items():
-        now, before = heads_of(maps, "heads", name), heads_of(maps, "before", name)
-        strong, earlier = int((np.abs(now) >= STRONG).sum()), int((np.abs(before) >= STRONG).sum())
-        parts.append(f"{what} {now.min():.2f} to {now.max():.2f}, in {strong} heads (before training {earlier})")
-        if strong > 2 * earlier and strong >= SOME * now.size:
-            learned.append(f"{strong} of {now.size} heads have learned to follow {what}")
-    found = " and ".join(learned) if learned else "no such correlation is what heads have learned"
+def positions_sentence(found: Outcome) -> str:
+    """Say what positions gain."""
+    mask = "with a causal mask" if found.numbers["attention"] == "causal" else "in both directions"
     return (
-        f"Correlation of the mass that falls on column j, and in how many heads it is {STRONG:g} or more in size: with "
-        f"{'; with '.join(parts)}. So {found}."
+        f"Without positions, {mask}: normalized_mse {mean_in_words(found.numbers)} against "
+        f"{other_in_words(found.numbers)} with them, {difference(found.numbers)}."
     )
+
+
+def place_sentence(found: Outcome) -> str:
+    """Say which places heads prefer."""
+    numbers = found.numbers
+    listed = ", ".join(
+        f"{what} in {numbers[name]} ({numbers[f'{name}_before']} before training)" for name, what in PLACES.items()
+    )
+    most = (
+        f"Most heads prefer {PLACES[numbers['place']]}"
+        if numbers[numbers["place"]] > numbers["heads"] / 2
+        else f"The most common preference is for {PLACES[numbers['place']]}"
+    )
+    start = most if found.verdict == Verdict.HOLDS else "No place is preferred by a quarter of the heads"
+    depends = (
+        ""
+        if numbers["by_system"] is None
+        else f"; {100 * numbers['by_system']:.0f} % of the rest depends on the system"
+    )
+    return (
+        f"{start}. Of {numbers['heads']} heads ({numbers['seeds']} seeds), at least {PREFERENCE:g} times the mass of "
+        f"uniform attention (parity: three quarters of all mass) falls on {listed}. The mean entropy of a row is "
+        f"{numbers['entropy']:.2f} of that of uniform attention ({numbers['entropy_before']:.2f} before training){depends}."
+    )
+
+
+def correlation_sentence(found: Outcome) -> str:
+    """Say how the mass on a column correlates with something."""
+    return (
+        "Correlation of the mass on column j with {with_what}: {low:.2f} to {high:.2f}, at least "
+        f"{STRONG:g} in size in {{heads}} of {{total}} heads ({{heads_before}} before training): "
+        f"{'learned' if found.verdict == Verdict.HOLDS else 'not learned'}."
+    ).format(**found.numbers)
+
+
+SENTENCES: Sentences = {
+    "attention.bidirectional-better": mask_sentence,
+    "attention.positions-help": positions_sentence,
+    "attention.preferred-place": place_sentence,
+    "attention.learned-correlation": correlation_sentence,
+}
 
 
 def heads_of(maps: Sequence[dict[str, Any]], key: str, name: str) -> FloatArray:

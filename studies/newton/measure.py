@@ -132,7 +132,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
             about = {"kind": kind, "n": n, "m": family.m, "p": p}
             settings = {"problems": plan.problems, "solved": plan.solved, "maxiter": plan.maxiter}
             found = computed_once(
-                folder / f"{kind}-{n}-{p:g}.json", about | settings, partial(rivals, family, problem, plan)
+                folder / f"{kind}-{n}-{p:g}.json", about | settings, partial(baselines, family, problem, plan)
             )
             records += [about | one for one in found + learned(problem, here, plan.maxiter)]
             if p == MAIN_P:
@@ -174,7 +174,7 @@ def classical(problem: Regression, maxiter: int) -> list[dict[str, Any]]:
     return found
 
 
-def rivals(family: LpRegression, problem: Regression, plan: Plan) -> list[dict[str, Any]]:
+def baselines(family: LpRegression, problem: Regression, plan: Plan) -> list[dict[str, Any]]:
     """Return the records of every method without a network."""
     bank = family.regression(family.parameters(range(plan.solved), VALIDATION_SEED))
     return classical(problem, plan.maxiter) + warm(problem, bank, plan.maxiter)

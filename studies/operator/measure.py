@@ -60,7 +60,7 @@ class Plan:
     checked: int = 20
     """Systems that are solved with 50 digits as well."""
     samples: int = 50_000
-    """Systems the peers are prepared from: the first ones of the networks' training set."""
+    """Systems that the baselines are fitted on: the first ones of the networks' training set."""
     snapshots: int = 4096
     """How many of these the snapshots of the interpolation are chosen from."""
     columns: int = 16

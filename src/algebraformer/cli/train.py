@@ -56,7 +56,7 @@ class Train:
     """Print one JSON object at the end and no progress bar."""
 
     def run(self) -> int:
-        from algebraformer.reporting import print_table
+        from algebraformer.reporting import in_json, print_table
         from algebraformer.training.from_file import names_a_file
         from algebraformer.training.loop import train
         from algebraformer.training.monitor import Monitor
@@ -75,15 +75,14 @@ class Train:
             with Monitor(not self.json) as monitor:
                 report = self._report(seconds, monitor.part("report"))
         if self.json:
-            emit(
-                as_json(result) | ({} if report is None else {"report": str(self._file), "verdict": [*report.verdict]})
-            )
+            found = {} if report is None else {"report": str(self._file)} | in_json(report.outcomes, report.conclusions)
+            emit(as_json(result) | found)
         else:
             tell(result, recipe)
         if report is not None and not self.json:
             for table in report.tables:
                 print_table(table)
-            print("\n".join([*report.verdict, f"Report: {self._file.with_suffix('.md')}"]))
+            print("\n".join([*report.conclusions, f"Report: {self._file.with_suffix('.md')}"]))
         elif result.finished and own and not self.json:
             print(f"No report on noisy systems: algebraformer evaluate {self.output} --family {self.recipe} scores it")
         return DONE if result.finished else INTERRUPTED

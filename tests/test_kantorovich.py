@@ -308,6 +308,7 @@ def test_outcomes_follow_from_the_numbers() -> None:
     assert found["kantorovich.certified"].numbers == {"share": 0.99}
     assert found["kantorovich.faster-than-lu"].verdict == Verdict.MISSED
     gmres = found[f"kantorovich.faster-than/{study.GMRES}"]
+    assert gmres.verdict == Verdict.FAILS
     assert gmres.numbers == {"method": study.GMRES, "lost": 1, "cases": 1, "where": "burgers at n = 256"}
     none = study.summary([record(64, 1.0, times(0.5, 0.4))])
     assert none.outcomes["kantorovich.faster-than-lu"].verdict == Verdict.INCONCLUSIVE

@@ -373,7 +373,7 @@ def growth_sentence(start: str) -> Callable[[Outcome], str]:
     """Return the sentence on the growth of memory or time."""
     how = {"math": "attention scores stored", "default": "attention scores not stored"}
     return lambda found: (
-        f"{start}, {how[found.numbers['kernel']]}: {found.verdict}. Column tokens grow as n^{{column:.2g}} "
+        f"{start}, {how[found.numbers['kernel']]}: {'' if found.verdict == Verdict.MEASURED else f'{found.verdict}. '}Column tokens grow as n^{{column:.2g}} "
         "(n = {column_from} to {column_to}), entry tokens as n^{entry:.2g} (n = {entry_from} to {entry_to}); at n = {n} "
         "entry tokens take {ratio:.2g} times as much."
     ).format(**found.numbers)

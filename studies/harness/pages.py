@@ -10,6 +10,9 @@ from results/NAME.json, so that no number in a document is typed by hand; a test
 Below the table stands at which commit it was measured, and on what. At the end it lists the results that are older than
 code they depend on.
 Blocks from <!-- claims: SECTION --> to <!-- end claims --> hold the tables of `studies.claims`, likewise.
+
+`python -m studies.harness.pages --derive results/NAME.json ...` makes outcomes and conclusions of these files anew from
+their data, and NAME.md with them; nothing is measured.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from pathlib import Path
 
 from algebraformer.reporting import markdown_table
 from studies.harness.evidence import caption, older
+from studies.harness.results import derive
 
 BLOCK = re.compile(r"(<!-- table: ([\w.-]+) -->\n).*?(<!-- end table -->)", re.DOTALL)
 CLAIMS = re.compile(r"(<!-- claims: ([\w-]+) -->\n).*?(<!-- end claims -->)", re.DOTALL)
@@ -50,6 +54,10 @@ def documents(paths: Sequence[str]) -> list[Path]:
 
 
 if __name__ == "__main__":
+    if "--derive" in sys.argv:
+        for path in map(Path, sys.argv[2:]):
+            derive(path)
+        sys.exit()
     for document in documents(sys.argv[1:]):
         document.write_text(refreshed(document.read_text(), Path("results")))
     if lines := older(Path("results")):

@@ -68,7 +68,7 @@ class Case:
             return fakes.shipped(self.network)
         answers = fakes.GOOD | fakes.WRONG | {"consistent": fakes.consistent}
         # What solves singular systems too must not be trusted with them.
-        return fakes.stand_in(answers[self.network], self.n, 0.0 if self.network == "consistent" else np.inf)
+        return fakes.fake_solver(answers[self.network], self.n, 0.0 if self.network == "consistent" else np.inf)
 
     def systems(self) -> tuple[Array, Array]:
         """Return A (B, n, n) and b (B, n, k)."""

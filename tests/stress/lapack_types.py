@@ -130,8 +130,8 @@ def solved(solver: LearnedSolver, A: Array, b: Array) -> tuple[str, float]:
 SOLVERS: dict[str, Callable[[int], LearnedSolver]] = {
     "diffusion-64": lambda n: fakes.shipped(),
     "diffusion-64-token": lambda n: fakes.shipped("diffusion-64-token"),
-    "nearly right": lambda n: fakes.stand_in(fakes.nearly_right, n or 1),
-    "solves singular systems": lambda n: fakes.stand_in(fakes.consistent, n or 1),
-    "wrong": lambda n: fakes.stand_in(fakes.WRONG["1e30"], n or 1),
-    "NaN": lambda n: fakes.stand_in(fakes.WRONG["nan"], n or 1),
+    "nearly right": lambda n: fakes.fake_solver(fakes.nearly_right, n or 1),
+    "solves singular systems": lambda n: fakes.fake_solver(fakes.consistent, n or 1),
+    "wrong": lambda n: fakes.fake_solver(fakes.WRONG["1e30"], n or 1),
+    "NaN": lambda n: fakes.fake_solver(fakes.WRONG["nan"], n or 1),
 }

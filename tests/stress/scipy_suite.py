@@ -41,11 +41,11 @@ MODULE = "scipy.linalg.tests.test_basic"
 
 
 def _wrong_head() -> LearnedSolver:
-    return fakes.spoilt(fakes.shipped(), fakes.noise)
+    return fakes.corrupted(fakes.shipped(), fakes.noise)
 
 
 def _nan_head() -> LearnedSolver:
-    return fakes.spoilt(fakes.shipped(), fakes.not_a_number)
+    return fakes.corrupted(fakes.shipped(), fakes.not_a_number)
 
 
 OF_64: dict[str, Callable[[], LearnedSolver]] = {
@@ -110,7 +110,7 @@ def replacement(network: str) -> Callable[..., NDArray[Any]]:
 
     @functools.cache
     def of_size(n: int) -> LearnedSolver:
-        return counted(fakes.stand_in(ANY_SIZE[network], n), methods)
+        return counted(fakes.fake_solver(ANY_SIZE[network], n), methods)
 
     def any_size(a: Any, *arguments: Any, **options: Any) -> NDArray[Any]:
         n = (*np.shape(a), 1)[-2] if np.ndim(a) > 1 else 1

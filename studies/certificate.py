@@ -176,8 +176,8 @@ SENTENCES: Sentences = {
     "certificate.met-by-lapack": "LAPACK's answers within c = {constant:g}: {verdict}. The largest backward error from "
     "n = {min_n} on is {unrefined:.2g} n eps ({family}, n = {n}), after one refinement {refined:.2g} n eps over all "
     "sizes.",
-    "certificate.cost": "Compared with rtol = {rtol:g} the certificate costs at most {refinements:.2g} refinements more, "
-    "in the mean.",
+    "certificate.cost": "Compared with rtol = {rtol:g} the certificate costs at most {refinements:.2g} refinements "
+    "more, in the mean.",
     "certificate.forward-error": "The estimated forward error held in at least {held:.4%} of the systems.",
 }
 

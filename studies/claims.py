@@ -1,8 +1,8 @@
 """Every claim and open point of the summary of the paper that this project worked from, and what we found.
 
-`CLAIMS` lists them in the summary's order, in our own words. `make tables` fills in verdict and numbers from the outcomes
-of results/*.json, each named by result and id; for evaluations and benchmarks `EVALUATED` says what their numbers decide,
-and what needs no measurement is computed on the spot (`FACTS`). A missing file, id or number is an error.
+`CLAIMS` lists them in the summary's order, in our own words. `make tables` fills in verdict and numbers from the
+outcomes of results/*.json, each named by result and id. `EVALUATED` makes outcomes from the numbers of evaluations and
+benchmarks, and what needs no measurement is computed on the spot (`FACTS`). A missing file, id or number is an error.
 """
 
 from __future__ import annotations
@@ -153,7 +153,8 @@ def operator_head(content: Mapping[str, Any]) -> dict[str, Outcome]:
 
 def bench(content: Mapping[str, Any]) -> dict[str, Outcome]:
     """Return whether a network of the paper's size is as fast as LAPACK, within a factor of two."""
-    seconds, ratios, numbers = content["seconds_per_system"], [], {}
+    seconds, ratios = content["seconds_per_system"], []
+    numbers: dict[str, float] = {}
     for batch in (1, 64):
         ours, lapack = seconds[f"predict, paper, batch {batch}"], seconds[f"numpy.linalg.solve, batch {batch}"]
         numbers |= {f"ms_{batch}": 1e3 * ours, f"lapack_ms_{batch}": 1e3 * lapack}
@@ -190,7 +191,8 @@ def tokens() -> Outcome:
 
 
 def conditioning() -> Outcome:
-    """Solve the extreme case of a diagonal matrix: b along the largest singular vector, its error along the smallest."""
+    """Solve the extreme case of a diagonal matrix: b along the largest singular vector, its error along the "
+    "smallest."""
     kappa, error = 1e5, 1e-8
     A = np.diag([1.0, 1 / kappa])
     x, changed = np.linalg.solve(A, [1.0, 0.0]), np.linalg.solve(A, [1.0, error])
@@ -256,7 +258,8 @@ BIDIRECTIONAL = Shown(
 FINE_TUNING = Shown(
     "transfer",
     "transfer.fewer-epochs/token head",
-    "{reaction-diffusion:,.0f} times fewer epochs on reaction-diffusion, {advection-diffusion:.3g} on advection-diffusion",
+    "{reaction-diffusion:,.0f} times fewer epochs on reaction-diffusion, {advection-diffusion:.3g} on "
+    "advection-diffusion",
 )
 FOUR_TIMES = Shown(
     "newton", "newton.four-times", "learned start: {times:.3g} times fewer iterations than with step 1/(p−1)"
@@ -353,7 +356,8 @@ CLAIMS = (
             Shown(
                 "transfer",
                 "transfer.lowest-error/token head, reaction-diffusion",
-                "best normalized_mse on 250 systems of reaction-diffusion: {fine:.2g} fine-tuned, {scratch:.2g} from scratch",
+                "best normalized_mse on 250 systems of reaction-diffusion: {fine:.2g} fine-tuned, {scratch:.2g} from "
+                "scratch",
                 decides=False,
             ),
         ),
@@ -475,8 +479,8 @@ CLAIMS = (
             Shown(
                 "outside",
                 "outside.fallback",
-                "no such family here; LAPACK solves {rows permuted:.0%} with permuted rows, {standard normal matrices:.0%} of "
-                "random matrices",
+                "no such family here; LAPACK solves {rows permuted:.0%} with permuted rows, "
+                "{standard normal matrices:.0%} of random matrices",
                 decides=False,
             ),
         ),

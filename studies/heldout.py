@@ -3,7 +3,8 @@
 Each group changes one thing of the family that a model was trained on: the instrument, the signals, the level or the
 kind of the noise. Two baselines: Tikhonov's regularisation with cross-validation, which needs no training, and total
 variation, which is given the norm of the noise. A system is flagged if its estimate is not `consistent` or it is not
-`in_distribution`. "Guarded" uses Tikhonov's answer for flagged systems. A system counts as lost where the learned error is 1.5 times Tikhonov's or more.
+`in_distribution`. "Guarded" uses Tikhonov's answer for flagged systems. A system counts as lost where the learned error
+is 1.5 times Tikhonov's or more.
 """
 
 from __future__ import annotations
@@ -202,7 +203,7 @@ def flagged_sentence(found: Outcome) -> str:
     return (
         "{family}, {group}: median error {learned:.3g} (Tikhonov {tikhonov:.3g}); {flagged:.3g} % of the systems are "
         "flagged, {lost:.3g} % are lost, of which {lost_flagged:.3g} % are flagged."
-    ).format(**(found.numbers | percent))
+    ).format(**{**found.numbers, **percent})
 
 
 SENTENCES: Sentences = {

@@ -256,15 +256,16 @@ def lu_sentence(found: Outcome) -> str:
     if found.verdict == Verdict.INCONCLUSIVE:
         return "Faster than Newton with LU from n = {n} on: not measured at these n.".format(**found.numbers)
     return (
-        "Faster than Newton with LU from n = {n} on, in batches: {verdict}. There LU in its faster form takes {least:.3g} "
-        "to {most:.3g} times as long as the learned inverse."
+        "Faster than Newton with LU from n = {n} on, in batches: {verdict}. There LU in its faster form takes "
+        "{least:.3g} to {most:.3g} times as long as the learned inverse."
     ).format(verdict=found.verdict, **found.numbers)
 
 
 SENTENCES: Sentences = {
     "kantorovich.no-factorisation": "No factorisation in at least {target:.0%} of the problems inside the family: "
     "{verdict}. The smallest share is {share:.2%} ({equation}, n = {n}, {problems} problems).",
-    "kantorovich.certified": "With the learned inverse at least {share:.2%} of the problems of every case end certified.",
+    "kantorovich.certified": "With the learned inverse at least {share:.2%} of the problems of every case end "
+    "certified.",
     "kantorovich.faster-than-lu": lu_sentence,
     "kantorovich.faster-than": lambda found: (
         "{method}: faster than the learned inverse in {lost} of {cases} cases".format(**found.numbers)

@@ -285,8 +285,8 @@ SENTENCES: Sentences = {
     "latency.command": "The whole command solve: {seconds:.3g} s with {model}, the slowest model; target {target:g} s, "
     "{verdict}.",
     "latency.paper-delay": "A delay of about {paper:g} s in the first forward pass: {verdict}. Without warming up, the "
-    "first call takes at most {extra_ms:.3g} ms longer than the later ones ({model}, batch {batch}); the import of torch "
-    "takes {torch_seconds:.3g} s.",
+    "first call takes at most {extra_ms:.3g} ms longer than the later ones ({model}, batch {batch}); the import of "
+    "torch takes {torch_seconds:.3g} s.",
     "latency.largest-phases": lambda found: (
         "The largest parts of this command: "
         + ", ".join(f"{name} {100 * share:.3g} %" for name, share in found.numbers.items())

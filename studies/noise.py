@@ -190,7 +190,8 @@ def change(records: list[dict[str, Any]], case: str, what: str, direction: str, 
 
 
 def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
-    """Return for each case whether LU's answer moves by kappa eps, and how the networks' answers move compared with it."""
+    """Return for each case whether LU's answer moves by kappa eps, and how the networks' answers move compared with "
+    "it."""
     found: dict[str, Outcome] = {}
     records = data["records"]
     for case in data["cases"]:
@@ -240,8 +241,8 @@ def rule_sentence(found: Outcome) -> str:
 
 SENTENCES: Sentences = {
     "noise.kappa-eps": rule_sentence,
-    "noise.network": "{case}, {method}: of {perturbations} perturbations {same} change it as much as LU, {less} less and "
-    "{more} more; at eps = {eps:g} its x changes by at most {change:.1e}, LU's by {lu:.1e}.",
+    "noise.network": "{case}, {method}: of {perturbations} perturbations {same} change it as much as LU, {less} less "
+    "and {more} more; at eps = {eps:g} its x changes by at most {change:.1e}, LU's by {lu:.1e}.",
 }
 
 

@@ -2,8 +2,8 @@
 
 For every n a small operator head is trained on the diffusion family and then solves batches of unseen systems, the
 whole way: scaling, reading, forward pass, forming M, refinement and certificate. In the same run, in turn and on the
-same threads, the baselines solve the same batches, each in its faster form (multi-threaded BLAS, or a pool of threads over
-the batch with one BLAS thread each):
+same threads, the baselines solve the same batches, each in its faster form (multi-threaded BLAS, or a pool of threads
+over the batch with one BLAS thread each):
 
 - numpy.linalg.solve on the batch, and LAPACK's dgesv through SciPy;
 - LU in float32 with refinement in float64, which is the strongest;

@@ -234,7 +234,8 @@ def test_outcomes_on_the_mask_follow_from_the_scores(
     assert len(lines) == len(found) == 8
     assert (
         lines[1]
-        == "Without positions, in both directions: normalized_mse 0.15 ± 0.07 against 0.05 ± 0.01 with them, 3 times higher."
+        == "Without positions, in both directions: normalized_mse 0.15 ± 0.07 against 0.05 ± 0.01 with them, 3 times "
+        "higher."
     )
 
 

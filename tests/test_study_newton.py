@@ -139,8 +139,8 @@ def test_sentences() -> None:
         "fewer than Newton, step 1/(p−1) (target 4, met), 2 times fewer than Newton, exact line search (target 2, met)."
     )
     assert lines[-2] == (
-        "Time, filter, n = 32, p = 8, 1 at once: the learned start takes 2 ms per problem, Newton, exact line search 1 ms: "
-        "the classical method is 2 times faster."
+        "Time, filter, n = 32, p = 8, 1 at once: the learned start takes 2 ms per problem, Newton, exact line search "
+        "1 ms: the classical method is 2 times faster."
     )
     assert lines[-1] == "Real data: all converged."
 

@@ -118,10 +118,10 @@ def test_targets_that_are_met() -> None:
     assert (time.verdict, time.numbers["batch"], time.numbers["speed_up"]) == (Verdict.MET, 64, pytest.approx(40))
     assert found["noisy.lowest-error/deblur"].numbers == {"family": "deblur", "cells": 6, LEARNED: 6}
     assert conclusions(found, report.SENTENCES)[::3] == [
-        "deblur (learned): median error at most 0.6 times that of Tikhonov, cross-validation: met at 3 of 3 levels (ratio "
-        "0.4 at noise 0.001, 0.4 at noise 0.01, 0.3 at noise 0.1).",
-        "deblur (learned): median error at most that of total variation, oracle: met at 2 of 2 levels (ratio 0.8 at noise "
-        "0.01, 0.6 at noise 0.1).",
+        "deblur (learned): median error at most 0.6 times that of Tikhonov, cross-validation: met at 3 of 3 levels "
+        "(ratio 0.4 at noise 0.001, 0.4 at noise 0.01, 0.3 at noise 0.1).",
+        "deblur (learned): median error at most that of total variation, oracle: met at 2 of 2 levels (ratio 0.8 at "
+        "noise 0.01, 0.6 at noise 0.1).",
     ]
     assert conclusions(found, report.SENTENCES)[4:] == [
         "deblur, batch 64: at most 1/20 of the time of one total-variation solve: met, 1/40 (1 ms against 40 ms).",
@@ -221,8 +221,8 @@ def test_outcomes_of_held_out_groups() -> None:
     assert found["heldout.guarded/deblur"].verdict == Verdict.HOLDS
     assert found["heldout.guarded/deblur"].numbers["ratio"] == pytest.approx(1.05)
     assert conclusions(found, heldout.SENTENCES) == [
-        "deblur: on held-out groups the learned solver has a higher median error than cross-validated Tikhonov in 1 of 2 "
-        "groups. Systems flagged as trained: 2 %.",
+        "deblur: on held-out groups the learned solver has a higher median error than cross-validated Tikhonov in 1 "
+        "of 2 groups. Systems flagged as trained: 2 %.",
         "deblur, wider: median error 0.5 (Tikhonov 0.2); 97 % of the systems are flagged, 90 % are lost, of which 99 % "
         "are flagged.",
         "deblur: with Tikhonov's answer for flagged systems, the median error is at most 1.1 times Tikhonov's: holds. "

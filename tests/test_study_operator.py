@@ -295,8 +295,8 @@ def test_sentences(record):
     lines = conclusions(found, report.SENTENCES)
     assert len(lines) == len(found)
     assert lines[0] == (
-        f"diffusion, n = 16, 64 systems per call: the learned solver is not worth it; certified with the {MLP} in 100 µs "
-        f"per system, with {LAPACK} in 10 µs. Without a factorisation, the network is the fastest."
+        f"diffusion, n = 16, 64 systems per call: the learned solver is not worth it; certified with the {MLP} in "
+        f"100 µs per system, with {LAPACK} in 10 µs. Without a factorisation, the network is the fastest."
     )
     assert lines[1].startswith(
         f"diffusion: {TRANSFORMER} is not dominated by {MLP} in contraction and time (1.0e-03 and "

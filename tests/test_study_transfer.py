@@ -152,10 +152,11 @@ def test_sentences() -> None:
     lines = conclusions(found, SENTENCES)
     assert len(lines) == len(found)
     assert lines[:2] == [
-        "Token head (1,000 parameters, n = 24): at least 10 times fewer epochs by fine-tuning: reproduced at smaller scale "
-        "(reaction-diffusion 100).",
-        "Token head, 250 systems of reaction-diffusion: fine-tuning (fine-tuned) reaches the normalized_mse of 1,000 epochs "
-        "from scratch, 0.2, after 10 epochs, 100 times fewer. A shorter run from scratch, of 100 epochs, gets there too; "
+        "Token head (1,000 parameters, n = 24): at least 10 times fewer epochs by fine-tuning: reproduced at smaller "
+        "scale (reaction-diffusion 100).",
+        "Token head, 250 systems of reaction-diffusion: fine-tuning (fine-tuned) reaches the normalized_mse of 1,000 "
+        "epochs from scratch, 0.2, after 10 epochs, 100 times fewer. A shorter run from scratch, of 100 epochs, gets "
+        "there too; "
         "compared with that it is 10 times fewer.",
     ]
     assert lines[3].endswith("1 trials of 10 epochs from scratch, 1 trials of 10 epochs fine-tuned.")

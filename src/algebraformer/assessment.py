@@ -323,7 +323,8 @@ def _worth_sentence(found: Outcome) -> str:
 def _accuracy_sentence(found: Outcome) -> str:
     """Say how many systems are certified, and how much of the error a refinement leaves."""
     return (
-        "{share:.4g} % of {systems} {kind} are certified without LAPACK; one refinement leaves {contraction_median:.1e} "
+        "{share:.4g} % of {systems} {kind} are certified without LAPACK; one refinement leaves "
+        "{contraction_median:.1e} "
         "of the error (median), {contraction_95:.1e} (95 %), {contraction_max:.1e} (worst)."
     ).format(share=100 * found.numbers["certified"], **found.numbers)
 
@@ -332,7 +333,8 @@ _LIMITS = {
     "spectrum": "The inverses of this family do not lie near {rank} operators: the next singular value is still "
     "{behind:.1e} of the first. Fewer or narrower parameters would help; more training would not.",
     "training": "The basis would carry more: longer training, more samples or a larger network may help.",
-    "size": "It converges, so what is missing is size: LAPACK's work grows as n^3, that of a learned solve as n^2. As a "
+    "size": "It converges, so what is missing is size: LAPACK's work grows as n^3, that of a learned solve as n^2. "
+    "As a "
     "fixed preconditioner, or where no factorisation is wanted, it may be useful all the same.",
 }
 SENTENCES: Sentences = {

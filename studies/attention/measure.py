@@ -320,8 +320,8 @@ def summary(plan: Plan, runs: list[dict[str, Any]], maps: list[dict[str, Any]], 
     means.append(["uniform attention", *even.values(), 0.0, 1.0, 0.0, *(None for _ in MEASURES[6:])])
     average = TableData(("heads of", *MEASURES), means, "Means over the heads")
     data = {"n": n, "variants": list(VARIANTS), "runs": runs, "uniform": even, "heads": maps, "figure": figure}
-    found = outcomes(data)
-    return Report((main, average, heads), found, conclusions(found, SENTENCES), data)
+    outcome_by_id = outcomes(data)
+    return Report((main, average, heads), outcome_by_id, conclusions(outcome_by_id, SENTENCES), data)
 
 
 def scores(runs: Sequence[dict[str, Any]], variant: str) -> list[float]:
@@ -417,7 +417,8 @@ def place_sentence(found: Outcome) -> str:
     return (
         f"{start}. Of {numbers['heads']} heads ({numbers['seeds']} seeds), at least {PREFERENCE:g} times the mass of "
         f"uniform attention (parity: three quarters of all mass) falls on {listed}. The mean entropy of a row is "
-        f"{numbers['entropy']:.2f} of that of uniform attention ({numbers['entropy_before']:.2f} before training){depends}."
+        f"{numbers['entropy']:.2f} of that of uniform attention ({numbers['entropy_before']:.2f} before "
+        f"training){depends}."
     )
 
 

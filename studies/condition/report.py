@@ -207,9 +207,9 @@ def around_1e5(rows: Sequence[Row]) -> dict[str, Outcome]:
             numbers = span(inside) | {"normalized_mse": mse, "solved": solved}
             found[f"condition.trained-around-1e5/{named(pair)}"] = outcome(verdict, network=named(pair), **numbers)
     learned = sum(one.verdict == Verdict.HOLDS for one in found.values())
-    solved = extremes("solved", [one.numbers["solved"] for one in found.values()])
+    solved_range = extremes("solved", [one.numbers["solved"] for one in found.values()])
     verdict = Verdict.INCONCLUSIVE if not found else Verdict.SMALLER_SCALE if learned else Verdict.NOT_REPRODUCED
-    return {"condition.around-1e5": outcome(verdict, learned=learned, networks=len(found), **solved), **found}
+    return {"condition.around-1e5": outcome(verdict, learned=learned, networks=len(found), **solved_range), **found}
 
 
 def beyond_1e5(rows: Sequence[Row]) -> Outcome:
@@ -261,8 +261,8 @@ def haar_sentence(found: Outcome) -> str:
         Verdict.FAILS: "are not learned by a network of this size",
     }[found.verdict]
     return (
-        f"Haar-random matrices {result} ({{network}}): at condition numbers of the training, {range_in_words(found)}, its "
-        f"normalized_mse is {{normalized_mse:.2g}} (1 is answering zero), and it solves "
+        f"Haar-random matrices {result} ({{network}}): at condition numbers of the training, "
+        f"{range_in_words(found)}, its normalized_mse is {{normalized_mse:.2g}} (1 is answering zero), and it solves "
         f"{percent(found.numbers['solved'])} of the systems without LAPACK."
     ).format(**found.numbers)
 
@@ -277,8 +277,8 @@ def around_sentence(found: Outcome) -> str:
     if found.verdict == Verdict.INCONCLUSIVE:
         return "Condition numbers around 1e5 in the training: no family of this study has them."
     return (
-        '"It copes with condition numbers around 1e5": {verdict}. {learned} of {networks} networks that are trained there '
-        "have learned their family."
+        '"It copes with condition numbers around 1e5": {verdict}. {learned} of {networks} networks that are trained '
+        "there have learned their family."
     ).format(verdict=found.verdict, **found.numbers)
 
 

@@ -339,7 +339,8 @@ def goal_sentence(found: Outcome) -> str:
         text = f"No run of the {PAPER} or of the operator heads reaches a normalized_mse of {{normalized_mse:.0e}}"
     else:
         times = in_words(numbers["ratio"], numbers["kind"])
-        text = f"To a normalized_mse of {{normalized_mse:.0e}} the {{best}}, takes {times} times fewer operations than the {PAPER}"
+        text = f"To a normalized_mse of {{normalized_mse:.0e}} the {{best}}, takes {times} times fewer operations "
+        f"than the {PAPER}"
     return f"{text}; target {{target:g}}, {found.verdict}.".format(**numbers)
 
 
@@ -354,8 +355,8 @@ def reach_sentence(found: Outcome) -> str:
 SENTENCES: Sentences = {
     "efficiency.goal": goal_sentence,
     "efficiency.reach": reach_sentence,
-    "efficiency.offline": "{method}: {share:.0%} of the {flops:.2g} operations of its shortest run are offline work (exact "
-    "inverses, basis, read-out), the basis alone {basis:.2g}.",
+    "efficiency.offline": "{method}: {share:.0%} of the {flops:.2g} operations of its shortest run are offline work "
+    "(exact inverses, basis, read-out), the basis alone {basis:.2g}.",
     "efficiency.shipped": "The shipped {model} is one longer run of the small token head with Muon: {flops:.2g} "
     "operations, normalized_mse {normalized_mse:.2g}.",
 }

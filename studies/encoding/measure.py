@@ -9,8 +9,8 @@ by the validation set, with the first seed; the other seeds follow with the rate
 another set. The same is done once more at an equal number of systems seen: the encodings with n tokens with the steps
 and the batch of the entry tokens, at a fraction of the operations.
 
-Memory and time. One forward and backward pass over n, see `studies.harness.memory`, with PyTorch's kernel that stores the attention
-scores and with those that do not. Exponents are fitted to the three largest sizes of each.
+Memory and time. One forward and backward pass over n, see `studies.harness.memory`, with PyTorch's kernel that stores
+the attention scores and with those that do not. Exponents are fitted to the three largest sizes of each.
 """
 
 from __future__ import annotations
@@ -363,9 +363,9 @@ def claim(column: float, entry: float) -> Verdict:
 def columns_sentence(found: Outcome) -> str:
     """Say whether column tokens keep the information."""
     return (
-        f'"Column-wise representation preserves sufficient information": {found.verdict}. With {{flops:.2g}} operations of '
-        f"training each, at n = {{n}}, the normalized_mse of column tokens is {mean_in_words(found.numbers)}, that of entry "
-        f"tokens {other_in_words(found.numbers)}: {difference(found.numbers)}."
+        f'"Column-wise representation preserves sufficient information": {found.verdict}. With {{flops:.2g}} '
+        f"operations of training each, at n = {{n}}, the normalized_mse of column tokens is {mean_in_words(found.numbers)}, that "
+        f"of entry tokens {other_in_words(found.numbers)}: {difference(found.numbers)}."
     ).format(**found.numbers)
 
 
@@ -373,9 +373,10 @@ def growth_sentence(start: str) -> Callable[[Outcome], str]:
     """Return the sentence on the growth of memory or time."""
     how = {"math": "attention scores stored", "default": "attention scores not stored"}
     return lambda found: (
-        f"{start}, {how[found.numbers['kernel']]}: {'' if found.verdict == Verdict.MEASURED else f'{found.verdict}. '}Column tokens grow as n^{{column:.2g}} "
-        "(n = {column_from} to {column_to}), entry tokens as n^{entry:.2g} (n = {entry_from} to {entry_to}); at n = {n} "
-        "entry tokens take {ratio:.2g} times as much."
+        f"{start}, {how[found.numbers['kernel']]}: "
+        f"{'' if found.verdict == Verdict.MEASURED else f'{found.verdict}. '}Column tokens grow as n^{{column:.2g}} "
+        "(n = {column_from} to {column_to}), entry tokens as n^{entry:.2g} (n = {entry_from} to {entry_to}); at n = "
+        "{n} entry tokens take {ratio:.2g} times as much."
     ).format(**found.numbers)
 
 
@@ -389,7 +390,8 @@ SENTENCES: Sentences = {
         f"Tokens of {found.numbers['tokens']}: {mean_in_words(found.numbers)} at equal compute, "
         f"{difference(found.numbers)} than the paper's column tokens."
         if found.numbers["side"] != "as high"
-        else f"Tokens of {found.numbers['tokens']}: {mean_in_words(found.numbers)} at equal compute; the difference from the "
+        else f"Tokens of {found.numbers['tokens']}: {mean_in_words(found.numbers)} at equal compute; the difference "
+        f"from the "
         "paper's column tokens is within the spread of the seeds."
     ),
     "encoding.memory": growth_sentence('Memory, "n^2 instead of n^4"'),

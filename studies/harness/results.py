@@ -19,7 +19,8 @@ from studies.harness.evidence import OWN
 from studies.harness.study import load_study
 
 DERIVED = ("verdict", "outcomes", "conclusions")
-"""Parts of a file that follow from its data; "verdict" is what the conclusions were called before there were outcomes."""
+"""Parts of a file that follow from its data; "verdict" is what the conclusions were called before there were "
+"outcomes."""
 
 
 def module_of(name: str) -> ModuleType:

@@ -264,8 +264,8 @@ def target_sentence(found: Outcome) -> str:
         for method, factor in TARGETS.items()
     ]
     return (
-        f"Family ({{family}}), {{kind}}, n = {{n}}, p = {{p:g}}, from least squares, {{network}}: {{median:g}} iterations in "
-        f"the median, {', '.join(parts)}."
+        f"Family ({{family}}), {{kind}}, n = {{n}}, p = {{p:g}}, from least squares, {{network}}: {{median:g}} "
+        f"iterations in the median, {', '.join(parts)}."
     ).format(**found.numbers)
 
 
@@ -274,8 +274,8 @@ def four_times_sentence(found: Outcome) -> str:
     if found.numbers["times"] is None:
         return "The paper's four times faster convergence: not reproduced, since there is no network."
     return (
-        "The paper's four times faster convergence: {verdict} against Newton with step 1/(p−1) (at most {times:.3g} times "
-        "at p = {p:g}); the paper does not say which Newton method it compares with."
+        "The paper's four times faster convergence: {verdict} against Newton with step 1/(p−1) (at most {times:.3g} "
+        "times at p = {p:g}); the paper does not say which Newton method it compares with."
     ).format(verdict=found.verdict, **found.numbers)
 
 
@@ -292,18 +292,18 @@ def time_sentence(found: Outcome) -> str:
     ratio = found.numbers["ratio"]
     faster = f"{'network' if ratio > 1 else 'classical method'} is {max(ratio, 1 / ratio):.3g} times faster"
     return (
-        f"Time, {{kind}}, n = {{n}}, p = {{p:g}}, {{batch}} at once: the learned start takes {{ms:.3g}} ms per problem, "
-        f"{{fastest}} {{fastest_ms:.3g}} ms: the {faster}."
+        f"Time, {{kind}}, n = {{n}}, p = {{p:g}}, {{batch}} at once: the learned start takes {{ms:.3g}} ms per "
+        f"problem, {{fastest}} {{fastest_ms:.3g}} ms: the {faster}."
     ).format(**found.numbers)
 
 
 SENTENCES: Sentences = {
     "newton.target": target_sentence,
     "newton.four-times": four_times_sentence,
-    "newton.learned-direction": "The paper's own way, a network that solves the Newton system: {verdict} by this training; "
-    "at least one of its steps was taken in {accepted:.3%} of the problems at p = {p:g}.",
-    "newton.never-worse": "Never more than one iteration above Newton with exact line search, {network}: {verdict} (at most "
-    "{extra} more, over {solves:,} solves with the network).",
+    "newton.learned-direction": "The paper's own way, a network that solves the Newton system: {verdict} by this "
+    "training; at least one of its steps was taken in {accepted:.3%} of the problems at p = {p:g}.",
+    "newton.never-worse": "Never more than one iteration above Newton with exact line search, {network}: {verdict} "
+    "(at most {extra} more, over {solves:,} solves with the network).",
     "newton.start": start_sentence,
     "newton.same-optimum": "The same optimum on {problems:,} random problems (target {wanted:,}): {verdict} on these, "
     "{converged:,} converged with both methods, objectives at most {difference:.2g} apart.",

@@ -259,7 +259,7 @@ def lowest_sentence(found: Outcome) -> str:
 SENTENCES: Sentences = {
     "noisy.learned": "{family}: no model, so there is no learned solver to measure.",
     "noisy.aim": aim_sentence,
-    "noisy.time": "{family}, batch {batch}: at most 1/{target:.0f} of the time of one total-variation solve: {verdict}, "
-    "1/{speed_up:.3g} ({ms:.3g} ms against {total_variation_ms:.3g} ms).",
+    "noisy.time": "{family}, batch {batch}: at most 1/{target:.0f} of the time of one total-variation solve: "
+    "{verdict}, 1/{speed_up:.3g} ({ms:.3g} ms against {total_variation_ms:.3g} ms).",
     "noisy.lowest-error": lowest_sentence,
 }

@@ -189,7 +189,8 @@ def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
 
 
 def worth(record: Record) -> Outcome:
-    """Return whether a network is the fastest way to a certified answer on a family, by more than the noise of times."""
+    """Return whether a network is the fastest way to a certified answer on a family, by more than the noise of "
+    "times."""
     network, fastest = quickest(record, networks(record)), quickest(record, baselines(record))
     ours, theirs = seconds(record, network), seconds(record, fastest)
     without_lu = quickest(record, [name for name in solvers(record) if name != LAPACK])
@@ -245,7 +246,8 @@ def worth_sentence(found: Outcome) -> str:
     numbers = found.numbers
     text = (
         f"{{family}}, n = {{n}}, {{batch}} systems per call: the learned solver is {found.verdict}; certified with the "
-        f"{{network}} in {micro(numbers['seconds'])} per system, with {{baseline}} in {micro(numbers['baseline_seconds'])}."
+        f"{{network}} in {micro(numbers['seconds'])} per system, with {{baseline}} in "
+        f"{micro(numbers['baseline_seconds'])}."
     ).format(**numbers)
     if found.verdict == Verdict.NOT_WORTH_IT and numbers["without_factorisation"] == numbers["network"]:
         text += " Without a factorisation, the network is the fastest."
@@ -269,8 +271,9 @@ def best_sentence(found: Outcome) -> str:
     """Say who contracts most, who is fastest and whose bare answers are best."""
     numbers = found.numbers
     return (
-        f"{{family}}: smallest median contraction {{smallest_contraction}} ({{contraction:.1e}}); fastest to a certified "
-        f"answer {{fastest}} ({micro(numbers['seconds'])}), then {{second}} ({micro(numbers['second_seconds'])}); best bare "
+        f"{{family}}: smallest median contraction {{smallest_contraction}} ({{contraction:.1e}}); fastest to a "
+        f"certified answer {{fastest}} ({micro(numbers['seconds'])}), then {{second}} "
+        f"({micro(numbers['second_seconds'])}); best bare "
         "answers {most_accurate}."
     ).format(**numbers)
 
@@ -284,7 +287,8 @@ def micro(seconds: float) -> str:
 SENTENCES: Sentences = {
     "operator.worth-it": worth_sentence,
     "operator.better": better_sentence,
-    "operator.smooth": "{family}: the best combination of {rank} operators leaves {contraction:.2g} of an error (median).",
+    "operator.smooth": "{family}: the best combination of {rank} operators leaves {contraction:.2g} of an error "
+    "(median).",
     "operator.best": best_sentence,
     "operator.targets": lambda found: (
         "{met} of {targets} targets are met".format(**found.numbers)

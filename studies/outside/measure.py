@@ -333,8 +333,8 @@ def right_sentence(found: Outcome) -> str:
     """Say whether an answer was wrong."""
     if found.verdict == Verdict.HOLDS:
         return (
-            "Never wrong: all {answers} answers in {groups} groups are certified, and none differs from LU's by more than "
-            "the condition number allows (at most {of_bound:.2g} of that)."
+            "Never wrong: all {answers} answers in {groups} groups are certified, and none differs from LU's by more "
+            "than the condition number allows (at most {of_bound:.2g} of that)."
         ).format(**found.numbers)
     return (
         "Of {answers} answers in {groups} groups {uncertified} are not certified; the largest difference from LU's is "

@@ -1,10 +1,10 @@
 """The paper's table: the Transformer against LSTM and GRU on three boundary value problems, with other baselines.
 
 Every network has about the same number of parameters and gets the same floating-point operations of training, counted
-by `studies.harness.flops`, offline work of the operator heads included; the same data, a fresh system every time (operator
-heads: a set as large as their steps can see); and the same grid of learning rates, from which each chooses on the
-validation set of the first family with the first seed. Recurrent networks are trained by AdamW, as in the paper, and by
-Muon; the better one of the two, chosen likewise, is in the table.
+by `studies.harness.flops`, offline work of the operator heads included; the same data, a fresh system every time
+(operator heads: a set as large as their steps can see); and the same grid of learning rates, from which each chooses on
+the validation set of the first family with the first seed. Recurrent networks are trained by AdamW, as in the paper,
+and by Muon; the better one of the two, chosen likewise, is in the table.
 
 Classical rows: LU in float64 and float32, conjugate residuals with the inverse of the family's mean, and four that are
 fitted on as many systems as the token head saw, but `CLASSICAL_SAMPLES` at most: the linear minimum mean square

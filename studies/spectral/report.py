@@ -161,7 +161,8 @@ def bidirectional_sentence(found: Outcome) -> str:
     """Say whether the token head beats recurrent networks in two directions."""
     better = "token head" if found.verdict == Verdict.HOLDS else "recurrent network"
     return (
-        "{family}: {network}, which is not in the paper, has mse {mse:.2g}; the token head's is {ratio:.2g} of that: the "
+        "{family}: {network}, which is not in the paper, has mse {mse:.2g}; the token head's is {ratio:.2g} of that: "
+        "the "
         f"{better} is better at this length."
     ).format(**found.numbers)
 
@@ -174,14 +175,14 @@ def fixed_set_sentence(found: Outcome) -> str:
 
 
 SENTENCES: Sentences = {
-    "spectral.beats": "{family}: the token head's mse is {ratio:.2g} of that of {other} ({mse:.2g} against {other_mse:.2g}, "
-    "over the seeds {ratio_min:.2g} to {ratio_max:.2g}; the paper: {paper:.2g}): {verdict}.",
+    "spectral.beats": "{family}: the token head's mse is {ratio:.2g} of that of {other} ({mse:.2g} against "
+    "{other_mse:.2g}, over the seeds {ratio_min:.2g} to {ratio_max:.2g}; the paper: {paper:.2g}): {verdict}.",
     "spectral.beats-bidirectional": bidirectional_sentence,
     "spectral.target": "{family}: {network}, mse {mse:.2g}; target {target:.2g}, {verdict}.",
     "spectral.best": "{family}: the best bare network is {network} with mse {mse:.2g}; the best classical method is "
     "{classical} with {classical_mse:.2g}.",
     "spectral.paper-recipe": "The paper's recipe, {steps} steps instead of the full length: normalized_mse "
-    "{normalized_mse:.2g} after {flops:.2g} operations. Extrapolated to the full {full_flops:.2g} operations by a power "
-    "law, which nothing guarantees: {extrapolated:.2g}.",
+    "{normalized_mse:.2g} after {flops:.2g} operations. Extrapolated to the full {full_flops:.2g} operations by a "
+    "power law, which nothing guarantees: {extrapolated:.2g}.",
     "spectral.fixed-set": fixed_set_sentence,
 }

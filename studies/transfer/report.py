@@ -253,8 +253,8 @@ def fewer_sentence(found: Outcome) -> str:
         if key not in FEWER_KEYS
     )
     return (
-        f"{str(numbers['head']).capitalize()} ({{parameters:,}} parameters, n = {{n}}): at least {{target:g}} times fewer "
-        f"epochs by fine-tuning: {found.verdict} ({tasks})."
+        f"{str(numbers['head']).capitalize()} ({{parameters:,}} parameters, n = {{n}}): at least {{target:g}} times "
+        f"fewer epochs by fine-tuning: {found.verdict} ({tasks})."
     ).format(**numbers)
 
 
@@ -283,7 +283,8 @@ def lowest_sentence(found: Outcome) -> str:
     """Say which of both ends lower, each at its best length."""
     lower = "lower" if found.verdict == Verdict.HOLDS else "not lower"
     return (
-        f"{str(found.numbers['head']).capitalize()}, {{family}}: at its best length fine-tuning ends {lower} than training "
+        f"{str(found.numbers['head']).capitalize()}, {{family}}: at its best length fine-tuning ends {lower} than "
+        f"training "
         "from scratch, {fine:.2g} after {fine_epochs:,} epochs against {scratch:.2g} after {scratch_epochs:,}."
     ).format(**found.numbers)
 
@@ -293,11 +294,12 @@ SENTENCES: Sentences = {
     "transfer.epochs": epochs_sentence,
     "transfer.lowest-error": lowest_sentence,
     "transfer.whitening": lambda found: (
-        f"{str(found.numbers['head']).capitalize()}, {{family}}, {{kind}}: normalized_mse on the validation set (trials) "
+        f"{str(found.numbers['head']).capitalize()}, {{family}}, {{kind}}: normalized_mse on the validation set "
+        f"(trials) "
         "{plain:.2g} with plain entries, {whitened:.2g} with whitened ones."
     ).format(**found.numbers),
     "transfer.trials": lambda found: (
-        "Variants and learning rates were chosen on the frozen validation set with the first seed: {} trials of {} epochs "
-        "from scratch, {} trials of {} epochs fine-tuned."
+        "Variants and learning rates were chosen on the frozen validation set with the first seed: {} trials of {} "
+        "epochs from scratch, {} trials of {} epochs fine-tuned."
     ).format(*found.numbers.values()),
 }

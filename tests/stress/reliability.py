@@ -1,7 +1,7 @@
 """The stress checks: what must never happen, tried as often as time allows, with the failures counted.
 
-Every row of the main table is a module of `tests.stress`, which documents what exactly is tried. A check that is done is
-kept in the working folder; one that was run with other numbers is run again.
+Every row of the main table is a module of `tests.stress`, which documents what exactly is tried. A check that is done
+is kept in the working folder; one that was run with other numbers is run again.
 
 SciPy's tests need pytest and the made-up systems need hypothesis: both come with the extra `algebraformer[test]`.
 """
@@ -244,13 +244,14 @@ SENTENCES: Sentences = {
         if found.verdict == Verdict.MET
         else "Of the {check}, {cases:,} cases were tried instead of {wanted:,}.".format(**found.numbers)
     ),
-    "reliability.scipy-by-network": "In SciPy's tests {network:,} of {systems:,} systems were solved by the network, the "
-    "others by LAPACK.",
-    "reliability.above-lapack-limit": "Of {answers:,} answers by a network to LAPACK's test matrices, {above} were certified "
-    "with a test ratio above LAPACK's own limit of {limit:g}, which the certificate allows.",
-    "reliability.forward-error": "{where}: forward_error is at least the true error for {share:.3%} of {answers:,} answers.",
-    "reliability.equal-rows": "Limit: of {matrices} matrices of a family with two rows made equal and b in their range, "
-    "{raised} raised an error, {warned} a warning, and {silent} neither.",
+    "reliability.scipy-by-network": "In SciPy's tests {network:,} of {systems:,} systems were solved by the network, "
+    "the others by LAPACK.",
+    "reliability.above-lapack-limit": "Of {answers:,} answers by a network to LAPACK's test matrices, {above} were "
+    "certified with a test ratio above LAPACK's own limit of {limit:g}, which the certificate allows.",
+    "reliability.forward-error": "{where}: forward_error is at least the true error for {share:.3%} of {answers:,} "
+    "answers.",
+    "reliability.equal-rows": "Limit: of {matrices} matrices of a family with two rows made equal and b in their "
+    "range, {raised} raised an error, {warned} a warning, and {silent} neither.",
 }
 
 

@@ -270,8 +270,8 @@ def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
 
 SENTENCES: Sentences = {
     "soak.nothing-fails": "{calls:,} calls in {minutes:.3g} minutes, {failed} of them failed.",
-    "soak.flat": "After {minutes:.2g} minutes the {memory} stayed between {low:.0f} and {high:.0f} MB, from {first:.0f} MB; "
-    "target {tolerance:g} MB more or less, {verdict}.",
+    "soak.flat": "After {minutes:.2g} minutes the {memory} stayed between {low:.0f} and {high:.0f} MB, from "
+    "{first:.0f} MB; target {tolerance:g} MB more or less, {verdict}.",
     "soak.trimmed": "When malloc returns its free memory, {trimmed:.0f} MB of the last {last:.0f} MB stay resident.",
 }
 

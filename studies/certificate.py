@@ -183,7 +183,7 @@ SENTENCES: Sentences = {
 
 
 def figure(data: Mapping[str, Any]) -> Figure:
-    """Draw the backward error of LAPACK's answers against n, for every family, beside the certificate."""
+    """Draw the backward error of LAPACK's answers against n, for every family, with the certificate."""
     figure = Figure(figsize=(11, 5.2), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, how, title in zip(panels, ("plain", "refined"), ("LU, as LAPACK leaves it", "refined once"), strict=True):

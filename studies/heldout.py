@@ -127,7 +127,7 @@ def best_tikhonov(systems: Systems) -> FloatArray:
     return min(answers, key=lambda x: float(np.median(relative_errors(x, systems))))
 
 
-# ---------------------------------------------------------------- what came out
+# ---------------------------------------------------------------- tables and outcomes
 
 
 def summary(plan: Plan, records: Sequence[dict[str, Any]], models: Mapping[str, str | None]) -> Report:

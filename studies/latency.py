@@ -59,7 +59,7 @@ class Plan:
     models: tuple[str, ...]
     """Shipped models for systems of 64 unknowns."""
     untrained: ModelConfig
-    """Network whose first calls are measured beside theirs, with a token head; what it answers does not matter."""
+    """Network whose first calls are measured too, with a token head; it is not trained."""
     repeats: int
     """Processes of every kind."""
     batches: tuple[int, ...] = (1, 64)
@@ -182,7 +182,7 @@ def by_package(importtime: str) -> dict[str, float]:
     return {package: total / 1e6 for package, total in seconds.most_common()}
 
 
-# ---------------------------------------------------------------- what came out
+# ---------------------------------------------------------------- tables and outcomes
 
 
 def summary(found: dict[tuple[Any, ...], list[dict[str, Any]]], imports: dict[str, float]) -> Report:

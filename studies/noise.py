@@ -156,7 +156,7 @@ def perturbed(A: FloatArray, b: FloatArray, what: str, level: float, unit: Float
     return A, b + level * np.linalg.norm(b, axis=1, keepdims=True) * unit
 
 
-# ---------------------------------------------------------------- what came out
+# ---------------------------------------------------------------- tables and outcomes
 
 
 def summary(plan: Plan, about: list[dict[str, Any]], records: list[dict[str, Any]]) -> Report:
@@ -247,7 +247,7 @@ SENTENCES: Sentences = {
 
 
 def figure(data: Mapping[str, Any]) -> Figure:
-    """Draw, for every system, what is perturbed and the direction, how far x moves against eps, beside kappa eps."""
+    """Draw, for every system, what is perturbed and the direction, how far x moves against eps, with kappa eps."""
     cases = [case["case"] for case in data["cases"]]
     kinds = distinct(data["records"], "what", "direction")
     figure = Figure(figsize=(4 * len(kinds), 4 * len(cases)), layout="constrained")

@@ -219,7 +219,7 @@ def mixed_precision(A: FloatArray, b: FloatArray, limit: int = 6) -> FloatArray:
     return x
 
 
-# ---------------------------------------------------------------- what came out
+# ---------------------------------------------------------------- tables and outcomes
 
 LAPACK = ("numpy.linalg.solve", "numpy.linalg.solve, pool", "dgesv", "dgesv, pool")
 TARGETS = {256: (1.2, None), 512: (3.0, 1.0), 1024: (5.0, 2.0)}

@@ -16,8 +16,10 @@ from algebraformer import problems
 from algebraformer.checkpoint import load, resolve
 from algebraformer.reporting import Verdict, in_json, outcome
 from algebraformer.training.data import TEST_SEED
-from studies import claims
-from studies.claims import CLAIMS, Claim, Fact, Shown
+from studies.claims import facts
+from studies.claims import rows as page_rows
+from studies.claims.sources import Claim, Fact, Shown
+from studies.claims.summary import CLAIMS
 from studies.harness import pages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,8 +66,8 @@ def test_unknown_sections_are_refused() -> None:
 
 
 def test_every_fact_and_evaluation_is_used() -> None:
-    assert {source.id for source in SOURCES if isinstance(source, Fact)} == set(claims.FACTS)
-    assert {source.result for source in SOURCES if isinstance(source, Shown)} >= set(claims.EVALUATED)
+    assert {source.id for source in SOURCES if isinstance(source, Fact)} == set(facts.FACTS)
+    assert {source.result for source in SOURCES if isinstance(source, Shown)} >= set(facts.EVALUATED)
 
 
 # ---------------------------------------------------------------- rows from results
@@ -88,7 +90,7 @@ CLAIM = Claim("s", "it works", (WORKS,))
 @pytest.mark.parametrize("verdict", [Verdict.REPRODUCED, Verdict.MISSED, Verdict.INCONCLUSIVE])
 def test_a_row_has_the_verdict_and_the_number_of_the_outcome(tmp_path: Path, verdict: Verdict) -> None:
     shown = "`algebraformer study some --preset cpu`, `results/some.md`, [figure](../results/some.png)"
-    found = claims.row(CLAIM, write(tmp_path, figure=True, other=Verdict.FAILS, works=verdict))
+    found = page_rows.row(CLAIM, write(tmp_path, figure=True, other=Verdict.FAILS, works=verdict))
     assert found == ["it works", str(verdict), "value 0.2.", shown]
 
 
@@ -104,30 +106,30 @@ def test_a_row_has_the_verdict_and_the_number_of_the_outcome(tmp_path: Path, ver
 )
 def test_several_outcomes_decide_together(tmp_path: Path, works: Verdict, also: Verdict, expected: Verdict) -> None:
     claim = dataclasses.replace(CLAIM, sources=(WORKS, ALSO))
-    assert claims.row(claim, write(tmp_path, works=works, also=also))[1] == expected
+    assert page_rows.row(claim, write(tmp_path, works=works, also=also))[1] == expected
 
 
 def test_sources_that_do_not_decide(tmp_path: Path) -> None:
     write(tmp_path, works=Verdict.REPRODUCED, also=Verdict.NOT_REPRODUCED)
     silent = dataclasses.replace(ALSO, decides=False, text="|{value}|")
-    found = claims.row(Claim("s", "c", (WORKS, silent)), tmp_path)
+    found = page_rows.row(Claim("s", "c", (WORKS, silent)), tmp_path)
     assert found[1:3] == ["reproduced", "value 0.2; \\|0.25\\|."]
-    assert claims.row(Claim("s", "c", (silent,)), tmp_path)[1] == "measured"
-    assert claims.row(Claim("s", "c", (silent,), undecided=Verdict.INCONCLUSIVE), tmp_path)[1] == "inconclusive"
+    assert page_rows.row(Claim("s", "c", (silent,)), tmp_path)[1] == "measured"
+    assert page_rows.row(Claim("s", "c", (silent,), undecided=Verdict.INCONCLUSIVE), tmp_path)[1] == "inconclusive"
 
 
 def test_what_is_missing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"some\.json"):
-        claims.row(CLAIM, tmp_path)
+        page_rows.row(CLAIM, tmp_path)
     write(tmp_path, works=Verdict.HOLDS)
     with pytest.raises(KeyError, match=r"has no outcome 'some\.also'"):
-        claims.row(Claim("s", "c", (ALSO,)), tmp_path)
+        page_rows.row(Claim("s", "c", (ALSO,)), tmp_path)
     with pytest.raises(KeyError, match="other"):
-        claims.row(Claim("s", "c", (dataclasses.replace(WORKS, text="{other}"),)), tmp_path)
+        page_rows.row(Claim("s", "c", (dataclasses.replace(WORKS, text="{other}"),)), tmp_path)
 
 
 def test_a_page_is_filled_from_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "CLAIMS", (CLAIM,))
+    monkeypatch.setattr(page_rows, "CLAIMS", (CLAIM,))
     page = "x\n<!-- claims: s -->\nold\n<!-- end claims -->\ny\n"
     found = pages.refreshed(page, write(tmp_path, works=Verdict.REPRODUCED))
     assert rows(found) == [["it works", "reproduced", "value 0.2.", "`algebraformer study some --preset cpu`"]]
@@ -141,7 +143,7 @@ def test_a_page_is_filled_from_results(tmp_path: Path, monkeypatch: pytest.Monke
 def test_evaluations_either_way() -> None:
     token, operator = content("diffusion-64-token"), content("diffusion-64")
     for mse, verdict in ((2e-4, Verdict.SMALLER_SCALE), (3e-4, Verdict.NOT_REPRODUCED)):
-        found = claims.token_head({**token, "network": {**token["network"], "mse": mse}})["token-head.mse"]
+        found = facts.token_head({**token, "network": {**token["network"], "mse": mse}})["token-head.mse"]
         assert (found.verdict, found.numbers) == (verdict, {"mse": mse, "paper": 0.00024131})
     for lapack, median, verdict in (
         (0.0, 0.9, Verdict.HOLDS),
@@ -149,9 +151,9 @@ def test_evaluations_either_way() -> None:
         (1.0, 0.9, Verdict.FAILS),
     ):
         made = {"network": {"mse": 1.0, "relative_error_median": median}, "solve": {"lapack": lapack}}
-        assert claims.token_head(made)["token-head.direct"].verdict == verdict
+        assert facts.token_head(made)["token-head.direct"].verdict == verdict
     solve = {**operator["solve"], "learned": 0.1, "learned+refined": 0.5}
-    found = claims.operator_head({**operator, "solve": solve})["operator-head.certified"]
+    found = facts.operator_head({**operator, "solve": solve})["operator-head.certified"]
     assert (found.verdict, found.numbers["by_network"]) == (Verdict.PARTLY, 0.6)
 
 
@@ -159,9 +161,9 @@ def test_speed_either_way() -> None:
     seconds = {
         f"{who}, batch {b}": s for b in (1, 64) for who, s in (("predict, paper", 2e-3), ("numpy.linalg.solve", 1e-3))
     }
-    assert claims.bench({"seconds_per_system": seconds})["bench.speed"].verdict == Verdict.HOLDS
+    assert facts.bench({"seconds_per_system": seconds})["bench.speed"].verdict == Verdict.HOLDS
     seconds["predict, paper, batch 64"] = 3e-3
-    found = claims.bench({"seconds_per_system": seconds})["bench.speed"]
+    found = facts.bench({"seconds_per_system": seconds})["bench.speed"]
     assert (found.verdict, found.numbers["ms_64"], found.numbers["lapack_ms_64"]) == (Verdict.FAILS, 3, 1)
 
 
@@ -170,13 +172,13 @@ def test_the_number_of_parameters() -> None:
     n, d, blocks = 64, 256, 12
     block = 2 * 2 * d + (d * 3 * d + 3 * d) + (d * d + d) + (d * 4 * d + 4 * d) + (4 * d * d + d)
     count = ((n + 1) * d + d) + n * d + blocks * block + 2 * d + (d + 1)
-    found = claims.parameters()
+    found = facts.parameters()
     assert (found.verdict, found.numbers) == (Verdict.HOLDS, {"parameters": count})
 
 
 def test_a_condition_number_amplifies_an_error_by_itself() -> None:
     """Random directions stay below the bound, the extreme ones reach it."""
-    found = claims.conditioning()
+    found = facts.conditioning()
     assert (found.verdict, found.numbers["change"]) == (Verdict.HOLDS, pytest.approx(1e-3))
     rng = np.random.default_rng(0)
     U, V = (np.linalg.qr(rng.standard_normal((20, 20)))[0] for _ in range(2))
@@ -194,19 +196,19 @@ def test_a_condition_number_amplifies_an_error_by_itself() -> None:
 
 def test_spectral_matrices_are_dense_and_differences_are_not() -> None:
     banded = scipy.sparse.diags_array([1.0, -2.0, 1.0], offsets=[-1, 0, 1], shape=(64, 64))
-    found = claims.density()
+    found = facts.density()
     assert (found.verdict, found.numbers) == (Verdict.HOLDS, {"spectral": 1.0, "differences": banded.nnz / 64**2})
     assert (problems.get("diffusion", n=64).sample(1, TEST_SEED).A != 0).all()
 
 
 def test_tokens_and_condition_numbers() -> None:
-    assert claims.tokens().numbers == {"column": 64, "entry": 64 * 64}
-    assert claims.pipeline().numbers == {"tokens": 64, "width": 65}
-    assert claims.tokens().verdict == claims.pipeline().verdict == Verdict.HOLDS
+    assert facts.tokens().numbers == {"column": 64, "entry": 64 * 64}
+    assert facts.pipeline().numbers == {"tokens": 64, "width": 65}
+    assert facts.tokens().verdict == facts.pipeline().verdict == Verdict.HOLDS
     A = problems.get("diffusion", n=64).sample(200, TEST_SEED).A
     kappas = sorted(float(s[0] / s[-1]) for s in np.linalg.svd(A, compute_uv=False))
     expected = {"low": kappas[0], "median": (kappas[99] + kappas[100]) / 2, "high": kappas[-1]}
-    assert claims.difficulty().numbers == pytest.approx(expected, rel=1e-6)
+    assert facts.difficulty().numbers == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_shipped_token_head_is_small() -> None:

@@ -21,7 +21,9 @@ from algebraformer.solver import LearnedSolver
 from algebraformer.training import Recipe, RunOptions, Trainer
 from algebraformer.training.data import TEST_SEED, to_tensors
 from studies.attention import measure as study
-from studies.attention.measure import MAIN, MEASURES, PRESETS, VARIANTS
+from studies.attention import report
+from studies.attention.measure import PRESETS
+from studies.attention.report import MAIN, MEASURES, VARIANTS
 from studies.harness import runs
 from studies.harness.study import load_study, run_study
 from study_results import assert_tables_and_figure
@@ -124,7 +126,7 @@ def test_measures_of_heads_that_look_at_one_place(monkeypatch: pytest.MonkeyPatc
 def test_measures_of_uniform_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     n = 12
     found = measured(np.full((3, 1, 1, n, n), 1 / n), monkeypatch)
-    even = study.uniform(n)
+    even = report.uniform(n)
     assert {name: found[name] for name in even} == {name: pytest.approx(value) for name, value in even.items()}
     assert even["near"] == pytest.approx((n + 2 * (n - 1) + 2 * (n - 2)) / n**2)
     assert found["entropy"] == pytest.approx(1)
@@ -187,11 +189,11 @@ def made_up(near: float, to_b: float, entropy: float = 0.5) -> dict[str, Any]:
 
 
 def test_outcomes_on_heads_follow_from_the_measures() -> None:
-    even = study.uniform(64)["near"]
+    even = report.uniform(64)["near"]
     learned = [
         {"seed": 0, "heads": made_up(2.1 * even, -0.4), "before": made_up(even, 0.0, 0.9) | {"parity": [[0.5] * 2] * 2}}
     ]
-    place, follows = study.preferred_place(64, learned), study.learned_correlation(learned, "to b")
+    place, follows = report.preferred_place(64, learned), report.learned_correlation(learned, "to b")
     assert place.verdict == Verdict.HOLDS
     assert place.numbers | {"by_system": None} == {
         "place": "near", "heads": 4, "seeds": 1, "near": 4, "near_before": 0, "mirrored": 0, "mirrored_before": 0,
@@ -204,7 +206,7 @@ def test_outcomes_on_heads_follow_from_the_measures() -> None:
         "with_what": "b_j within a system", "low": -0.4, "high": -0.4, "heads": 4, "heads_before": 0, "total": 4,
     }  # fmt: skip
     nothing = [{"seed": seed, "heads": made_up(1.9 * even, 0.6, 1.0), "before": made_up(even, -0.4)} for seed in (0, 1)]
-    place, follows = study.preferred_place(64, nothing), study.learned_correlation(nothing, "to b")
+    place, follows = report.preferred_place(64, nothing), report.learned_correlation(nothing, "to b")
     assert (place.verdict, place.numbers["heads"], place.numbers["seeds"]) == (Verdict.FAILS, 8, 2)
     assert place.numbers["by_system"] is None
     assert (follows.verdict, follows.numbers["heads"], follows.numbers["heads_before"]) == (Verdict.FAILS, 8, 8)
@@ -224,13 +226,13 @@ def test_outcomes_on_the_mask_follow_from_the_scores(
     values = {name: [0.1, 0.2] for name in VARIANTS} | {MAIN: [0.04, 0.06], "causal, positions": causal}
     runs = [{"variant": name, "normalized_mse": v} for name, scores in values.items() for v in scores]
     maps = [{"seed": 0, "heads": made_up(0.1, 0.1), "before": made_up(0.1, 0.1)}]
-    found = study.outcomes({"n": 64, "runs": runs, "heads": maps})
+    found = report.outcomes({"n": 64, "runs": runs, "heads": maps})
     mask, positions = found["attention.bidirectional-better"], found["attention.positions-help/both directions"]
     assert (mask.verdict, mask.numbers["side"]) == (verdict, side)
     assert mask.numbers["times"] == pytest.approx(times)
     assert (positions.verdict, positions.numbers["times"]) == (Verdict.HOLDS, pytest.approx(3))
     assert (positions.numbers["mean"], positions.numbers["other_mean"]) == pytest.approx((0.15, 0.05))
-    lines = conclusions(found, study.SENTENCES)
+    lines = conclusions(found, report.SENTENCES)
     assert len(lines) == len(found) == 8
     assert (
         lines[1]

@@ -23,7 +23,7 @@ from studies.noisy import report
 from studies.noisy.report import CV, ORACLE, TV_ORACLE
 from study_results import assert_tables_and_figure
 
-# ---------------------------------------------------------------- peers
+# ---------------------------------------------------------------- baselines
 
 
 def test_no_method_is_told_too_much() -> None:

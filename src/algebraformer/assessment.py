@@ -115,7 +115,7 @@ def digests(A: FloatArray) -> list[bytes]:
 def trained_on(info: CheckpointInfo, family: ProblemFamily, count: int) -> set[bytes]:
     """Return `digests` of the first systems that a training took its steps on, `count` at most.
 
-    Empty if nobody knows: the checkpoint has no recipe, or was trained on another family than this one.
+    Empty if that is unknown: the checkpoint has no recipe, or was trained on another family than this one.
     """
     recipe, same = info.recipe, dump_json(family.settings()) == dump_json(info.family)
     if not same or not {"seed", "samples", "steps", "batch_size"} <= set(recipe):

@@ -249,7 +249,7 @@ def write_results(path: Path | str, *, command: str, table: TableData, **data: A
 
 
 def write_report(report: Report, path: Path, command: str, **about: Any) -> None:
-    """Write NAME.json, with `about` beside what was measured, and NAME.md; path is that of NAME.json."""
+    """Write NAME.json, with the further entries `about`, and NAME.md; path is that of NAME.json."""
     main, *others = report.tables
     more = {**in_json(report.outcomes, report.conclusions), "tables": [table.settings() for table in others]}
     write_results(path, command=command, table=main, **about, **more, data=report.data)

@@ -1,6 +1,6 @@
-"""What a learned solver competes with on noisy systems, and the learned solver itself: name -> estimates of x.
+"""Baselines of a learned solver on noisy systems, and the learned solver itself: name -> estimates of x.
 
-Each is told A and b, and besides:
+Each is given A and b, and in addition:
 
 - cross-validation and L-curve: nothing.
 - discrepancy: the norm of the noise in each system.

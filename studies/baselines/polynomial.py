@@ -145,7 +145,7 @@ def monomials(y: FloatArray, powers: NDArray[np.int64]) -> FloatArray:
 
 
 def _sums(y: FloatArray, c: FloatArray, weight: FloatArray, powers: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
-    """Return the weighed Gram matrix (F, F) of the monomials and their products with c (F, R)."""
+    """Return the weighted Gram matrix (F, F) of the monomials and their products with c (F, R)."""
     gram, moment = np.zeros((len(powers), len(powers))), np.zeros((len(powers), c.shape[1]))
     for chunk in batches(len(y), CHUNK):
         rows = slice(chunk.start, chunk.stop)

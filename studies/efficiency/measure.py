@@ -168,7 +168,7 @@ def shipped_point(plan: Plan) -> dict[str, Any] | None:
     }
 
 
-# ---------------------------------------------------------------- what came out
+# ---------------------------------------------------------------- tables and outcomes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -339,8 +339,10 @@ def goal_sentence(found: Outcome) -> str:
         text = f"No run of the {PAPER} or of the operator heads reaches a normalized_mse of {{normalized_mse:.0e}}"
     else:
         times = in_words(numbers["ratio"], numbers["kind"])
-        text = f"To a normalized_mse of {{normalized_mse:.0e}} the {{best}}, takes {times} times fewer operations "
-        f"than the {PAPER}"
+        text = (
+            f"To a normalized_mse of {{normalized_mse:.0e}} the {{best}}, takes {times} times fewer operations than the "
+            f"{PAPER}"
+        )
     return f"{text}; target {{target:g}}, {found.verdict}.".format(**numbers)
 
 

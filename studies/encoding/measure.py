@@ -235,7 +235,7 @@ def fitted(values: dict[int, float]) -> dict[str, Any]:
     return {"from": sizes[0], "to": sizes[-1], "exponent": exponent({n: values[n] for n in sizes})}
 
 
-# ---------------------------------------------------------------- what came out
+# ---------------------------------------------------------------- tables and outcomes
 
 
 def summary(plan: Plan, runs: list[dict[str, Any]], records: list[dict[str, Any]]) -> Report:
@@ -364,8 +364,9 @@ def columns_sentence(found: Outcome) -> str:
     """Say whether column tokens keep the information."""
     return (
         f'"Column-wise representation preserves sufficient information": {found.verdict}. With {{flops:.2g}} '
-        f"operations of training each, at n = {{n}}, the normalized_mse of column tokens is {mean_in_words(found.numbers)}, that "
-        f"of entry tokens {other_in_words(found.numbers)}: {difference(found.numbers)}."
+        f"operations of training each, at n = {{n}}, the normalized_mse of column tokens is "
+        f"{mean_in_words(found.numbers)}, that of entry tokens {other_in_words(found.numbers)}: "
+        f"{difference(found.numbers)}."
     ).format(**found.numbers)
 
 

@@ -35,7 +35,7 @@ DEPENDS = {
     "newton": (*SOLVED, "training", "newton.py"),
     "kantorovich": ("linalg.py", "problems", "numerics", "models", "training", "kantorovich.py"),
 }
-"""Code of the library that decides what a study finds, beside its own modules."""
+"""Code of the library that a study's results depend on, in addition to its own modules."""
 OWN = {"reliability": ("tests/stress",), "soak": ("tests/stress/soak.py",)}
 """Modules of what is run by `python -m tests.stress`."""
 

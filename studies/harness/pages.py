@@ -40,7 +40,7 @@ def refreshed(text: str, results: Path) -> str:
         return f"{match[1]}{table}\n{caption(content['provenance'])}\n{match[3]}"
 
     def claims(match: re.Match[str]) -> str:
-        from studies.claims import table  # which needs torch, and showing a table does not
+        from studies.claims.rows import table  # which needs torch, and showing a table does not
 
         found = table(match[2], results)
         return match[1] + markdown_table(found.columns, found.rows) + match[3]

@@ -1,10 +1,12 @@
 """How a study is found, run and written.
 
-A study is a module or a package of `studies` with three names:
+A study is a module or a package of `studies` with five names:
 
     PRESETS                     a dictionary of plans (frozen dataclasses)
     run(plan, folder, bar)      returns a `Report`; `folder` keeps what a stopped run resumes from, `bar` is a rich
                                 progress bar
+    outcomes(data)              what follows from `Report.data`, from nothing else: `Outcome` by id
+    SENTENCES                   the sentence of every kind of outcome
     figure(data)                draws a matplotlib figure from `Report.data`
 
 The same code serves every preset: quick in under two minutes (tests use it), cpu for the committed results, paper for
@@ -75,7 +77,7 @@ def run_study(study: ModuleType, preset: str, folder: Path, bar: Progress) -> Re
 
 
 def save_study(study: ModuleType, report: Report, path: Path, command: str, **about: Any) -> None:
-    """Write NAME.json, with `about` beside what was measured, NAME.md and NAME.png; path is that of NAME.json."""
+    """Write NAME.json, with the further entries `about`, NAME.md and NAME.png; path is that of NAME.json."""
     write_report(report, path, command, **about)
     save(study.figure(report.data), path.with_suffix(".png"))
 

@@ -153,7 +153,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
 def record(
     method: str, start: str, iterations: NDArray[np.int64], converged: NDArray[np.bool_], **more: Any
 ) -> dict[str, Any]:
-    """Return what became of the problems of one group with one method."""
+    """Return the iterations of one method on the problems of one group."""
     return {
         "method": method,
         "start": start,

@@ -1,10 +1,10 @@
-"""Where a learned solver wins on noisy, ill-posed systems, and where it does not: every family, prior, level and peer.
+"""Where a learned solver wins on noisy, ill-posed systems, and where not: every family, prior, level and method.
 
 A cell is a family, a prior and a noise level. The cells of a family and a prior hold the same matrices, signals and
 unit noise, so that levels and methods differ in nothing else. Relative errors are ||x - true x||_2 / ||true x||_2; what
-each method is told stands in `noisy_peers`. Methods that follow a path one system at a time get the first few systems
-of a cell, and are compared with others on these alone. Intervals are percentiles of medians of bootstrap samples, the
-same samples for every method.
+each method is given is listed in `studies.baselines.noisy`. Methods that follow a path one system at a time get the
+first few systems of a cell, and are compared with others on these alone. Intervals are percentiles of medians of
+bootstrap samples, the same samples for every method.
 
 A learned solver is a shipped model, absent where none ships of that name, or a recipe that is trained first.
 """

@@ -77,7 +77,7 @@ def accuracy(records: Sequence[Record]) -> TableData:
 
 
 def refinements(records: Sequence[Record]) -> TableData:
-    """Plain refinement beside accelerated, and the forward errors of certified answers."""
+    """Plain and accelerated refinement, and the forward errors of certified answers."""
     rows = each(
         records,
         lambda m: [

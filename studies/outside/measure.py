@@ -198,7 +198,7 @@ def measure(solver: LearnedSolver, group: Group) -> dict[str, Any]:
     }
 
 
-# ---------------------------------------------------------------- what came out
+# ---------------------------------------------------------------- tables and outcomes
 
 
 def share(values: Any) -> float | None:

@@ -1,4 +1,4 @@
-"""The paper's table: the Transformer against LSTM and GRU on three boundary value problems, and what is beside them."""
+"""The paper's table: the Transformer against LSTM and GRU on three boundary value problems, with other baselines."""
 
 from studies.spectral.figures import figure as figure
 from studies.spectral.measure import PRESETS as PRESETS

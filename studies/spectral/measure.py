@@ -346,7 +346,7 @@ def classical(plan: Plan, name: str, runs: list[dict[str, Any]]) -> list[dict[st
     ]  # fmt: skip
 
 
-# ---------------------------------------------------------------- what came out
+# ---------------------------------------------------------------- tables and outcomes
 
 
 def summary(plan: Plan, data: dict[str, Any]) -> Report:

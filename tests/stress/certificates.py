@@ -208,7 +208,7 @@ def _is_singular(case: Case, A: Array) -> bool:
 
 
 def wrong_about(case: Case, result: SolveResult, A: Array, b: Array, i: int, measured_by: Any) -> list[str]:
-    """Return what is wrong with what the result says of system i."""
+    """Return what is wrong in the result of system i."""
     n, wrong = case.n, []
     columns = [measured_by(A[i], b[i, :, j], result.x[i, :, j]) for j in range(b.shape[-1])]
     top = float(np.finfo(float).max)

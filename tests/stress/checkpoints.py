@@ -6,7 +6,7 @@ checkpoint. What may load after it is decided so:
 - With the old hashes nothing but the original: every listed file has the original's bytes, and the network answers with
   the same bits.
 - With new hashes, or a new config.json, a whole checkpoint of another network: every tensor is finite, has the shape
-  that its own configuration asks for, and what `solve` then says of a system is measured again and true.
+  that its own configuration asks for, and the result of `solve` for a system is measured again and true.
 
 Nothing is executed: some files are pickles that would create a file. Nothing is left half done: the folder holds the
 same files as before, and a solver that was loaded earlier, torch's generator and its settings are the same afterwards.

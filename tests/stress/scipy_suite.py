@@ -74,7 +74,7 @@ def require(*packages: str) -> None:
 
 @dataclasses.dataclass
 class Counts:
-    """What became of the tests and of the systems in them, for one network."""
+    """Results of the tests and methods of the systems in them, for one network."""
 
     outcomes: Counter[str] = dataclasses.field(default_factory=Counter)
     methods: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -145,7 +145,7 @@ def pytest_configure(config: Any) -> None:
 
 
 def pytest_runtest_makereport(item: Any, call: Any) -> None:
-    """Count what becomes of a test."""
+    """Count the result of a test."""
     if call.when == "call" or call.excinfo is not None:
         skipped = call.excinfo is not None and call.excinfo.typename in ("Skipped", "XFailed")
         outcome = "passed" if call.excinfo is None else "skipped" if skipped else "failed"

@@ -102,10 +102,10 @@ def spoiled_batch(
 
 
 def equal_rows(solver: LearnedSolver, systems: problems.Systems) -> Counter[str]:
-    """Count what becomes of matrices of the family with two rows made equal, and right-hand sides in their range.
+    """Count the results for matrices of the family with two rows made equal, and right-hand sides in their range.
 
-    Elimination in float64 finds some of them exactly singular; of the others it says that they are ill-conditioned. The
-    network may solve them, and nothing but another right-hand side tells that they are singular.
+    Elimination in float64 finds some of them exactly singular; the others it reports as ill-conditioned. The
+    network may solve them: only another right-hand side reveals that they are singular.
     """
     A, rng = systems.A.copy(), np.random.default_rng(len(systems.A))
     for matrix in A:

@@ -33,9 +33,9 @@ from studies.harness.estimators import Models, described, learned_solvers, small
 from studies.harness.statistics import rounded
 from studies.harness.study import distinct, where
 
-LOST = 1.5
+LOST_RATIO = 1.5
 """Ratio of the learned error to Tikhonov's from which a system counts as lost."""
-MANY_LOST, MAX_GUARDED = 0.1, 1.1
+MAX_LOST_SHARE, MAX_GUARDED = 0.1, 1.1
 """Share of lost systems that has to be noticed, and the largest ratio of guarded to Tikhonov's median error."""
 INSIDE = "as trained"
 SHARED: dict[str, dict[str, Any]] = {
@@ -106,7 +106,7 @@ def measured(plan: Plan, name: str, solver: LearnedSolver, changes: Mapping[str,
     variation = slow(few, (TOTAL_VARIATION,))[f"{TOTAL_VARIATION}, discrepancy"]
     flagged = ~(estimate.consistent & estimate.in_distribution)
     ours, theirs = relative_errors(estimate.x, systems), relative_errors(tikhonov, systems)
-    lost = ours >= LOST * theirs
+    lost = ours >= LOST_RATIO * theirs
     return {
         "learned": rounded(np.median(ours)),
         "tikhonov": rounded(np.median(theirs)),
@@ -171,7 +171,7 @@ def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
             false_alarms=inside["flagged"],
         )  # fmt: skip
         for one in outside:
-            many = one["lost"] > MANY_LOST
+            many = one["lost"] > MAX_LOST_SHARE
             if one in lost or many:
                 flagged = one["lost_flagged"] or 0.0
                 found[f"heldout.lost-is-flagged/{name}, {one['group']}"] = outcome(

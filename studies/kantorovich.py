@@ -43,7 +43,7 @@ from studies.harness.runs import Trained, folder_name, run_once
 from studies.harness.study import distinct, where
 from studies.harness.timing import in_turn
 
-LEARNED, LU, DGESV, CHORD, GMRES = (
+LEARNED_INVERSE, LU, DGESV, CHORD, GMRES = (
     "learned inverse", "Newton, LU, batched", "Newton, LU, dgesv", "chord", "Newton-GMRES, mean inverse",
 )  # fmt: skip
 TARGET_SHARE = 0.99
@@ -77,7 +77,7 @@ def recipe(equation: str, n: int, samples: int, steps: int, rank: int = 32, widt
     return Recipe(family=equation, model=model, samples=samples, steps=steps, batch_size=64, lr=3e-3)
 
 
-EVERYWHERE, SMALL = ("allen-cahn", "burgers"), ("bratu", "quasilinear")
+AT_EVERY_SIZE, AT_SMALL_SIZES = ("allen-cahn", "burgers"), ("bratu", "quasilinear")
 """Equations that are measured at every n, and at n = 64 and 128 alone."""
 
 PRESETS = {
@@ -89,10 +89,10 @@ PRESETS = {
     ),
     "cpu": Plan(
         recipes=(
-            *(recipe(name, 64, 4_000, 1_000) for name in EVERYWHERE + SMALL),
-            *(recipe(name, 128, 4_000, 1_000) for name in EVERYWHERE + SMALL),
-            *(recipe(name, 256, 2_048, 1_000) for name in EVERYWHERE),
-            *(recipe(name, 512, 1_536, 1_000) for name in EVERYWHERE),
+            *(recipe(name, 64, 4_000, 1_000) for name in AT_EVERY_SIZE + AT_SMALL_SIZES),
+            *(recipe(name, 128, 4_000, 1_000) for name in AT_EVERY_SIZE + AT_SMALL_SIZES),
+            *(recipe(name, 256, 2_048, 1_000) for name in AT_EVERY_SIZE),
+            *(recipe(name, 512, 1_536, 1_000) for name in AT_EVERY_SIZE),
         ),
         problems={64: 1_000, 128: 1_000, 256: 500, 512: 200},
         batch={64: 256, 128: 128, 256: 64, 512: 16},
@@ -101,7 +101,7 @@ PRESETS = {
     "paper": Plan(
         recipes=tuple(
             recipe(name, n, 20_000, 4_000, rank=64, width=128, layers=6)
-            for name in EVERYWHERE + SMALL
+            for name in AT_EVERY_SIZE + AT_SMALL_SIZES
             for n in (64, 128, 256, 512)
         ),
         problems={64: 10_000, 128: 10_000, 256: 5_000, 512: 2_000},
@@ -145,7 +145,7 @@ def measured(plan: Plan, trained: Trained) -> dict[str, Any]:
     some = {key: value[: plan.batch[n]] for key, value in params.items()}
     mean = MeanInverse(head.basis.inverse)
     ways: dict[str, Callable[[], KantorovichResult]] = {
-        LEARNED: partial(kantorovich.solve, family, some, solver),
+        LEARNED_INVERSE: partial(kantorovich.solve, family, some, solver),
         LU: partial(kantorovich.solve, family, some),
         DGESV: lambda: kantorovich.iterate(family, some, OneByOne()),
         CHORD: lambda: kantorovich.iterate(family, some, Chord()),
@@ -194,7 +194,7 @@ def summary(records: list[dict[str, Any]]) -> Report:
     main: list[list[Cell]] = []
     details: list[list[Cell]] = []
     for r in records:
-        own, learned, gmres = r["learned"], r["methods"][LEARNED], r["methods"][GMRES]
+        own, learned, gmres = r["learned"], r["methods"][LEARNED_INVERSE], r["methods"][GMRES]
         main.append([
             r["equation"], r["n"], own["problems"], own["without"], own["certified"], r["batch"],
             1e3 * learned["seconds"], 1e3 * lu(r), 1e3 * r["methods"][CHORD]["seconds"], 1e3 * gmres["seconds"],
@@ -229,7 +229,7 @@ def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
     records = data["records"]
     worst = min(records, key=lambda r: r["learned"]["without"])
     certified = min(r["learned"]["certified"] for r in records)
-    ratios = [lu(r) / r["methods"][LEARNED]["seconds"] for r in records if r["n"] >= TARGET_SIZE]
+    ratios = [lu(r) / r["methods"][LEARNED_INVERSE]["seconds"] for r in records if r["n"] >= TARGET_SIZE]
     faster = Verdict.INCONCLUSIVE if not ratios else met(min(ratios) > 1)
     found = {
         "kantorovich.no-factorisation": outcome(
@@ -242,7 +242,7 @@ def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
         ),
     }  # fmt: skip
     for name in (GMRES, CHORD):
-        cases = [r for r in records if r["methods"][name]["seconds"] < r["methods"][LEARNED]["seconds"]]
+        cases = [r for r in records if r["methods"][name]["seconds"] < r["methods"][LEARNED_INVERSE]["seconds"]]
         listed = ", ".join(f"{r['equation']} at n = {r['n']}" for r in cases)
         found[f"kantorovich.faster-than/{name}"] = outcome(
             {0: Verdict.HOLDS, len(records): Verdict.FAILS}.get(len(cases), Verdict.PARTLY), method=name,

@@ -301,7 +301,7 @@ def delay(entry: dict[str, float]) -> float:
 
 
 BARS = (("cold", "first", "first, not warmed up"), ("warm", "first", "first"), ("warm", "later", "later"))
-SHOWN = 0.02
+MIN_LABELLED_SHARE = 0.02
 """Phases below this share of the whole command have no name in the figure."""
 
 
@@ -314,7 +314,7 @@ def figure(data: Mapping[str, Any]) -> Figure:
     colours = colormaps["tab20"](range(20))
     for number, phase in enumerate(solves[0]["phases"]):
         seconds = np.array([solve["phases"][phase] for solve in solves])
-        large = (seconds > SHOWN * np.array([solve["sum"] for solve in solves])).any()
+        large = (seconds > MIN_LABELLED_SHARE * np.array([solve["sum"] for solve in solves])).any()
         left.bar(places, seconds, 0.6, bottom=base, color=colours[number], label=phase if large else None)
         base += seconds
     left.plot(places, [solve["the command itself"] for solve in solves], "kD", label="the command itself")

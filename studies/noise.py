@@ -42,9 +42,9 @@ from studies.harness.study import distinct, where
 Method = Callable[[FloatArray, FloatArray], FloatArray]
 WHAT, DIRECTIONS = ("A", "b"), ("random", "worst")
 LU, REFINED = "LU", "refined solve"
-CHECK, KAPPA = 1e-8, 1e5
-"""The question of the paper's summary: condition number KAPPA, relative error CHECK of the input."""
-CLOSE = 0.05
+CHECKED_EPS, KAPPA = 1e-8, 1e5
+"""The question of the paper's summary: condition number KAPPA, relative error CHECKED_EPS of the input."""
+CHANGE_TOLERANCE = 0.05
 """Changes that differ by less than this share count as equal."""
 
 
@@ -83,7 +83,7 @@ DIFFUSION = Case(
 LEVELS = tuple(10.0**power for power in range(-12, -1))
 
 PRESETS = {
-    "quick": Plan(cases=(RANDSVD, DIFFUSION), systems=6, levels=(1e-12, CHECK, 1e-4)),
+    "quick": Plan(cases=(RANDSVD, DIFFUSION), systems=6, levels=(1e-12, CHECKED_EPS, 1e-4)),
     "cpu": Plan(cases=(RANDSVD, DIFFUSION), systems=100, levels=LEVELS),
     "paper": Plan(cases=(RANDSVD, DIFFUSION), systems=2_000, levels=LEVELS),
 }
@@ -164,11 +164,11 @@ def summary(plan: Plan, about: list[dict[str, Any]], records: list[dict[str, Any
     names = list(dict.fromkeys(name for one in records for name in one["change"]))
     columns = ("system", "perturbed", "direction", "eps", "kappa eps", *names)
     middle = f"Relative change of x, median of {plan.systems} systems"
-    checked = where(records, level=CHECK)
+    checked = where(records, level=CHECKED_EPS)
     tables = [
         TableData(columns, [row(one, names, key) for one in chosen], title)
         for chosen, key, title in (
-            (checked, "change", f"{middle}, eps = {CHECK:g}"),
+            (checked, "change", f"{middle}, eps = {CHECKED_EPS:g}"),
             (records, "change", f"{middle}, every eps"),
             (records, "largest", "Relative change of x, largest of them, every eps"),
         )
@@ -195,13 +195,13 @@ def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
     found: dict[str, Outcome] = {}
     records = data["records"]
     for case in data["cases"]:
-        name, expected = case["case"], case["kappa"] * CHECK
-        moved = {key: change(records, name, *key, CHECK, LU) for key in product(WHAT, DIRECTIONS)}
+        name, expected = case["case"], case["kappa"] * CHECKED_EPS
+        moved = {key: change(records, name, *key, CHECKED_EPS, LU) for key in product(WHAT, DIRECTIONS)}
         reached = max(moved.values()) / expected
         verdict = Verdict.PARTLY if reached < 1 else Verdict.FAILS
         found[f"noise.kappa-eps/{name}"] = outcome(
-            Verdict.HOLDS if abs(reached - 1) <= CLOSE else verdict, case=name, n=case["n"], kappa=case["kappa"],
-            eps=CHECK, expected=expected, reached=reached,
+            Verdict.HOLDS if abs(reached - 1) <= CHANGE_TOLERANCE else verdict, case=name, n=case["n"],
+            kappa=case["kappa"], eps=CHECKED_EPS, expected=expected, reached=reached,
             **{f"{what}_{direction}": value for (what, direction), value in moved.items()},
         )  # fmt: skip
         for method in where(records, case=name)[0]["change"]:
@@ -214,7 +214,7 @@ def network_outcome(case: str, records: list[dict[str, Any]], name: str) -> Outc
     """Return how a method's answer moves against LU's; holds if no perturbation moves it otherwise."""
     mine = where(records, case=case)
     ratios = [float(one["change"][name]) / float(one["change"][LU]) for one in mine]
-    less, more = sum(r < 1 - CLOSE for r in ratios), sum(r > 1 + CLOSE for r in ratios)
+    less, more = sum(r < 1 - CHANGE_TOLERANCE for r in ratios), sum(r > 1 + CHANGE_TOLERANCE for r in ratios)
     eps = min(one["level"] for one in mine)
     least = where(mine, level=eps)
     return outcome(

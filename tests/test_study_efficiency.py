@@ -21,7 +21,7 @@ from algebraformer.solver import LearnedSolver
 from algebraformer.training import RECIPES, Recipe, loop
 from algebraformer.training.data import TEST_SEED
 from studies.efficiency import measure as efficiency
-from studies.efficiency.measure import MLP, MUON, PAPER, PRESETS, TRANSFORMER, Reach
+from studies.efficiency.measure import MLP, PAPER, PRESETS, SMALL_MUON, TRANSFORMER, Reach
 from studies.harness import flops, runs
 from studies.harness.study import load_study, run_study
 from study_results import assert_tables_and_figure
@@ -223,7 +223,7 @@ def test_every_run_is_scored_on_the_frozen_test_set(quick: tuple[Report, Path]) 
 
 def test_longer_runs_are_better(quick: tuple[Report, Path]) -> None:
     runs = quick[0].data["runs"]
-    for name in (PAPER, MUON, TRANSFORMER, MLP):
+    for name in (PAPER, SMALL_MUON, TRANSFORMER, MLP):
         short, long = (run["normalized_mse"] for run in runs if run["method"] == name)
         assert long < short
 
@@ -250,7 +250,7 @@ def test_figure_and_tables(quick: tuple[Report, Path], tmp_path: Path) -> None:
 def test_presets_take_the_named_recipes() -> None:
     for preset in ("cpu", "paper"):
         by_name = {method.name: method for method in PRESETS[preset].methods}
-        for name, recipe in ((PAPER, "paper"), (MUON, "diffusion-64-token"), (MLP, "diffusion-64-mlp")):
+        for name, recipe in ((PAPER, "paper"), (SMALL_MUON, "diffusion-64-token"), (MLP, "diffusion-64-mlp")):
             for made in by_name[name].recipes(seed=2):
                 assert (
                     dataclasses.replace(made, steps=RECIPES[recipe].steps, samples=RECIPES[recipe].samples, seed=0)

@@ -18,7 +18,7 @@ from studies.harness.study import load_study, run_study
 from studies.newton import measure as study
 from studies.newton import report
 from studies.newton.measure import PRESETS
-from studies.newton.report import DIRECTION, LEARNED, NEIGHBOUR, PREVIOUS
+from studies.newton.report import DIRECTION, LEARNED_START, NEIGHBOUR, PREVIOUS
 from study_results import assert_coloured, assert_drawn, assert_tables_and_figure
 
 # ---------------------------------------------------------------- outcomes
@@ -31,7 +31,7 @@ def made_up(damped: int, searched: int, learned: int, kind: str = "filter") -> l
         ("damped", "least-squares", damped),
         ("newton", "least-squares", searched),
         ("homotopy", "least-squares", 8),
-        (LEARNED, "least-squares", learned),
+        (LEARNED_START, "least-squares", learned),
         (NEIGHBOUR, "warm", 6),
         (PREVIOUS, "warm", 20),
     ):
@@ -45,7 +45,7 @@ def made_up(damped: int, searched: int, learned: int, kind: str = "filter") -> l
 CHECK = {"kind": "filter", "n": 32, "problems": 10, "converged": 10, "difference": 1e-12, "dual_gap": 1e-12}
 TIMES = [
     {"kind": "filter", "n": 32, "p": 8.0, "batch": 1, "method": method, "seconds": seconds}
-    for method, seconds in (("damped", 3e-3), ("newton", 1e-3), (LEARNED, 2e-3))
+    for method, seconds in (("damped", 3e-3), ("newton", 1e-3), (LEARNED_START, 2e-3))
 ]
 REAL = {"name": "longley", "p": 8.0, "success": True}
 
@@ -54,7 +54,7 @@ def outcomes(records: list[dict[str, Any]], **changes: Any) -> dict[str, Outcome
     return report.outcomes({"records": records, "times": TIMES, "checks": [CHECK], "real": [REAL]} | changes)
 
 
-TARGET = f"newton.target/d, {LEARNED}, filter, n = 32"
+TARGET = f"newton.target/d, {LEARNED_START}, filter, n = 32"
 
 
 @pytest.mark.parametrize(
@@ -84,14 +84,14 @@ def start(method: str) -> str:
 
 def test_more_iterations_than_others() -> None:
     found = outcomes(made_up(40, 5, 7))
-    worse = found[f"newton.never-worse/{LEARNED}"]
-    assert (worse.verdict, worse.numbers) == (Verdict.MISSED, {"network": LEARNED, "extra": 2, "solves": 3})
+    worse = found[f"newton.never-worse/{LEARNED_START}"]
+    assert (worse.verdict, worse.numbers) == (Verdict.MISSED, {"network": LEARNED_START, "extra": 2, "solves": 3})
     assert found[start(NEIGHBOUR)].verdict == Verdict.FAILS
     assert (found[start(NEIGHBOUR)].numbers["ours"], found[start(NEIGHBOUR)].numbers["theirs"]) == (7, 6)
     assert found[start(PREVIOUS)].verdict == Verdict.HOLDS
     assert (found[start("homotopy")].verdict, found[start("homotopy")].numbers["theirs"]) == (Verdict.HOLDS, 8)
     found = outcomes(made_up(40, 12, 6))
-    better = found[f"newton.never-worse/{LEARNED}"]
+    better = found[f"newton.never-worse/{LEARNED_START}"]
     assert (better.verdict, better.numbers["extra"]) == (Verdict.MET, -6)
     assert found[start(NEIGHBOUR)].verdict == Verdict.INCONCLUSIVE
 
@@ -206,7 +206,7 @@ def test_iterations_are_those_of_the_methods(quick: Report) -> None:
 
 
 def test_networks_meet_the_problems_of_their_kind_alone(quick: Report) -> None:
-    found = {(r["kind"], r["n"]) for r in quick.data["records"] if r["method"] == LEARNED}
+    found = {(r["kind"], r["n"]) for r in quick.data["records"] if r["method"] == LEARNED_START}
     assert found == {("filter", 32)}
 
 

@@ -92,7 +92,7 @@ def made_up(lu: dict[tuple[str, str], float], network: float) -> list[dict[str, 
             "case": "c",
             "what": key[0],
             "direction": key[1],
-            "level": study.CHECK,
+            "level": study.CHECKED_EPS,
             "change": {"LU": value, "net": network},
         }
         for key, value in lu.items()

@@ -25,11 +25,11 @@ NEAR_TOKENS = 2
 """Tokens on either side that count as near."""
 EDGE_TOKENS = 2
 """Tokens at either end that count as boundary."""
-PREFERENCE = 2.0
+MIN_PREFERENCE = 2.0
 """A head is said to look somewhere if its mass there is this many times that of uniform attention."""
-ONE_SIDED = 0.5
+MIN_PARITY = 0.5
 """A head is said to tell even from odd columns if its parity is at least this."""
-STRONG = 0.3
+MIN_CORRELATION = 0.3
 """Correlations of at least this size are counted."""
 LEARNED_SHARE = 1 / 8
 """A correlation counts as learned if at least this share of the heads shows it."""
@@ -131,7 +131,7 @@ def side(numbers: dict[str, Any], **more: str) -> Outcome:
 
 def preferred_place(n: int, maps: Sequence[dict[str, Any]]) -> Outcome:
     """Return how many heads prefer each place, before and after training; holds if a quarter of them share one."""
-    least = {name: PREFERENCE * value for name, value in uniform(n).items()} | {"parity": ONE_SIDED}
+    least = {name: MIN_PREFERENCE * value for name, value in uniform(n).items()} | {"parity": MIN_PARITY}
     total = heads_of(maps, "heads", "near").size
     counts = {name: clear(maps, "heads", name, least[name]) for name in least}
     best = max(counts, key=counts.__getitem__)
@@ -148,7 +148,7 @@ def preferred_place(n: int, maps: Sequence[dict[str, Any]]) -> Outcome:
 def learned_correlation(maps: Sequence[dict[str, Any]], name: str) -> Outcome:
     """Return how many heads show a correlation; holds if an eighth do, and twice as many as before training."""
     now, before = heads_of(maps, "heads", name), heads_of(maps, "before", name)
-    strong, earlier = int((np.abs(now) >= STRONG).sum()), int((np.abs(before) >= STRONG).sum())
+    strong, earlier = int((np.abs(now) >= MIN_CORRELATION).sum()), int((np.abs(before) >= MIN_CORRELATION).sum())
     learned = strong > 2 * earlier and strong >= LEARNED_SHARE * now.size
     return outcome(
         Verdict.HOLDS if learned else Verdict.FAILS, with_what=CORRELATIONS[name], low=float(now.min()),
@@ -196,7 +196,8 @@ def place_sentence(found: Outcome) -> str:
         else f"; {100 * numbers['by_system']:.0f} % of the rest depends on the system"
     )
     return (
-        f"{start}. Of {numbers['heads']} heads ({numbers['seeds']} seeds), at least {PREFERENCE:g} times the mass of "
+        f"{start}. Of {numbers['heads']} heads ({numbers['seeds']} seeds), at least {MIN_PREFERENCE:g} times the "
+        f"mass of "
         f"uniform attention (parity: three quarters of all mass) falls on {listed}. The mean entropy of a row is "
         f"{numbers['entropy']:.2f} of that of uniform attention ({numbers['entropy_before']:.2f} before "
         f"training){depends}."
@@ -207,7 +208,7 @@ def correlation_sentence(found: Outcome) -> str:
     """Say how the mass on a column correlates with something."""
     return (
         "Correlation of the mass on column j with {with_what}: {low:.2f} to {high:.2f}, at least "
-        f"{STRONG:g} in size in {{heads}} of {{total}} heads ({{heads_before}} before training): "
+        f"{MIN_CORRELATION:g} in size in {{heads}} of {{total}} heads ({{heads_before}} before training): "
         f"{'learned' if found.verdict == Verdict.HOLDS else 'not learned'}."
     ).format(**found.numbers)
 

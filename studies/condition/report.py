@@ -13,11 +13,11 @@ from studies.harness.study import MAX_LEARNED_MSE, distinct, where
 
 MIN_SOLVED = 0.99
 """A network works where it solves this share of the systems without LAPACK."""
-AROUND = (3e4, 3e6)
+AROUND_KAPPAS = (3e4, 3e6)
 """Median condition numbers of the training that count as around 1e5."""
-FAR = (1e5, 1e6)
+FAR_KAPPAS = (1e5, 1e6)
 """The condition numbers of the experiment that the paper's summary proposes, outside the training."""
-ROUNDING = 1.01
+KAPPA_TOLERANCE = 1.01
 HAAR = "Haar"
 Row = dict[str, Any]
 
@@ -51,7 +51,11 @@ def mean(rows: Sequence[Row], key: str) -> float:
 
 def is_far(row: Row) -> bool:
     """Say whether a group lies outside the training, at the condition numbers of the proposed experiment."""
-    return not row["inside"] and FAR[0] <= ROUNDING * row["kappa"] and row["kappa"] <= ROUNDING * FAR[1]
+    return (
+        not row["inside"]
+        and FAR_KAPPAS[0] <= KAPPA_TOLERANCE * row["kappa"]
+        and row["kappa"] <= KAPPA_TOLERANCE * FAR_KAPPAS[1]
+    )
 
 
 def span(rows: Sequence[Row]) -> dict[str, float]:
@@ -69,7 +73,7 @@ def span_in_words(rows: Sequence[Row]) -> str:
     ('1.0e+03 to 1.0e+04', '3.5e+02')
     """
     low, high = span(rows).values()
-    return f"{low:.1e}" if high <= ROUNDING * low else f"{low:.1e} to {high:.1e}"
+    return f"{low:.1e}" if high <= KAPPA_TOLERANCE * low else f"{low:.1e} to {high:.1e}"
 
 
 def reach(rows: Sequence[Row]) -> str:
@@ -201,7 +205,7 @@ def around_1e5(rows: Sequence[Row]) -> dict[str, Outcome]:
     found = {}
     for pair in pairs(rows):
         inside = of(rows, pair, True)
-        if AROUND[0] <= float(np.median([row["kappa"] for row in inside])) <= AROUND[1]:
+        if AROUND_KAPPAS[0] <= float(np.median([row["kappa"] for row in inside])) <= AROUND_KAPPAS[1]:
             mse, solved = mean(inside, "normalized_mse"), mean(inside, "solved")
             verdict = Verdict.HOLDS if mse < MAX_LEARNED_MSE else Verdict.FAILS
             numbers = span(inside) | {"normalized_mse": mse, "solved": solved}
@@ -214,7 +218,7 @@ def around_1e5(rows: Sequence[Row]) -> dict[str, Outcome]:
 
 def beyond_1e5(rows: Sequence[Row]) -> Outcome:
     """Return in how many groups far above 1e5 a network solves the systems."""
-    far = [row for row in rows if ROUNDING * row["kappa"] >= FAR[1]]
+    far = [row for row in rows if KAPPA_TOLERANCE * row["kappa"] >= FAR_KAPPAS[1]]
     if not far:
         return outcome(Verdict.INCONCLUSIVE, works=0, groups=0, best=None, kappa=None, solved=None)
     works = sum(row["solved"] >= MIN_SOLVED for row in far)

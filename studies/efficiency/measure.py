@@ -35,7 +35,7 @@ TARGETS = (1e-2, 1e-3, 1e-4)
 """Values of normalized_mse."""
 GOAL, GOAL_AT = 50.0, 1e-3
 """The operator head is to need this many times fewer operations than the paper's recipe to this normalized_mse."""
-PAPER, SMALL, MUON = "paper's recipe", "small token head, AdamW", "small token head, Muon"
+PAPER, SMALL_ADAMW, SMALL_MUON = "paper's recipe", "small token head, AdamW", "small token head, Muon"
 TRANSFORMER, MLP = "operator head, Transformer", "operator head, MLP"
 OURS = (TRANSFORMER, MLP)
 
@@ -61,7 +61,7 @@ class Plan:
     methods: tuple[Method, ...]
     seeds: tuple[int, ...]
     shipped: str = ""
-    """Shipped model of the recipe of `MUON`, one more point if it is there."""
+    """Shipped model of the recipe of `SMALL_MUON`, one more point if it is there."""
 
 
 def methods(
@@ -74,8 +74,8 @@ def methods(
         Method(
             name=PAPER, recipe=RECIPES["paper"], lengths=tuple((steps, RECIPES["paper"].samples) for steps in paper)
         ),
-        Method(name=SMALL, recipe=dataclasses.replace(small, optimizer="adamw"), lengths=fresh),
-        Method(name=MUON, recipe=small, lengths=fresh),
+        Method(name=SMALL_ADAMW, recipe=dataclasses.replace(small, optimizer="adamw"), lengths=fresh),
+        Method(name=SMALL_MUON, recipe=small, lengths=fresh),
         Method(name=TRANSFORMER, recipe=RECIPES["diffusion-64-transformer"], lengths=tuple(transformer)),
         Method(name=MLP, recipe=RECIPES["diffusion-64-mlp"], lengths=tuple(mlp)),
     )
@@ -91,8 +91,8 @@ def quick_methods() -> tuple[Method, ...]:
     lengths, fixed = ((5, None), (40, None)), ((5, 1_024), (60, 4_096))
     return (
         Method(name=PAPER, recipe=paper, lengths=lengths),
-        Method(name=SMALL, recipe=dataclasses.replace(token, optimizer="adamw"), lengths=lengths),
-        Method(name=MUON, recipe=token, lengths=lengths),
+        Method(name=SMALL_ADAMW, recipe=dataclasses.replace(token, optimizer="adamw"), lengths=lengths),
+        Method(name=SMALL_MUON, recipe=token, lengths=lengths),
         Method(name=TRANSFORMER, recipe=operator, lengths=fixed),
         Method(name=MLP, recipe=perceptron, lengths=fixed),
     )
@@ -154,11 +154,11 @@ def measured(recipe: Recipe, output: Path, bases: Bases) -> dict[str, Any]:
 
 
 def shipped_point(plan: Plan) -> dict[str, Any] | None:
-    """Return cost and score of the shipped model, one longer run of the recipe of `MUON`."""
+    """Return cost and score of the shipped model, one longer run of the recipe of `SMALL_MUON`."""
     if plan.shipped not in pretrained_names():
         return None
     info = LearnedSolver.from_pretrained(plan.shipped).info
-    recipe = next(method.recipe for method in plan.methods if method.name == MUON)
+    recipe = next(method.recipe for method in plan.methods if method.name == SMALL_MUON)
     recipe = dataclasses.replace(recipe, **{name: info.recipe[name] for name in ("steps", "batch_size", "samples")})
     return {
         "model": plan.shipped,
@@ -340,7 +340,8 @@ def goal_sentence(found: Outcome) -> str:
     else:
         times = in_words(numbers["ratio"], numbers["kind"])
         text = (
-            f"To a normalized_mse of {{normalized_mse:.0e}} the {{best}}, takes {times} times fewer operations than the "
+            f"To a normalized_mse of {{normalized_mse:.0e}} the {{best}}, takes {times} times fewer operations than "
+            f"the "
             f"{PAPER}"
         )
     return f"{text}; target {{target:g}}, {found.verdict}.".format(**numbers)

@@ -80,7 +80,7 @@ class Plan:
     """Rounds whose median time is reported."""
 
 
-SMALL = ModelConfig(n_layer=2, n_head=2, n_embd=32)
+PASS_NETWORK = ModelConfig(n_layer=2, n_head=2, n_embd=32)
 """The network of the benchmark."""
 
 
@@ -90,7 +90,7 @@ def plan(recipe: Recipe, flops: float, **changes: Any) -> Plan:
         "tokens": 1_024,
         "rates": (5e-4, 1e-3, 3e-3),
         "seeds": (0, 1, 2),
-        "network": SMALL,
+        "network": PASS_NETWORK,
         "sizes": (4, 8, 16, 24, 32, 64),
         "further": (128, 256),
         "batch_size": 8,

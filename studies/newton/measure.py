@@ -35,7 +35,16 @@ from algebraformer.training.data import TEST_SEED, VALIDATION_SEED
 from studies.baselines import lp
 from studies.harness.runs import computed_once, run_once
 from studies.harness.timing import in_turn
-from studies.newton.report import DIRECTION, LEARNED, LONG_STEP, MAIN_P, NEIGHBOUR, PREVIOUS, distribution, summary
+from studies.newton.report import (
+    DIRECTION,
+    LEARNED_START,
+    LONG_STEP,
+    MAIN_P,
+    NEIGHBOUR,
+    PREVIOUS,
+    distribution,
+    summary,
+)
 
 REAL = ("longley", "stackloss", "engel", "scotland", "copper")
 """Data sets of statsmodels, with a constant added to their explanatory variables."""
@@ -114,7 +123,7 @@ PRESETS = {
 def run(plan: Plan, folder: Path, bar: Progress) -> Report:
     """Train what is missing, solve everything, then put it together."""
     task = bar.add_task("newton", total=len(plan.groups) * (len(plan.p) + 1) + len(plan.trained) + len(REAL))
-    networks = {LEARNED: [LearnedSolver.from_pretrained(name) for name in plan.shipped]}
+    networks = {LEARNED_START: [LearnedSolver.from_pretrained(name) for name in plan.shipped]}
     for label, recipe in plan.trained.items():
         networks[label] = [run_once(recipe, folder / label.replace(" ", "-")).solver]
         bar.advance(task)
@@ -138,7 +147,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
             if p == MAIN_P:
                 times += [about | one for one in seconds(problem, here, plan)]
             bar.advance(task)
-        checks.append({"kind": kind, "n": n, **same_optimum(kind, n, plan, here.get(LEARNED))})
+        checks.append({"kind": kind, "n": n, **same_optimum(kind, n, plan, here.get(LEARNED_START))})
         bar.advance(task)
     real = []
     for name in REAL:

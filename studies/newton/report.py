@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, met, outcome
 from studies.harness.study import distinct, where
 
-LEARNED, DIRECTION, LONG_STEP = "learned start", "direction", "long step"
+LEARNED_START, DIRECTION, LONG_STEP = "learned start", "direction", "long step"
 NEIGHBOUR, PREVIOUS = "nearest neighbour", "previous solution"
 NAMES = {
     "damped": "Newton, step 1/(p−1)",
@@ -177,7 +177,7 @@ def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
     """Return what follows from the records: targets, the paper's claims, optima, times and real data."""
     records = data["records"]
     networks = networks_of(records)
-    starts = where(networks, method=LEARNED, p=MAIN_P)
+    starts = where(networks, method=LEARNED_START, p=MAIN_P)
     found = targets_met(records)
     ratios = [ratio for one in starts if (ratio := times_fewer(records, one, "damped")) is not None]
     found["newton.four-times"] = outcome(
@@ -239,7 +239,7 @@ def same_optimum(checks: list[dict[str, Any]]) -> Outcome:
 def times_of(times: list[dict[str, Any]]) -> dict[str, Outcome]:
     """Return where a network is faster than the fastest classical method, start and inference included."""
     found = {}
-    for one in where(times, method=LEARNED, p=MAIN_P):
+    for one in where(times, method=LEARNED_START, p=MAIN_P):
         same = where(times, **{key: one[key] for key in TIMED})
         others = {t["method"]: t["seconds"] for t in same if t["method"] in NAMES}
         fastest = min(others, key=lambda method: others[method])

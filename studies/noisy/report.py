@@ -10,7 +10,7 @@ import numpy as np
 
 from algebraformer.linalg import FloatArray
 from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, met, outcome
-from studies.baselines.noisy import LEARNED, LEARNED_ALL, LMMSE, METHODS, NOTHING, TIKHONOV, TOTAL_VARIATION
+from studies.baselines.noisy import LEARNED, LEARNED_ALL, LMMSE, METHODS, TIKHONOV, TOTAL_VARIATION, UNREGULARIZED
 from studies.harness.statistics import rounded
 from studies.harness.study import where
 
@@ -19,11 +19,11 @@ Errors = dict[tuple[str, str, float], dict[str, list[float]]]
 CV, ORACLE = "Tikhonov, cross-validation", "Tikhonov, oracle"
 """The best of the orders in the median, for each family and level."""
 TV_ORACLE, TV_DISCREPANCY = f"{TOTAL_VARIATION}, oracle", f"{TOTAL_VARIATION}, discrepancy"
-MAIN = (NOTHING, CV, "TSVD, cross-validation", TV_DISCREPANCY, LEARNED, LEARNED_ALL, ORACLE, LMMSE, TV_ORACLE)
+MAIN = (UNREGULARIZED, CV, "TSVD, cross-validation", TV_DISCREPANCY, LEARNED, LEARNED_ALL, ORACLE, LMMSE, TV_ORACLE)
 """Methods of the main table: given nothing, given the noise level, learned, and oracles, which are given the truth."""
 RESAMPLES = 1000
 CONFIDENCE = 0.9
-AIM_CV, AIM_TIME, AIM_OTHERS, NOISY = 0.6, 1 / 20, 1.02, 1e-2
+AIM_CV, AIM_TIME, AIM_OTHERS, MIN_NOISY_LEVEL = 0.6, 1 / 20, 1.02, 1e-2
 TARGETED = ("deblur", "gravity")
 
 
@@ -151,7 +151,7 @@ def point(family: str, level: float, method: str, errors: FloatArray) -> dict[st
 
 def medians_of(found: Mapping[str, list[float]]) -> dict[str, float]:
     """Return the medians of one cell, without those of no regularisation."""
-    return {method: rounded(np.median(errors)) for method, errors in found.items() if method != NOTHING}
+    return {method: rounded(np.median(errors)) for method, errors in found.items() if method != UNREGULARIZED}
 
 
 def prior_point(family: str, prior: str, level: float, medians: dict[str, float]) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def targets(data: Mapping[str, Any], name: str, medians: Mapping[tuple[str, floa
         f"noisy.aim/{name}, {theirs}": aimed(name, LEARNED, theirs, ratios(data, medians, LEARNED, theirs), aim, how)
         for theirs, aim, how in ((CV, AIM_CV, "at most"), (ORACLE, 1.0, "below"), (LMMSE, 1.0, "below"))
     }
-    noisy = [level for level in data["levels"] if level >= NOISY]
+    noisy = [level for level in data["levels"] if level >= MIN_NOISY_LEVEL]
     paired = {one["level"]: one["ratio"] for one in where(data.get("paired", ()), family=name, theirs=TV_ORACLE)}
     if noisy:
         over = {level: paired[level] for level in noisy if level in paired}

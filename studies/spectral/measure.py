@@ -95,7 +95,7 @@ def networks(
     return {TOKEN: token, OPERATOR: operator, PERCEPTRON: perceptron, **recurrent}
 
 
-SMALL = networks(
+SMALL_NETWORKS = networks(
     64,
     token=ModelConfig(n=64, n_layer=4, n_head=4, n_embd=64),
     operator=dataclasses.replace(RECIPES["diffusion-64-transformer"].model, n_embd=48),
@@ -103,7 +103,7 @@ SMALL = networks(
     lstm=112,
     gru=128,
 )
-TOY = networks(
+TOY_NETWORKS = networks(
     16,
     token=ModelConfig(n=16, n_layer=2, n_head=2, n_embd=32),
     operator=ModelConfig(n=16, head="operator", rank=16, n_column=8, n_row=8, n_layer=2, n_head=2, n_embd=24),
@@ -115,7 +115,7 @@ FAMILIES = ("diffusion", "reaction-diffusion", "advection-diffusion")
 PRESETS = {
     "quick": Plan(
         families=FAMILIES[:2],
-        networks={name: TOY[name] for name in (TOKEN, OPERATOR, LSTM, GRU)},
+        networks={name: TOY_NETWORKS[name] for name in (TOKEN, OPERATOR, LSTM, GRU)},
         flops=1e10,
         tuning=4e9,
         rates=(1e-3,),
@@ -131,7 +131,7 @@ PRESETS = {
     ),
     "cpu": Plan(
         families=FAMILIES,
-        networks=SMALL,
+        networks=SMALL_NETWORKS,
         flops=1.5e12,
         tuning=3e11,
         rates=(1e-3, 3e-3),

@@ -204,7 +204,7 @@ def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
     found["reliability.scipy-by-network"] = outcome(Verdict.MEASURED, network=network, systems=network + fallback)
     counts = by_name["LAPACK's matrix types"]["counts"]
     found["reliability.above-lapack-limit"] = outcome(
-        Verdict.MEASURED, above=counts.get("learned, above LAPACK's limit", 0), limit=lapack_types.LIMIT,
+        Verdict.MEASURED, above=counts.get("learned, above LAPACK's limit", 0), limit=lapack_types.MAX_TEST_RATIO,
         answers=sum(counts.get(key, 0) for key in ("learned", "learned+refined")),
     )  # fmt: skip
     for inside, where in ((True, "inside the family"), (False, "outside")):

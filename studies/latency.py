@@ -11,8 +11,8 @@ predict
 solve
     The command `algebraformer solve A.mtx b.mtx --model NAME --json`, as it is and once more with its phases marked.
 imports
-    What `python -X importtime` says about that command, summed by package. It slows imports down and counts for a
-    package what that imports alone, so it tells shares rather than seconds.
+    The output of `python -X importtime` for that command, summed by package. It slows imports down and counts for a
+    package only its own modules, so it gives shares rather than seconds.
 
 Nothing is kept between runs of the study: it takes minutes.
 """

@@ -140,7 +140,7 @@ def attention_maps(model: Algebraformer, systems: Systems) -> FloatArray:
     Returns
     -------
     ndarray, shape (B, n_layer, n_head, T, T), float64
-        Row i says how much token i takes from each token j; rows add up to one.
+        Row i holds the weights that token i gives to the tokens j; rows add up to one.
 
     Raises
     ------

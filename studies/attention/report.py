@@ -26,9 +26,9 @@ NEAR_TOKENS = 2
 EDGE_TOKENS = 2
 """Tokens at either end that count as boundary."""
 MIN_PREFERENCE = 2.0
-"""A head is said to look somewhere if its mass there is this many times that of uniform attention."""
+"""A head prefers a place if its mass there is at least this many times that of uniform attention."""
 MIN_PARITY = 0.5
-"""A head is said to tell even from odd columns if its parity is at least this."""
+"""A head distinguishes even from odd columns if its parity is at least this."""
 MIN_CORRELATION = 0.3
 """Correlations of at least this size are counted."""
 LEARNED_SHARE = 1 / 8

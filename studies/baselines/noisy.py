@@ -90,7 +90,7 @@ def fast(decomposed: Decompositions, systems: Systems, prior: Prior) -> dict[str
 
 
 def affine(systems: Systems, prior: Prior) -> FloatArray:
-    """Return the best affine estimates (B, n): told the prior's mean and covariance, and the noise."""
+    """Return the best affine estimates (B, n), given the prior's mean and covariance, and the noise level."""
     return lmmse.known_matrix(systems.A, systems.b, prior.mean, prior.covariance, deviation(systems))
 
 

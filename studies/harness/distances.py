@@ -12,8 +12,8 @@ from algebraformer.solver import LearnedSolver
 def distances(solver: LearnedSolver, A: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return how far systems A (B, n, n), b (B, n) are from an operator head's family by entries and by answers, (B,).
 
-    All that `in_distribution` looks at, each relative to where it draws the line; of the two answers, to b and to a
-    random vector, the one that leaves more.
+    The quantities that `in_distribution` compares, each relative to its limit; of the residuals for b and for a random
+    vector the larger one.
     """
     head, inverse = solver.model.operator_head, solver.model.approximate_inverse(A)
     first = gcr.solve(A, b[:, :, None], inverse, 0.0, maxiter=1).first

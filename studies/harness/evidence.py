@@ -75,7 +75,7 @@ def changed_since(commit: str, paths: tuple[str, ...], root: Path = ROOT) -> tup
 
 
 def caption(provenance: Mapping[str, Any]) -> str:
-    """Return the line below a table that says where its numbers come from.
+    """Return the caption of a table: where its numbers come from.
 
     Examples
     --------

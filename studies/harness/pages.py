@@ -7,8 +7,8 @@
     <!-- end table -->
 
 from results/NAME.json, so that no number in a document is typed by hand; a test fails when a block is out of date.
-Below the table stands at which commit it was measured, and on what. At the end it lists the results that are older than
-code they depend on.
+A caption gives the commit and the machine of the measurement. At the end it lists the results that are
+older than code they depend on.
 Blocks from <!-- claims: SECTION --> to <!-- end claims --> hold the tables of `studies.claims`, likewise.
 
 `python -m studies.harness.pages --derive results/NAME.json ...` makes outcomes and conclusions of these files anew from

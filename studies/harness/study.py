@@ -106,5 +106,5 @@ def distinct(rows: Iterable[Mapping[str, Any]], *keys: str) -> list[Any]:
 
 
 def number(value: float | None) -> float:
-    """Return a score; infinity for None, which stands for one that was not finite."""
+    """Return a score; infinity for None, which replaces scores that are not finite."""
     return math.inf if value is None else float(value)

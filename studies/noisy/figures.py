@@ -23,7 +23,7 @@ STYLES = {
 
 
 def figure(data: Mapping[str, Any]) -> Figure:
-    """Draw the median errors of every family against the noise level, with intervals; solid: told no truth."""
+    """Draw the median errors of every family against the noise level, with intervals; dotted: oracles."""
     families = data["families"]
     figure, panels = panel_grid(len(families), more=0.8)
     for axes, family in zip(panels, families, strict=True):

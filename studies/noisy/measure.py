@@ -132,8 +132,8 @@ def relative(x: FloatArray, systems: Systems) -> list[float]:
 
 def classical_errors(plan: Plan, name: str, prior: str, folder: Path) -> list[dict[str, list[float]]]:
     """Return the errors of the classical methods at every level, from the folder if they are there."""
-    asked = {"n": plan.n, "levels": plan.levels, "systems": plan.systems, "slow": plan.slow}
-    found = computed_once(folder / f"{name}-{prior}.json", asked, partial(errors_of_cells, plan, name, prior))
+    settings = {"n": plan.n, "levels": plan.levels, "systems": plan.systems, "slow": plan.slow}
+    found = computed_once(folder / f"{name}-{prior}.json", settings, partial(errors_of_cells, plan, name, prior))
     return cast(list[dict[str, list[float]]], found)
 
 

@@ -70,7 +70,7 @@ class Plan:
     rounds: int = 7
     """Rounds whose median time is reported."""
     runs: Path = Path("runs")
-    """Where the log of a shipped network's training is looked for: it says how long that took."""
+    """Folder of the logs of shipped networks' trainings, which hold their times."""
 
 
 def small(family: str, architecture: str) -> Recipe:

@@ -155,7 +155,7 @@ def with_condition(family: BoundaryValueFamily, params: Parameters, gamma: float
 
 
 def run(plan: Plan, folder: Path, bar: Progress) -> Report:
-    """Solve every group, after training the network if the plan says so."""
+    """Solve every group, after training the network if the plan has a recipe."""
     solver = load(plan, folder)
     chosen = list(groups(solver.n, plan.systems))
     task = bar.add_task("outside", total=len(chosen))
@@ -305,7 +305,7 @@ def detection(records: list[dict[str, Any]]) -> dict[str, float | None]:
 
 def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
     """Return whether every answer was right, who gave it, and what `in_distribution` found."""
-    groups, told = data["groups"], data["detection"]
+    groups = data["groups"]
     total = sum(g["systems"] for g in groups)
     uncertified = round(sum(g["systems"] * (1 - g["certified"]) for g in groups))
     worst = max(g["of_bound_max"] for g in groups)
@@ -325,7 +325,7 @@ def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
         found["outside.refinements"] = outcome(Verdict.MEASURED, **{INSIDE: inside}, **more)
     fallback = {g["group"]: g["lapack"] for g in groups if g["lapack"]}
     found["outside.fallback"] = Outcome(Verdict.MEASURED, fallback)
-    found["outside.detection"] = Outcome(Verdict.MEASURED, dict(told))
+    found["outside.detection"] = Outcome(Verdict.MEASURED, dict(data["detection"]))
     return found
 
 

@@ -102,7 +102,7 @@ def counted(solver: LearnedSolver, methods: Counter[str]) -> LearnedSolver:
 
 @functools.cache
 def replacement(network: str) -> Callable[..., NDArray[Any]]:
-    """Return what stands in the place of `scipy.linalg.solve`."""
+    """Return the replacement of `scipy.linalg.solve`."""
     methods = COUNTS.setdefault(network, Counts()).methods
     if network in OF_64:
         model = counted(OF_64[network](), methods)
@@ -199,7 +199,7 @@ def check(networks: Sequence[str] = NETWORKS, chosen: str = "", tests: Sequence[
     answered = sum(row["learned"] + row["learned+refined"] for row in rows)
     return Check(
         "SciPy's tests",
-        "scipy.linalg's TestSolve and TestDTypes::test_solve pass unmodified, whatever the network says",
+        "scipy.linalg's TestSolve and TestDTypes::test_solve pass unmodified, for any output of the network",
         ran,
         failures,
         {

@@ -51,7 +51,7 @@ def main(folder: Path, quick: bool = False) -> None:
     report = assess(folder)
     for table in report.tables:
         print_table(table)
-    print("\n".join(report.verdict))
+    print("\n".join(report.conclusions))
     save_report(report, folder)
 
     systems = family.sample(3, seed=1)

@@ -1,4 +1,4 @@
-"""Networks that stand in for a trained one: right, nearly right and wrong, for systems of any size."""
+"""Networks in place of a trained one: right, nearly right and wrong, for systems of any size."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Array = NDArray[Any]
 Answer = Callable[[Array, Array], Array]
 
 
-class StandIn(torch.nn.Module):
+class FakeNetwork(torch.nn.Module):
     """Takes the place of a network: its answer is any function of A (B, n, n) and b (B, n), in NumPy."""
 
     def __init__(self, n: int, answer: Answer, reach: float) -> None:
@@ -51,13 +51,13 @@ class StandInHead(TokenHead):
             return torch.as_tensor(np.ascontiguousarray(self.function(A.numpy(), b.numpy())))
 
 
-def stand_in(answer: Answer, n: int, reach: float = np.inf) -> LearnedSolver:
+def fake_solver(answer: Answer, n: int, reach: float = np.inf) -> LearnedSolver:
     """Return a solver of systems with n unknowns around such an answer.
 
     By default every system is in distribution; with reach 0 none is.
     """
     info = CheckpointInfo(name="stand-in", family={}, commit=None, versions={})
-    return LearnedSolver(StandIn(n, answer, reach), info)  # type: ignore[arg-type]
+    return LearnedSolver(FakeNetwork(n, answer, reach), info)  # type: ignore[arg-type]
 
 
 def exact(A: Array, b: Array) -> Array:
@@ -132,7 +132,7 @@ WRONG: dict[str, Answer] = {
 }
 
 
-def spoilt(solver: LearnedSolver, change: Callable[[OperatorHead], object]) -> LearnedSolver:
+def corrupted(solver: LearnedSolver, change: Callable[[OperatorHead], object]) -> LearnedSolver:
     """Return a solver with an operator head that was changed; the given one stays as it is."""
     model = copy.deepcopy(solver.model)
     with torch.no_grad():

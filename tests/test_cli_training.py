@@ -58,13 +58,14 @@ def test_train_a_family_in_a_file(run, answer, refused, own, tmp_path, monkeypat
     arguments += ("--set", *SHORT, "family_settings.high=3.0", "model.n=5")
     code, found = answer(*arguments)
     assert (code, found["finished"], found["report"]) == (0, True, str(tmp_path / "run" / "report.json"))
-    assert found["verdict"][0].startswith(("Worth it", "Not worth it"))
-    assert any("paid back" in line for line in found["verdict"]) == found["verdict"][0].startswith("Worth it")
+    worth = found["outcomes"]["assessment.worth-it"]["verdict"]
+    assert worth in ("worth it", "not worth it")
+    assert ("assessment.payback" in found["outcomes"]) == (worth == "worth it")
     config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
     assert (config["name"], config["family"]) == ("scaled", {"name": "scaled", "n": 5, "high": 3.0})
     assert config["recipe"]["model"]["head"]["name"] == "operator"
     written = json.loads((tmp_path / "run" / "report.json").read_text(), parse_constant=pytest.fail)
-    assert written["verdict"] == found["verdict"]
+    assert (written["outcomes"], written["conclusions"]) == (found["outcomes"], found["conclusions"])
     assert_coloured(tmp_path / "run" / "report.png")
 
     code, out, err = run(*arguments)  # it has ended already: the report is made again

@@ -162,7 +162,7 @@ def test_report_of_the_beam(own):
     example, folder = own
     assert {"model", "report.json", "report.md", "report.png"} <= {path.name for path in folder.iterdir()}
     written = json.loads((folder / "report.json").read_text(), parse_constant=pytest.fail)
-    assert written["verdict"][0].startswith(("Worth it", "Not worth it"))
+    assert written["outcomes"]["assessment.worth-it"]["verdict"] in ("worth it", "not worth it")
     assert written["data"]["n"] == 16
     assert written["data"]["certified"] > 0.9
     systems = example.Beam(n=16).sample(20, seed=2)

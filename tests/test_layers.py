@@ -136,6 +136,18 @@ def test_studies_import_no_tests_and_not_the_root() -> None:
     assert [(name, d) for name, dotted in found.items() for d in dotted if d.split(".")[0] == "tests"] == []
 
 
+def test_studies_import_no_other_study() -> None:
+    """What several of them need is in the harness."""
+    shared = ("harness", "baselines", "claims")
+    for name, source in STUDIES.items():
+        parts = name.split(".")
+        if len(parts) > 1 and parts[1] not in shared:
+            found = {
+                d.split(".")[1] for d in imports(name, source, name in packages("studies")) if d.startswith("studies.")
+            }
+            assert found <= {parts[1], "harness", "baselines", "latency_probe"}, name
+
+
 def test_parts_of_studies_import_no_study() -> None:
     """The harness and the baselines serve all studies."""
     parts = ("studies.harness", "studies.baselines")

@@ -20,7 +20,7 @@ class Blocked(importlib.abc.MetaPathFinder):
         frame = sys._getframe(1)
         while "importlib" in frame.f_code.co_filename:
             frame = frame.f_back
-        others = frame.f_globals["__name__"].startswith(("sympy", "mpmath", "torch"))  # torch needs SymPy, and looks around
+        others = frame.f_globals["__name__"].startswith(("sympy", "mpmath", "torch"))  # torch needs SymPy
         if name.partition(".")[0] in {BLOCKED} and not others:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Blocked())

@@ -24,7 +24,7 @@ from algebraformer.errors import ConfigurationError, SingularSystemError, Status
 from algebraformer.linalg import measures
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.solver import LearnedSolver
-from tests.fakes import GOOD, WRONG, exact, shrunk, single, stand_in
+from tests.fakes import GOOD, WRONG, exact, fake_solver, shrunk, single
 from tests.stress.certificates import exact_measures
 
 N = 6
@@ -35,7 +35,7 @@ ZEROS = WRONG["zeros"]
 
 
 def stub_solver(answer, n=N, reach=np.inf):
-    return stand_in(answer, n, reach)
+    return fake_solver(answer, n, reach)
 
 
 def systems(*A_shape, columns=(), n=N, seed=0):

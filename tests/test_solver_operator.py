@@ -19,7 +19,7 @@ from algebraformer.errors import ConfigurationError, SingularSystemError, Status
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.numerics import gcr, lapack
 from algebraformer.solver import LearnedSolver
-from tests.fakes import noise, not_a_number, spoilt, zeros
+from tests.fakes import corrupted, noise, not_a_number, zeros
 
 N = 16
 EPS = np.finfo(float).eps
@@ -117,7 +117,7 @@ def test_most_systems_are_solved_without_lapack(trained):
 def test_a_wrong_head_is_no_wrong_answer(trained, name, columns):
     """What it cannot solve goes to LAPACK; a linear map that is merely bad may still be refined to the truth."""
     A, b = batch(5, columns)
-    result = spoilt(trained, WRONG[name]).solve(A, b)
+    result = corrupted(trained, WRONG[name]).solve(A, b)
     assert result.certified.all()
     np.testing.assert_allclose(result.x, reference(A, b), rtol=1e-6, atol=1e-8 * np.abs(result.x).max())
     if name in USELESS:
@@ -130,14 +130,14 @@ def test_a_wrong_head_is_no_wrong_answer(trained, name, columns):
 def test_opposite_signs_are_put_right(trained):
     """Conjugate residuals choose the length of their steps, so that -M serves as well as M."""
     systems = FAMILY.sample(50, seed=2)
-    plain, turned = (solver.solve(systems.A, systems.b) for solver in (trained, spoilt(trained, opposite)))
+    plain, turned = (solver.solve(systems.A, systems.b) for solver in (trained, corrupted(trained, opposite)))
     np.testing.assert_array_equal(plain.refinements, turned.refinements)
 
 
 @pytest.mark.parametrize("name", USELESS)
 def test_without_fallback_a_wrong_head_says_so(trained, name):
     A, b = batch(3)
-    result = spoilt(trained, WRONG[name]).solve(A, b, fallback=False)
+    result = corrupted(trained, WRONG[name]).solve(A, b, fallback=False)
     assert {Status.UNCERTIFIED} == set(result.status)
     assert not result.certified.any()
     assert result.x.shape == b.shape

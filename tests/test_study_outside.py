@@ -12,7 +12,7 @@ from rich.progress import Progress
 from algebraformer.linalg import FloatArray
 from algebraformer.problems import BoundaryValueFamily, get
 from algebraformer.problems.chebyshev import points
-from algebraformer.reporting import Report
+from algebraformer.reporting import Report, Verdict
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import trainer
 from algebraformer.training.data import TEST_SEED
@@ -143,22 +143,28 @@ def test_shares_and_detection_by_hand() -> None:
     }
     assert bins["0.75 to 1"]["lapack"] == 0.5
     assert bins["above 1000"]["refinements_median"] is None
-    text = " ".join(result.verdict)
-    assert result.verdict[0].startswith("Never wrong: all 8 answers in 2 groups")
-    assert "1.5 refinements (median); more in: far away (9)" in text
-    assert "LAPACK answers in: far away (75 %)" in text
-    assert "66.7 % of the systems that fell back" in text
+    found = result.outcomes
+    assert found["outside.never-wrong"].verdict == Verdict.HOLDS
+    assert found["outside.never-wrong"].numbers == {"answers": 8, "groups": 2, "uncertified": 0, "of_bound": 1e-3}
+    assert found["outside.refinements"].numbers == {outside.INSIDE: 1.5, "far away": 9.0}
+    assert found["outside.fallback"].numbers == {"far away": 0.75}
+    assert found["outside.detection"].numbers == result.data["detection"]
+    assert result.conclusions[1:3] == [
+        "Inside the family the network's answers take 1.5 refinements (median); more in: far away (9).",
+        "LAPACK answers in: far away (75 %).",
+    ]
+    assert "66.7 % of the systems that fell back to LAPACK" in result.conclusions[3]
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"certified": [True, True, False, True]}, {"of_bound": [0.1, 0.1, 3.0, 0.1]}],
+    ("wrong", "uncertified", "of_bound"),
+    [({"certified": [True, True, False, True]}, 1, 1e-3), ({"of_bound": [0.1, 0.1, 3.0, 0.1]}, 0, 3.0)],
     ids=["uncertified", "wrong"],
 )
-def test_a_wrong_answer_is_said(wrong: dict[str, Any]) -> None:
-    lines = outside.summary("toy", 4, [record(), AWAY | wrong]).verdict
-    assert not any("Never wrong" in line for line in lines)
-    assert "1" in lines[0].split("groups")[1]
+def test_a_wrong_answer_is_found(wrong: dict[str, Any], uncertified: int, of_bound: float) -> None:
+    found = outside.summary("toy", 4, [record(), AWAY | wrong]).outcomes["outside.never-wrong"]
+    assert found.verdict == Verdict.FAILS
+    assert (found.numbers["uncertified"], found.numbers["of_bound"]) == (uncertified, of_bound)
 
 
 # ---------------------------------------------------------------- the whole
@@ -182,7 +188,8 @@ def test_everything_is_certified_and_the_family_needs_no_lapack(quick: tuple[Rep
     assert groups[outside.INSIDE]["lapack"] <= 0.1
     assert groups["standard normal matrices"]["lapack"] == 1.0
     assert groups["rows permuted"]["lapack"] == 1.0
-    assert quick[0].verdict[0].startswith(f"Never wrong: all {24 * 19} answers")
+    never_wrong = quick[0].outcomes["outside.never-wrong"]
+    assert (never_wrong.verdict, never_wrong.numbers["answers"]) == (Verdict.HOLDS, 24 * 19)
 
 
 def test_answers_are_right_whoever_gave_them(solver: LearnedSolver) -> None:

@@ -1,4 +1,4 @@
-"""The operator head and classical methods for the same family, each prepared from the same systems."""
+"""The operator head and its baselines on the same family, each fitted on the same systems."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Method:
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """S systems of a family, as the peers see them.
+    """S systems of a family, as the baselines see them.
 
     Attributes
     ----------

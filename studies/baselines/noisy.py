@@ -1,6 +1,6 @@
-"""What a learned solver competes with on noisy systems, and the learned solver itself: name -> estimates of x.
+"""Baselines of a learned solver on noisy systems, and the learned solver itself: name -> estimates of x.
 
-Each gets A and b, and in addition:
+Each is given A and b, and in addition:
 
 - cross-validation and L-curve: nothing.
 - discrepancy: the norm of the noise in each system.
@@ -28,11 +28,11 @@ ORDERS = (0, 1, 2)
 CHOICES = ("cross-validation", "L-curve", "discrepancy", "oracle")
 TIKHONOV = [f"Tikhonov {order}" for order in ORDERS]
 SPECTRAL = [f"{filtered}, {choice}" for filtered in (*TIKHONOV, "TSVD") for choice in CHOICES]
-NOTHING, LMMSE = "no regularisation", "LMMSE"
+UNREGULARIZED, LMMSE = "no regularisation", "LMMSE"
 TOTAL_VARIATION, LASSO, PURSUIT = "total variation", "lasso", "matching pursuit"
 SLOW = [f"{method}, {choice}" for method in (TOTAL_VARIATION, LASSO, PURSUIT) for choice in ("discrepancy", "oracle")]
 LEARNED, LEARNED_ALL = "learned", "learned, all families"
-METHODS = (NOTHING, *SPECTRAL, LMMSE, *SLOW, LEARNED, LEARNED_ALL)
+METHODS = (UNREGULARIZED, *SPECTRAL, LMMSE, *SLOW, LEARNED, LEARNED_ALL)
 MOMENTS = 4096
 """Signals from which mean and covariance of a prior are computed."""
 PRIOR_SEED = 2**63 + 7
@@ -74,7 +74,7 @@ def fast(decomposed: Decompositions, systems: Systems, prior: Prior) -> dict[str
     """Return the estimates (B, n) of everything that is batched."""
     found: dict[str, FloatArray] = {}
     truncated = regularization.truncated(decomposed[0], systems.b)
-    found[NOTHING] = truncated.chosen(np.full(len(systems), truncated.parameters.shape[1] - 1))
+    found[UNREGULARIZED] = truncated.chosen(np.full(len(systems), truncated.parameters.shape[1] - 1))
     paths = [regularization.tikhonov(one, systems.b) for one in decomposed]
     for name, path in zip((*TIKHONOV, "TSVD"), (*paths, truncated), strict=True):
         indices = (
@@ -90,7 +90,7 @@ def fast(decomposed: Decompositions, systems: Systems, prior: Prior) -> dict[str
 
 
 def affine(systems: Systems, prior: Prior) -> FloatArray:
-    """Return the best affine estimates (B, n), from the prior's mean and covariance and the noise."""
+    """Return the best affine estimates (B, n), given the prior's mean and covariance, and the noise level."""
     return lmmse.known_matrix(systems.A, systems.b, prior.mean, prior.covariance, deviation(systems))
 
 

@@ -44,8 +44,8 @@ from algebraformer.solver import LearnedSolver
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
 from studies.condition.report import summary
+from studies.harness.distances import distances
 from studies.harness.runs import Bases, folder_name, run_once, shared_basis
-from studies.outside import measure as outside
 
 TRAINED = (1e3, 1e4)
 """Condition numbers of the training where they are prescribed."""
@@ -249,7 +249,7 @@ def contraction(solver: LearnedSolver, A: FloatArray, b: FloatArray, x: FloatArr
 def distance(solver: LearnedSolver, systems: Systems) -> FloatArray:
     """Return how far systems are from the family of the training, (B,); up to 1 they look like it."""
     if solver.model.config.head.is_linear:
-        return np.maximum(*outside.distances(solver, systems.A, systems.b))
+        return np.maximum(*distances(solver, systems.A, systems.b))
     scaler = solver.model.token_head.scaler
     with torch.no_grad():
         return (scaler.distance(torch.from_numpy(systems.A)) / scaler.max_distance).numpy()

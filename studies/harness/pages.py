@@ -7,9 +7,12 @@
     <!-- end table -->
 
 from results/NAME.json, so that no number in a document is typed by hand; a test fails when a block is out of date.
-The caption below a table gives the commit and the processor. At the end, results older than code they depend on are
+A caption gives the commit and the machine of the measurement. At the end, results older than code they depend on are
 listed. Blocks from <!-- claims: SECTION --> to <!-- end claims --> hold the tables of `studies.claims`, and the block
 from <!-- summary --> to <!-- end summary --> the table of `summary`, likewise.
+
+`python -m studies.harness.pages --derive results/NAME.json ...` makes outcomes and conclusions of these files anew from
+their data, and NAME.md with them; nothing is measured.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from typing import Any
 
 from algebraformer.reporting import Cell, markdown_table
 from studies.harness.evidence import caption, older
+from studies.harness.results import derive
 
 BLOCK = re.compile(r"(<!-- table: ([\w.-]+) -->\n).*?(<!-- end table -->)", re.DOTALL)
 CLAIMS = re.compile(r"(<!-- claims: ([\w-]+) -->\n).*?(<!-- end claims -->)", re.DOTALL)
@@ -47,7 +51,7 @@ def refreshed(text: str, results: Path) -> str:
         return match[1] + summary(results) + match[2]
 
     def claims(match: re.Match[str]) -> str:
-        from studies.claims import table  # which needs torch, and showing a table does not
+        from studies.claims.rows import table  # which needs torch, and showing a table does not
 
         section = table(match[2], results)
         return match[1] + markdown_table(section.columns, section.rows) + match[3]
@@ -88,6 +92,10 @@ def documents(paths: Sequence[str]) -> list[Path]:
 
 
 if __name__ == "__main__":
+    if "--derive" in sys.argv:
+        for path in map(Path, sys.argv[2:]):
+            derive(path)
+        sys.exit()
     for document in documents(sys.argv[1:]):
         document.write_text(refreshed(document.read_text(), Path("results")))
     if lines := older(Path("results")):

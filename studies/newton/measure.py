@@ -35,7 +35,16 @@ from algebraformer.training.data import TEST_SEED, VALIDATION_SEED
 from studies.baselines import lp
 from studies.harness.runs import computed_once, run_once
 from studies.harness.timing import in_turn
-from studies.newton.report import DIRECTION, LEARNED, LONG_STEP, MAIN_P, NEIGHBOUR, PREVIOUS, distribution, summary
+from studies.newton.report import (
+    DIRECTION,
+    LEARNED_START,
+    LONG_STEP,
+    MAIN_P,
+    NEIGHBOUR,
+    PREVIOUS,
+    distribution,
+    summary,
+)
 
 REAL = ("longley", "stackloss", "engel", "scotland", "copper")
 """Data sets of statsmodels, with a constant added to their explanatory variables."""
@@ -114,7 +123,7 @@ PRESETS = {
 def run(plan: Plan, folder: Path, bar: Progress) -> Report:
     """Train what is missing, solve everything, then put it together."""
     task = bar.add_task("newton", total=len(plan.groups) * (len(plan.p) + 1) + len(plan.trained) + len(REAL))
-    networks = {LEARNED: [LearnedSolver.from_pretrained(name) for name in plan.shipped]}
+    networks = {LEARNED_START: [LearnedSolver.from_pretrained(name) for name in plan.shipped]}
     for label, recipe in plan.trained.items():
         networks[label] = [run_once(recipe, folder / label.replace(" ", "-")).solver]
         bar.advance(task)
@@ -132,13 +141,13 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
             about = {"kind": kind, "n": n, "m": family.m, "p": p}
             settings = {"problems": plan.problems, "solved": plan.solved, "maxiter": plan.maxiter}
             found = computed_once(
-                folder / f"{kind}-{n}-{p:g}.json", about | settings, partial(rivals, family, problem, plan)
+                folder / f"{kind}-{n}-{p:g}.json", about | settings, partial(baselines, family, problem, plan)
             )
             records += [about | one for one in found + learned(problem, here, plan.maxiter)]
             if p == MAIN_P:
                 times += [about | one for one in seconds(problem, here, plan)]
             bar.advance(task)
-        checks.append({"kind": kind, "n": n, **same_optimum(kind, n, plan, here.get(LEARNED))})
+        checks.append({"kind": kind, "n": n, **same_optimum(kind, n, plan, here.get(LEARNED_START))})
         bar.advance(task)
     real = []
     for name in REAL:
@@ -153,7 +162,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
 def record(
     method: str, start: str, iterations: NDArray[np.int64], converged: NDArray[np.bool_], **more: Any
 ) -> dict[str, Any]:
-    """Return what became of the problems of one group with one method."""
+    """Return the iterations of one method on the problems of one group."""
     return {
         "method": method,
         "start": start,
@@ -174,7 +183,7 @@ def classical(problem: Regression, maxiter: int) -> list[dict[str, Any]]:
     return found
 
 
-def rivals(family: LpRegression, problem: Regression, plan: Plan) -> list[dict[str, Any]]:
+def baselines(family: LpRegression, problem: Regression, plan: Plan) -> list[dict[str, Any]]:
     """Return the records of every method without a network."""
     bank = family.regression(family.parameters(range(plan.solved), VALIDATION_SEED))
     return classical(problem, plan.maxiter) + warm(problem, bank, plan.maxiter)

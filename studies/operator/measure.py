@@ -61,7 +61,7 @@ class Plan:
     checked: int = 20
     """Systems that are solved with 50 digits as well."""
     samples: int = 50_000
-    """Systems the peers are prepared from: the first ones of the networks' training set."""
+    """Systems that the baselines are fitted on: the first ones of the networks' training set."""
     snapshots: int = 4096
     """How many of these the snapshots of the interpolation are chosen from."""
     columns: int = 16
@@ -71,7 +71,7 @@ class Plan:
     rounds: int = 7
     """Rounds whose median time is reported."""
     runs: Path = Path("runs")
-    """Where the log of a shipped network's training is looked for: it says how long that took."""
+    """Folder of the logs of shipped networks' trainings, which hold their times."""
 
 
 def small(family: str, architecture: str) -> Recipe:

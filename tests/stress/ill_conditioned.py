@@ -9,7 +9,7 @@ error exceeds
 
 This is Skeel's condition number. ||A|| ||A^-1|| is larger, and would excuse any answer to a badly scaled system. There
 is no limit where `scipy.linalg.solve` raises `LinAlgError`, nor where longdouble does not resolve x*: cond(A, x*) is
-then above about 1e16, its computed value only a lower bound, and a small backward error says nothing about x.
+then above about 1e16, its computed value only a lower bound, and a small backward error does not bound the error of x.
 Certified answers with more than ten times SciPy's error that are excused for this reason are counted.
 
 `forward_error` is compared with ||x - x*||_2 / ||x||_2 where the uncertainty of x* is at most `RESOLVED`.

@@ -97,6 +97,7 @@ class Assess:
 
     def run(self) -> int:
         from algebraformer.assessment import assess
+        from algebraformer.reporting import in_json
         from algebraformer.solver import LearnedSolver
         from algebraformer.training.monitor import Monitor
 
@@ -109,7 +110,7 @@ class Assess:
         path = None if self.output is None else save_report(report, self.output)
         if self.json:
             output = None if path is None else str(path)
-            emit({"verdict": list(report.verdict), "output": output, **report.data})
+            emit({"output": output, **in_json(report.outcomes, report.conclusions), **report.data})
         else:
             show_report(report, path)
         return DONE

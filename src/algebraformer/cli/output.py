@@ -90,7 +90,7 @@ def show_report(report: Report, path: Path | None) -> None:
 
     for table in report.tables:
         print_table(table)
-    print("\n".join(report.verdict))
+    print("\n".join(report.conclusions))
     if path is not None:
         print(f"Report: {path.with_suffix('.md')}")
         if not path.with_suffix(".png").exists():

@@ -68,6 +68,7 @@ class Train(RunFlags):
 
     def run(self) -> int:
         from algebraformer.problems.custom import names_a_file
+        from algebraformer.reporting import in_json
         from algebraformer.training.monitor import Monitor
         from algebraformer.training.trainer import train
 
@@ -89,7 +90,9 @@ class Train(RunFlags):
                 report = assess(self.output, training_seconds=seconds, progress=monitor.part("report"))
         path = None if report is None else save_report(report, self.output)
         if self.json:
-            about = {} if report is None else {"report": str(path), "verdict": [*report.verdict]}
+            from algebraformer.reporting import in_json
+
+            about = {} if report is None else {"report": str(path)} | in_json(report.outcomes, report.conclusions)
             emit(as_json(result) | about)
             return DONE if result.finished else INTERRUPTED
         show_result(result, recipe)

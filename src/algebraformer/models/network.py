@@ -126,27 +126,29 @@ class Algebraformer(nn.Module):
         """Return an operator head's approximations of the inverses of A (B, n, n), float64."""
         return self.operator_head.read_inverse(self, A)[0]
 
+    def _described(self) -> str:
+        name = self.config.head.name
+        return f"this model has {'an' if name[0] in 'aeiou' else 'a'} {name} head"
+
     @property
     def token_head(self) -> TokenHead:
         """The head, if it is a token head; `ConfigurationError` if not."""
         if not isinstance(self.head, TokenHead):
-            raise ConfigurationError(f"expected a model with a token head, received head {self.config.head.name!r}")
+            raise ConfigurationError(f"{self._described()}: only token heads have a scaler")
         return self.head
 
     @property
     def estimate_head(self) -> EstimateHead:
         """The head, if it is an estimate head; `ConfigurationError` if not."""
         if not isinstance(self.head, EstimateHead):
-            raise ConfigurationError(f"expected a model with an estimate head, received head {self.config.head.name!r}")
+            raise ConfigurationError(f"{self._described()}: only estimate heads take noisy b")
         return self.head
 
     @property
     def operator_head(self) -> OperatorHead:
         """The head, if it is an operator head; `ConfigurationError` if not."""
         if not isinstance(self.head, OperatorHead):
-            raise ConfigurationError(
-                f"this model has head {self.config.head.name!r}: only operator heads approximate the inverse itself"
-            )
+            raise ConfigurationError(f"{self._described()}: only operator heads approximate the inverse itself")
         return self.head
 
     def hidden_matrices(self) -> Iterator[tuple[nn.Parameter, int]]:

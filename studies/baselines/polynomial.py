@@ -85,6 +85,7 @@ def fit(basis: OperatorBasis, z: NDArray[np.floating], c: FloatArray, weight: Fl
     -------
     CoefficientRegression
     """
+    # 1. Principal components, scaled to [-1, 1].
     mean = z.mean(axis=0, dtype=np.float64)
     centred = z - mean
     _, vectors = np.linalg.eigh(centred.T @ centred)
@@ -92,6 +93,8 @@ def fit(basis: OperatorBasis, z: NDArray[np.floating], c: FloatArray, weight: Fl
     reach = np.abs(y).max(axis=0)
     scale = 1 / np.where(reach > 0, reach, 1.0)
     y *= scale
+
+    # 2. The choice of d, degree and ridge parameter on held-out samples.
     tried = min(TRIED_ON, len(y))
     part, held = slice(0, tried - tried // 5), slice(tried - tried // 5, tried)
     best = (np.inf, 0, 0, 0.0)
@@ -108,6 +111,8 @@ def fit(basis: OperatorBasis, z: NDArray[np.floating], c: FloatArray, weight: Fl
                 continue
             error = np.sum((seen[:, :count] @ weights - c[held]) ** 2 * weight[held, None] ** 2)
             best = min(best, (float(error), d, degree, ridge))
+
+    # 3. The fit to all samples.
     _, d, degree, ridge = best
     powers = exponents(d, degree)
     weights = _solved(*_sums(y[:, :d], c, weight, powers), ridge)

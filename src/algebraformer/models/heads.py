@@ -12,7 +12,7 @@ from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig
 from algebraformer.numerics import sine_tiles
 from algebraformer.numerics.entry_sampler import EntrySampler
-from algebraformer.numerics.lapack import MAX_DEFECT
+from algebraformer.numerics.forward_error import MAX_DEFECT
 from algebraformer.numerics.operator_basis import LEADING, OperatorBasis, inverse_weighted_metric
 from algebraformer.numerics.preconditioner import ApproximateInverse
 from algebraformer.numerics.sine_tiles import TiledInverse, TiledOperators

@@ -143,11 +143,11 @@ def exponents(d: int, degree: int) -> NDArray[np.int64]:
 def monomials(y: FloatArray, powers: NDArray[np.int64]) -> FloatArray:
     """Return products of Chebyshev polynomials (B, F) of the variables y (B, d), of the given degrees (F, d)."""
     T = np.polynomial.chebyshev.chebvander(y, int(powers.max(initial=0)))  # (B, d, degree + 1)
-    found = np.ones((len(y), len(powers)))
+    values = np.ones((len(y), len(powers)))
     for variable in range(y.shape[1]):
         used = np.flatnonzero(powers[:, variable])
-        found[:, used] *= T[:, variable, powers[used, variable]]
-    return found
+        values[:, used] *= T[:, variable, powers[used, variable]]
+    return values
 
 
 def _sums(y: FloatArray, c: FloatArray, weight: FloatArray, powers: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
@@ -155,9 +155,9 @@ def _sums(y: FloatArray, c: FloatArray, weight: FloatArray, powers: NDArray[np.i
     gram, moment = np.zeros((len(powers), len(powers))), np.zeros((len(powers), c.shape[1]))
     for chunk in batches(len(y), CHUNK):
         rows = slice(chunk.start, chunk.stop)
-        found = monomials(y[rows], powers) * weight[rows, None]
-        gram += found.T @ found
-        moment += found.T @ (c[rows] * weight[rows, None])
+        basis_values = monomials(y[rows], powers) * weight[rows, None]
+        gram += basis_values.T @ basis_values
+        moment += basis_values.T @ (c[rows] * weight[rows, None])
     return gram, moment
 
 

@@ -255,7 +255,7 @@ class Regression:
         lengths = np.where(lengths > 0, lengths, 1.0)
         lengths = lengths * np.linalg.norm(A / lengths, axis=1, keepdims=True)
         Q, R = np.linalg.qr(A / np.where(lengths > 0, lengths, 1.0))
-        singular = [i for i, one in enumerate(R) if not dtrcon(one)[0] > A.shape[2] * EPS]
+        singular = [i for i, factor in enumerate(R) if not dtrcon(factor)[0] > A.shape[2] * EPS]
         if singular:
             raise SingularSystemError(
                 singular,

@@ -280,8 +280,8 @@ def iterate(
     step, parts = max_batch_size(family.n), []
     for begin in range(0, len(u), step):
         rows = slice(begin, begin + step)
-        some = {key: value[rows] for key, value in params.items()}
-        parts.append(_iterated(family, some, method, u[rows], begin, rtol, maxiter))
+        part_params = {key: value[rows] for key, value in params.items()}
+        parts.append(_iterated(family, part_params, method, u[rows], begin, rtol, maxiter))
     fields = (field.name for field in dataclasses.fields(KantorovichResult))
     return KantorovichResult(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
 

@@ -311,12 +311,12 @@ def has_zero_line(A: NDArray[Any]) -> NDArray[np.bool_]:
     >>> has_zero_line(np.array([np.eye(2), np.diag([1.0, 0.0]), np.ones((2, 2))]))
     array([False,  True, False])
     """
-    found = np.zeros(len(A), dtype=bool)
+    zero = np.zeros(len(A), dtype=bool)
     if A.shape[-1]:
         for i in np.flatnonzero((A[:, 0] == 0).any(axis=1) | (A[:, :, 0] == 0).any(axis=1)):
             entries = A[i] != 0
-            found[i] = not (entries.any(axis=0).all() and entries.any(axis=1).all())
-    return found
+            zero[i] = not (entries.any(axis=0).all() and entries.any(axis=1).all())
+    return zero
 
 
 def test_ratio(A: FloatArray, b: FloatArray, x: FloatArray) -> FloatArray:

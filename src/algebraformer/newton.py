@@ -140,8 +140,8 @@ def minimize_lp(
         if x0.shape != A.shape[:-2] + A.shape[-1:]:
             raise ValueError(f"x0 must have shape {A.shape[:-2] + A.shape[-1:]}, received {x0.shape}")
     network = None if solver is None else _Network(as_solver(solver), problem)
-    found = _minimize(problem, None if x0 is None else x0.reshape(problem.x.shape), network, tol, maxiter)
-    return OptimizeResult({k: v if batched else scalar(v[0]) for k, v in found.items()})
+    fields = _minimize(problem, None if x0 is None else x0.reshape(problem.x.shape), network, tol, maxiter)
+    return OptimizeResult({k: v if batched else scalar(v[0]) for k, v in fields.items()})
 
 
 class _Network:

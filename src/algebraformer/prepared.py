@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,9 @@ from algebraformer.linalg import EPS, FloatArray, has_zero_line
 from algebraformer.models import Algebraformer, max_batch_size
 from algebraformer.models.heads.base import Reading
 from algebraformer.numerics import gcr, lapack
-from algebraformer.numerics.forward_error import forward_error
+from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error
 from algebraformer.numerics.gcr import RefinedSolution
-from algebraformer.numerics.lapack import MAX_DEFECT, RHS_BLOCK_ENTRIES
+from algebraformer.numerics.lapack import RHS_BLOCK_ENTRIES
 from algebraformer.numerics.preconditioner import LinearInverse, as_linear_operator
 from algebraformer.result import SolveResult, scalar
 from algebraformer.validation import CheckedSystem, check_count, check_tolerance, match_right_hand_sides
@@ -117,8 +116,8 @@ class Prepared:
         self._factors: dict[tuple[str, int], lapack.Factors | None] = {}  # by kind of numbers, and position in A
         self._zero_lines: Flags | None = None
         if keep and self._supports(A):
-            for _ in self._blocks():
-                pass
+            for rows in self._blocks():
+                self._reading(rows)
 
     def __repr__(self) -> str:
         return f"Prepared(shape={self._A.shape if self._batched else self._A.shape[1:]})"
@@ -132,8 +131,8 @@ class Prepared:
         """
         flags = np.zeros(len(self._A), dtype=bool)
         if self._supports(self._A):
-            for rows, reading in self._blocks():
-                flags[rows] = reading.in_distribution
+            for rows in self._blocks():
+                flags[rows] = self._reading(rows).in_distribution
         return flags if self._batched else bool(flags[0])
 
     @property
@@ -152,7 +151,8 @@ class Prepared:
         check_supported(self._A, self._model.config.n)
         _ = self._model.operator_head  # raises for other heads
         operators = []
-        for _, reading in self._blocks():
+        for rows in self._blocks():
+            reading = self._reading(rows)
             if reading.inverse is not None:
                 size = len(reading.in_distribution)
                 operators += [as_linear_operator(reading.inverse[i : i + 1], self._A.shape[-1]) for i in range(size)]
@@ -226,17 +226,19 @@ class Prepared:
         """Say whether the network reads such matrices."""
         return A.shape[-1] == self._model.config.n and A.dtype.kind == "f"
 
-    def _blocks(self) -> Iterator[tuple[slice, Reading]]:
-        """Yield what the network knows of a limited number of systems at a time, so that memory stays flat."""
+    def _blocks(self) -> list[slice]:
+        """Return the blocks of systems that are read at a time, so that memory stays flat."""
         step = max_batch_size(self._A.shape[-1])
-        for start in range(0, len(self._A), step):
-            rows = slice(start, start + step)
-            reading = self._readings.get(start)
-            if reading is None:
-                reading = self._model.read(self._A[rows])
-                if self._keep:
-                    self._readings[start] = reading
-            yield rows, reading
+        return [slice(start, start + step) for start in range(0, len(self._A), step)]
+
+    def _reading(self, rows: slice) -> Reading:
+        """Return what the network knows of a block."""
+        reading = self._readings.get(rows.start)
+        if reading is None:
+            reading = self._model.read(self._A[rows])
+            if self._keep:
+                self._readings[rows.start] = reading
+        return reading
 
     def _has_zero_line(self) -> Flags:
         """Return which matrices (B,) have a row or a column of zeros: an array that the caller may change."""
@@ -251,9 +253,10 @@ class Prepared:
         """
         if b.size == 0:
             return _Batch.empty(b)
-        return _Batch.concatenate(
-            [_answers(reading, self._A[rows], b[rows], rtol, maxiter, everything) for rows, reading in self._blocks()]
-        )
+        parts = [
+            _answers(self._reading(rows), self._A[rows], b[rows], rtol, maxiter, everything) for rows in self._blocks()
+        ]
+        return _Batch.concatenate(parts)
 
     def _factorised(
         self, where: Indices, system: CheckedSystem, rtol: float | None, singular: Flags

@@ -202,10 +202,10 @@ def _advice(rows: list[_Row], batched: bool) -> str:
     covered = [row for row in rows if row.status not in _ADVICE and not row.hopeless]
     groups.append((_OUTSIDE, [row for row in covered if row.status is Status.OUT_OF_DISTRIBUTION]))
     groups.append((_NEAR, [row for row in covered if row.status is Status.FALLBACK]))
-    found = [(text, chosen) for text, chosen in groups if chosen]
-    if not found:
+    advice = [(text, chosen) for text, chosen in groups if chosen]
+    if not advice:
         return "No action needed."
-    parts = [f"{_named(chosen)}: {text}" if batched else text for text, chosen in found]
+    parts = [f"{_named(chosen)}: {text}" if batched else text for text, chosen in advice]
     return f"Next: {'; '.join(parts)}."
 
 

@@ -71,11 +71,11 @@ class InverseInterpolation:
         B, k = len(A), self.sketch.shape[1]
         G = shared_matmul(self.inverse, A @ self.sketch)  # (B, n, k)
         columns = G.transpose(1, 0, 2).reshape(n, B * k).astype(np.float32)
-        found = (self.operators.reshape(p * n, n) @ columns).reshape(p, n, B, k).transpose(2, 1, 3, 0)  # (B, n, k, p)
-        size = np.sqrt(np.mean(np.sum(found[..., 1:].astype(np.float64) ** 2, axis=(1, 2)), axis=1))  # (B,)
+        images = (self.operators.reshape(p * n, n) @ columns).reshape(p, n, B, k).transpose(2, 1, 3, 0)  # (B, n, k, p)
+        size = np.sqrt(np.mean(np.sum(images[..., 1:].astype(np.float64) ** 2, axis=(1, 2)), axis=1))  # (B,)
         stacked = np.zeros((B, n * k + p - 1, p))
-        stacked[:, : n * k, :-1] = found[..., 1:].reshape(B, n * k, p - 1)
-        stacked[:, : n * k, -1] = (self.sketch - found[..., 0]).reshape(B, n * k)
+        stacked[:, : n * k, :-1] = images[..., 1:].reshape(B, n * k, p - 1)
+        stacked[:, : n * k, -1] = (self.sketch - images[..., 0]).reshape(B, n * k)
         free = np.arange(p - 1)
         stacked[:, n * k + free, free] = DAMPING * np.where(size > 0, size, 1.0)[:, None]
         R = np.asarray(np.linalg.qr(stacked, mode="r"))  # (B, p, p)

@@ -90,8 +90,6 @@ class Train(RunFlags):
                 report = assess(self.output, training_seconds=seconds, progress=monitor.part("report"))
         path = None if report is None else save_report(report, self.output)
         if self.json:
-            from algebraformer.reporting import in_json
-
             about = {} if report is None else {"report": str(path)} | in_json(report.outcomes, report.conclusions)
             emit(as_json(result) | about)
             return DONE if result.finished else INTERRUPTED

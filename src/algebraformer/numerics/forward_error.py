@@ -23,6 +23,9 @@ from numpy.typing import NDArray
 
 from algebraformer.linalg import EPS, FloatArray, Measures, norm, ratio
 
+MAX_DEFECT = 0.5
+"""Largest share of a random vector that M A may leave for M to count as an inverse of A: the factors of LAPACK, or a
+network's approximation. Singular matrices leave more."""
 SAFETY_FACTOR = 2.0
 """Factor on the whole estimate: the defect of one random vector is only about that of M A, and where the tolerance is
 loose the estimate would be up to 1 % too low without it."""

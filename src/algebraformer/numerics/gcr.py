@@ -123,8 +123,8 @@ class RefinedSolution:
     def assign(self, where: Indices, other: RefinedSolution, chosen: NDArray[np.bool_] | slice) -> None:
         """Replace the answers of the systems `where`, and their measures, by the chosen ones of `other`."""
         self.x[where], self.certified[where] = other.x[chosen], other.certified[chosen]
-        for mine, new in zip(self.measures, other.measures, strict=True):
-            mine[where] = new[chosen]
+        for old, new in zip(self.measures, other.measures, strict=True):
+            old[where] = new[chosen]
 
 
 def richardson(

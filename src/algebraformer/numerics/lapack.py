@@ -21,14 +21,11 @@ from numpy.typing import NDArray
 from scipy.linalg import get_lapack_funcs
 
 from algebraformer.linalg import has_zero_line
-from algebraformer.numerics.forward_error import forward_error, probe, rounding
+from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error, probe, rounding
 from algebraformer.numerics.gcr import RefinedSolution, richardson
 
 MAX_REFINEMENTS = 3
 """Steps of fixed-precision refinement, of which the first is enough as a rule [2]_."""
-MAX_DEFECT = 0.5
-"""Largest share of a random vector that M A may leave for M to count as an inverse of A: the factors, or a network's
-approximation. Singular matrices leave more."""
 PROBES = 3
 """Random vectors for the forward error: more than for a network, since here A may have any structure."""
 RHS_BLOCK_ENTRIES = 2**20

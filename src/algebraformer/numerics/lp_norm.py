@@ -155,6 +155,7 @@ def line_search(r: FloatArray, q: FloatArray, p: FloatArray) -> FloatArray:
 
     Since ||r + t q|| >= t ||q|| - ||r||, the minimum lies between 0 and 2 ||r|| / ||q||. 0 where q does not descend.
     """
+    # 1. r and q in units of their sizes, and the bracket.
     r_size, q_size = max_abs(r), max_abs(q)
     r, q, unit = r / r_size[:, None], q / q_size[:, None], r_size / q_size
     low = np.zeros(len(r))
@@ -162,7 +163,9 @@ def line_search(r: FloatArray, q: FloatArray, p: FloatArray) -> FloatArray:
     high = np.where(length > 0, 2 * p_norm(r, p) / np.where(length > 0, length, 1.0), 0.0)
     t = np.minimum(1 / unit, 0.5 * high)
     before = np.full(len(r), np.inf)
+
     for _ in range(MAX_LINE_SEARCH_STEPS):
+        # 2. The slope at t, up to a factor.
         z = r + t[:, None] * q
         size = max_abs(z)
         u = z / size[:, None]
@@ -172,6 +175,8 @@ def line_search(r: FloatArray, q: FloatArray, p: FloatArray) -> FloatArray:
         open_ = (np.abs(slope) > SLOPE_RTOL * whole) & (high - low > EPS * high)
         if not open_.any():
             break
+
+        # 3. A smaller bracket, and Newton's step where it stays inside and halves the slope; bisection otherwise.
         low, high = np.where(slope < 0, t, low), np.where(slope < 0, high, t)
         curvature = (p - 1) * np.sum(w * q * q, axis=-1)
         guess = t - size * slope / np.where(curvature > 0, curvature, 1.0)
@@ -244,11 +249,13 @@ class Regression:
         if not ((p >= P_LIMITS[0]) & (p <= P_LIMITS[1])).all():
             wrong = p[~((p >= P_LIMITS[0]) & (p <= P_LIMITS[1]))][0]
             raise ValueError(f"p must be a number from 2 to 16, received {wrong:g}")
+
+        # 1. QR of A with columns of length one, and its condition.
         lengths = np.max(np.abs(A), axis=1, keepdims=True)
         lengths = np.where(lengths > 0, lengths, 1.0)
         lengths = lengths * np.linalg.norm(A / lengths, axis=1, keepdims=True)
         Q, R = np.linalg.qr(A / np.where(lengths > 0, lengths, 1.0))
-        singular = [i for i, one in enumerate(R) if not dtrcon(one)[0] > A.shape[2] * EPS]
+        singular = [i for i, factor in enumerate(R) if not dtrcon(factor)[0] > A.shape[2] * EPS]
         if singular:
             raise SingularSystemError(
                 singular,
@@ -258,9 +265,11 @@ class Regression:
                 advice="the optimum is not unique; leave out columns",
             )
         R = R * lengths
+
+        # 2. The least squares solution, corrected once for the last digits, and its residual.
         size = max_abs(b)[:, None]
         x = solved(R, transposed_product(Q, b / size)) * size
-        x = x - solved(R, transposed_product(Q, product(A, x) - b))  # once more, for the last digits
+        x = x - solved(R, transposed_product(Q, product(A, x) - b))
         r = product(A, x) - b
         rounding = A.shape[2] * EPS * np.max(product(np.abs(A), np.abs(x)) + np.abs(b), axis=-1)
         r = np.where((np.max(np.abs(r), axis=-1) <= rounding)[:, None], 0.0, r)

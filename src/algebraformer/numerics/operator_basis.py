@@ -298,11 +298,16 @@ def extended(basis: OperatorBasis, A: FloatArray, rank: int) -> OperatorBasis:
         )
     if basis.metric is not None:
         raise ConfigurationError("a balanced basis cannot be extended: keep or refit it")
+
+    # 1. The weighted snapshots of the other family, around the mean of the old one.
     T = preconditioned_inverse(A / basis.sampler(A)[1][:, None, None], basis.A_mean).reshape(N, -1)
     weight = 1 / np.linalg.norm(T, axis=1)
     T = ((T - basis.T_mean.ravel()) * weight[:, None]).astype(np.float32)
+
+    # 2. Principal components of what T_1 ... T_R leave of them.
     components = basis.components.reshape(R, -1)
     new, spectrum = _principal(T - (T @ components.T) @ components, rank - R)
+
     components = np.concatenate((components, new))
     components[LEADING:] = components[LEADING:].astype(np.float16)
     return dataclasses.replace(

@@ -189,8 +189,8 @@ def _path(
 
 def cross_validation(path: Path) -> IndexArray:
     """Return where ||A x - b||^2 / slack^2 is least."""
-    some = path.slack > 0
-    return np.argmin(np.where(some, path.residual_norm / np.where(some, path.slack, 1.0), np.inf), axis=1)
+    free = path.slack > 0
+    return np.argmin(np.where(free, path.residual_norm / np.where(free, path.slack, 1.0), np.inf), axis=1)
 
 
 def cross_validated(A: FloatArray, b: FloatArray, order: int = 0) -> FloatArray:

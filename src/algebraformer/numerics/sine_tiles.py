@@ -26,11 +26,11 @@ from algebraformer.numerics.preconditioner import Chosen, linear_combination, sh
 TILE = 32
 """Rows and columns of a tile."""
 MIN_N = 256
-"""Below this n nothing is gained."""
+"""Below this n the dense operators are as fast."""
 TRUNCATION_RTOL = 1e-3
 """Share of the operators, weighted by their typical coefficients, that may be left out (root of the sum of squares)."""
 MAX_KEPT_SHARE = 0.5
-"""Tiles that are more than this share of all are not worth it."""
+"""Families that need more than this share of all tiles keep their dense operators."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +138,8 @@ def compress(basis: OperatorBasis) -> TiledOperators | None:
     n, count = len(basis.inverse), 1 + basis.rank
     if n < MIN_N or n % TILE:
         return None
+
+    # 1. Every operator in sines, in tiles, and the energy of each tile over the family.
     P, tiles = sines(n), n // TILE
     transform = P.astype(np.float32)
     blocks, energy = np.empty((count, tiles, tiles, TILE, TILE), dtype=np.float32), np.zeros((tiles, tiles))
@@ -145,11 +147,15 @@ def compress(basis: OperatorBasis) -> TiledOperators | None:
     for r, operator in enumerate(basis.operators):
         blocks[r] = (transform @ operator @ transform.T).reshape(tiles, TILE, tiles, TILE).swapaxes(1, 2)
         energy += typical[r] ** 2 * np.sum(blocks[r].astype(np.float64) ** 2, axis=(2, 3))
+
+    # 2. The fewest tiles that leave out no more than the tolerance.
     order = np.argsort(-energy, axis=None)
     lost = energy.sum() - np.cumsum(energy.ravel()[order])
     needed = int(np.argmax(lost <= TRUNCATION_RTOL**2 * energy.sum())) + 1
     if needed > MAX_KEPT_SHARE * energy.size:
         return None
+
+    # 3. Their entries, one row of tiles after the other.
     keep = np.zeros((tiles, tiles), dtype=bool)
     keep.flat[order[:needed]] = True
     kept = [np.flatnonzero(row) for row in keep]

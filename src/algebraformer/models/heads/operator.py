@@ -30,7 +30,7 @@ from algebraformer.models.heads.readout import RIDGE, RIDGES, normal_equations, 
 from algebraformer.models.scaling import MARGIN
 from algebraformer.numerics import gcr, operator_basis, sine_tiles
 from algebraformer.numerics.entry_sampler import Entries, EntrySampler
-from algebraformer.numerics.lapack import MAX_DEFECT
+from algebraformer.numerics.forward_error import MAX_DEFECT
 from algebraformer.numerics.operator_basis import LEADING, OperatorBasis, inverse_weighted_metric
 from algebraformer.numerics.preconditioner import ApproximateInverse
 from algebraformer.numerics.sine_tiles import TiledInverse, TiledOperators

@@ -11,7 +11,7 @@ import pytest
 import algebraformer
 from algebraformer import cli
 from algebraformer.cli import output
-from studies.harness import pages
+from studies.harness import pages, study
 from studies.harness.evidence import caption
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -233,6 +233,11 @@ def test_every_command_is_described_and_exists(capsys: pytest.CaptureFixture[str
 def test_every_option_is_described_and_exists(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     offered = set(re.findall(r"^[^\w-]{1,3}(--[a-z][\w-]*)", help_of([command], capsys), re.MULTILINE))
     assert set(re.findall(r"^\| `(--[\w-]+)` \|", described()[command], re.MULTILINE)) == offered
+
+
+def test_every_study_is_described_and_exists() -> None:
+    table = described()["study"].partition("| option |")[0]
+    assert set(re.findall(r"^\| ([a-z]+) \|", table, re.MULTILINE)) - {"study"} == set(study.names())
 
 
 @pytest.mark.parametrize("path", MARKDOWN, ids=name_of)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from algebraformer.problems import ProblemFamily
     from algebraformer.progress import ProgressCallback
     from algebraformer.reporting import Report
-    from algebraformer.training.trainer import RunOptions, TrainResult
+    from algebraformer.training.options import RunOptions, TrainResult
 
 SomeRecipe = TypeVar("SomeRecipe", bound=Recipe)
 
@@ -169,7 +169,7 @@ class Finetune:
 
 def run_options(command: Train | Finetune) -> RunOptions:
     """Return how the run of a command is carried out."""
-    from algebraformer.training.trainer import RunOptions
+    from algebraformer.training.options import RunOptions
 
     check_device(command.device)
     names = ("device", "autocast", "compile", "workers")

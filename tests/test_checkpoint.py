@@ -125,6 +125,19 @@ def test_a_folder_is_plain_files_that_coreutils_can_check(folder: Path) -> None:
     assert config["format"] == 2
 
 
+def test_scaled_integers_are_read_as_the_numbers_they_stand_for(folder: Path) -> None:
+    """Scale times integer, one scale per row: a float32 tensor like any other afterwards."""
+    alter_tensors(lambda t: t.update(scaled_by(torch.tensor([2.0**-10]))))(folder)
+    sign(folder)
+    loaded, _ = checkpoint.load(folder)
+    weight = loaded.state_dict()[WEIGHT]
+    assert weight.dtype == torch.float32
+    assert torch.equal(weight, torch.tensor([[-32767.0, 0.0, 1.0, 32767.0]]) / 1024)
+    assert loaded.state_dict().keys() == network().state_dict().keys()
+    checkpoint.save(folder, loaded, INFO)  # as float32 again
+    assert same_weights(checkpoint.load(folder)[0], loaded)
+
+
 def test_the_cost_of_training_is_kept_and_older_checkpoints_do_not_have_it(folder: Path, tmp_path: Path) -> None:
     info = dataclasses.replace(INFO, seconds=12.5, threads=2)
     checkpoint.save(tmp_path / "new", network(), info)
@@ -219,6 +232,14 @@ def write(name: str, data: bytes) -> Callable[[Path], None]:
 WEIGHT = "head.linear.weight"
 BAD_NAMES = ["../x", "a/b", "/etc/passwd", "", "x" * 65, ".", "..", "a\nb", "ä", None, 3]
 
+INTEGERS = torch.tensor([[-32767, 0, 1, 32767]], dtype=torch.int16)
+
+
+def scaled_by(scale: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the weight as scaled integers."""
+    return {WEIGHT: INTEGERS, f"{WEIGHT}.scale": scale}
+
+
 SIGNED_DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "unknown key": (alter_config(lambda c: c.update(zeta=1)), "'zeta' is unknown"),
     "missing key": (alter_config(lambda c: c.pop("family")), "'family' is missing"),
@@ -261,6 +282,27 @@ SIGNED_DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "wrong dtype": (alter_tensors(lambda t: t.update({WEIGHT: torch.zeros(1, 4).double()})), "has shape"),
     "NaN weight": (alter_tensors(lambda t: t[WEIGHT].__setitem__((0, 1), torch.nan)), "is not finite"),
     "infinite buffer": (alter_tensors(lambda t: t["head.scaler.x_rms"].__setitem__(0, torch.inf)), "is not finite"),
+    "integers without a scale": (alter_tensors(lambda t: t.update({WEIGHT: INTEGERS})), "has shape"),
+    "scale of other rows": (
+        alter_tensors(lambda t: t.update(scaled_by(torch.ones(4)))),
+        f"unknown tensor '{WEIGHT}.scale'",
+    ),
+    "scale of doubles": (alter_tensors(lambda t: t.update(scaled_by(torch.ones(1).double()))), "unknown tensor"),
+    "scale without integers": (alter_tensors(lambda t: t.update({f"{WEIGHT}.scale": torch.ones(1)})), "unknown tensor"),
+    "infinite scale": (alter_tensors(lambda t: t.update(scaled_by(torch.tensor([torch.inf])))), "is not finite"),
+    "scaled too far": (alter_tensors(lambda t: t.update(scaled_by(torch.tensor([3e38])))), "is not finite"),
+    "integers of another shape": (
+        alter_tensors(lambda t: t.update({**scaled_by(torch.ones(1)), WEIGHT: INTEGERS[:, :3]})),
+        "has shape",
+    ),
+    "scaled doubles": (
+        alter_tensors(
+            lambda t: t.update(
+                {"head.scaler.A_mean": torch.ones(4, 4, dtype=torch.int16), "head.scaler.A_mean.scale": torch.ones(4)}
+            )
+        ),
+        "head.scaler.A_mean has shape",
+    ),
     "empty": (write(MODEL, b""), "not a valid safetensors file"),
     "giant header": (write(MODEL, (2**62).to_bytes(8, "little") + b"{}"), "not a valid safetensors file"),
     "header is no JSON": (write(MODEL, (2).to_bytes(8, "little") + b"{{"), "not a valid safetensors file"),

@@ -20,7 +20,8 @@ class Blocked(importlib.abc.MetaPathFinder):
         frame = sys._getframe(1)
         while "importlib" in frame.f_code.co_filename:
             frame = frame.f_back
-        others = frame.f_globals["__name__"].startswith(("sympy", "mpmath", "torch"))  # torch needs SymPy
+        # torch needs SymPy, which needs mpmath, and it looks which other packages there are.
+        others = frame.f_globals["__name__"].startswith(("sympy", "mpmath", "torch"))
         if name.partition(".")[0] in {BLOCKED} and not others:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Blocked())

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -21,26 +22,45 @@ SOURCE = ROOT / "src" / "algebraformer"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MODULES = sorted(path.relative_to(SOURCE.parent) for path in SOURCE.rglob("*.py"))
 DOCUMENTS = sorted(path for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")) if "_build" not in path.parts)
+SHIPPED = [
+    "advection-diffusion-64",
+    "deblur-64",
+    "diffusion-64",
+    "diffusion-64-token",
+    "fredholm-64",
+    "gravity-64",
+    "lp-filter-32",
+    "random-diffusion-64",
+    "reaction-diffusion-64",
+]
 PUBLIC = [
     "LearnedSolver",
     "LearnedSolver.from_pretrained",
     "LearnedSolver.predict",
     "LearnedSolver.solve",
+    "Estimate",
     "SolveResult",
     "Status",
+    "as_family",
+    "assess",
     "checkpoint",
     "errors.SingularSystemError",
+    "finetune",
     "io.read_system",
     "io.write_system",
+    "kantorovich.solve",
     "linalg.measures",
     "models.ModelConfig",
     "newton.minimize_lp",
+    "plotting.save_report",
     "pretrained_names",
     "problems.ProblemFamily",
     "problems.Systems",
     "problems.get",
     "problems.names",
+    "recipe_for",
     "solve",
+    "testing.check_family",
     "train",
     "training.RECIPES",
 ]
@@ -115,7 +135,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     sources = {str(path.relative_to(SOURCE.parent)) for path in SOURCE.rglob("*.py*") if path.suffix in (".py", ".pyi")}
     weights = {
         f"algebraformer/pretrained/{name}/{file}"
-        for name in ("diffusion-64", "diffusion-64-token")
+        for name in SHIPPED
         for file in ("model.safetensors", "config.json", "sha256sums")
     }
     assert names >= sources | weights | {"algebraformer/py.typed", f"{info}/licenses/LICENSE"}
@@ -125,12 +145,38 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
 
 def test_wheel_is_small(wheel):
     """The weights take most of it."""
-    assert wheel.stat().st_size < 45e6
+    assert wheel.stat().st_size <= 20e6
+
+
+def test_few_dependencies():
+    """Figures and studies need more, by extras; what the tests need is in the extra test."""
+    assert len(PROJECT["dependencies"]) <= 8
+    extras = PROJECT["optional-dependencies"]
+    packages = {name: {re.split(r"[>=]", entry)[0] for entry in entries} for name, entries in extras.items()}
+    assert packages["plot"] == {"matplotlib"}
+    assert packages["study"] == {"algebraformer[plot]", "mpmath", "scikit-learn", "statsmodels"}
+    assert "algebraformer[study]" in packages["test"] & packages["docs"]
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory):
+    """The source distribution, built from this checkout."""
+    folder = tmp_path_factory.mktemp("sdist")
+    python("-m", "hatchling", "build", "-t", "sdist", "-d", folder, cwd=ROOT)
+    (path,) = folder.iterdir()
+    return path
+
+
+def test_the_source_distribution_holds_studies_and_tests(sdist):
+    with tarfile.open(sdist) as archive:
+        names = {Path(*Path(name).parts[1:]).as_posix() for name in archive.getnames()}
+    wanted = ["studies/harness/study.py", "studies/weights/diffusion-64-transformer/model.safetensors"]
+    assert names >= {*wanted, "tests/test_packaging.py", "tests/stress/base.py", "src/algebraformer/py.typed"}
 
 
 def test_installed_wheel_works_outside_the_checkout(outside, installed):
     assert Path(outside["file"]).is_relative_to(installed)
-    assert "diffusion-64" in outside["names"]
+    assert outside["names"] == SHIPPED
     assert outside["certified"] == [True, True]
     assert outside["commit"] is None
     assert not outside["early"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import pickle
 from collections.abc import Callable
 
 import mpmath
@@ -104,6 +105,12 @@ def test_an_empty_sample_is_refused() -> None:
 
 
 # ---------------------------------------------------------------- settings and the registry
+
+
+@every_family
+def test_families_are_picklable(name: str) -> None:
+    family = problems.get(name, n=8)
+    assert pickle.loads(pickle.dumps(family)) == family  # background workers may be spawned
 
 
 @every_family

@@ -37,6 +37,8 @@ MAX_CONFIG_BYTES = 2**20
 MAX_MODEL_BYTES = 2**32
 OPTIONAL = ("seconds", "threads")
 """Keys of config.json that older checkpoints do not have."""
+SCALE = ".scale"
+"""Tensors that are stored as 16-bit integers have their scales beside them, under their own name and this."""
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MISSING = (
     "the model {} was trained on a family that is not registered here: import the module that registers it, or, on the "
@@ -259,7 +261,7 @@ def unpack(files: Mapping[str, bytes], where: str) -> tuple[Algebraformer, Check
     settings = parse_json(files[CONFIG], f"{where}/{CONFIG}")
     old = settings.get("format") == 1
     config, info = parse_config(settings, f"{where}/{CONFIG}")
-    tensors = parse_tensors(files[MODEL], f"{where}/{MODEL}")
+    tensors = widened(parse_tensors(files[MODEL], f"{where}/{MODEL}"))
     if old:
         tensors = legacy.convert_tensors(tensors, config.head.name)
     if config.n_layer > len(tensors):  # before a hostile configuration builds a million blocks
@@ -330,6 +332,22 @@ def parse_tensors(data: bytes, where: str) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{where}: not a valid safetensors file ({' '.join(str(error).split())})") from error
     # Into torch's own memory: MKL promises the same rounding only for arrays aligned to 64 bytes.
     return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def widened(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors with scaled integers as the float32 they stand for: scale Q, one scale per first index.
+
+    Q is int16 of shape (rows, ...), its scale float32 of shape (rows,). Any other pair is left as it is, and then is no
+    tensor of a model.
+    """
+    found = dict(tensors)
+    for name, Q in tensors.items():
+        scale = tensors.get(name + SCALE)
+        if scale is None or (Q.dtype, scale.dtype, scale.shape) != (torch.int16, torch.float32, Q.shape[:1]):
+            continue
+        del found[name + SCALE]
+        found[name] = Q * scale.view(-1, *[1] * (Q.ndim - 1))
+    return found
 
 
 def pretrained_names() -> list[str]:

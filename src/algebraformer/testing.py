@@ -6,10 +6,10 @@ import dataclasses
 import hashlib
 import json
 import os
-import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,10 +30,11 @@ BACKWARD_ERROR = 10.0
 BAD_SIZES = (0, -1, 2.5, "8", None, True)
 BAD_RANGES = ((0.5, 0.1), (0.1,), (0.0, float("nan")), (0.0, float("inf")), ("a", "b"), [0.0, 0.1], 0.3, None)
 OTHER_PROCESS = """
-import pickle, sys
-path, seed, data = pickle.load(sys.stdin.buffer)
-sys.path[:] = path
-family = pickle.loads(data)
+import importlib, json, sys
+sys.path[:], module, name, settings, seed = json.load(sys.stdin)
+family = getattr(importlib.import_module(module), name)(
+    **{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+)
 from algebraformer.testing import fingerprint
 print(fingerprint(family.sample(3, seed=seed)))
 """
@@ -182,15 +183,20 @@ def processes_agree(subject: Subject) -> None:
     if cls.__module__ == "__main__" or getattr(module, cls.__qualname__, None) is not cls:
         return
     try:
-        data = pickle.dumps((sys.path, LAST, pickle.dumps(family)))
+        ForkingPickler.dumps(family)  # as for background workers that are spawned
     except Exception as error:  # noqa: BLE001 pickle raises what it likes
         subject.require(False, "a family that can be pickled", error)
-    environment = os.environ | {"PYTHONHASHSEED": "1"}  # strings have other hashes there
+    settings = {key: value for key, value in family.settings().items() if key != "name"}
     run = subprocess.run(
-        [sys.executable, "-c", OTHER_PROCESS], input=data, capture_output=True, env=environment, check=False
+        [sys.executable, "-c", OTHER_PROCESS],
+        input=json.dumps([sys.path, cls.__module__, cls.__qualname__, settings, LAST]),
+        env=os.environ | {"PYTHONHASHSEED": "1"},  # strings have other hashes there
+        capture_output=True,
+        text=True,
+        check=False,
     )
     here = fingerprint(family.sample(3, seed=LAST))
-    received = run.stdout.decode().strip() or run.stderr.decode().strip()[-200:]
+    received = run.stdout.strip() or run.stderr.strip()[-200:]
     subject.require(received == here, "the same systems in another process", received)
 
 
@@ -212,7 +218,7 @@ def noisy_measurements(subject: Subject) -> None:
         return
     systems, m, n = family.sample(count, seed=3), family.n_equations, family.n
     expected = {"noise": (count,), "prior": (count,), "clean": (count, m), "signal": (count, n), "z": (count, m)}
-    received = {name: np.shape(systems.params[name]) if name in systems.params else None for name in expected}
+    received = {name: np.shape(systems.params[name]) for name in expected if name in systems.params}
     subject.require(received == expected, f"parameters of shapes {expected}", received)
     params = systems.params
     subject.require(np.array_equal(params["signal"], systems.x), "x to be the signal", "another")

@@ -67,8 +67,8 @@ class Case:
         if self.network in SHIPPED:
             return fakes.shipped(self.network)
         answers = fakes.GOOD | fakes.WRONG | {"consistent": fakes.consistent}
-        # A family has no singular matrices. Fakes that ask LAPACK solve consistent systems with two equal rows, whose last
-        # pivot is a rounding error; so these systems are out of distribution, and so is all for a pseudo-inverse.
+        # A family has no singular matrices. Fakes that ask LAPACK solve consistent systems with two equal rows, whose
+        # last pivot is a rounding error; so these are out of distribution, and for a pseudo-inverse everything is.
         outside = self.network == "consistent" or self.kind == "equal rows"
         return fakes.fake_solver(answers[self.network], self.n, 0.0 if outside else np.inf)
 

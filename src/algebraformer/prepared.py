@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,63 +33,58 @@ FALLBACK_WARNING_SHARE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
-class LinearReading:
-    """What a head that is linear in b knows of B matrices.
+class Reading:
+    """What a head has read of B matrices: all that refinement needs, whatever the right-hand sides are.
 
     Attributes
     ----------
+    A : ndarray, shape (B, n, n), float64
     in_distribution : ndarray of bool, shape (B,)
-        Whether a matrix looks like the family.
-    inverse : LinearInverse
-        Approximate inverses M.
+        Which matrices look like the family, by A alone.
+    answer : callable
+        Takes A and b (B, n, k) to the bare answers (B, n, k).
+    inverse : LinearInverse, optional
+        The approximate inverses M, if the head is linear in b.
     defect : ndarray, shape (B,)
-        What M A leaves of a random vector, see `gcr.probe_defect`.
+        With an inverse: what M A leaves of a random vector, see `gcr.probe_defect`.
     max_defect : float
         Largest share of L b that the first step may leave of a system in distribution.
     """
 
-    in_distribution: Flags
-    inverse: LinearInverse
-    defect: FloatArray
-    max_defect: float
-
-    def __getitem__(self, chosen: Indices) -> LinearReading:
-        """Return what is known of the chosen matrices."""
-        return LinearReading(self.in_distribution[chosen], self.inverse[chosen], self.defect[chosen], self.max_defect)
-
-
-@dataclasses.dataclass(frozen=True)
-class NonlinearReading:
-    """What a head that is not linear in b knows of B matrices A (B, n, n): as above, but no inverse."""
-
-    in_distribution: Flags
-    model: Algebraformer
     A: FloatArray
-    inverse: None = None
+    in_distribution: Flags
+    answer: Callable[[FloatArray, FloatArray], FloatArray]
+    inverse: LinearInverse | None = None
+    defect: FloatArray | None = None
+    max_defect: float = 0.0
+
+    def __getitem__(self, chosen: Indices) -> Reading:
+        """Return what was read of the chosen matrices."""
+        return dataclasses.replace(
+            self,
+            A=self.A[chosen],
+            in_distribution=self.in_distribution[chosen],
+            inverse=None if self.inverse is None else self.inverse[chosen],
+            defect=None if self.defect is None else self.defect[chosen],
+        )
 
     def predict(self, b: FloatArray) -> FloatArray:
-        """Return the network's answers (B, n, k) to right-hand sides (B, n, k); NaN where it breaks their shape."""
-        x = predict(self.model, self.A, b)
-        return x if x.shape == b.shape else np.full_like(b, np.nan)
-
-    def __getitem__(self, chosen: Indices) -> NonlinearReading:
-        """Return what is known of the chosen matrices."""
-        return NonlinearReading(self.in_distribution[chosen], self.model, self.A[chosen])
-
-
-Reading = LinearReading | NonlinearReading
+        """Return the bare answers (B, n, k) to right-hand sides (B, n, k)."""
+        return self.answer(self.A, b)
 
 
 def _read(model: Algebraformer, A: FloatArray) -> Reading:
     """Let a network read matrices (B, n, n) of its size; the only place that asks which kind of head it has."""
+    answer = functools.partial(predict, model)
     if model.config.head == "operator":
         head = model.operator_head
         inverse, distance = model.read_inverse(A)
         defect, max_defect = gcr.probe_defect(A, inverse), head.max_defect()
-        return LinearReading((distance <= head.max_distance()) & (defect <= max_defect), inverse, defect, max_defect)
+        near = (distance <= head.max_distance()) & (defect <= max_defect)
+        return Reading(A, near, answer, inverse, defect, max_defect)
     scaler = model.scaler
     distances = scaler.distance(torch.from_numpy(A.copy()).to(scaler.reach.device))
-    return NonlinearReading((distances <= scaler.reach).numpy(force=True), model, A)
+    return Reading(A, (distances <= scaler.reach).numpy(force=True), answer)
 
 
 @dataclasses.dataclass
@@ -313,9 +310,7 @@ class Prepared:
         """
         if b.size == 0:
             return _Batch.empty(b)
-        parts = [
-            _answers(self._reading(rows), self._A[rows], b[rows], rtol, maxiter, everything) for rows in self._blocks()
-        ]
+        parts = [_answers(self._reading(rows), b[rows], rtol, maxiter, everything) for rows in self._blocks()]
         return _Batch.concatenate(parts)
 
     def _factorised(
@@ -333,9 +328,7 @@ class Prepared:
         return solution
 
 
-def _answers(
-    reading: Reading, A: FloatArray, b: FloatArray, rtol: float | None, maxiter: int, everything: bool
-) -> _Batch:
+def _answers(reading: Reading, b: FloatArray, rtol: float | None, maxiter: int, everything: bool) -> _Batch:
     """Return the network's refined answers to systems that look like the family, or to everything."""
     answers = _Batch.unanswered(b)
     answers.in_distribution[:] = reading.in_distribution
@@ -345,36 +338,42 @@ def _answers(
     if reading.inverse is not None and 2 * chosen.size >= len(b):
         chosen = np.arange(len(b))  # to leave out the others would save less than copying the chosen costs
     if chosen.size < len(b):
-        A, b, reading = A[chosen], b[chosen], reading[chosen]
-    if reading.inverse is None:
-        answers.assign(chosen, _predict_and_refine(reading, A, b, rtol, maxiter))
+        reading, b = reading[chosen], b[chosen]
+    if reading.inverse is None or reading.defect is None:
+        part = _predict_and_refine(reading, b, rtol, maxiter)
     else:
-        answers.assign(chosen, _solve_gcr(reading, A, b, rtol, maxiter, everything))
+        part = _solve_gcr(reading, reading.inverse, reading.defect, b, rtol, maxiter, everything)
+    answers.assign(chosen, part)
     return answers
 
 
-def _predict_and_refine(
-    reading: NonlinearReading, A: FloatArray, b: FloatArray, rtol: float | None, maxiter: int
-) -> _Batch:
+def _predict_and_refine(reading: Reading, b: FloatArray, rtol: float | None, maxiter: int) -> _Batch:
     """Refine the answers of a head that is not linear in b by asking it again about the residual."""
 
     def correction(active: Indices, r: FloatArray) -> FloatArray:
-        return (reading if active.size == len(b) else reading[active]).predict(r)
+        x = (reading if active.size == len(b) else reading[active]).predict(r)
+        return x if x.shape == r.shape else np.full_like(r, np.nan)
 
-    solution = gcr.richardson(A, b, correction, rtol, maxiter)
+    solution = gcr.richardson(reading.A, b, correction, rtol, maxiter)
     return _Batch.from_solution(solution, solution.last_step_ratio, reading.in_distribution)
 
 
 def _solve_gcr(
-    reading: LinearReading, A: FloatArray, b: FloatArray, rtol: float | None, maxiter: int, everything: bool
+    reading: Reading,
+    inverse: LinearInverse,
+    defect: FloatArray,
+    b: FloatArray,
+    rtol: float | None,
+    maxiter: int,
+    everything: bool,
 ) -> _Batch:
     """Refine the answers of approximate inverses by conjugate residuals, a limited number of columns at a time."""
-    inverse, defect, (B, n, k) = reading.inverse, reading.defect, b.shape
+    B, n, k = b.shape
     max_first_ratio = np.inf if everything else reading.max_defect
     parts, columns = [], max(1, RHS_BLOCK_ENTRIES // (n * B))
     for j in range(0, k, columns):
         right = b[:, :, j : j + columns]
-        solution = gcr.gcr_restarted(A, right, inverse, rtol, maxiter, max_first_ratio=max_first_ratio)
+        solution = gcr.gcr_restarted(reading.A, right, inverse, rtol, maxiter, max_first_ratio=max_first_ratio)
         estimate = forward_error(inverse, solution.x, solution.measures, np.minimum(defect, MAX_DEFECT), probes=1)
         error = np.where(defect <= MAX_DEFECT, estimate, np.inf)
         known = reading.in_distribution & (solution.first_residual_ratio <= reading.max_defect)

@@ -46,7 +46,7 @@ def basis_for(
         config.n_row,
         count=count,
         whiten=config.whiten,
-        balance=config.balance,
+        weighted=config.balance,
         report=report,
     )
 

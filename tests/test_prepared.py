@@ -17,7 +17,7 @@ from algebraformer.numerics import lapack
 from algebraformer.prepared import Prepared
 from algebraformer.result import SolveResult
 from algebraformer.solver import LearnedSolver
-from tests.fakes import GOOD, WRONG, shipped, stand_in
+from tests.fakes import GOOD, WRONG, fake_solver, shipped
 
 N = 64
 FIELDS = [field.name for field in dataclasses.fields(SolveResult)]
@@ -83,7 +83,7 @@ def test_the_answers_are_those_of_solve(name: str, options: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("name", [*GOOD, *WRONG])
 def test_any_network(name: str) -> None:
-    solver = stand_in((GOOD | WRONG)[name], 6)
+    solver = fake_solver((GOOD | WRONG)[name], 6)
     rng = np.random.default_rng(0)
     A = 3 * np.eye(6) + 0.5 * rng.uniform(-1, 1, (4, 6, 6))
     ready = solver.prepare(A)

@@ -30,7 +30,7 @@ import tyro
 from threadpoolctl import threadpool_info
 
 from algebraformer import provenance
-from algebraformer.models import ModelConfig
+from algebraformer.models import ModelConfig, TokenConfig
 from algebraformer.reporting import Cell, TableData, print_table, write_results
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import RECIPES, RunOptions, Trainer
@@ -142,7 +142,7 @@ def measure_memory(plan: Plan) -> list[dict[str, Any]]:
         for kernel, backends in KERNELS.items():
             peaks = {}
             for n in plan.shared + larger:
-                config = ModelConfig(n=n, encoding=encoding, n_layer=2, n_head=2, n_embd=32)
+                config = ModelConfig(n=n, head=TokenConfig(encoding=encoding), n_layer=2, n_head=2, n_embd=32)
                 peaks[n] = peak_bytes(config, backends)
             fits = [
                 {"from": sizes[0], "to": sizes[-1], "exponent": exponent({n: peaks[n] for n in sizes})}

@@ -2,8 +2,8 @@
 
     (EI w'')'' + N w'' + k(x) w = q,   w = EI w'' = 0 at both ends of [0, 1],
 
-by central differences, with EI(x) = 1 + taper x and k(x) = stiffness exp(-((x - centre) / 0.15)^2). Four numbers decide
-the matrix: the taper, the load N, the stiffness of the ground and where it is.
+by central differences, with EI(x) = 1 + taper x and k(x) = stiffness exp(-((x - centre) / 0.15)^2). Four numbers
+determine the matrix: the taper, the load N, the stiffness of the ground and its centre.
 
     python examples/own_family.py runs/beam            # a few minutes on two cores
     python examples/own_family.py runs/beam --quick    # a small one, not trained to the end
@@ -42,16 +42,16 @@ class Beam(af.problems.ProblemFamily):
 
 
 def main(folder: Path, quick: bool = False) -> None:
-    """Train, measure and report, and solve systems that were in no training set."""
+    """Train, assess, write the report, and solve held-out systems."""
     family = Beam(n=16 if quick else 64)
-    recipe = recipe_for(family)  # af.train(family, folder) does this by itself
+    recipe = recipe_for(family)  # af.train(family, folder) does this automatically
     if quick:
         recipe = dataclasses.replace(recipe, samples=4_000, steps=150)
     result = af.train(recipe, folder)
     report = assess(folder)
     for table in report.tables:
         print_table(table)
-    print("\n".join(report.verdict))
+    print("\n".join(report.conclusions))
     save_report(report, folder)
 
     systems = family.sample(3, seed=1)

@@ -1,14 +1,16 @@
 """A photograph, blurred along its lines as by a camera that moved, with noise: recovered line by line in three ways.
 
-The picture comes with scikit-learn. Every line of a patch of it is one system b = A x + e: A blurs by a Gaussian as the
-family "deblur" has it, e is noise of one per cent. No signal of this kind was in any training set.
+The picture comes with scikit-learn. Every line of a patch of it is one system b = A x + e: A blurs by a Gaussian as in
+the family "deblur", e is noise of one per cent. No signal of this kind was in any training set.
 
-- Tikhonov's regularisation with first differences, its parameter by cross-validation: told nothing.
-- Total variation by the discrepancy principle: told the norm of the noise.
-- The model: told nothing, and it says how sure it is and whether its answer fits the data.
+- Tikhonov regularisation with first differences, its parameter by cross-validation: uses A and b alone.
+- Total variation by the discrepancy principle: needs the norm of the noise.
+- The model: uses A and b alone, and returns standard deviations and a check of whether the estimate fits the data.
 
-    python examples/photograph.py photograph                    # with the shipped deblur-64
-    python examples/photograph.py photograph --model FOLDER     # with a model of your own, of any size
+Run it at the root of the repository, for the classical methods in `studies`:
+
+    python -m examples.photograph photograph                    # with the shipped deblur-64
+    python -m examples.photograph photograph --model FOLDER     # with a model of your own, of any size
 """
 
 import argparse
@@ -30,7 +32,7 @@ from studies.baselines import sparse
 WIDTH = 0.025
 NOISE = 0.01
 SHRINK = 4
-"""Pixels of the photograph, in each direction, that make one of ours."""
+"""Pixels of the photograph, in each direction, that are averaged into one of ours."""
 CORNER = (24, 60)
 """First line and first column of the patch."""
 
@@ -57,7 +59,7 @@ def main(folder: Path, model: str | None = "deblur-64", lines: int = 64) -> None
     solver = None
     if model is not None and (model in af.pretrained_names() or Path(model).exists()):
         solver = af.LearnedSolver.from_pretrained(model)
-    n, m = (64, 64) if solver is None else (solver.n, solver.model.config.n_equation)
+    n, m = (64, 64) if solver is None else (solver.n, solver.model.config.n_equations)
     x = patch(lines, n)
     A, b, noise_norm = measure(x, m)
     grey = b.mean(axis=1, keepdims=True) / A.sum(axis=1).mean()  # about the mean brightness of each line
@@ -73,12 +75,13 @@ def main(folder: Path, model: str | None = "deblur-64", lines: int = 64) -> None
     def learned() -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", InconsistentWarning)  # counted below
-            found = solver.estimate(np.tile(A, (lines, 1, 1)), rest)
-        about["consistent"] = float(found.consistent.mean())
-        about["in_distribution"] = float(found.in_distribution.mean())
-        about["coverage"] = float(np.mean(np.abs(found.x + grey - x) <= found.interval[1] - found.x))
-        band.append(found.interval[1] - found.x)
-        return found.x
+            estimate = solver.estimate(np.tile(A, (lines, 1, 1)), rest)
+        half = estimate.interval[1] - estimate.x
+        about["consistent"] = float(estimate.consistent.mean())
+        about["in_distribution"] = float(estimate.in_distribution.mean())
+        about["coverage"] = float(np.mean(np.abs(estimate.x + grey - x) <= half))
+        band.append(half)
+        return estimate.x
 
     about: dict[str, float] = {}
     band: list[np.ndarray] = []
@@ -95,7 +98,7 @@ def main(folder: Path, model: str | None = "deblur-64", lines: int = 64) -> None
         errors = np.linalg.norm(pictures[name] - x, axis=1) / np.linalg.norm(x - grey, axis=1)
         rows.append([name, float(np.median(errors)), float(np.quantile(errors, 0.9)), 1e3 * seconds / lines])
     columns = ("method", "relative error, median", "90 % below", "ms per line")
-    title = f"{lines} lines of a photograph, noise {NOISE:g}; errors relative to what varies in a line"
+    title = f"{lines} lines of a photograph, noise {NOISE:g}; errors relative to the variation within a line"
     table = TableData(columns, rows, title)
     print_table(table)
     for name, value in about.items():

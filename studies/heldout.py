@@ -1,10 +1,10 @@
-"""Noisy systems that are not like those of the training: where the learned solver loses, and whether it says so.
+"""Noisy systems that are not like those of the training: where the learned solver loses, and whether it is flagged.
 
 Each group changes one thing of the family that a model was trained on: the instrument, the signals, the level or the
-kind of the noise. Beside the learned solver stand Tikhonov's regularisation with cross-validation, which knows of no
-training, and total variation, which is told the norm of the noise. A system is flagged if its estimate is
-not `consistent` or it is not `in_distribution`. "Guarded" is what a user gets who takes Tikhonov's answer for the
-systems that are flagged. A system counts as lost where the learned error is 1.5 times Tikhonov's or more.
+kind of the noise. Two baselines: Tikhonov's regularisation with cross-validation, which needs no training, and total
+variation, which is given the norm of the noise. A system is flagged if its estimate is not `consistent` or it is not
+`in_distribution`. "Guarded" uses Tikhonov's answer for flagged systems. A system counts as lost where the learned error
+is 1.5 times Tikhonov's or more.
 """
 
 from __future__ import annotations
@@ -25,15 +25,18 @@ from algebraformer.linalg import FloatArray
 from algebraformer.metrics import coverage, relative_errors
 from algebraformer.numerics import regularization
 from algebraformer.problems import Systems
-from algebraformer.reporting import Cell, Report, TableData
+from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, outcome
 from algebraformer.solver import LearnedSolver
 from algebraformer.training.data import TEST_SEED
 from studies.baselines.noisy import ORDERS, TOTAL_VARIATION, slow
+from studies.harness.estimators import Models, described, learned_solvers, small
+from studies.harness.statistics import rounded
 from studies.harness.study import distinct, where
-from studies.noisy.measure import Models, described, learned_solvers, small
-from studies.noisy.report import rounded
 
-LOST = 1.5
+LOST_RATIO = 1.5
+"""Ratio of the learned error to Tikhonov's from which a system counts as lost."""
+MAX_LOST_SHARE, MAX_GUARDED = 0.1, 1.1
+"""Share of lost systems that has to be noticed, and the largest ratio of guarded to Tikhonov's median error."""
 INSIDE = "as trained"
 SHARED: dict[str, dict[str, Any]] = {
     INSIDE: {},
@@ -103,7 +106,7 @@ def measured(plan: Plan, name: str, solver: LearnedSolver, changes: Mapping[str,
     variation = slow(few, (TOTAL_VARIATION,))[f"{TOTAL_VARIATION}, discrepancy"]
     flagged = ~(estimate.consistent & estimate.in_distribution)
     ours, theirs = relative_errors(estimate.x, systems), relative_errors(tikhonov, systems)
-    lost = ours >= LOST * theirs
+    lost = ours >= LOST_RATIO * theirs
     return {
         "learned": rounded(np.median(ours)),
         "tikhonov": rounded(np.median(theirs)),
@@ -124,11 +127,11 @@ def best_tikhonov(systems: Systems) -> FloatArray:
     return min(answers, key=lambda x: float(np.median(relative_errors(x, systems))))
 
 
-# ---------------------------------------------------------------- what came out
+# ---------------------------------------------------------------- tables and outcomes
 
 
 def summary(plan: Plan, records: Sequence[dict[str, Any]], models: Mapping[str, str | None]) -> Report:
-    """Put the groups into a table and sentences."""
+    """Put the groups into a table and outcomes."""
     columns = {
         "learned": "learned",
         "tikhonov": "Tikhonov, cross-validation",
@@ -144,40 +147,71 @@ def summary(plan: Plan, records: Sequence[dict[str, Any]], models: Mapping[str, 
     title = f"Median relative errors and shares of {plan.systems} systems in each group"
     table = TableData(("family", "group", *columns.values()), rows, title)
     data = {"systems": plan.systems, "models": dict(models), "groups": list(records)}
-    sentences = [sentence for name in models for sentence in verdict(name, where(records, family=name))]
-    return Report((table,), sentences, data)
+    found = outcomes(data)
+    return Report((table,), found, conclusions(found, SENTENCES), data)
 
 
-def verdict(name: str, records: Sequence[dict[str, Any]]) -> list[str]:
-    """Return plain sentences on one family: where the learned solver loses, whether it notices, what guarding gives."""
-    if not records:
-        return [f"{name}: no model, the learned solver is absent."]
-    outside = [one for one in records if one["group"] != INSIDE]
-    inside = next(one for one in records if one["group"] == INSIDE)
-    lost = [one for one in outside if one["learned"] > one["tikhonov"]]
-    first = f"{name}: outside its training the learned solver has a higher median error than cross-validated Tikhonov"
-    if lost:
-        groups = ", ".join(f"{o['group']} ({o['learned']:.3g} against {o['tikhonov']:.3g})" for o in lost)
-        said = [f"{first} in {len(lost)} of {len(outside)} groups: {groups}."]
-        noticed = ", ".join(f"{o['group']} {100 * o['flagged']:.3g} %" for o in lost)
-        said.append(
-            f"{name}: systems flagged there: {noticed}; of the systems as trained {100 * inside['flagged']:.3g} %."
+def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Return for each family where the learned solver loses, whether it notices, and what guarding gives.
+
+    Of every group that it loses there is an outcome of its own: holds if at least half of the lost systems are
+    flagged, or few are lost.
+    """
+    found: dict[str, Outcome] = {}
+    for name in data["models"]:
+        records = where(data["groups"], family=name)
+        if not records:
+            found[f"heldout.beats-tikhonov/{name}"] = outcome(Verdict.INCONCLUSIVE, family=name, groups=0, lost=None)
+            continue
+        outside = [one for one in records if one["group"] != INSIDE]
+        (inside,) = where(records, group=INSIDE)
+        lost = [one for one in outside if one["learned"] > one["tikhonov"]]
+        found[f"heldout.beats-tikhonov/{name}"] = outcome(
+            Verdict.PARTLY if lost else Verdict.HOLDS, family=name, groups=len(outside), lost=len(lost),
+            false_alarms=inside["flagged"],
+        )  # fmt: skip
+        for one in outside:
+            many = one["lost"] > MAX_LOST_SHARE
+            if one in lost or many:
+                flagged = one["lost_flagged"] or 0.0
+                found[f"heldout.lost-is-flagged/{name}, {one['group']}"] = outcome(
+                    Verdict.FAILS if many and flagged < 0.5 else Verdict.HOLDS, family=name, group=one["group"],
+                    learned=one["learned"], tikhonov=one["tikhonov"], flagged=one["flagged"], lost=one["lost"],
+                    lost_flagged=flagged,
+                )  # fmt: skip
+        worst = max(outside, key=lambda one: one["guarded"] / one["tikhonov"])
+        ratio = worst["guarded"] / worst["tikhonov"]
+        found[f"heldout.guarded/{name}"] = outcome(
+            Verdict.HOLDS if ratio <= MAX_GUARDED else Verdict.FAILS, family=name, group=worst["group"], ratio=ratio
         )
-    else:
-        said = [f"{first} in none of {len(outside)} groups."]
-    silent = [o for o in outside if o["lost"] > 0.1 and (o["lost_flagged"] or 0.0) < 0.5]
-    if silent:
-        groups = ", ".join(f"{o['group']} ({100 * o['lost']:.3g} % lost)" for o in silent)
-        said.append(f"{name}: more than a tenth of the systems is lost and most of these are not noticed: {groups}.")
-    else:
-        said.append(f"{name}: wherever more than a tenth of the systems is lost, at least half of these are noticed.")
-    worse = [o for o in outside if o["guarded"] > 1.1 * o["tikhonov"]]
-    kept = ", ".join(f"{o['group']} ({o['guarded']:.3g} against {o['tikhonov']:.3g})" for o in worse)
-    said.append(
-        f"{name}: with Tikhonov's answer for what is flagged, the median error is "
-        + (f"more than a tenth above Tikhonov's in {kept}." if worse else "nowhere more than a tenth above Tikhonov's.")
-    )
-    return said
+    return found
+
+
+def beats_sentence(found: Outcome) -> str:
+    """Say in how many groups the learned solver loses to Tikhonov."""
+    if found.verdict == Verdict.INCONCLUSIVE:
+        return "{family}: no model, so there is no learned solver to measure.".format(**found.numbers)
+    return (
+        "{family}: on held-out groups the learned solver has a higher median error than cross-validated Tikhonov in "
+        "{lost} of {groups} groups. Systems flagged as trained: {share:.3g} %."
+    ).format(share=100 * found.numbers["false_alarms"], **found.numbers)
+
+
+def flagged_sentence(found: Outcome) -> str:
+    """Say what is lost in a group, and how much of it is flagged."""
+    percent = {key: 100 * found.numbers[key] for key in ("flagged", "lost", "lost_flagged")}
+    return (
+        "{family}, {group}: median error {learned:.3g} (Tikhonov {tikhonov:.3g}); {flagged:.3g} % of the systems are "
+        "flagged, {lost:.3g} % are lost, of which {lost_flagged:.3g} % are flagged."
+    ).format(**{**found.numbers, **percent})
+
+
+SENTENCES: Sentences = {
+    "heldout.beats-tikhonov": beats_sentence,
+    "heldout.lost-is-flagged": flagged_sentence,
+    "heldout.guarded": "{family}: with Tikhonov's answer for flagged systems, the median error is at most "
+    f"{MAX_GUARDED:g} times Tikhonov's: {{verdict}}. The largest ratio is {{ratio:.3g}} ({{group}}).",
+}
 
 
 BARS = {

@@ -1,8 +1,8 @@
 """Newton-Kantorovich with a learned inverse against Newton with LU and its classical savings, over n.
 
 For every equation and n an operator head is trained on the family of Jacobians, and then solves boundary value problems
-it has never seen. Beside it, from the same guesses, with the same line search, certificate and fallback, and in turn in
-the same run:
+it has never seen. The baselines start from the same guesses, with the same line search, certificate and fallback, and
+are timed in turn in the same run:
 
 - Newton with LU of every Jacobian, the batch through numpy.linalg.solve or one system at a time through LAPACK's dgesv,
   whichever is faster;
@@ -11,7 +11,7 @@ the same run:
   iterates of GMRES, to the same forcing terms, with the same products without a matrix.
 
 Times are medians of rounds that take turns, in seconds of the processor, all threads together: other programs on the
-machine hardly change them. What a network cost beforehand stands in a column of its own, in seconds of the clock; the
+machine hardly change them. The cost of training has a column of its own, in seconds of the clock; the
 mean Jacobian comes from the same sample.
 """
 
@@ -30,20 +30,21 @@ from matplotlib.figure import Figure
 from rich.progress import Progress
 
 from algebraformer import kantorovich
-from algebraformer.kantorovich import Chord, Direct, Directions, KantorovichResult, Krylov
+from algebraformer.kantorovich import Directions, GCRDirection, KantorovichResult, LUDirection
 from algebraformer.linalg import FloatArray
-from algebraformer.models import ModelConfig
-from algebraformer.numerics.operator_basis import MeanInverse
+from algebraformer.models import ModelConfig, OperatorConfig
+from algebraformer.numerics.preconditioner import MeanInverse
 from algebraformer.problems import NonlinearFamily
 from algebraformer.problems.nonlinear import Jacobians
-from algebraformer.reporting import Cell, Report, TableData
+from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, met, outcome
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
+from studies.baselines.chord import ChordDirection
 from studies.harness.runs import Trained, folder_name, run_once
 from studies.harness.study import distinct, where
 from studies.harness.timing import in_turn
 
-LEARNED, LU, DGESV, CHORD, GMRES = (
+LEARNED_INVERSE, LU, DGESV, CHORD, GMRES = (
     "learned inverse", "Newton, LU, batched", "Newton, LU, dgesv", "chord", "Newton-GMRES, mean inverse",
 )  # fmt: skip
 TARGET_SHARE = 0.99
@@ -71,13 +72,16 @@ class Plan:
 def recipe(equation: str, n: int, samples: int, steps: int, rank: int = 32, width: int = 96, layers: int = 4) -> Recipe:
     """Return the recipe of one network: a perceptron on whitened entries, as for any family."""
     model = ModelConfig(
-        n=n, architecture="mlp", head="operator", rank=rank, n_column=min(16, n), n_row=min(16, n), whiten=True,
-        n_layer=layers, n_embd=width,
-    )  # fmt: skip
+        n=n,
+        architecture="mlp",
+        head=OperatorConfig(rank=rank, n_column=min(16, n), n_row=min(16, n), whiten=True),
+        n_layer=layers,
+        n_embd=width,
+    )
     return Recipe(family=equation, model=model, samples=samples, steps=steps, batch_size=64, lr=3e-3)
 
 
-EVERYWHERE, SMALL = ("allen-cahn", "burgers"), ("bratu", "quasilinear")
+AT_EVERY_SIZE, AT_SMALL_SIZES = ("allen-cahn", "burgers"), ("bratu", "quasilinear")
 """Equations that are measured at every n, and at n = 64 and 128 alone."""
 
 PRESETS = {
@@ -89,10 +93,10 @@ PRESETS = {
     ),
     "cpu": Plan(
         recipes=(
-            *(recipe(name, 64, 4_000, 1_000) for name in EVERYWHERE + SMALL),
-            *(recipe(name, 128, 4_000, 1_000) for name in EVERYWHERE + SMALL),
-            *(recipe(name, 256, 2_048, 1_000) for name in EVERYWHERE),
-            *(recipe(name, 512, 1_536, 1_000) for name in EVERYWHERE),
+            *(recipe(name, 64, 4_000, 1_000) for name in AT_EVERY_SIZE + AT_SMALL_SIZES),
+            *(recipe(name, 128, 4_000, 1_000) for name in AT_EVERY_SIZE + AT_SMALL_SIZES),
+            *(recipe(name, 256, 2_048, 1_000) for name in AT_EVERY_SIZE),
+            *(recipe(name, 512, 1_536, 1_000) for name in AT_EVERY_SIZE),
         ),
         problems={64: 1_000, 128: 1_000, 256: 500, 512: 200},
         batch={64: 256, 128: 128, 256: 64, 512: 16},
@@ -101,7 +105,7 @@ PRESETS = {
     "paper": Plan(
         recipes=tuple(
             recipe(name, n, 20_000, 4_000, rank=64, width=128, layers=6)
-            for name in EVERYWHERE + SMALL
+            for name in AT_EVERY_SIZE + AT_SMALL_SIZES
             for n in (64, 128, 256, 512)
         ),
         problems={64: 10_000, 128: 10_000, 256: 5_000, 512: 2_000},
@@ -111,10 +115,10 @@ PRESETS = {
 }  # fmt: skip
 
 
-class OneByOne(Direct):
+class OneByOne(LUDirection):
     """Newton's method with LAPACK's dgesv, one system at a time."""
 
-    def exact(self, J: Jacobians, F: FloatArray, systems: Any) -> Directions:
+    def lu(self, J: Jacobians, F: FloatArray, systems: Any) -> Directions:
         found = [scipy.linalg.lapack.dgesv(A, -f) for A, f in zip(J.dense(), F, strict=True)]
         good = np.array([info == 0 for *_, info in found])
         return Directions(np.array([d for _, _, d, _ in found]), good, factorisations=1)
@@ -145,11 +149,11 @@ def measured(plan: Plan, trained: Trained) -> dict[str, Any]:
     some = {key: value[: plan.batch[n]] for key, value in params.items()}
     mean = MeanInverse(head.basis.inverse)
     ways: dict[str, Callable[[], KantorovichResult]] = {
-        LEARNED: partial(kantorovich.solve, family, some, solver),
+        LEARNED_INVERSE: partial(kantorovich.solve, family, some, solver),
         LU: partial(kantorovich.solve, family, some),
         DGESV: lambda: kantorovich.iterate(family, some, OneByOne()),
-        CHORD: lambda: kantorovich.iterate(family, some, Chord()),
-        GMRES: lambda: kantorovich.iterate(family, some, Krylov(lambda J: mean, KRYLOV_LIMIT)),
+        CHORD: lambda: kantorovich.iterate(family, some, ChordDirection()),
+        GMRES: lambda: kantorovich.iterate(family, some, GCRDirection(lambda J: mean, KRYLOV_LIMIT)),
     }
     found = {name: way() for name, way in ways.items()}
     seconds = in_turn(ways, plan.rounds, time.process_time)
@@ -190,11 +194,11 @@ def lu(record: dict[str, Any]) -> float:
 
 
 def summary(records: list[dict[str, Any]]) -> Report:
-    """Return tables, verdict and data."""
+    """Return tables, outcomes and data."""
     main: list[list[Cell]] = []
     details: list[list[Cell]] = []
     for r in records:
-        own, learned, gmres = r["learned"], r["methods"][LEARNED], r["methods"][GMRES]
+        own, learned, gmres = r["learned"], r["methods"][LEARNED_INVERSE], r["methods"][GMRES]
         main.append([
             r["equation"], r["n"], own["problems"], own["without"], own["certified"], r["batch"],
             1e3 * learned["seconds"], 1e3 * lu(r), 1e3 * r["methods"][CHORD]["seconds"], 1e3 * gmres["seconds"],
@@ -219,45 +223,59 @@ def summary(records: list[dict[str, Any]]) -> Report:
         ),
         TableData(more, details, "Means per problem of the batch; difference: max |u - u of Newton with LU| / max |u|"),
     ]
-    return Report(tables, verdict(records), {"records": records})
+    data = {"records": records}
+    found = outcomes(data)
+    return Report(tables, found, conclusions(found, SENTENCES), data)
 
 
-def verdict(records: list[dict[str, Any]]) -> list[str]:
-    """Return the sentences that say whether the targets are met, and who else is fast."""
-    shares = [r["learned"]["without"] for r in records]
-    met = "met" if min(shares) >= TARGET_SHARE else "missed"
-    worst = records[int(np.argmin(shares))]
-    where = f"{worst['equation']}, n = {worst['n']}, {worst['learned']['problems']} problems"
-    sentences = [
-        f"No factorisation in at least {TARGET_SHARE:.0%} of the problems inside the family: {met}. The smallest "
-        f"share is {100 * min(shares):.4g} % ({where})."
-    ]
+def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Return whether the targets are met, and how often the classical savings are faster."""
+    records = data["records"]
+    worst = min(records, key=lambda r: r["learned"]["without"])
     certified = min(r["learned"]["certified"] for r in records)
-    sentences.append(
-        "With the learned inverse every problem ends certified."
-        if certified == 1
-        else f"With the learned inverse not every problem ends certified: {100 * certified:.4g} % in the worst case."
-    )
-    large = [r for r in records if r["n"] >= TARGET_SIZE]
-    if large:
-        ratios = [lu(r) / r["methods"][LEARNED]["seconds"] for r in large]
-        met = "met" if min(ratios) > 1 else "missed"
-        sentences.append(
-            f"Faster than Newton with LU from n = {TARGET_SIZE} on, in batches: {met}. There LU in its faster "
-            f"form takes {min(ratios):.3g} to {max(ratios):.3g} times as long as the learned inverse."
-        )
-    else:
-        sentences.append(f"Faster than Newton with LU from n = {TARGET_SIZE} on: not measured at these n.")
-    for name, label in ((GMRES, "Newton-GMRES with the family's mean inverse"), (CHORD, "The chord method")):
-        faster = [r for r in records if r["methods"][name]["seconds"] < r["methods"][LEARNED]["seconds"]]
-        cases = f"{len(faster)} of {len(records)} cases"
-        where = ", ".join(f"{r['equation']} at n = {r['n']}" for r in faster)
-        sentences.append(
-            f"{label} is faster than the learned inverse in {cases}: {where}."
-            if faster
-            else f"{label} is faster than the learned inverse in none of {len(records)} cases."
-        )
-    return sentences
+    ratios = [lu(r) / r["methods"][LEARNED_INVERSE]["seconds"] for r in records if r["n"] >= TARGET_SIZE]
+    faster = Verdict.INCONCLUSIVE if not ratios else met(min(ratios) > 1)
+    found = {
+        "kantorovich.no-factorisation": outcome(
+            met(worst["learned"]["without"] >= TARGET_SHARE), target=TARGET_SHARE, share=worst["learned"]["without"],
+            equation=worst["equation"], n=worst["n"], problems=worst["learned"]["problems"],
+        ),
+        "kantorovich.certified": outcome(Verdict.HOLDS if certified == 1 else Verdict.FAILS, share=certified),
+        "kantorovich.faster-than-lu": outcome(
+            faster, n=TARGET_SIZE, least=min(ratios, default=None), most=max(ratios, default=None)
+        ),
+    }  # fmt: skip
+    for name in (GMRES, CHORD):
+        cases = [r for r in records if r["methods"][name]["seconds"] < r["methods"][LEARNED_INVERSE]["seconds"]]
+        listed = ", ".join(f"{r['equation']} at n = {r['n']}" for r in cases)
+        found[f"kantorovich.faster-than/{name}"] = outcome(
+            {0: Verdict.HOLDS, len(records): Verdict.FAILS}.get(len(cases), Verdict.PARTLY), method=name,
+            lost=len(cases), cases=len(records), where=listed,
+        )  # fmt: skip
+    return found
+
+
+def lu_sentence(found: Outcome) -> str:
+    """Say whether the learned inverse is faster than Newton with LU."""
+    if found.verdict == Verdict.INCONCLUSIVE:
+        return "Faster than Newton with LU from n = {n} on: not measured at these n.".format(**found.numbers)
+    return (
+        "Faster than Newton with LU from n = {n} on, in batches: {verdict}. There LU in its faster form takes "
+        "{least:.3g} to {most:.3g} times as long as the learned inverse."
+    ).format(verdict=found.verdict, **found.numbers)
+
+
+SENTENCES: Sentences = {
+    "kantorovich.no-factorisation": "No factorisation in at least {target:.0%} of the problems inside the family: "
+    "{verdict}. The smallest share is {share:.2%} ({equation}, n = {n}, {problems} problems).",
+    "kantorovich.certified": "With the learned inverse at least {share:.2%} of the problems of every case end "
+    "certified.",
+    "kantorovich.faster-than-lu": lu_sentence,
+    "kantorovich.faster-than": lambda found: (
+        "{method}: faster than the learned inverse in {lost} of {cases} cases".format(**found.numbers)
+        + (f" ({found.numbers['where']})." if found.numbers["lost"] else ".")
+    ),
+}
 
 
 STYLES = {

@@ -11,8 +11,8 @@ predict
 solve
     The command `algebraformer solve A.mtx b.mtx --model NAME --json`, as it is and once more with its phases marked.
 imports
-    What `python -X importtime` says about that command, summed by package. It slows imports down and counts for a
-    package what that imports alone, so it tells shares rather than seconds.
+    The output of `python -X importtime` for that command, summed by package. It slows imports down and counts for a
+    package only its own modules, so it gives shares rather than seconds.
 
 Nothing is kept between runs of the study: it takes minutes.
 """
@@ -39,7 +39,7 @@ from rich.progress import Progress
 from algebraformer import io, problems
 from algebraformer.checkpoint import CheckpointInfo, save
 from algebraformer.models import Algebraformer, ModelConfig
-from algebraformer.reporting import Cell, Report, TableData
+from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, met, outcome
 from algebraformer.training.data import SCALER_SEED, TEST_SEED, to_tensors
 from studies import latency_probe
 from studies.harness import weights
@@ -60,7 +60,7 @@ class Plan:
     models: tuple[str, ...]
     """Models for systems of 64 unknowns: shipped ones, and those of studies/weights."""
     untrained: ModelConfig
-    """Network whose first calls are measured beside theirs, with a token head; what it answers does not matter."""
+    """Network whose first calls are measured too, with a token head; it is not trained."""
     repeats: int
     """Processes of every kind."""
     batches: tuple[int, ...] = (1, 64)
@@ -122,7 +122,7 @@ def save_untrained(config: ModelConfig, folder: Path) -> str:
     """Write a checkpoint of a network with random weights and return what the tables call it."""
     family = problems.get("diffusion", n=config.n)
     model = Algebraformer(config)
-    model.scaler.fit(*to_tensors(family.sample(64, SCALER_SEED)))
+    model.token_head.scaler.fit(*to_tensors(family.sample(64, SCALER_SEED)))
     save(folder, model, CheckpointInfo(name="untrained", family=family.settings()))
     return f"untrained, {model.parameter_count() / 1e6:.3g} M parameters"
 
@@ -183,11 +183,11 @@ def by_package(importtime: str) -> dict[str, float]:
     return {package: total / 1e6 for package, total in seconds.most_common()}
 
 
-# ---------------------------------------------------------------- what came out
+# ---------------------------------------------------------------- tables and outcomes
 
 
 def summary(found: dict[tuple[Any, ...], list[dict[str, Any]]], imports: dict[str, float]) -> Report:
-    """Put what the processes found into medians, tables and sentences."""
+    """Put what the processes found into medians, tables and outcomes."""
     calls = [calls_of(key, found) for key in found if key[0] == "predict" and key[3] == "warm"]
     solves = [solve_of(key[1], found) for key in found if key[0] == "solve"]
     threads = next(runs[0]["threads"] for key, runs in found.items() if key[0] == "predict")
@@ -218,7 +218,8 @@ def summary(found: dict[tuple[Any, ...], list[dict[str, Any]]], imports: dict[st
         "Imports of solve by package, slowed down by the measurement",
     )
     data = {"calls": calls, "solves": solves, "imports": imports, "threads": threads, "target": TARGET_SECONDS}
-    return Report((main, script, phases, packages), verdict(calls, solves), data)
+    outcome_by_id = outcomes(data)
+    return Report((main, script, phases, packages), outcome_by_id, conclusions(outcome_by_id, SENTENCES), data)
 
 
 def calls_of(key: tuple[Any, ...], found: dict[tuple[Any, ...], list[dict[str, Any]]]) -> dict[str, Any]:
@@ -253,31 +254,46 @@ def phases_of(runs: list[dict[str, Any]]) -> dict[str, float]:
     return {name: float(np.median([run["phases"][name] for run in runs])) for name in runs[0]["phases"]}
 
 
-def verdict(calls: list[dict[str, Any]], solves: list[dict[str, Any]]) -> list[str]:
-    """Return a sentence on each target, one on the paper's remark, and one on what is left."""
+def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Return whether the targets are met, whether the paper's delay shows, and where the rest of the time goes."""
+    calls, solves = data["calls"], data["solves"]
     worst = max(calls, key=lambda entry: entry["warm"]["ratio"])
-    ratio = worst["warm"]["ratio"]
     slow = max(solves, key=lambda entry: entry["the command itself"])
-    seconds = slow["the command itself"]
-    where = max(calls, key=lambda entry: delay(entry["cold"]))
-    extra = delay(where["cold"])
-    share = {name: value / slow["sum"] for name, value in slow["phases"].items()}
-    largest = sorted(share, key=lambda name: -share[name])[:3]
-    torch_seconds = slow["phases"]["import of torch"]
-    paper = "reproduced" if extra >= PAPER_SECONDS / 2 else "not reproduced"
-    return [
-        f"First prediction after loading: at most {ratio:.3g} times as long as the later ones "
-        f"({worst['model']}, batch {worst['batch']}). The target of {TARGET_RATIO:g} is "
-        f"{'met' if ratio <= TARGET_RATIO else 'missed'}.",
-        f"The whole command solve: {seconds:.3g} s with {slow['model']}, the slowest model. The target of "
-        f"{TARGET_SECONDS:g} s is {'met' if seconds <= TARGET_SECONDS else 'missed'}.",
-        f"A delay of about {PAPER_SECONDS:g} s in the first forward pass: {paper}. Without warming up, the first call "
-        f"takes at most {1e3 * extra:.3g} ms longer than the later ones ({where['model']}, batch {where['batch']}); "
-        f"the import of torch takes {torch_seconds:.3g} s.",
-        f"Where the rest of {slow['model']}'s solve goes: "
-        + ", ".join(f"{name} {100 * share[name]:.3g} %" for name in largest)
-        + ".",
-    ]
+    cold = max(calls, key=lambda entry: delay(entry["cold"]))
+    extra, seconds = delay(cold["cold"]), slow["the command itself"]
+    shares = {name: value / slow["sum"] for name, value in slow["phases"].items()}
+    largest = sorted(shares, key=lambda name: -shares[name])[:3]
+    return {
+        "latency.first-prediction": outcome(
+            met(worst["warm"]["ratio"] <= TARGET_RATIO), ratio=worst["warm"]["ratio"], target=TARGET_RATIO,
+            model=worst["model"], batch=worst["batch"],
+        ),
+        "latency.command": outcome(
+            met(seconds <= data["target"]), seconds=seconds, target=data["target"], model=slow["model"]
+        ),
+        "latency.paper-delay": outcome(
+            Verdict.REPRODUCED if extra >= PAPER_SECONDS / 2 else Verdict.NOT_REPRODUCED, paper=PAPER_SECONDS,
+            extra_ms=1e3 * extra, model=cold["model"], batch=cold["batch"],
+            torch_seconds=slow["phases"]["import of torch"],
+        ),
+        "latency.largest-phases": outcome(Verdict.MEASURED, **{name: shares[name] for name in largest}),
+    }  # fmt: skip
+
+
+SENTENCES: Sentences = {
+    "latency.first-prediction": "First prediction after loading: at most {ratio:.3g} times as long as the later ones "
+    "({model}, batch {batch}); target {target:g}, {verdict}.",
+    "latency.command": "The whole command solve: {seconds:.3g} s with {model}, the slowest model; target {target:g} s, "
+    "{verdict}.",
+    "latency.paper-delay": "A delay of about {paper:g} s in the first forward pass: {verdict}. Without warming up, the "
+    "first call takes at most {extra_ms:.3g} ms longer than the later ones ({model}, batch {batch}); the import of "
+    "torch takes {torch_seconds:.3g} s.",
+    "latency.largest-phases": lambda found: (
+        "The largest parts of this command: "
+        + ", ".join(f"{name} {100 * share:.3g} %" for name, share in found.numbers.items())
+        + "."
+    ),
+}
 
 
 def delay(entry: dict[str, float]) -> float:
@@ -286,7 +302,7 @@ def delay(entry: dict[str, float]) -> float:
 
 
 BARS = (("cold", "first", "first, not warmed up"), ("warm", "first", "first"), ("warm", "later", "later"))
-SHOWN = 0.02
+MIN_LABELLED_SHARE = 0.02
 """Phases below this share of the whole command have no name in the figure."""
 
 
@@ -299,7 +315,7 @@ def figure(data: Mapping[str, Any]) -> Figure:
     colours = colormaps["tab20"](range(20))
     for number, phase in enumerate(solves[0]["phases"]):
         seconds = np.array([solve["phases"][phase] for solve in solves])
-        large = (seconds > SHOWN * np.array([solve["sum"] for solve in solves])).any()
+        large = (seconds > MIN_LABELLED_SHARE * np.array([solve["sum"] for solve in solves])).any()
         left.bar(places, seconds, 0.6, bottom=base, color=colours[number], label=phase if large else None)
         base += seconds
     left.plot(places, [solve["the command itself"] for solve in solves], "kD", label="the command itself")

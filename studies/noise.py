@@ -1,4 +1,4 @@
-"""How far x moves when A or b is perturbed: LU, bare networks and the refined solve, beside kappa eps.
+"""How far x moves when A or b is perturbed: LU, bare networks and the refined solve, compared with kappa eps.
 
 For every system and every relative size eps
 
@@ -22,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from scipy.linalg import LinAlgWarning
 from algebraformer import problems
 from algebraformer.linalg import FloatArray, condition_number, relative_error
 from algebraformer.problems import generator
-from algebraformer.reporting import Cell, Report, TableData, finite
+from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, finite, outcome
 from algebraformer.solver import LearnedSolver
 from algebraformer.training.data import TEST_SEED
 from studies.harness.study import distinct, where
@@ -41,9 +42,9 @@ from studies.harness.study import distinct, where
 Method = Callable[[FloatArray, FloatArray], FloatArray]
 WHAT, DIRECTIONS = ("A", "b"), ("random", "worst")
 LU, REFINED = "LU", "refined solve"
-CHECK, KAPPA = 1e-8, 1e5
-"""The question of the paper's summary: condition number KAPPA, relative error CHECK of the input."""
-CLOSE = 0.05
+CHECKED_EPS, KAPPA = 1e-8, 1e5
+"""The question of the paper's summary: condition number KAPPA, relative error CHECKED_EPS of the input."""
+CHANGE_TOLERANCE = 0.05
 """Changes that differ by less than this share count as equal."""
 
 
@@ -82,7 +83,7 @@ DIFFUSION = Case(
 LEVELS = tuple(10.0**power for power in range(-12, -1))
 
 PRESETS = {
-    "quick": Plan(cases=(RANDSVD, DIFFUSION), systems=6, levels=(1e-12, CHECK, 1e-4)),
+    "quick": Plan(cases=(RANDSVD, DIFFUSION), systems=6, levels=(1e-12, CHECKED_EPS, 1e-4)),
     "cpu": Plan(cases=(RANDSVD, DIFFUSION), systems=100, levels=LEVELS),
     "paper": Plan(cases=(RANDSVD, DIFFUSION), systems=2_000, levels=LEVELS),
 }
@@ -155,25 +156,26 @@ def perturbed(A: FloatArray, b: FloatArray, what: str, level: float, unit: Float
     return A, b + level * np.linalg.norm(b, axis=1, keepdims=True) * unit
 
 
-# ---------------------------------------------------------------- what came out
+# ---------------------------------------------------------------- tables and outcomes
 
 
 def summary(plan: Plan, about: list[dict[str, Any]], records: list[dict[str, Any]]) -> Report:
-    """Put measurements into tables and sentences."""
+    """Put measurements into tables and outcomes."""
     names = list(dict.fromkeys(name for one in records for name in one["change"]))
     columns = ("system", "perturbed", "direction", "eps", "kappa eps", *names)
     middle = f"Relative change of x, median of {plan.systems} systems"
-    checked = where(records, level=CHECK)
+    checked = where(records, level=CHECKED_EPS)
     tables = [
         TableData(columns, [row(one, names, key) for one in chosen], title)
         for chosen, key, title in (
-            (checked, "change", f"{middle}, eps = {CHECK:g}"),
+            (checked, "change", f"{middle}, eps = {CHECKED_EPS:g}"),
             (records, "change", f"{middle}, every eps"),
             (records, "largest", "Relative change of x, largest of them, every eps"),
         )
     ]
     data = {"systems": plan.systems, "cases": about, "records": records}
-    return Report(tables, verdict(about, records), data)
+    found = outcomes(data)
+    return Report(tables, found, conclusions(found, SENTENCES), data)
 
 
 def row(one: dict[str, Any], names: list[str], key: str) -> list[Cell]:
@@ -187,51 +189,65 @@ def change(records: list[dict[str, Any]], case: str, what: str, direction: str, 
     return float(where(records, case=case, what=what, direction=direction, level=level)[0]["change"][method])
 
 
-def verdict(about: list[dict[str, Any]], records: list[dict[str, Any]]) -> list[str]:
-    """Return plain sentences."""
-    lines = []
-    for case in about:
-        expected = case["kappa"] * CHECK
-        found = {
-            (what, direction): change(records, case["case"], what, direction, CHECK, LU)
-            for what in WHAT
-            for direction in DIRECTIONS
-        }
-        worst = max(found.values())
-        if abs(worst / expected - 1) <= CLOSE:
-            outcome = "the rule kappa eps is reached"
-        elif worst < expected:
-            outcome = f"the rule kappa eps is an upper bound, of which {100 * worst / expected:.2g} % is reached"
-        else:
-            outcome = f"the rule kappa eps is exceeded {worst / expected:.2g} times"
-        parts = [f"{found[key]:.1e} ({key[0]}, {key[1]} direction)" for key in found]
-        lines.append(
-            f"{case['case']}, n = {case['n']}: a condition number of {case['kappa']:.1e} and a relative error of "
-            f"{CHECK:g} allow x to change by {expected:.1e}; {outcome}. LU's answer changes by {', '.join(parts)}, in "
-            "the median."
-        )
-        names = where(records, case=case["case"])[0]["change"]
-        lines += [network_verdict(case["case"], records, name) for name in names if name != LU]
-    return lines
+def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Return for each case whether LU's answer moves by kappa eps, and how the networks' answers move compared with "
+    "it."""
+    found: dict[str, Outcome] = {}
+    records = data["records"]
+    for case in data["cases"]:
+        name, expected = case["case"], case["kappa"] * CHECKED_EPS
+        moved = {key: change(records, name, *key, CHECKED_EPS, LU) for key in product(WHAT, DIRECTIONS)}
+        reached = max(moved.values()) / expected
+        verdict = Verdict.PARTLY if reached < 1 else Verdict.FAILS
+        found[f"noise.kappa-eps/{name}"] = outcome(
+            Verdict.HOLDS if abs(reached - 1) <= CHANGE_TOLERANCE else verdict, case=name, n=case["n"],
+            kappa=case["kappa"], eps=CHECKED_EPS, expected=expected, reached=reached,
+            **{f"{what}_{direction}": value for (what, direction), value in moved.items()},
+        )  # fmt: skip
+        for method in where(records, case=name)[0]["change"]:
+            if method != LU:
+                found[f"noise.network/{name}, {method}"] = network_outcome(name, records, method)
+    return found
 
 
-def network_verdict(case: str, records: list[dict[str, Any]], name: str) -> str:
-    """Say how a method moves beside LU, over all levels, and what it does without any perturbation worth the name."""
+def network_outcome(case: str, records: list[dict[str, Any]], name: str) -> Outcome:
+    """Return how a method's answer moves against LU's; holds if no perturbation moves it otherwise."""
     mine = where(records, case=case)
     ratios = [float(one["change"][name]) / float(one["change"][LU]) for one in mine]
-    less, same = sum(r < 1 - CLOSE for r in ratios), sum(abs(r - 1) <= CLOSE for r in ratios)
-    first = min(one["level"] for one in mine)
-    least = where(mine, level=first)
-    floor = max(float(one["change"][name]) for one in least)
+    less, more = sum(r < 1 - CHANGE_TOLERANCE for r in ratios), sum(r > 1 + CHANGE_TOLERANCE for r in ratios)
+    eps = min(one["level"] for one in mine)
+    least = where(mine, level=eps)
+    return outcome(
+        Verdict.FAILS if less or more else Verdict.HOLDS, case=case, method=name, perturbations=len(ratios),
+        same=len(ratios) - less - more, less=less, more=more, eps=eps,
+        change=max(float(one["change"][name]) for one in least), lu=max(float(one["change"][LU]) for one in least),
+    )  # fmt: skip
+
+
+def rule_sentence(found: Outcome) -> str:
+    """Say whether the rule kappa eps is reached."""
+    share = {
+        Verdict.HOLDS: "reached",
+        Verdict.PARTLY: f"an upper bound, of which {100 * found.numbers['reached']:.2g} % is reached",
+        Verdict.FAILS: f"exceeded {found.numbers['reached']:.2g} times",
+    }[found.verdict]
     return (
-        f"{case}, {name}: of {len(ratios)} perturbations {same} change it as much as LU, {less} less and "
-        f"{len(ratios) - same - less} more; at eps = {first:g} its x changes by at most {floor:.1e}, LU's by "
-        f"{max(float(one['change'][LU]) for one in least):.1e}."
-    )
+        "{case}, n = {n}: a condition number of {kappa:.1e} and a relative error of {eps:g} allow x to change by "
+        "{expected:.1e}; the rule kappa eps is {share}. Median change of LU's answer: {A_random:.1e} (A, random "
+        "direction), {A_worst:.1e} (A, worst direction), {b_random:.1e} (b, random direction), {b_worst:.1e} (b, worst "
+        "direction)."
+    ).format(share=share, **found.numbers)
+
+
+SENTENCES: Sentences = {
+    "noise.kappa-eps": rule_sentence,
+    "noise.network": "{case}, {method}: of {perturbations} perturbations {same} change it as much as LU, {less} less "
+    "and {more} more; at eps = {eps:g} its x changes by at most {change:.1e}, LU's by {lu:.1e}.",
+}
 
 
 def figure(data: Mapping[str, Any]) -> Figure:
-    """Draw, for every system, what is perturbed and the direction, how far x moves against eps, beside kappa eps."""
+    """Draw, for every system, what is perturbed and the direction, how far x moves against eps, with kappa eps."""
     cases = [case["case"] for case in data["cases"]]
     kinds = distinct(data["records"], "what", "direction")
     figure = Figure(figsize=(4 * len(kinds), 4 * len(cases)), layout="constrained")

@@ -1,15 +1,15 @@
-"""How the time of a certified solve grows with n: the operator head against LAPACK and its strongest rivals.
+"""How the time of a certified solve grows with n: the operator head against LAPACK and the strongest baselines.
 
 For every n a small operator head is trained on the diffusion family and then solves batches of unseen systems, the
 whole way: scaling, reading, forward pass, forming M, refinement and certificate. In the same run, in turn and on the
-same threads, the rivals solve the same batches, each in its faster form (multi-threaded BLAS, or a pool of threads over
-the batch with one BLAS thread each):
+same threads, the baselines solve the same batches, each in its faster form (multi-threaded BLAS, or a pool of threads
+over the batch with one BLAS thread each):
 
 - numpy.linalg.solve on the batch, and LAPACK's dgesv through SciPy;
 - LU in float32 with refinement in float64, which is the strongest;
 - conjugate residuals preconditioned by the inverse of the family's mean, batched, to the same certificate.
 
-None of the rivals computes the certificate, except the last. Times are medians of rounds that take turns.
+None of the baselines computes the certificate, except the last. Times are medians of rounds that take turns.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from threadpoolctl import threadpool_limits
 from algebraformer.errors import Status
 from algebraformer.linalg import EPS, STABILITY_FACTOR, FloatArray
 from algebraformer.metrics import relative_errors
-from algebraformer.models import ModelConfig
-from algebraformer.numerics.operator_basis import MeanInverse
+from algebraformer.models import ModelConfig, OperatorConfig
+from algebraformer.numerics.preconditioner import MeanInverse
 from algebraformer.problems import Systems
-from algebraformer.reporting import Cell, Report, TableData
+from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, met, outcome
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
 from studies.baselines.methods import Solve, lu, refined
 from studies.harness import memory as growth
 from studies.harness.runs import run_once
-from studies.harness.study import where
+from studies.harness.study import distinct, where
 from studies.harness.timing import in_turn
 
 OURS = "operator head"
@@ -66,9 +66,12 @@ class Plan:
 def recipe(n: int, rank: int, samples: int, steps: int, width: int = 128) -> Recipe:
     """Return the recipe for one n: a perceptron, since its cost must not matter here."""
     model = ModelConfig(
-        n=n, architecture="mlp", head="operator", rank=rank, n_column=min(16, n), n_row=min(16, n), n_layer=4,
+        n=n,
+        architecture="mlp",
+        head=OperatorConfig(rank=rank, n_column=min(16, n), n_row=min(16, n)),
+        n_layer=4,
         n_embd=width,
-    )  # fmt: skip
+    )
     return Recipe(model=model, samples=samples, steps=steps, batch_size=128, lr=3e-3)
 
 
@@ -115,7 +118,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
         records += [measure(solver, batch, plan) for batch in batch_sizes(n, plan)]
         many.append(many_right_hand_sides(solver, plan))
         bar.advance(task)
-    return summary(plan, records, many)
+    return summary(records, many)
 
 
 def batch_sizes(n: int, plan: Plan) -> list[int]:
@@ -124,9 +127,9 @@ def batch_sizes(n: int, plan: Plan) -> list[int]:
 
 
 def measure(solver: LearnedSolver, batch: int, plan: Plan) -> dict[str, Any]:
-    """Time ours and all rivals on one batch of unseen systems; seconds per system, and how good the answers are."""
+    """Time ours and all baselines on one batch of unseen systems; seconds per system, and how good the answers are."""
     systems = solver.info.problem_family().sample(batch, TEST_SEED)
-    ways = rivals(solver) | {OURS: lambda A, b: solver.solve(A, b).x}
+    ways = baselines(solver) | {OURS: lambda A, b: solver.solve(A, b).x}
     seconds = in_turn({name: partial(way, systems.A, systems.b) for name, way in ways.items()}, plan.rounds)
     result = solver.solve(systems.A, systems.b)
     by_network = np.array([status in (Status.LEARNED, Status.REFINED) for status in result.status])
@@ -161,10 +164,10 @@ def many_right_hand_sides(solver: LearnedSolver, plan: Plan) -> dict[str, Any]:
     return {"n": solver.n, "right_hand_sides": count, "seconds": in_turn(ways, plan.rounds)}
 
 
-# ---------------------------------------------------------------- the rivals
+# ---------------------------------------------------------------- the baselines
 
 
-def rivals(solver: LearnedSolver) -> dict[str, Solve]:
+def baselines(solver: LearnedSolver) -> dict[str, Solve]:
     """Return the classical ways, each taking A (B, n, n) and b (B, n)."""
     mean = MeanInverse(solver.model.operator_head.basis.inverse)
     return {
@@ -219,25 +222,24 @@ def mixed_precision(A: FloatArray, b: FloatArray, limit: int = 6) -> FloatArray:
     return x
 
 
-# ---------------------------------------------------------------- what came out
+# ---------------------------------------------------------------- tables and outcomes
 
 LAPACK = ("numpy.linalg.solve", "numpy.linalg.solve, pool", "dgesv", "dgesv, pool")
 TARGETS = {256: (1.2, None), 512: (3.0, 1.0), 1024: (5.0, 2.0)}
-"""At the largest batch: how many times faster than LAPACK, and than the best of all rivals."""
+"""At the largest batch: how many times faster than LAPACK, and than the best baseline."""
 
 
 def speedups(record: dict[str, Any]) -> tuple[float, float, str]:
-    """Return ours over LAPACK's best form, ours over the best of all rivals, and who that is."""
+    """Return ours over LAPACK's best form, ours over the best baseline, and who that is."""
     seconds = dict(record["seconds"])
     ours = seconds.pop(OURS)
     best = min(seconds, key=seconds.__getitem__)
     return min(seconds[name] for name in LAPACK) / ours, seconds[best] / ours, best
 
 
-def summary(plan: Plan, records: list[dict[str, Any]], many: list[dict[str, Any]]) -> Report:
-    """Put the measurements into tables and sentences."""
+def summary(records: list[dict[str, Any]], many: list[dict[str, Any]]) -> Report:
+    """Put the measurements into tables and outcomes."""
     rows: list[list[Cell]] = []
-    verdict = []
     for record in records:
         over_lapack, over_all, best = speedups(record)
         seconds = record["seconds"]
@@ -246,18 +248,8 @@ def summary(plan: Plan, records: list[dict[str, Any]], many: list[dict[str, Any]
              1e6 * min(seconds[name] for name in LAPACK), record["by_network"], record["refinements_median"],
              record["refinements_max"]]
         )  # fmt: skip
-        n, largest = record["n"], max(r["batch"] for r in where(records, n=record["n"]))
-        if record["batch"] == largest:
-            text = f"n = {n}, batch {largest}: {over_lapack:.2g} times as fast as LAPACK, {over_all:.2g} times as fast "
-            text += f"as the best of all rivals ({best})."
-            if n in TARGETS:
-                lapack_target, all_target = TARGETS[n]
-                met = over_lapack >= lapack_target and (all_target is None or over_all >= all_target)
-                goal = f"{lapack_target:g}" + (f" and {all_target:g}" if all_target else "")
-                text += f" The target of {goal} is {'met' if met else 'missed'}."
-            verdict.append(text)
     columns = (
-        "n", "batch", "ours, µs per system", "LAPACK / ours", "best rival / ours", "best rival",
+        "n", "batch", "ours, µs per system", "LAPACK / ours", "best baseline / ours", "best baseline",
         "LAPACK, µs per system", "solved by the network", "refinements, median", "refinements, max",
     )  # fmt: skip
     main = TableData(columns, rows, "Certified solves, diffusion")
@@ -276,17 +268,65 @@ def summary(plan: Plan, records: list[dict[str, Any]], many: list[dict[str, Any]
     growth = TableData(
         ("method", "exponent of n"), list(map(list, exponents.items())), "Fitted growth of the time, largest batches"
     )
-    wins = [r["n"] for r in many if min(r["seconds"], key=r["seconds"].__getitem__) == OURS]
-    verdict.append(
-        "One matrix with many right-hand sides: "
-        + (f"ours is fastest at n = {', '.join(map(str, wins))}." if wins else "LU wins at every n.")
+    data = {"records": records, "many": many, "exponents": exponents}
+    found = outcomes(data)
+    return Report((main, each, many_table, growth), found, conclusions(found, SENTENCES), data)
+
+
+def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Return the speed-up at the largest batch of every n, and where single matrices are fastest with a network."""
+    found: dict[str, Outcome] = {}
+    for n in distinct(data["records"], "n"):
+        record = max(where(data["records"], n=n), key=lambda r: r["batch"])
+        over_lapack, over_all, best = speedups(record)
+        lapack_target, all_target = TARGETS.get(n, (None, None))
+        verdict = Verdict.MEASURED
+        if lapack_target is not None:
+            verdict = met(over_lapack >= lapack_target and (all_target is None or over_all >= all_target))
+        found[f"scaling.speed-up/n = {n}"] = outcome(
+            verdict, n=n, batch=record["batch"], over_lapack=over_lapack, lapack_target=lapack_target,
+            over_best=over_all, best_target=all_target, best=best, by_network=record["by_network"],
+            refinements=record["refinements_median"],
+        )  # fmt: skip
+    many = [r["n"] for r in data["many"] if min(r["seconds"], key=r["seconds"].__getitem__) == OURS]
+    single = where(data["records"], batch=1)
+    alone = [r["n"] for r in single if speedups(r)[1] > 1]
+    for key, wins, total in (
+        ("scaling.many-right-hand-sides", many, len(data["many"])),
+        ("scaling.one-at-a-time", alone, len(single)),
+    ):
+        verdict = Verdict.HOLDS if len(wins) == total else Verdict.PARTLY if wins else Verdict.FAILS
+        found[key] = outcome(verdict, wins=len(wins), sizes=total, where=", ".join(map(str, wins)))
+    return found
+
+
+def speed_up_sentence(found: Outcome) -> str:
+    """Say how many times faster than LAPACK and than the best baseline the network is at one n."""
+    numbers = found.numbers
+    text = (
+        "n = {n}, batch {batch}: {over_lapack:.2g} times as fast as LAPACK, {over_best:.2g} times as fast as the best "
+        "baseline ({best})"
+    ).format(**numbers)
+    if found.verdict == Verdict.MEASURED:
+        return f"{text}."
+    goal = f"{numbers['lapack_target']:g}" + (f" and {numbers['best_target']:g}" if numbers["best_target"] else "")
+    return f"{text}; target {goal}, {found.verdict}."
+
+
+def wins_sentence(what: str) -> Callable[[Outcome], str]:
+    """Return the sentence on the n at which the network is the fastest."""
+    return lambda found: (
+        f"{what}: the network is fastest at n = {found.numbers['where']}."
+        if found.numbers["wins"]
+        else f"{what}: a classical method is fastest at every n."
     )
-    wins = [r["n"] for r in where(records, batch=1) if speedups(r)[1] > 1]
-    verdict.append(
-        "One system at a time: "
-        + (f"ours is fastest at n = {', '.join(map(str, wins))}." if wins else "a classical method wins at every n.")
-    )
-    return Report((main, each, many_table, growth), verdict, {"records": records, "many": many, "exponents": exponents})
+
+
+SENTENCES: Sentences = {
+    "scaling.speed-up": speed_up_sentence,
+    "scaling.many-right-hand-sides": wins_sentence("One matrix with many right-hand sides"),
+    "scaling.one-at-a-time": wins_sentence("One system at a time"),
+}
 
 
 def exponent(records: list[dict[str, Any]], name: str) -> float | None:

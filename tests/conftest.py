@@ -37,12 +37,12 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def operator_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run with an operator head: diffusion, n = 16, a few seconds. It solves most systems."""
-    from algebraformer.models import ModelConfig
+    from algebraformer.models import ModelConfig, OperatorConfig
     from algebraformer.training import Recipe, RunOptions, train
 
     model = ModelConfig(
-        n=16, architecture="mlp", head="operator", rank=32, n_column=8, n_row=8, n_layer=3, n_embd=64
-    )  # fmt: skip
+        n=16, architecture="mlp", head=OperatorConfig(rank=32, n_column=8, n_row=8), n_layer=3, n_embd=64
+    )
     recipe = Recipe(model=model, samples=8_192, steps=600, batch_size=64, lr=3e-3)
     folder = tmp_path_factory.mktemp("runs") / "operator"
     with threadpool_limits(1, "blas"):  # another number of threads rounds differently, and trains another network
@@ -53,18 +53,30 @@ def operator_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def estimate_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run with an estimate head: deblur, n = 12 of which 15 are measured, a few seconds."""
-    from algebraformer.models import ModelConfig
-    from algebraformer.training import Recipe, RunOptions, loop, train
+    from algebraformer.models import EstimateConfig, ModelConfig
+    from algebraformer.training import Recipe, RunOptions, train
 
     model = ModelConfig(
-        n=12, architecture="feedback", head="estimate", encoding="column-tikhonov", n_row=15, n_layer=2, n_head=2,
+        n=12,
+        architecture="feedback",
+        head=EstimateConfig(encoding="column-tikhonov", n_equations=15),
+        n_layer=2,
+        n_head=2,
         n_embd=24,
-    )  # fmt: skip
+    )
     settings = {"m": 15, "width": [0.08, 0.16], "priors": ["piecewise", "smooth"]}
-    recipe = Recipe(family="deblur", family_settings=settings, model=model, steps=150, batch_size=32, lr=3e-3)
+    recipe = Recipe(
+        family="deblur",
+        family_settings=settings,
+        model=model,
+        steps=150,
+        batch_size=32,
+        lr=3e-3,
+        scaler_samples=1024,
+        calibration_samples=1024,
+    )
     folder = tmp_path_factory.mktemp("runs") / "estimate"
-    with threadpool_limits(1, "blas"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "SCALER_SIZE", 1024)
+    with threadpool_limits(1, "blas"):
         assert train(recipe, folder, RunOptions(progress=False, workers=0)).finished
     return folder
 

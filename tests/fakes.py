@@ -1,4 +1,4 @@
-"""Networks that stand in for a trained one: right, nearly right and wrong, for systems of any size."""
+"""Networks in place of a trained one: right, nearly right and wrong, for systems of any size."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.models import Algebraformer, ModelConfig
-from algebraformer.models.encoding import FamilyScaler
-from algebraformer.models.heads import OperatorHead
+from algebraformer.models.heads import OperatorHead, Reading, TokenHead
 from algebraformer.solver import LearnedSolver
 from studies.harness import weights
 
@@ -22,27 +21,43 @@ Array = NDArray[Any]
 Answer = Callable[[Array, Array], Array]
 
 
-class StandIn(torch.nn.Module):
+class FakeNetwork(torch.nn.Module):
     """Takes the place of a network: its answer is any function of A (B, n, n) and b (B, n), in NumPy."""
 
     def __init__(self, n: int, answer: Answer, reach: float) -> None:
         super().__init__()
-        self.config, self.scaler, self.answer = ModelConfig(n=n), FamilyScaler(n), answer
-        self.scaler.reach.fill_(reach)
+        self.config, self.device = ModelConfig(n=n), torch.device("cpu")
+        self.head = StandInHead(self.config, answer)
+        self.head.scaler.max_distance.fill_(reach)
 
     def forward(self, A: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """Return the answer."""
+        return self.head.answer(self, A, b)
+
+    def read(self, A: Array) -> Reading:
+        """Say which systems are in distribution, and answer them."""
+        return self.head.read_matrices(self, A)
+
+
+class StandInHead(TokenHead):
+    """A token head that answers with a function."""
+
+    def __init__(self, config: ModelConfig, function: Answer) -> None:
+        super().__init__(config, 1)
+        self.function = function
+
+    def answer(self, network: Any, A: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         with np.errstate(all="ignore"):
-            return torch.as_tensor(np.ascontiguousarray(self.answer(A.numpy(), b.numpy())))
+            return torch.as_tensor(np.ascontiguousarray(self.function(A.numpy(), b.numpy())))
 
 
-def stand_in(answer: Answer, n: int, reach: float = np.inf) -> LearnedSolver:
+def fake_solver(answer: Answer, n: int, reach: float = np.inf) -> LearnedSolver:
     """Return a solver of systems with n unknowns around such an answer.
 
     By default every system is in distribution; with reach 0 none is.
     """
     info = CheckpointInfo(name="stand-in", family={}, commit=None, versions={})
-    return LearnedSolver(StandIn(n, answer, reach), info)  # type: ignore[arg-type]
+    return LearnedSolver(FakeNetwork(n, answer, reach), info)  # type: ignore[arg-type]
 
 
 def exact(A: Array, b: Array) -> Array:
@@ -117,7 +132,7 @@ WRONG: dict[str, Answer] = {
 }
 
 
-def spoilt(solver: LearnedSolver, change: Callable[[OperatorHead], object]) -> LearnedSolver:
+def corrupted(solver: LearnedSolver, change: Callable[[OperatorHead], object]) -> LearnedSolver:
     """Return a solver with an operator head that was changed; the given one stays as it is."""
     model = copy.deepcopy(solver.model)
     with torch.no_grad():

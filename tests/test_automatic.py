@@ -10,12 +10,11 @@ import pytest
 
 from algebraformer import problems, train
 from algebraformer.errors import ConfigurationError
-from algebraformer.numerics.operator_basis import matrices
 from algebraformer.problems import ProblemFamily
+from algebraformer.problems.custom import as_family, family_from_file, names_a_file
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import RECIPES, RunOptions
-from algebraformer.training.automatic import as_family, recipe_for, spectrum
-from algebraformer.training.from_file import family_from_file, names_a_file
+from algebraformer.training.automatic import recipe_for, spectrum
 
 N = 6
 SHIFTS = np.linalg.qr(np.random.default_rng(0).standard_normal((N, N)))[0]
@@ -235,7 +234,7 @@ def test_spectrum_against_numpy():
     """Singular values of the centred, weighed T = A^-1 Abar, of as many samples, by numpy's SVD."""
     family = as_family(DiagonalABC)
     values = spectrum(family)
-    A = matrices(family, range(len(values)), 2**63 + 4)
+    A = family.assembled(range(len(values)), 2**63 + 4)[0]
     weight = np.diag(1 / np.sqrt(np.mean(np.diagonal(A, axis1=1, axis2=2) ** 2, axis=0)))
     A = A / np.sqrt(np.sum((A * weight) ** 2, axis=(1, 2)) / N**2)[:, None, None]
     T = np.linalg.solve(A, np.broadcast_to(A.mean(axis=0), A.shape)).reshape(len(A), -1)
@@ -253,8 +252,13 @@ def test_the_rank_is_read_off_the_spectrum(monkeypatch, needed, rank):
     if needed == 0:
         monkeypatch.setattr("algebraformer.training.automatic.spectrum", lambda family, report: np.zeros(10))
     recipe = recipe_for(problems.get("diffusion", n=32))
-    assert recipe.model.rank == rank
-    assert (recipe.model.head, recipe.model.n, recipe.model.n_column, recipe.model.n_row) == ("operator", 32, 16, 16)
+    assert recipe.model.head.rank == rank
+    assert (recipe.model.head.name, recipe.model.n, recipe.model.head.n_column, recipe.model.head.n_row) == (
+        "operator",
+        32,
+        16,
+        16,
+    )
 
 
 def test_the_training_set_shrinks_with_n(monkeypatch):
@@ -267,7 +271,7 @@ def test_settings_travel_in_the_recipe():
     family = as_family(DiagonalABC(low=2.0))
     recipe = recipe_for(family)
     assert recipe.problem_family() == family
-    assert recipe.model.rank == 16  # six inverses, rounded up
+    assert recipe.model.head.rank == 16  # six inverses, rounded up
 
 
 def test_settings_that_are_not_json_are_refused():
@@ -284,7 +288,7 @@ def test_a_noisy_family_gets_an_estimate_head(m):
     family = problems.get("gravity", n=8, m=m)
     recipe = recipe_for(family)
     assert recipe.problem_family() == family
-    assert (recipe.model.head, recipe.model.n, recipe.model.n_equation) == ("estimate", 8, m or 8)
+    assert (recipe.model.head.name, recipe.model.n, recipe.model.n_equations) == ("estimate", 8, m or 8)
     shipped = RECIPES["gravity-64"]
     assert (recipe.steps, recipe.batch_size, recipe.lr) == (shipped.steps, shipped.batch_size, shipped.lr)
 
@@ -304,12 +308,11 @@ def test_a_family_without_a_mean_is_refused():
     "source", [shifted_identity, DiagonalABC, DiagonalABC(n=5)], ids=["function", "class", "family"]
 )
 def test_train_takes_a_family(tmp_path, monkeypatch, source):
-    for name, value in (("SAMPLES", 256), ("MIN_SAMPLES", 256)):
+    for name, value in (("TRAINING_SAMPLES", 256), ("MIN_TRAINING_SAMPLES", 256)):
         monkeypatch.setattr(f"algebraformer.training.automatic.{name}", value)
-    monkeypatch.setattr("algebraformer.numerics.operator_basis.MAX_SNAPSHOTS", 300)
     real = recipe_for
     monkeypatch.setattr(
-        "algebraformer.training.loop.recipe_for", lambda *args: dataclasses.replace(real(*args), steps=3)
+        "algebraformer.training.trainer.recipe_for", lambda *args: dataclasses.replace(real(*args), steps=3)
     )
     result = train(source, tmp_path / "run", RunOptions(progress=False, workers=0))
     assert (result.finished, result.step) == (True, 3)

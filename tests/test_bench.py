@@ -142,5 +142,5 @@ def test_exponent_is_the_slope_of_the_logarithms(bench: ModuleType) -> None:
 
 
 def test_peak_memory_is_the_same_in_every_run(bench: ModuleType) -> None:
-    config = bench.ModelConfig(n=5, encoding="entry", n_layer=1, n_head=2, n_embd=8)
+    config = bench.ModelConfig(n=5, head=bench.TokenConfig(encoding="entry"), n_layer=1, n_head=2, n_embd=8)
     assert len({bench.peak_bytes(config, bench.KERNELS["math"]) for _ in range(3)}) == 1

@@ -21,9 +21,10 @@ import torch
 from algebraformer import checkpoint, problems
 from algebraformer.checkpoint import CONFIG, MODEL, SUMS, CheckpointInfo
 from algebraformer.errors import CheckpointError, UnknownNameError
-from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.models import Algebraformer, EstimateConfig, ModelConfig, OperatorConfig, TokenConfig, legacy
 from algebraformer.models.config import Architecture
-from algebraformer.numerics import operator_basis
+from algebraformer.training import Recipe
+from tests.bases import fit as fit_basis
 
 SOURCE = Path(checkpoint.__file__).parent
 INFO = CheckpointInfo(
@@ -38,11 +39,11 @@ def network(kind: str = "transformer", seed: int = 0) -> Algebraformer:
     """A network of a few hundred random weights, buffers included; an operator head has a basis instead."""
     architecture, _, head = kind.partition("-")
     reading = {
-        "": {},
-        "operator": {"head": "operator", "rank": 15, "n_column": 3, "n_row": 2},
-        "estimate": {"head": "estimate", "encoding": "column-tikhonov", "n_row": 5},
+        "": TokenConfig(),
+        "operator": OperatorConfig(rank=15, n_column=3, n_row=2),
+        "estimate": EstimateConfig(encoding="column-tikhonov", n_equations=5),
     }[head]
-    config = ModelConfig(n=4, architecture=architecture, n_layer=2, n_head=1, n_embd=4, **reading)  # type: ignore[arg-type]
+    config = ModelConfig(n=4, architecture=architecture, head=reading, n_layer=2, n_head=1, n_embd=4)  # type: ignore[arg-type]
     torch.manual_seed(seed)
     model = Algebraformer(config).eval()
     with torch.no_grad():
@@ -50,7 +51,7 @@ def network(kind: str = "transformer", seed: int = 0) -> Algebraformer:
             tensor.copy_(torch.rand_like(tensor) + 0.5)
     if head == "operator":
         family = problems.get("random-diffusion", n=4)
-        model.operator_head.set_basis(operator_basis.fit(family, 15, 3, 2, seed, count=50))
+        model.operator_head.set_basis(fit_basis(family, 15, 3, 2, seed, count=50))
     return model
 
 
@@ -90,7 +91,7 @@ def test_round_trip_is_exact(tmp_path: Path, kind: str) -> None:
     assert not loaded.training
     assert all(parameter.requires_grad for parameter in loaded.parameters())
     assert same_weights(loaded, model)
-    m = model.config.n_equation
+    m = model.config.n_equations
     A, b = torch.rand(3, m, 4, dtype=torch.float64), torch.rand(3, m, dtype=torch.float64)
     assert torch.equal(loaded(A, b), model(A, b))
 
@@ -121,7 +122,7 @@ def test_a_folder_is_plain_files_that_coreutils_can_check(folder: Path) -> None:
     assert sorted((folder / SUMS).read_text().splitlines()) == sorted(before.splitlines())
     config = json.loads((folder / CONFIG).read_text())
     assert config["model"] == network().config.settings()
-    assert config["format"] == 1
+    assert config["format"] == 2
 
 
 def test_scaled_integers_are_read_as_the_numbers_they_stand_for(folder: Path) -> None:
@@ -149,6 +150,46 @@ def test_the_cost_of_training_is_kept_and_older_checkpoints_do_not_have_it(folde
 
 def test_info_knows_its_family() -> None:
     assert INFO.problem_family().settings() == {**INFO.family, "alpha": (0.0, 0.9), "omega": (0.0, 2.0)}
+
+
+# ---------------------------------------------------------------- format 1
+
+
+@pytest.mark.parametrize("name", ["diffusion-64", "diffusion-64-token", "deblur-64"])
+def test_checkpoints_of_format_1_are_read(name: str, tmp_path: Path) -> None:
+    """The shipped ones: with today's settings, tensors and recipes, and saved again in today's format."""
+    written = json.loads((checkpoint.resolve(name) / CONFIG).read_text())
+    assert written["format"] == 1
+    model, info = checkpoint.load(checkpoint.resolve(name))
+    assert model.config.head.name == written["model"]["head"]
+    assert ModelConfig(**info.recipe["model"]) == model.config
+    assert info.recipe["lr"] == written["recipe"]["lr"]
+    assert Recipe(**info.recipe | {"model": model.config}).model == model.config
+    checkpoint.save(tmp_path / "again", model, info)
+    again, info_again = checkpoint.load(tmp_path / "again")
+    assert (again.config, info_again) == (model.config, info)
+    assert same_weights(again, model)
+
+
+def test_settings_of_format_1() -> None:
+    shared = {
+        "n": 8, "architecture": "mlp", "n_layer": 2, "n_head": 1, "n_embd": 4, "causal": False, "positions": True,
+        "bidirectional": False,
+    }  # fmt: skip
+    own = {"rank": 3, "n_column": 2, "n_row": 4, "whiten": True, "balance": True, "encoding": "column"}
+    found = legacy.convert_model({**shared, **own, "head": "operator"})
+    head = OperatorConfig(rank=3, n_column=2, n_row=4, whiten=True, norm="weighted")
+    assert ModelConfig(**found) == ModelConfig(n=8, architecture="mlp", n_layer=2, n_head=1, n_embd=4, head=head)
+    none = dict.fromkeys(own, 0) | {"encoding": "column-tikhonov"}
+    for n_row, m in ((0, None), (5, 5)):
+        flat = {**shared, **none, "architecture": "feedback", "head": "estimate", "n_row": n_row}
+        assert ModelConfig(**legacy.convert_model(flat)).head == EstimateConfig(
+            encoding="column-tikhonov", n_equations=m
+        )
+    recipe = {"lr": 1.0, "model": flat, "start": {"name": "x", "recipe": {"model": flat}}}
+    converted = legacy.convert_recipe(recipe)
+    assert converted["model"] == converted["start"]["recipe"]["model"] == legacy.convert_model(flat)
+    assert legacy.convert_recipe(converted) == converted
 
 
 # ---------------------------------------------------------------- damage
@@ -202,10 +243,17 @@ def scaled_by(scale: torch.Tensor) -> dict[str, torch.Tensor]:
 SIGNED_DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "unknown key": (alter_config(lambda c: c.update(zeta=1)), "'zeta' is unknown"),
     "missing key": (alter_config(lambda c: c.pop("family")), "'family' is missing"),
-    "no format": (alter_config(lambda c: c.pop("format")), "expected format 1"),
-    "other format": (alter_config(lambda c: c.update(format=2)), "expected format 1"),
+    "no format": (alter_config(lambda c: c.pop("format")), "expected format 1 or 2"),
+    "other format": (alter_config(lambda c: c.update(format=3)), "expected format 1 or 2"),
     "unknown model key": (alter_config(lambda c: c["model"].update(zeta=1)), "exactly the keys"),
     "missing model key": (alter_config(lambda c: c["model"].pop("n_layer")), "exactly the keys"),
+    "head is a name": (alter_config(lambda c: c["model"].update(head="token")), "head must have exactly the keys"),
+    "head is a list": (alter_config(lambda c: c["model"].update(head=[])), "head must be one of"),
+    "unknown head": (alter_config(lambda c: c["model"]["head"].update(name="zeta")), "head must be one of"),
+    "unknown head key": (alter_config(lambda c: c["model"]["head"].update(zeta=1)), "settings of head 'token' are"),
+    "missing head key": (alter_config(lambda c: c["model"]["head"].pop("encoding")), "head must have exactly the keys"),
+    "format is true": (alter_config(lambda c: c.update(format=True)), "expected format 1 or 2"),
+    "format 1 with new settings": (alter_config(lambda c: c.update(format=1)), "exactly the keys"),
     "model is a list": (alter_config(lambda c: c.update(model=[])), "exactly the keys"),
     "family is a string": (alter_config(lambda c: c.update(family="diffusion")), "family must be an object"),
     "n_layer is text": (alter_config(lambda c: c["model"].update(n_layer="2")), "n_layer must be a whole number"),
@@ -229,11 +277,11 @@ SIGNED_DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "too large a config": (write(CONFIG, b" " * (2**20 + 1)), "expected at most"),
     "unknown tensor": (alter_tensors(lambda t: t.update(zeta=torch.zeros(1))), "unknown tensor 'zeta'"),
     "missing tensor": (alter_tensors(lambda t: t.pop(WEIGHT)), f"'{WEIGHT}' is missing"),
-    "missing buffer": (alter_tensors(lambda t: t.pop("scaler.A_mean")), "'scaler.A_mean' is missing"),
+    "missing buffer": (alter_tensors(lambda t: t.pop("head.scaler.A_mean")), "'head.scaler.A_mean' is missing"),
     "wrong shape": (alter_tensors(lambda t: t.update({WEIGHT: torch.zeros(4)})), "has shape"),
     "wrong dtype": (alter_tensors(lambda t: t.update({WEIGHT: torch.zeros(1, 4).double()})), "has shape"),
     "NaN weight": (alter_tensors(lambda t: t[WEIGHT].__setitem__((0, 1), torch.nan)), "is not finite"),
-    "infinite buffer": (alter_tensors(lambda t: t["scaler.x_rms"].__setitem__(0, torch.inf)), "is not finite"),
+    "infinite buffer": (alter_tensors(lambda t: t["head.scaler.x_rms"].__setitem__(0, torch.inf)), "is not finite"),
     "integers without a scale": (alter_tensors(lambda t: t.update({WEIGHT: INTEGERS})), "has shape"),
     "scale of other rows": (
         alter_tensors(lambda t: t.update(scaled_by(torch.ones(4)))),
@@ -250,10 +298,10 @@ SIGNED_DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "scaled doubles": (
         alter_tensors(
             lambda t: t.update(
-                {"scaler.A_mean": torch.ones(4, 4, dtype=torch.int16), "scaler.A_mean.scale": torch.ones(4)}
+                {"head.scaler.A_mean": torch.ones(4, 4, dtype=torch.int16), "head.scaler.A_mean.scale": torch.ones(4)}
             )
         ),
-        "scaler.A_mean has shape",
+        "head.scaler.A_mean has shape",
     ),
     "empty": (write(MODEL, b""), "not a valid safetensors file"),
     "giant header": (write(MODEL, (2**62).to_bytes(8, "little") + b"{}"), "not a valid safetensors file"),

@@ -16,12 +16,12 @@ import torch
 from matplotlib.figure import Figure
 
 import algebraformer as af
-from algebraformer import cli, io, plotting
+from algebraformer import cli, io
 from algebraformer.checkpoint import CheckpointInfo, load, save
 from algebraformer.models import Algebraformer, ModelConfig
-from algebraformer.reporting import Report, TableData, format_cell
+from algebraformer.reporting import Report, TableData, Verdict, format_cell, outcome
 
-COMMANDS = ("solve", "train", "finetune", "evaluate", "study", "newton", "families", "models", "info")
+COMMANDS = ("solve", "train", "finetune", "evaluate", "assess", "study", "newton", "families", "models", "info")
 N = 8
 EPS = float(np.finfo(float).eps)
 PER_SYSTEM = {field.name for field in dataclasses.fields(af.SolveResult)} - {"x"}
@@ -39,7 +39,7 @@ def files(tmp_path_factory):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_()
-        model.scaler.reach.fill_(1e300)  # every system is in distribution
+        model.token_head.scaler.max_distance.fill_(1e300)  # every system is in distribution
     diffusion = af.problems.get("diffusion", n=N)
     save(folder / "model", model, CheckpointInfo(name="small", family=diffusion.settings()))
     save(folder / "own", model, CheckpointInfo(name="own", family={"name": "somebodys-own", "n": N}))
@@ -319,13 +319,19 @@ def test_train_refuses(refused, tmp_path, arguments, words):
 def test_study(run, answer, refused, tmp_path, monkeypatch):
     """A study of one line: its files, its JSON and its page."""
     table = TableData(("what", "value"), [["one", 1.0]], "A table")
-    result = Report((table, table), ("It is so.",), {"x": [1, 2]})
-    module = types.SimpleNamespace(PRESETS={"quick": None}, run=lambda plan, folder, bar: result)
-    monkeypatch.setitem(sys.modules, "studies.operator.measure", module)
-    monkeypatch.setitem(plotting.STUDIES, "operator", lambda data: Figure())
+    found = {"operator.so": outcome(Verdict.HOLDS, value=1.0)}
+    result = Report((table, table), found, ["It is so."], {"x": [1, 2]})
+    module = types.SimpleNamespace(
+        __name__="studies.operator",
+        PRESETS={"quick": None},
+        run=lambda plan, folder, bar: result,
+        figure=lambda data: Figure(),
+    )
+    monkeypatch.setitem(sys.modules, "studies.operator", module)
     options = ("operator", "--output", tmp_path, "--work", tmp_path / "work")
     code, found = answer("study", *options)
-    assert (code, found["output"], found["verdict"]) == (0, str(tmp_path / "operator.json"), ["It is so."])
+    assert (code, found["output"], found["conclusions"]) == (0, str(tmp_path / "operator.json"), ["It is so."])
+    assert found["outcomes"] == {"operator.so": {"verdict": "holds", "numbers": {"value": 1.0}}}
     written = json.loads((tmp_path / "operator.json").read_text())
     assert (written["preset"], written["data"], written["table"]) == ("quick", {"x": [1, 2]}, table.settings())
     assert "It is so." in (tmp_path / "operator.md").read_text()

@@ -11,7 +11,6 @@ import pytest
 
 from algebraformer import io, problems
 from algebraformer.solver import LearnedSolver
-from algebraformer.training import loop
 
 M, N = 15, 12
 
@@ -67,10 +66,10 @@ def test_what_is_strange_has_code_3(run, files, estimate_run):
 @pytest.mark.parametrize(
     ("file", "options", "message"),
     [
-        ("one.npz", ("--rtol", "1e-3"), "rtol is for models that solve"),
-        ("one.npz", ("--max-refinements", "3"), "max-refinements is for models that solve"),
-        ("one.npz", ("--no-fallback",), "fallback is for models that solve"),
-        ("two.npz", ("--figure", "x.png"), "a figure shows one system"),
+        ("one.npz", ("--rtol", "1e-3"), "--rtol does not apply"),
+        ("one.npz", ("--max-refinements", "3"), "--max-refinements does not apply"),
+        ("one.npz", ("--no-fallback",), "--fallback does not apply"),
+        ("two.npz", ("--figure", "x.png"), "--figure shows one system"),
         ("one.npz", ("--figure", "x.jpg"), "--figure writes PNG: expected a name that ends in .png, received 'x.jpg'"),
         ("one.npz", ("--output", "no/x.npy"), "no/x.npy: no folder"),
         ("square.npz", (), "the model estimates from matrices of shape (15, 12), received (12, 12)"),
@@ -83,7 +82,7 @@ def test_bad_input(refused, files, estimate_run, tmp_path, monkeypatch, file, op
 
 def test_a_figure_is_for_estimates_alone(refused, files, tiny_run):
     line = refused("solve", files / "square.npz", "--model", tiny_run, "--figure", "x.png")
-    assert "figure is for models that estimate" in line
+    assert "--figure needs an estimator" in line
 
 
 def test_evaluate(answer, refused, estimate_run, tmp_path):
@@ -94,7 +93,7 @@ def test_evaluate(answer, refused, estimate_run, tmp_path):
     assert 0 < scores["relative_error_median"] < scores["relative_error_90"]
     table = json.loads((tmp_path / "found.json").read_text())["table"]
     assert ["estimate: coverage", scores["coverage"]] in table["rows"]
-    assert "rtol is for models that solve" in refused("evaluate", estimate_run, "--rtol", "1e-3")
+    assert "--rtol does not apply" in refused("evaluate", estimate_run, "--rtol", "1e-3")
 
 
 OWN = """
@@ -106,11 +105,11 @@ from algebraformer.problems import NoisyFamily
 class MovingMean(NoisyFamily):
     n: int = 8
 
-    def instrument(self, rng):
+    def draw_operator(self, rng):
         return {"width": rng.uniform(0.1, 0.3)}
 
     def matrix(self, params):
-        s, t = (np.arange(self.rows) + 0.5) / self.rows, (np.arange(self.n) + 0.5) / self.n
+        s, t = (np.arange(self.n_equations) + 0.5) / self.n_equations, (np.arange(self.n) + 0.5) / self.n
         A = np.exp(-(((s[:, None] - t) / params["width"][:, None, None]) ** 2))
         return A / self.n
 
@@ -122,12 +121,11 @@ class MovingMean(NoisyFamily):
 def test_train_a_noisy_family_in_a_file(run, tmp_path, monkeypatch):
     monkeypatch.setattr(problems.base, "_REGISTRY", dict(problems.base._REGISTRY))
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(loop, "SCALER_SIZE", 64)
-    monkeypatch.setattr(loop, "TEST_SIZE", 64)
     (tmp_path / "mine.py").write_text(OWN)
     source, folder = f"{tmp_path / 'mine.py'}:MovingMean", tmp_path / "run"
     short = ("steps=2", "batch_size=4", "model.n_layer=1", "model.n_embd=8", "model.n_head=2")
-    size = ("model.n=6", "model.n_row=9", "family_settings.m=9")
+    short += ("scaler_samples=64", "calibration_samples=64", "test_systems=64")
+    size = ("model.n=6", "model.head.n_equations=9", "family_settings.m=9")
     code, out, err = run("train", source, "--output", folder, "--workers", 0, "--set", *short, *size)
     assert (code, err) == (0, "")
     assert f"algebraformer evaluate {folder} --family" in " ".join(out.split())
@@ -141,6 +139,6 @@ def test_train_a_noisy_family_in_a_file(run, tmp_path, monkeypatch):
 
 def test_evaluate_refuses_families_of_the_other_kind(refused, estimate_run, tiny_run):
     line = refused("evaluate", estimate_run, "--family", "diffusion", "--count", 2)
-    assert f"{estimate_run} estimates from noisy systems; diffusion is not a noisy family" in line
+    assert f"model {estimate_run} is an estimator for noisy systems; family diffusion is not noisy" in line
     line = refused("evaluate", tiny_run, "--family", "deblur", "--count", 2)
-    assert f"{tiny_run} solves A x = b; deblur is a noisy family, where x does not" in line
+    assert f"model {tiny_run} solves A x = b; family deblur is noisy" in line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import pytest
 
 import algebraformer as af
 from algebraformer import assessment, io
-from algebraformer.training import loop
+from algebraformer.training import trainer
 from study_results import assert_coloured
 
 OWN = """
@@ -39,7 +40,7 @@ def sampled(rng):
 def constant(rng):
     return np.eye(5) + 0.1
 """
-SHORT = ("steps=3", "batch_size=32", "samples=256", "model.n_layer=2", "model.n_embd=16")
+SHORT = ("steps=3", "batch_size=32", "samples=256", "basis_samples=400", "model.n_layer=2", "model.n_embd=16")
 
 
 @pytest.fixture
@@ -49,7 +50,6 @@ def own(tmp_path, monkeypatch):
     monkeypatch.setattr(af.problems.base, "_REGISTRY", dict(af.problems.base._REGISTRY))
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(assessment, "Plan", functools.partial(assessment.Plan, systems=20, seconds=0.0, batches=(1, 8)))
-    monkeypatch.setattr("algebraformer.numerics.operator_basis.MAX_SNAPSHOTS", 400)
     return tmp_path / "own.py"
 
 
@@ -58,13 +58,14 @@ def test_train_a_family_in_a_file(run, answer, refused, own, tmp_path, monkeypat
     arguments += ("--set", *SHORT, "family_settings.high=3.0", "model.n=5")
     code, found = answer(*arguments)
     assert (code, found["finished"], found["report"]) == (0, True, str(tmp_path / "run" / "report.json"))
-    assert found["verdict"][0].startswith(("Worth it", "Not worth it"))
-    assert any("paid back" in line for line in found["verdict"]) == found["verdict"][0].startswith("Worth it")
+    worth = found["outcomes"]["assessment.worth-it"]["verdict"]
+    assert worth in ("worth it", "not worth it")
+    assert ("assessment.payback" in found["outcomes"]) == (worth == "worth it")
     config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
     assert (config["name"], config["family"]) == ("scaled", {"name": "scaled", "n": 5, "high": 3.0})
-    assert config["recipe"]["model"]["head"] == "operator"
+    assert config["recipe"]["model"]["head"]["name"] == "operator"
     written = json.loads((tmp_path / "run" / "report.json").read_text(), parse_constant=pytest.fail)
-    assert written["verdict"] == found["verdict"]
+    assert (written["outcomes"], written["conclusions"]) == (found["outcomes"], found["conclusions"])
     assert_coloured(tmp_path / "run" / "report.png")
 
     code, out, err = run(*arguments)  # it has ended already: the report is made again
@@ -93,10 +94,42 @@ def test_a_lost_report_is_made_again_and_nothing_else(answer, own, tmp_path, mon
     first = answer(*arguments)[1]
     for path in (tmp_path / "run").glob("report.*"):
         path.unlink()
-    monkeypatch.setattr("algebraformer.training.loop.Trainer", None)
+    monkeypatch.setattr("algebraformer.training.trainer.Trainer", None)
     code, found = answer(*arguments)
     assert (code, found["scores"], found["step"]) == (0, first["scores"], 3)
     assert {path.suffix for path in (tmp_path / "run").glob("report.*")} == {".md", ".json", ".png"}
+
+
+def test_assess(run, answer, refused, own, tmp_path):
+    """The report of a training, made again by the command of its own."""
+    folder, source = tmp_path / "run", f"{own}:Scaled"
+    trained = answer("train", source, "--output", folder, "--workers", 0, "--set", *SHORT)[1]
+    code, found = answer("assess", folder, "--family", source, "--output", tmp_path / "assessed")
+    assert (code, found["output"]) == (0, str(tmp_path / "assessed" / "report.json"))
+    written = {at: json.loads((at / "report.json").read_text()) for at in (folder, tmp_path / "assessed")}
+    assert written[tmp_path / "assessed"]["verdict"] == found["verdict"]
+    for key in ("family", "n", "rank", "systems", "spectrum", "certified", "refinements"):
+        assert found[key] == written[folder]["data"][key] == written[tmp_path / "assessed"]["data"][key]
+    assert trained["report"] == str(folder / "report.json")
+    assert {path.suffix for path in (tmp_path / "assessed").iterdir()} == {".md", ".json", ".png"}
+
+    code, out, err = run("assess", folder, "--family", source)
+    assert (code, err) == (0, "")
+    assert all(words in out for words in ("basis operators", "numpy.linalg.solve", "orth it for this family"))
+    assert "Report:" not in out
+    refused("assess", "deblur-64")
+    refused("assess", "diffusion-64-token")
+
+
+def test_reports_without_matplotlib(answer, refused, own, tmp_path, monkeypatch):
+    """The figure alone is left out; where a figure is asked for, the command refuses before the work."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else found(name))
+    arguments = ("train", f"{own}:sampled", "--output", tmp_path / "run", "--workers", 0, "--set", *SHORT)
+    assert answer(*arguments)[0] == 0
+    assert {path.suffix for path in (tmp_path / "run").glob("report.*")} == {".md", ".json"}
+    line = refused("newton", own, "--figure", tmp_path / "x.png")
+    assert "pip install 'algebraformer[plot]'" in line
 
 
 def test_a_broken_output_costs_no_result(own, tmp_path):
@@ -114,13 +147,13 @@ def test_a_broken_output_costs_no_result(own, tmp_path):
 
 def test_a_stopped_training(run, answer, tmp_path, monkeypatch):
     """Every command that trains says where it is and ends with 130."""
-    real = loop.Trainer.train_step
+    real = trainer.Trainer.train_step
 
     def stopping(self, batch):
         os.kill(os.getpid(), signal.SIGINT)
         return real(self, batch)
 
-    monkeypatch.setattr(loop.Trainer, "train_step", stopping)
+    monkeypatch.setattr(trainer.Trainer, "train_step", stopping)
     arguments = ("train", "quick", "--output", tmp_path / "run", "--workers", 0)
     code, found = answer(*arguments)
     assert (code, found["finished"], found["step"], found["scores"]) == (130, False, 1, {})

@@ -29,7 +29,7 @@ class Dense:
         self.calls.append(len(g))
         return self.R @ g
 
-    def take(self, chosen):
+    def __getitem__(self, chosen):
         return Dense(self.R[chosen], self.L, self.calls)
 
 
@@ -50,7 +50,7 @@ def test_residuals_are_those_of_gmres(steps):
     """The preconditioned residual after k steps is the least of the Krylov space: SciPy's GMRES finds the same."""
     A, b, L = systems()
     R = np.linalg.inv(L @ A) + 0.05 * np.random.default_rng(1).standard_normal(A.shape)
-    found = gcr.solve(A, b, Dense(R, L), rtol=0.0, maxiter=steps, slow=1.0)
+    found = gcr.solve(A, b, Dense(R, L), rtol=0.0, maxiter=steps, stagnation_factor=1.0)
     assert (found.steps == steps).all()
     for i in range(len(A)):
         operator, right = L @ A[i] @ R[i], L @ b[i, :, 0]
@@ -62,7 +62,7 @@ def test_residuals_are_those_of_gmres(steps):
 @pytest.mark.parametrize("k", [1, 3])
 def test_converges_to_the_certificate(k):
     A, b, L = systems(k=k)
-    found = gcr.solve(A, b, identity(A, L), rtol=1e-10, maxiter=9, slow=1.0)
+    found = gcr.solve(A, b, identity(A, L), rtol=1e-10, maxiter=9, stagnation_factor=1.0)
     assert relative_residual(A, b, found.x).max() <= 1e-10
     np.testing.assert_allclose(found.x, np.linalg.solve(A, b), rtol=1e-7, atol=1e-9)
 
@@ -72,7 +72,7 @@ def test_stops_where_float64_allows_no_more():
     A, b, L = systems(spread=0.01)
     found = gcr.solve(A, b, identity(A, L), rtol=0.0, maxiter=50)
     assert found.steps.max() < 9
-    assert found.left.max() <= 2 * 9 * EPS
+    assert found.residual_ratio.max() <= 2 * 9 * EPS
     again = gcr.solve(A, b, identity(A, L), rtol=0.0, maxiter=1, x0=found.x)
     assert backward_error(A, b, again.x).max() <= 10 * 9 * EPS
 
@@ -82,7 +82,7 @@ def test_systems_that_are_done_are_left_alone():
     R = np.linalg.inv(L @ A)
     R[5:] = np.eye(9)
     M = Dense(R, L)
-    found = gcr.solve(A, b, M, rtol=1e-10, maxiter=9, slow=1.0)
+    found = gcr.solve(A, b, M, rtol=1e-10, maxiter=9, stagnation_factor=1.0)
     assert (found.steps[:5] <= 2).all()
     assert (found.steps[5:] > 2).all()
     assert M.calls[0] == 8
@@ -95,11 +95,11 @@ def test_first_and_last_by_hand():
     found = gcr.solve(A, b, identity(A, np.eye(2)), rtol=0.0, maxiter=1)
     alpha = 3 / 5  # <w, g> / <w, w> with w = (1, 2), g = (1, 1)
     np.testing.assert_allclose(found.x[0, :, 0], [alpha, alpha])
-    assert found.first == pytest.approx(np.hypot(1 - alpha, 1 - 2 * alpha) / np.sqrt(2))
-    assert np.isnan(found.last).all()
+    assert found.first_residual_ratio == pytest.approx(np.hypot(1 - alpha, 1 - 2 * alpha) / np.sqrt(2))
+    assert np.isnan(found.last_step_ratio).all()
     found = gcr.solve(A, b, identity(A, np.eye(2)), rtol=0.0, maxiter=2)
     np.testing.assert_allclose(found.x[0, :, 0], [1, 0.5])
-    assert found.last == pytest.approx(np.linalg.norm([1 - alpha, 0.5 - alpha]) / np.hypot(1, 0.5))
+    assert found.last_step_ratio == pytest.approx(np.linalg.norm([1 - alpha, 0.5 - alpha]) / np.hypot(1, 0.5))
 
 
 def test_goes_on_from_x0():
@@ -134,7 +134,7 @@ def test_share_that_is_left_of_one_vector():
     """By SVD: what the best multiple of L A R g leaves of g, for the same g."""
     A, _, L = systems()
     M = Dense(np.linalg.inv(L @ A) + 0.05 * np.random.default_rng(1).standard_normal(A.shape), L)
-    share = gcr.share_left(A, M)
+    share = gcr.probe_defect(A, M)
     g = np.random.default_rng(0).standard_normal(A.shape[-1])
     for i, value in enumerate(share):
         w = L @ A[i] @ M.R[i] @ g
@@ -148,9 +148,9 @@ def test_little_is_left_where_the_inverse_is_near_and_nearly_all_where_the_matri
     M = Dense(np.linalg.inv(L @ A), L)
     A[1] = 1.0
     A[2, 5] = A[2, 6]
-    near, low_rank, equal_rows = gcr.share_left(A, M)
+    near, low_rank, equal_rows = gcr.probe_defect(A, M)
     assert near < 1e-10
     assert low_rank > 0.9
     assert equal_rows > 0.01
     bad = Dense(np.full_like(A, np.nan), L)
-    np.testing.assert_array_equal(gcr.share_left(A, bad), 1.0)
+    np.testing.assert_array_equal(gcr.probe_defect(A, bad), 1.0)

@@ -16,23 +16,25 @@ TAUGHT = {
     "classical.linear_estimator": {"LinearEstimator": "studies.baselines.lmmse", "fit": "studies.baselines.lmmse"},
     "classical.lp": {"minimize": "studies.baselines.lp"},
     "classical.operator_basis": {"OperatorBasis": "numerics.operator_basis", "fit": "numerics.operator_basis"},
-    "classical.reading": {"Reading": "numerics.entry_sampler"},
     "classical.regularization": {"tikhonov": "numerics.regularization", "decompose": "numerics.regularization"},
     "classical.sparse": {"total_variation": "studies.baselines.sparse", "lasso": "studies.baselines.sparse"},
-    "lp_norm": {"norm": "numerics.lp_norm"},
+    "lp_norm": {"newton_step": "numerics.lp_norm", "line_search": "numerics.lp_norm"},
     "plots": {"save_report": "plotting", "save": "plotting", "boundary_value_figure": "plotting"},
     "report": {"print_table": "reporting"},
     "studies.attention": {"attention_maps": "studies.attention.measure"},
     "studies.base": {"TableData": "reporting", "write_results": "reporting"},
     "studies.family": {"Plan": "assessment", "contraction": "assessment"},
     "studies.operator": {"exact_solution": "studies.operator.measure"},
-    "training": {"score": "metrics"},
 }
 CASES = [
     (old, name, place if place.startswith("studies.") else f"algebraformer.{place}", name)
     for old, names in TAUGHT.items()
     for name, place in names.items()
-] + [("studies.family", "measure", "algebraformer.assessment", "assess")]
+] + [
+    (*old.rsplit(".", 1), *new.rsplit(".", 1))
+    for old, new in _deprecated.RENAMED.items()
+    if "preconditioner" not in old
+]
 
 
 @pytest.mark.parametrize(("old", "name", "place", "new"), CASES)
@@ -46,7 +48,7 @@ def test_an_earlier_name_gives_the_new_object_and_says_where_it_is(old: str, nam
 
 
 def test_every_earlier_module_is_tested() -> None:
-    assert set(TAUGHT) == set(_deprecated.MODULES)
+    assert {case[0] for case in CASES} >= set(_deprecated.MODULES)
 
 
 def test_names_that_never_were() -> None:

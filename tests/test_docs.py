@@ -11,7 +11,7 @@ import pytest
 import algebraformer
 from algebraformer import cli
 from algebraformer.cli import output
-from studies.harness import pages
+from studies.harness import pages, study
 from studies.harness.evidence import caption
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,6 +46,8 @@ def stale(text: str, results: Path) -> list[str]:
     blocks = [(match[2], match[0]) for match in pages.BLOCK.finditer(text)]
     found = [name for name, _ in blocks]
     wrong = [name for name in re.findall(r"^<!-- table: *(.*?) *-->", text, re.MULTILINE) if name not in found]
+    if any(pages.refreshed(match[0], results) != match[0] for match in pages.SUMMARY.finditer(text)):
+        wrong.append("summary")
     for name, block in blocks:
         if not (results / f"{name}.json").exists() or pages.refreshed(block, results) != block:
             wrong.append(name)
@@ -57,9 +59,60 @@ def test_tables_show_the_results(path: Path) -> None:
     assert stale(path.read_text(), RESULTS) == [], "run the study that writes results/NAME.json, then `make tables`"
 
 
-def test_the_readme_shows_how_good_and_how_fast() -> None:
-    shown = {match[2] for match in pages.BLOCK.finditer((ROOT / "README.md").read_text())}
-    assert shown >= {"diffusion-64", "scaling", "bench"}
+README = (ROOT / "README.md").read_text()
+
+
+def words(text: str) -> list[str]:
+    """Return what stands between spaces in a Markdown text without its fenced code."""
+    return prose(text).split()
+
+
+def table_rows(text: str) -> list[list[str]]:
+    """Return the cells of all rows of Markdown tables, headings included."""
+    lines = re.findall(r"^\| (.*) \|$", text, re.MULTILINE)
+    return [line.split(" | ") for line in lines if not set(line) <= set("- |")]
+
+
+def test_the_readme_is_short() -> None:
+    assert len(words(README)) <= 900
+    assert len(table_rows(README)) <= 1 + 8
+
+
+def test_words_and_rows_are_counted() -> None:
+    assert words("one *two*\n```python\nthree = 3\n```\n| four |\n") == ["one", "*two*", "|", "four", "|"]
+    assert table_rows("| a | b |\n| --- | --- |\n| 1 | 2 |\n") == [["a", "b"], ["1", "2"]]
+
+
+def test_the_summary_has_the_numbers_of_its_results() -> None:
+    """By another way: times and errors from the data of the results, not from their tables."""
+    (heading, *rows) = table_rows(pages.SUMMARY.search(README)[0])
+    timed = json.loads((RESULTS / "scaling.json").read_text())["data"]["records"]
+    for task, ours, lapack, best, rival in rows[:-1]:
+        n, batch = map(int, re.findall(r"\d+", task))
+        (seconds,) = (record["seconds"] for record in timed if (record["n"], record["batch"]) == (n, batch))
+        rivals = {name: time for name, time in seconds.items() if name != "operator head"}
+        assert batch in (1, max(record["batch"] for record in timed if record["n"] == n))
+        assert float(ours) == pytest.approx(1e3 * seconds["operator head"], rel=1e-2)
+        assert float(best) == pytest.approx(1e3 * min(rivals.values()), rel=1e-2)
+        assert rival == min(rivals, key=rivals.__getitem__)
+        fastest = min(time for name, time in seconds.items() if name.startswith(("numpy.linalg.solve", "dgesv")))
+        assert float(lapack) == pytest.approx(1e3 * fastest, rel=1e-2)
+    assert [task.partition(",")[0] for task, *_ in rows] == ["diffusion"] * 6 + ["deblur"]
+    assert len(heading) == 5
+
+
+def test_a_stale_summary_is_noticed() -> None:
+    digit = re.search(r"0\.\d", pages.SUMMARY.search(README)[0])[0]
+    assert stale(README, RESULTS) == []
+    assert stale(README.replace(digit, "0.x"), RESULTS) == ["summary"]
+
+
+def test_changelog_is_short() -> None:
+    """At most a dozen bullets a version."""
+    versions = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]
+    assert versions
+    for version in versions:
+        assert len(re.findall(r"^- ", version, re.MULTILINE)) <= 12, version.partition("\n")[0]
 
 
 def test_stale_tables_are_noticed(tmp_path: Path) -> None:
@@ -182,6 +235,11 @@ def test_every_option_is_described_and_exists(command: str, capsys: pytest.Captu
     assert set(re.findall(r"^\| `(--[\w-]+)` \|", described()[command], re.MULTILINE)) == offered
 
 
+def test_every_study_is_described_and_exists() -> None:
+    table = described()["study"].partition("| option |")[0]
+    assert set(re.findall(r"^\| ([a-z]+) \|", table, re.MULTILINE)) - {"study"} == set(study.names())
+
+
 @pytest.mark.parametrize("path", MARKDOWN, ids=name_of)
 def test_commands_in_examples_exist(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     used = re.findall(
@@ -199,4 +257,4 @@ def test_commands_in_examples_exist(path: Path, capsys: pytest.CaptureFixture[st
 def test_exit_codes_are_those_of_the_program() -> None:
     section = COMMAND_LINE.read_text().partition("## Exit codes")[2].partition("## ")[0]
     codes = {int(code) for code in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
-    assert codes == {cli.DONE, cli.NOT_SOLVED, cli.BAD_INPUT, cli.FALLBACK, output.INTERRUPTED}
+    assert codes == {output.DONE, output.NOT_SOLVED, output.BAD_INPUT, output.FALLBACK, output.INTERRUPTED}

@@ -18,30 +18,34 @@ import algebraformer as af
 from algebraformer import evaluation, problems
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.errors import ConfigurationError, InconsistentWarning
-from algebraformer.models import Algebraformer, ModelConfig, estimates
-from algebraformer.models.estimate import (
-    FLOOR,
-    GAUSS_90,
-    LAMBDAS,
-    SIDE,
+from algebraformer.metrics import GAUSS_90
+from algebraformer.models import Algebraformer, EstimateConfig, ModelConfig, estimates
+from algebraformer.models.bodies import FirstAnswer
+from algebraformer.models.heads.estimate import (
+    AUXILIARY_WEIGHT,
+    STD_FLOOR,
     TYPICAL_NOISE,
-    Answer,
     EstimateHead,
+    Output,
     examples,
-    reading,
-    scaled,
-    tikhonov_channels,
-    updated,
+    kalman_update,
+    network_input,
 )
-from algebraformer.models.transformer import FirstAnswer
+from algebraformer.models.scaling import scale_systems
+from algebraformer.models.tokens import TIKHONOV_PARAMETERS, tikhonov_channels
 from algebraformer.solver import LearnedSolver
-from algebraformer.training import RECIPES, FewSystems, Recipe
+from algebraformer.training import RECIPES, FinetuneRecipe, Recipe
 from algebraformer.training.data import TEST_SEED
 
 M, N = 15, 12
 FAMILY = problems.get("deblur", n=N, m=M, width=(0.08, 0.16), priors=("piecewise", "smooth"))
 CONFIG = ModelConfig(
-    n=N, architecture="feedback", head="estimate", encoding="column-tikhonov", n_row=M, n_layer=2, n_head=2, n_embd=8
+    n=N,
+    architecture="feedback",
+    head=EstimateConfig(encoding="column-tikhonov", n_equations=M),
+    n_layer=2,
+    n_head=2,
+    n_embd=8,
 )
 
 
@@ -72,7 +76,7 @@ def wrapped(model):
 @pytest.mark.parametrize("c", [1.0, -3.0])
 def test_scaling_by_hand(c):
     systems = FAMILY.sample(5, seed=1)
-    A, b, size = scaled(c * systems.A, systems.b)
+    A, b, size = scale_systems(c * systems.A, systems.b)
     for i in range(5):
         norm = np.linalg.norm(systems.A[i].T @ systems.A[i]) ** 0.5
         np.testing.assert_allclose(A[i], systems.A[i] / norm, rtol=1e-12, atol=1e-17)  # positive, as all entries are
@@ -83,7 +87,7 @@ def test_scaling_by_hand(c):
 
 
 def test_nothing_is_scaled_to_nothing():
-    A, b, size = scaled(np.zeros((2, M, N)), np.zeros((2, M)))
+    A, b, size = scale_systems(np.zeros((2, M, N)), np.zeros((2, M)))
     assert not A.any()
     assert not b.any()
     assert not size.any()
@@ -92,10 +96,10 @@ def test_nothing_is_scaled_to_nothing():
 @pytest.mark.parametrize("shape", [(M, N), (N, M), (N, N)])
 def test_tikhonov_channels_are_least_squares_with_more_rows(shape):
     rng = np.random.default_rng(0)
-    A, b, _ = scaled(rng.standard_normal((3, *shape)), rng.standard_normal((3, shape[0])))
+    A, b, _ = scale_systems(rng.standard_normal((3, *shape)), rng.standard_normal((3, shape[0])))
     found = tikhonov_channels(A.mT @ A, (A.mT @ b[..., None])[..., 0])
     for i in range(3):
-        for k, parameter in enumerate(LAMBDAS):
+        for k, parameter in enumerate(TIKHONOV_PARAMETERS):
             stacked = np.vstack((A[i], np.sqrt(parameter) * np.eye(shape[1])))
             expected = scipy.linalg.lstsq(stacked, np.concatenate((b[i], np.zeros(shape[1]))))[0]
             np.testing.assert_allclose(found[i, k], expected, rtol=1e-7, atol=1e-9)
@@ -103,9 +107,9 @@ def test_tikhonov_channels_are_least_squares_with_more_rows(shape):
 
 @pytest.mark.parametrize(("m", "expected"), [(N, "b"), (M, "A'b")])
 def test_tokens_by_hand(m, expected):
-    systems = scaled(*(lambda s: (s.A, s.b))(dataclasses.replace(FAMILY, m=m).sample(2, seed=3)))
-    config = dataclasses.replace(CONFIG, n_row=m)
-    tokens = reading(config, systems).tokens.numpy()
+    systems = scale_systems(*(lambda s: (s.A, s.b))(dataclasses.replace(FAMILY, m=m).sample(2, seed=3)))
+    config = CONFIG.with_head(n_equations=m)
+    tokens = network_input(config, systems).tokens.numpy()
     assert tokens.shape == (2, N, m + 11)
     x = tikhonov_channels(systems.A.mT @ systems.A, np.einsum("bmn,bm->bn", systems.A, systems.b))
     for i in range(2):
@@ -117,7 +121,7 @@ def test_tokens_by_hand(m, expected):
             tokens[i, :, m + 1 : m + 6], (x[i] / np.sqrt(power)[:, None]).T, rtol=1e-4, atol=1e-6
         )
         np.testing.assert_allclose(tokens[i, :, m + 6 :], np.tile(np.log(power) / 2, (N, 1)), rtol=1e-4, atol=1e-6)
-    bare = reading(dataclasses.replace(config, encoding="column"), systems).tokens.numpy()
+    bare = network_input(config.with_head(encoding="column"), systems).tokens.numpy()
     np.testing.assert_array_equal(bare, tokens[:, :, : m + 1])
 
 
@@ -153,25 +157,25 @@ def test_the_head_can_choose_a_tikhonov_solution(k):
     """Where its output does not depend on the tokens and weighs one channel alone, the mean is that solution."""
     systems = FAMILY.sample(3, seed=5)
     model = Algebraformer(CONFIG)
-    A, b, size = scaled(systems.A, systems.b)
+    A, b, size = scale_systems(systems.A, systems.b)
     x = tikhonov_channels(A.mT @ A, np.einsum("bmn,bm->bn", A, b))[:, k]
     with torch.no_grad():
         model.estimate_head.linear.bias.zero_()[2 + k] = 1
-        model.estimate_head.trust.zero_()  # no update by the data
+        model.estimate_head.prior_scale.zero_()  # no update by the data
     found = estimates(model.eval(), systems.A, systems.b)
     expected = size[:, None] * x / np.sqrt(1 + np.mean(x**2, axis=1, keepdims=True))
     np.testing.assert_allclose(found.mean, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
     np.testing.assert_allclose(found.noise, TYPICAL_NOISE, rtol=1e-6)
-    np.testing.assert_allclose(found.std, np.abs(size[:, None]) * (1 + FLOOR) * np.ones((3, N)), rtol=1e-6)
+    np.testing.assert_allclose(found.std, np.abs(size[:, None]) * (1 + STD_FLOOR) * np.ones((3, N)), rtol=1e-6)
 
 
 def test_update_is_that_of_a_gaussian_vector():
     """It minimises the misfit and the distance from the mean, each in its standard deviations, together."""
     systems = FAMILY.sample(3, seed=6)
-    A, b, _ = pair = scaled(systems.A, systems.b)
+    A, b, _ = pair = scale_systems(systems.A, systems.b)
     rng = np.random.default_rng(0)
     mean, std, noise = rng.standard_normal((3, N)), rng.uniform(0.1, 2, (3, N)), np.array([1e-3, 1e-2, 0.5])
-    x, after = updated(pair, mean, std, noise)
+    x, after = kalman_update(pair, mean, std, noise)
     for i in range(3):
         stacked = np.vstack((A[i] / noise[i], np.diag(1 / std[i])))
         right = np.concatenate((b[i] / noise[i], mean[i] / std[i]))
@@ -186,10 +190,12 @@ def test_loss_against_scipy():
     std = rng.uniform(0.1, 2, (4, N))
     head = EstimateHead(CONFIG, 8)
     tensors = [torch.from_numpy(v).float() for v in (mean, std, log_noise, y, true_noise)]
-    found = float(head.loss(Answer(*tensors[:3]), *tensors[3:]))
+    found = float(head.output_loss(Output(*tensors[:3]), *tensors[3:]))
     relative = np.mean(np.linalg.norm(mean - y, axis=1) / np.linalg.norm(y, axis=1))
     likelihood = -scipy.stats.norm.logpdf(y, mean, std).mean() - 0.5 * np.log(2 * np.pi)
-    assert found == pytest.approx(relative + SIDE * (likelihood + np.mean((log_noise - true_noise) ** 2)), rel=1e-5)
+    assert found == pytest.approx(
+        relative + AUXILIARY_WEIGHT * (likelihood + np.mean((log_noise - true_noise) ** 2)), rel=1e-5
+    )
 
 
 def test_the_standard_deviation_does_not_move_the_mean():
@@ -198,7 +204,7 @@ def test_the_standard_deviation_does_not_move_the_mean():
     gradients = []
     for std in (0.1, 10.0):
         mean = torch.zeros(2, N, requires_grad=True)
-        loss = head.loss(Answer(mean, torch.full((2, N), std), torch.zeros(2)), torch.ones(2, N), torch.zeros(2))
+        loss = head.output_loss(Output(mean, torch.full((2, N), std), torch.zeros(2)), torch.ones(2, N), torch.zeros(2))
         gradients.append(torch.autograd.grad(loss, mean)[0])
     assert torch.equal(*gradients)
 
@@ -219,7 +225,7 @@ def test_it_has_learned(solver, unseen):
     """Better than every single Tikhonov parameter could be for all systems together; the noise level is recognised."""
     found = quietly(solver, unseen.A, unseen.b)
     errors = np.linalg.norm(found.x - unseen.x, axis=1) / np.linalg.norm(unseen.x, axis=1)
-    A, b, size = scaled(unseen.A, unseen.b)
+    A, b, size = scale_systems(unseen.A, unseen.b)
     single = size[:, None, None] * tikhonov_channels(A.mT @ A, np.einsum("bmn,bm->bn", A, b))
     rivals = np.linalg.norm(single - unseen.x[:, None], axis=2) / np.linalg.norm(unseen.x, axis=1)[:, None]
     assert np.median(errors) < np.median(rivals, axis=0).min()
@@ -278,11 +284,11 @@ def test_what_does_not_fit_has_tikhonov_beside_it(solver, unseen):
     worst, model = int(ratios.argmax()), copy.deepcopy(solver.model)
     model.estimate_head.misfit[1] = np.sort(ratios)[1]
     strict = wrapped(model)
-    with pytest.warns(InconsistentWarning, match="the estimate of 1 of 3 systems does not fit"):
+    with pytest.warns(InconsistentWarning, match="1 of 3 estimates are inconsistent"):
         found = strict.estimate(A, b)
     assert np.flatnonzero(~found.consistent).tolist() == [worst]
     assert np.isfinite(found.tikhonov).all(axis=1).tolist() == (~found.consistent).tolist()
-    with pytest.warns(InconsistentWarning, match="the estimate of the system does not fit"):
+    with pytest.warns(InconsistentWarning, match="the estimate is inconsistent"):
         single = strict.estimate(A[worst], b[worst])
     np.testing.assert_allclose(single.tikhonov, found.tikhonov[worst], rtol=1e-8)
     assert single.consistent is False
@@ -361,7 +367,7 @@ def test_each_head_says_what_it_is_for(solver, tiny_run):
     for call in (lambda: solver.solve(A, b), lambda: solver.operator(A), lambda: af.solve(A, b, model=solver)):
         with pytest.raises(ConfigurationError, match="solves nothing exactly: use estimate"):
             call()
-    with pytest.raises(ConfigurationError, match="token as its head: only estimate heads"):
+    with pytest.raises(ConfigurationError, match="this model has a token head: only estimate heads"):
         LearnedSolver.from_pretrained(tiny_run).estimate(A, b)
 
 
@@ -383,24 +389,22 @@ def test_recipes_that_do_not_fit(change, message):
 @pytest.mark.parametrize("name", ["quick", "diffusion-64-mlp"])
 def test_other_heads_learn_no_noisy_family(name):
     recipe = RECIPES[name]
-    with pytest.raises(ConfigurationError, match=f"change the family of the recipe.*head '{recipe.model.head}'"):
+    with pytest.raises(ConfigurationError, match=f"change the family of the recipe.*head '{recipe.model.head.name}'"):
         dataclasses.replace(recipe, family="gravity")
 
 
 def test_estimate_heads_are_not_tuned_on_few_systems():
     with pytest.raises(ConfigurationError, match="few systems are for the other heads"):
-        FewSystems(family="deblur", family_settings={"m": M}, model=CONFIG, samples=100)
+        FinetuneRecipe(family="deblur", family_settings={"m": M}, model=CONFIG, samples=100)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"encoding": "row"}, "the estimate head reads columns, received encoding 'row'"),
-        ({"architecture": "mlp"}, "mlp is for the operator head"),
-        ({"n_row": -1}, r"n_row must be from 0 to 2\*\*20, received -1"),
-        ({"rank": 3}, "rank must be 0 without an operator head"),
-        ({"whiten": True}, "whiten is for the operator head"),
-        ({"head": "token", "n_row": 0}, "feedback and column-tikhonov are for the estimate head"),
+        ({"architecture": "mlp"}, "estimate heads go with transformer, lstm, gru, feedback, received 'mlp'"),
+        ({"head": "token"}, "token heads go with transformer, lstm, gru, received 'feedback'"),
+        ({"head": {"name": "estimate", "n_equations": -1}}, "n_equations must be a whole number from 1"),
+        ({"head": {"name": "estimate", "rank": 3}}, "settings of head 'estimate' are encoding, n_equations"),
     ],
 )
 def test_configurations_that_do_not_fit(change, message):

@@ -96,7 +96,7 @@ GOOD = {
     "command": "algebraformer study noise --preset cpu --json",
     "provenance": {"commit": 40 * "a", "versions": {}, "processor": "", "threads": 1, "environment": {}},
     "preset": "cpu",
-    "verdict": ["LAPACK / ours is 1/2 and/or more, see https://example.org/a/b and ../results/noise.png"],
+    "conclusions": ["LAPACK / ours is 1/2 and/or more, see https://example.org/a/b and ../results/noise.png"],
 }
 
 

@@ -1,4 +1,4 @@
-"""The report on whether a network is worth it: its measures against NumPy, its verdict on made-up data, its files."""
+"""The report on whether a network is worth it: its measures against NumPy, its outcomes on made-up data, its files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import torch
 
 from algebraformer import assessment as report
 from algebraformer import plotting, problems
-from algebraformer.assessment import Plan, assess, contraction, verdict
+from algebraformer.assessment import SENTENCES, Plan, assess, contraction, outcomes
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.errors import ConfigurationError, UnknownNameError
 from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.reporting import Outcome, Verdict, conclusions
 from algebraformer.solver import LearnedSolver
 
 N = 16
@@ -44,10 +45,12 @@ def measured(trained):
 def test_contraction_against_dense_eigenvalues(trained):
     """M = (Tbar + sum c_r T_r) Abar^-1 / s from the model's coefficients, and eig of I - M A."""
     A = FAMILY.sample(6, seed=4).A
-    basis = trained.model.head.basis
-    z, s = basis.reading(A)
+    head = trained.model.operator_head
+    basis = head.basis
+    z, s = basis.sampler(A)
     with torch.no_grad():
-        c = trained.model.head(trained.model.features(torch.tensor(z, dtype=torch.float32))).numpy().astype(float)
+        features = head.features(trained.model, torch.tensor(z, dtype=torch.float32))
+        c = head(features).numpy().astype(float)
     for i, radius in enumerate(contraction(trained, A)):
         T = basis.T_mean + np.tensordot(c[i], basis.components.astype(float), 1)
         M = T @ np.linalg.inv(basis.A_mean) / s[i]
@@ -103,7 +106,7 @@ def test_a_network_that_solves_nothing_has_a_report(trained, monkeypatch):
     with torch.no_grad():
         model.head.linear.bias.fill_(torch.nan)
     found = assess(LearnedSolver(model, trained.info), FAMILY, plan=Plan(systems=5, batches=(1,), seconds=0.0))
-    assert found.verdict[0].startswith("Not worth it")
+    assert found.outcomes["assessment.worth-it"].verdict == Verdict.NOT_WORTH_IT
     assert found.data["certified"] == 0
     json.dumps(found.data, allow_nan=False)
     plotting.assessment_figure(found.data)
@@ -119,11 +122,11 @@ def test_measure_refuses(trained):
         assess(LearnedSolver(trained.model, CheckpointInfo(name="x", family={"name": "nobodys", "n": N})), plan=PLAN)
 
 
-# ---------------------------------------------------------------- the verdict
+# ---------------------------------------------------------------- outcomes
 
 
 def made_up(ours=1e-3, numpy=5e-3, certified=1.0, behind=1e-5, training_seconds=None, contractions=(1e-3, 1e-2)):
-    """What `verdict` reads: at batch 1 LAPACK is faster, at 256 the times are those given."""
+    """What `outcomes` reads: at batch 1 LAPACK is faster, at 256 the times are those given."""
     return {
         "n": 512,
         "rank": 64,
@@ -139,56 +142,79 @@ def made_up(ours=1e-3, numpy=5e-3, certified=1.0, behind=1e-5, training_seconds=
 
 
 def test_worth_it():
-    lines = verdict(made_up(training_seconds=400.0))
-    assert lines[0] == (
-        "Worth it for this family: 1 ms per certified solve against 5 ms for LAPACK (n = 512, 256 systems per call), "
-        "5 times as fast."
-    )
-    assert "faster from 256 systems per call on" in lines[1]
-    assert "The training of 400 s is paid back after 1e+05 solves." in lines  # 400 s / 4 ms
-    assert len(lines) == 4
-    assert not any("paid back" in line for line in verdict(made_up()))
+    found = outcomes(made_up(training_seconds=400.0))
+    worth = found["assessment.worth-it"]
+    assert worth.verdict == Verdict.WORTH_IT
+    assert worth.numbers == {
+        "n": 512, "batch": 256, "ours": 1e-3, "numpy": 5e-3, "speed_up": 5.0, "certified": 1.0, "systems": 200,
+        "repeated": 0,
+    }  # fmt: skip
+    assert found["assessment.faster-from"].numbers == {"batch": 256}
+    assert found["assessment.payback"].numbers == {"seconds": 400.0, "solves": pytest.approx(1e5)}  # 400 s / 4 ms
+    assert found["assessment.accuracy"].numbers["contraction_median"] == pytest.approx(5.5e-3)
+    assert set(found) == {f"assessment.{key}" for key in ("worth-it", "faster-from", "payback", "accuracy")}
+    assert "assessment.payback" not in outcomes(made_up())
 
 
 @pytest.mark.parametrize(
-    ("changes", "first", "advice"),
+    ("changes", "limit"),
     [
-        ({"ours": 6e-3}, "it is not faster: 6 ms per certified solve against 5 ms", "what is missing is size"),
-        ({"ours": 4.8e-3}, "it is not faster", "what is missing is size"),  # less than 5 % is no difference
-        ({"certified": 0.985}, "only 98.5 % of unseen systems are certified without LAPACK.", "longer training"),
-        ({"certified": 0.5, "behind": 0.2}, "only 50 % of", "do not lie near 64 operators"),
-        ({"certified": 0.1, "ours": 9e-3}, "only 10 % of unseen systems are certified without LAPACK and it is", ""),
+        ({"ours": 6e-3}, "size"),
+        ({"ours": 4.8e-3}, "size"),  # less than 5 % is no difference
+        ({"certified": 0.985}, "training"),
+        ({"certified": 0.5, "behind": 0.2}, "spectrum"),
+        ({"certified": 0.1, "ours": 9e-3}, "training"),
     ],
 )
-def test_not_worth_it(changes, first, advice):
-    lines = verdict(made_up(**changes))
-    assert lines[0].startswith(f"Not worth it for this family: {first}")
-    assert advice in lines[-1]
-    assert not any("times as fast" in line for line in lines)
+def test_not_worth_it(changes, limit):
+    data = made_up(**changes)
+    found = outcomes(data)
+    assert found["assessment.worth-it"].verdict == Verdict.NOT_WORTH_IT
+    assert found["assessment.worth-it"].numbers["certified"] == data["certified"]
+    assert found["assessment.limit"].numbers == {"limit": limit, "rank": 64, "behind": data["behind"]}
+    assert "assessment.faster-from" not in found
 
 
 def test_the_limits_of_worth_it():
-    assert verdict(made_up(certified=0.99, ours=4.7e-3))[0].startswith("Worth it")
+    assert outcomes(made_up(certified=0.99, ours=4.7e-3))["assessment.worth-it"].verdict == Verdict.WORTH_IT
 
 
-def test_a_wide_family_is_told_even_where_it_is_worth_it():
-    assert "do not lie near" in verdict(made_up(behind=0.05))[-1]
+def test_a_wide_family_has_a_limit_even_where_it_is_worth_it():
+    found = outcomes(made_up(behind=0.05))
+    assert found["assessment.worth-it"].verdict == Verdict.WORTH_IT
+    assert found["assessment.limit"].numbers["limit"] == "spectrum"
 
 
 @pytest.mark.parametrize("certified", [0.1, 1.0])
 def test_matrices_that_were_trained_on_are_not_judged(certified):
-    lines = verdict(made_up(certified=certified) | {"repeated": 3, "matrices": 40})
-    assert lines[0].startswith("Not judged on unseen matrices")
-    assert {"3", "200"} <= set(lines[0].split())
-    assert "algebraformer.problems.stored" in lines[0]
-    assert not any("orth it" in line or "unseen" in line for line in lines[1:])
-    assert any("40 different matrices" in line for line in lines)
+    found = outcomes(made_up(certified=certified, behind=0.2) | {"repeated": 3, "matrices": 40})
+    worth = found["assessment.worth-it"]
+    assert worth.verdict == Verdict.INCONCLUSIVE
+    assert (worth.numbers["repeated"], worth.numbers["systems"]) == (3, 200)
+    assert found["assessment.accuracy"].numbers["kind"] == "partly seen systems"
+    assert found["assessment.matrices"].numbers == {"matrices": 40, "systems": 200}
+    assert not {"assessment.faster-from", "assessment.payback", "assessment.limit"} & set(found)
 
 
 def test_few_unseen_matrices_are_counted():
-    lines = verdict(made_up() | {"matrices": 7})
-    assert lines[0].startswith("Worth it")
-    assert any("7 different matrices" in line for line in lines)
+    found = outcomes(made_up() | {"matrices": 7})
+    assert found["assessment.worth-it"].verdict == Verdict.WORTH_IT
+    assert found["assessment.matrices"].numbers["matrices"] == 7
+
+
+def test_sentences():
+    """Every kind of sentence once, with its numbers."""
+    worth = conclusions(outcomes(made_up(training_seconds=400.0)), SENTENCES)
+    assert worth[0] == (
+        "Worth it for this family: 1 ms per certified solve against 5 ms for LAPACK (n = 512, 256 systems per call), "
+        "5 times as fast."
+    )
+    assert worth[2] == "The training of 400 s is paid back after 1e+05 solves."
+    slow = conclusions(outcomes(made_up(certified=0.1, ours=9e-3)), SENTENCES)
+    assert slow[0].startswith("Not worth it for this family: only 10 % of unseen systems are certified without LAPACK")
+    assert " and it is not faster: 9 ms per certified solve against 5 ms" in slow[0]
+    seen = conclusions(outcomes(made_up() | {"repeated": 3}), SENTENCES)
+    assert seen[0].startswith("Not judged on unseen matrices: the matrices of 3 of the 200 systems")
 
 
 # ---------------------------------------------------------------- matrices seen before
@@ -230,10 +256,11 @@ def test_files(measured, tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["report.json", "report.md", "report.png"]
     content = json.loads(path.read_text(), parse_constant=pytest.fail)
     assert content["command"] == "algebraformer train mine.py:Mine"
-    assert content["verdict"] == list(measured.verdict)
+    assert content["conclusions"] == conclusions(outcomes(content["data"]), SENTENCES) == list(measured.conclusions)
+    assert {key: Outcome.from_settings(one) for key, one in content["outcomes"].items()} == measured.outcomes
     assert {"provenance", "table", "tables", "data"} <= set(content)
     page = (tmp_path / "report.md").read_text()
-    assert page.index(measured.verdict[0]) < page.index("| basis operators | 32 |") < page.index("report.png")
+    assert page.index(measured.conclusions[0]) < page.index("| basis operators | 32 |") < page.index("report.png")
     pixels = matplotlib.image.imread(tmp_path / "report.png")
     assert pixels.shape[1] > 3 * pixels.shape[0] > 900
     assert np.ptp(pixels[..., :3]) == 1

@@ -18,22 +18,25 @@ import algebraformer as af
 from algebraformer import problems
 from algebraformer.checkpoint import load
 from algebraformer.errors import ConfigurationError, UnknownNameError
-from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.metrics import score
+from algebraformer.models import Algebraformer, ModelConfig, OperatorConfig
+from algebraformer.models.heads import readout
 from algebraformer.numerics import operator_basis
 from algebraformer.problems.base import _REGISTRY, Parameters
 from algebraformer.problems.boundary_value import ReactionDiffusion
-from algebraformer.training import FewSystems, Recipe, RunOptions, fine_tuning, finetune, loop, operator, train
-from algebraformer.training.data import TEST_SEED, VALIDATION_SEED, StepBatches
-from algebraformer.training.few import starting_model
+from algebraformer.training import FinetuneRecipe, Recipe, RunOptions, fine_tuning, finetune, train
+from algebraformer.training.data import TEST_SEED, VALIDATION_SEED, StepBatches, store_examples
 from algebraformer.training.optim import make_optimizers
+from algebraformer.training.warm_start import starting_model
 from test_training import Disturbed, log_records, outcome
+from tests.bases import fit as fit_basis
 
 N = 40
 EPS32 = float(np.finfo(np.float32).eps)
 OPTIONS = RunOptions(workers=0, progress=False, log_every=5, validate_every=10)
 TOKEN = ModelConfig(n=8, n_layer=2, n_head=2, n_embd=16)
 OPERATOR = ModelConfig(
-    n=8, head="operator", rank=6, n_column=4, n_row=4, architecture="mlp", n_layer=2, n_head=1, n_embd=16
+    n=8, head=OperatorConfig(rank=6, n_column=4, n_row=4), architecture="mlp", n_layer=2, n_head=1, n_embd=16
 )
 MODELS = {
     "token": TOKEN,
@@ -43,24 +46,19 @@ MODELS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def small_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, size in (("SCALER_SIZE", 64), ("VALIDATION_SIZE", 32), ("TEST_SIZE", 64)):
-        monkeypatch.setattr(loop, name, size)
-    monkeypatch.setattr(operator_basis, "MAX_SNAPSHOTS", 64)
+SIZES: dict[str, Any] = {"scaler_samples": 64, "basis_samples": 64, "calibration_samples": 64}
+FROZEN: dict[str, Any] = {"validation_systems": 32, "test_systems": 64}
 
 
 @pytest.fixture(scope="module")
 def starts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of runs on diffusion, by kind of network."""
     folders = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "SCALER_SIZE", 64)
-        patch.setattr(operator_basis, "MAX_SNAPSHOTS", 64)
-        for name, model in MODELS.items():
-            folders[name] = tmp_path_factory.mktemp(name)
-            fixed = 64 if model.head == "operator" else None
-            train(Recipe(model=model, steps=30, batch_size=8, samples=fixed, lr=2e-3), folders[name], OPTIONS, name)
+    for name, model in MODELS.items():
+        folders[name] = tmp_path_factory.mktemp(name)
+        fixed = 64 if model.head.is_linear else None
+        recipe = Recipe(model=model, steps=30, batch_size=8, samples=fixed, lr=2e-3, **SIZES)
+        train(recipe, folders[name], OPTIONS, name)
     return folders
 
 
@@ -68,7 +66,7 @@ def state(model: Algebraformer, prefix: str = "") -> dict[str, np.ndarray]:
     return {name: t.numpy().copy() for name, t in model.state_dict().items() if name.startswith(prefix)}
 
 
-def started(folder: Path, samples: int = N, **settings: Any) -> tuple[Algebraformer, Algebraformer, FewSystems]:
+def started(folder: Path, samples: int = N, **settings: Any) -> tuple[Algebraformer, Algebraformer, FinetuneRecipe]:
     """Return the network before its first step, the one it starts from and the recipe."""
     recipe, initial = fine_tuning(folder, "reaction-diffusion", samples, **settings)
     return starting_model(recipe, recipe.problem_family(), initial), initial, recipe
@@ -93,7 +91,7 @@ def test_stopped_and_resumed_runs_end_the_same(
 ) -> None:
     settings = {"epochs": 3, "batch_size": 4, **settings}
     result = finetune(starts[kind], "reaction-diffusion", N, tmp_path / "whole", OPTIONS, "mine", **settings)
-    steps = 3 * ((N if MODELS[kind].head == "token" else 32) // 4)  # an operator head keeps a fifth for the read-out
+    steps = 3 * ((N if not MODELS[kind].head.is_linear else 32) // 4)  # an operator head keeps a fifth for the read-out
     assert (result.finished, result.step) == (True, steps)
     recipe, initial = fine_tuning(starts[kind], "reaction-diffusion", N, **settings)
 
@@ -131,7 +129,7 @@ def test_it_learns(starts: dict[str, Path], tmp_path: Path) -> None:
     result = finetune(starts["token"], "reaction-diffusion", 200, tmp_path, OPTIONS, epochs=40)
     before, after = (load(folder / "model")[0] for folder in (starts["token"], tmp_path))
     systems = problems.get("reaction-diffusion", n=8).sample(100, seed=7)
-    scores = [loop.score(model, systems)["normalized_mse"] for model in (before, after)]
+    scores = [score(model, systems)["normalized_mse"] for model in (before, after)]
     assert scores[1] < 0.7 * scores[0]
     assert result.scores["normalized_mse"] == pytest.approx(scores[1], rel=1)
 
@@ -172,15 +170,15 @@ def watched() -> Iterator[str]:
 def test_only_the_n_systems_are_learned_from(
     starts: dict[str, Path], tmp_path: Path, watched: str, kind: str, settings: dict[str, Any]
 ) -> None:
-    finetune(starts[kind], watched, N, tmp_path, OPTIONS, epochs=2, batch_size=4, seed=9, **settings)
+    finetune(starts[kind], watched, N, tmp_path, OPTIONS, epochs=2, batch_size=4, seed=9, **FROZEN, **settings)
     measured = {(VALIDATION_SEED, i) for i in range(32)} | {(TEST_SEED, i) for i in range(64)}
     assert measured | {(9, i) for i in range(N)} == DRAWN
 
 
 def test_new_weights_learn_from_the_n_systems_alone_too(tmp_path: Path, watched: str) -> None:
     for model in (TOKEN, OPERATOR):
-        recipe = FewSystems(family=watched, model=model, samples=N, batch_size=4, steps=8)
-        assert train(recipe, tmp_path / model.head, OPTIONS).finished
+        recipe = FinetuneRecipe(family=watched, model=model, samples=N, batch_size=4, steps=8)
+        assert train(recipe, tmp_path / model.head.name, OPTIONS).finished
     assert {seed for seed, _ in DRAWN} == {0, VALIDATION_SEED, TEST_SEED}
     assert max(index for seed, index in DRAWN if seed == 0) == N - 1
 
@@ -191,17 +189,17 @@ def test_new_weights_learn_from_the_n_systems_alone_too(tmp_path: Path, watched:
 def test_a_kept_scaler_is_kept(starts: dict[str, Path], tmp_path: Path) -> None:
     finetune(starts["token"], "reaction-diffusion", N, tmp_path, OPTIONS, epochs=2, scaler="kept")
     before, after = (load(folder / "model")[0] for folder in (starts["token"], tmp_path))
-    old, new = state(before, "scaler"), state(after, "scaler")
-    assert {name for name in old if not np.array_equal(old[name], new[name])} == {"scaler.reach"}
+    old, new = state(before, "head.scaler"), state(after, "head.scaler")
+    assert {name for name in old if not np.array_equal(old[name], new[name])} == {"head.scaler.max_distance"}
     A = problems.get("reaction-diffusion", n=8).sample(N).A
-    z = after.scaler.distance(torch.from_numpy(A)).numpy()
-    assert new["scaler.reach"] == pytest.approx(1.1 * z.max())
+    z = after.token_head.scaler.distance(torch.from_numpy(A)).numpy()
+    assert new["head.scaler.max_distance"] == pytest.approx(1.1 * z.max())
 
 
 def test_a_refitted_scaler_belongs_to_the_n_systems(starts: dict[str, Path]) -> None:
     model, _, _ = started(starts["token"])
     systems = problems.get("reaction-diffusion", n=8).sample(N)
-    A_z, b_z, _ = model.scaler(torch.from_numpy(systems.A), torch.from_numpy(systems.b))
+    A_z, b_z, _ = model.token_head.scaler(torch.from_numpy(systems.A), torch.from_numpy(systems.b))
     for z in (A_z.numpy(), b_z.numpy()):
         varying = z.std(axis=0, ddof=1) > 0.5
         assert varying.any()
@@ -246,10 +244,11 @@ def test_layer_wise_rates_by_hand(starts: dict[str, Path]) -> None:
 
 def rounding(model: Algebraformer, A: np.ndarray) -> np.ndarray:
     """Return a bound on the float32 rounding of T (B, n, n): every sum of k terms has k eps32 times its size."""
-    basis, z = model.operator_head.basis, model.operator_head.basis.reading(A)[0].astype(np.float32)
+    basis, z = model.operator_head.basis, model.operator_head.basis.sampler(A)[0].astype(np.float32)
     with torch.no_grad():
-        h = model.features(torch.from_numpy(z)).flatten(1).abs().double()
-    size = (torch.cat((h, torch.ones(len(h), 1)), dim=1) @ operator.readout(model).abs()).numpy()  # of coefficients
+        h = model.head.features(model, torch.from_numpy(z)).flatten(1).abs().double()
+    weights = model.operator_head.readout_weights().abs()
+    size = (torch.cat((h, torch.ones(len(h), 1)), dim=1) @ weights).numpy()  # of coefficients
     terms = h.shape[1] + 1 + basis.rank
     return terms * EPS32 * (np.abs(basis.T_mean) + np.einsum("bk,kij->bij", size, np.abs(basis.components)))
 
@@ -259,7 +258,7 @@ def test_a_basis_that_stays_answers_as_before(starts: dict[str, Path], settings:
     model, initial, _ = started(starts["operator"], **settings)
     A = problems.get("reaction-diffusion", n=8).sample(5, seed=3).A
     old, new = initial.approximate_inverse(A), model.approximate_inverse(A)
-    before, after = operator.readout(initial).numpy(), operator.readout(model).numpy()
+    before, after = initial.operator_head.readout_weights().numpy(), model.operator_head.readout_weights().numpy()
     np.testing.assert_allclose(after[:, :6], before, rtol=4 * EPS32)  # each is rounded in its own size
     assert not after[:, 6:].any()
     bound = rounding(initial, A) + rounding(model, A)
@@ -268,15 +267,15 @@ def test_a_basis_that_stays_answers_as_before(starts: dict[str, Path], settings:
     np.testing.assert_array_equal(new.inverse, old.inverse)
     kept, basis = initial.operator_head.basis, model.operator_head.basis
     np.testing.assert_array_equal(basis.components[:6], kept.components)
-    np.testing.assert_array_equal(basis.reading.mean, kept.reading.mean)
+    np.testing.assert_array_equal(basis.sampler.mean, kept.sampler.mean)
 
 
 def test_an_extended_basis_adds_the_principal_components_of_what_is_left(starts: dict[str, Path]) -> None:
-    """Oracle: what k more components leave of the weighed A^-1 Abar is the tail of the singular values behind k."""
+    """Oracle: what k more components leave of the weighted A^-1 Abar is the tail of the singular values behind k."""
     A = problems.get("reaction-diffusion", n=8).sample(N).A
 
     def left(basis: operator_basis.OperatorBasis) -> np.ndarray:
-        s = basis.reading(A)[1]
+        s = basis.sampler(A)[1]
         T = (np.linalg.inv(A / s[:, None, None]) @ basis.A_mean).reshape(N, -1)
         target = ((T - basis.T_mean.ravel()) / np.linalg.norm(T, axis=1, keepdims=True)).T
         columns = basis.components.reshape(basis.rank, -1).T.astype(float)
@@ -292,12 +291,12 @@ def test_an_extended_basis_adds_the_principal_components_of_what_is_left(starts:
 
 
 def test_a_refitted_basis_has_a_new_readout(starts: dict[str, Path]) -> None:
-    model, initial, _ = started(starts["operator"], model=dataclasses.replace(OPERATOR, whiten=True, rank=9))
+    model, initial, _ = started(starts["operator"], model=OPERATOR.with_head(whiten=True, rank=9))
     assert not model.head.linear.weight.any()
-    assert model.operator_head.basis.reading.whitening is not None
+    assert model.operator_head.basis.sampler.whitening is not None
     np.testing.assert_array_equal(state(model, "body")["body.blocks.0.mlp.0.weight"],
                                   state(initial, "body")["body.blocks.0.mlp.0.weight"])  # fmt: skip
-    expected = operator_basis.fit(problems.get("reaction-diffusion", n=8), 9, 4, 4, seed=0, count=N, whiten=True)
+    expected = fit_basis(problems.get("reaction-diffusion", n=8), 9, 4, 4, seed=0, count=N, whiten=True)
     np.testing.assert_array_equal(model.operator_head.basis.A_mean, expected.A_mean)
 
 
@@ -310,20 +309,21 @@ def test_the_readout_moves_as_far_as_the_ridge_lets_it(starts: dict[str, Path]) 
     torch.manual_seed(0)
     with torch.no_grad():
         model.head.linear.weight.normal_(std=0.1)
-    basis = model.operator_head.basis
-    stored = loop.store_examples(recipe.problem_family(), basis, N, 0, 0)
-    before = operator.readout(model)
+    stored = store_examples(recipe.problem_family(), model.head.reader(model), N, 0, 0)
+    before = model.operator_head.readout_weights()
     z, c, weight = stored
     with torch.no_grad():
-        H = model.features(z).flatten(1).double().numpy()
+        H = model.head.features(model, z).flatten(1).double().numpy()
     H = np.hstack([H, np.ones((N, 1))]) * weight.numpy()[:, None]
     C = c.double().numpy() * weight.numpy()[:, None]
     for ridge in (1e-3, 1e2, 1e8):
         pull = np.sqrt(ridge * np.mean(np.sum(H**2, axis=0))) * np.eye(H.shape[1])
         expected = np.linalg.lstsq(np.vstack([H, pull]), np.vstack([C, pull @ before.numpy()]), rcond=None)[0]
-        operator.fit_to_few(model, stored, before, ridge)
-        np.testing.assert_allclose(operator.readout(model), expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
-    np.testing.assert_allclose(operator.readout(model), before, rtol=1e-4, atol=1e-6)
+        model.operator_head.refit_readout(model, stored, before, ridge)
+        np.testing.assert_allclose(
+            model.operator_head.readout_weights(), expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max()
+        )
+    np.testing.assert_allclose(model.operator_head.readout_weights(), before, rtol=1e-4, atol=1e-6)
 
 
 def test_no_step_is_taken_on_the_systems_that_choose_the_ridge(starts: dict[str, Path]) -> None:
@@ -334,15 +334,15 @@ def test_no_step_is_taken_on_the_systems_that_choose_the_ridge(starts: dict[str,
         assert [sorted(epoch) for epoch in epochs.tolist()] == [list(range(count))] * 3
 
 
-def test_the_ridge_is_the_one_that_the_held_out_systems_like(starts: dict[str, Path]) -> None:
+def test_the_ridge_is_the_one_that_is_best_on_the_held_out_systems(starts: dict[str, Path]) -> None:
     model, _, recipe = started(starts["operator"])
-    stored = loop.store_examples(recipe.problem_family(), model.operator_head.basis, N, 0, 0)
-    before, losses = operator.readout(model), {}
-    for ridge in operator.RIDGES:
-        operator.fit_to_few(model, tuple(part[:32] for part in stored), before, ridge)
+    stored = store_examples(recipe.problem_family(), model.head.reader(model), N, 0, 0)
+    before, losses = model.operator_head.readout_weights(), {}
+    for ridge in readout.RIDGES:
+        model.operator_head.refit_readout(model, tuple(part[:32] for part in stored), before, ridge)
         losses[ridge] = float(model.loss(*(part[32:] for part in stored)).detach())
-    operator.set_readout(model, before)
-    assert operator.choose_ridge(model, stored, 32) == min(losses, key=losses.__getitem__)
+    model.operator_head.set_readout(before)
+    assert model.operator_head.choose_ridge(model, stored, 32) == min(losses, key=losses.__getitem__)
     assert len({round(loss, 9) for loss in losses.values()}) > 5
 
 
@@ -363,7 +363,11 @@ def test_the_ridge_is_the_one_that_the_held_out_systems_like(starts: dict[str, P
         ("operator", {"batch_size": 33}, "steps are taken on 32 of 40 systems: choose a batch_size of at most that"),
         ("operator", {"rank": 40}, "at most 39 components, received rank 40: choose a smaller rank, or keep or extend"),
         ("operator", {"basis": "extended", "rank": 5}, "can be extended by 40 matrices to 6 ... 46, received 5"),
-        ("operator", {"basis": "kept", "rank": 7}, "model.rank = 7, the network it starts from 6: these must agree"),
+        (
+            "operator",
+            {"basis": "kept", "rank": 7},
+            "model.head.rank = 7, the network it starts from 6: these must agree",
+        ),
         ("token", {"steps": 4}, "fine-tuning has no setting 'steps'; it has: "),
         ("token", {"model": dataclasses.replace(TOKEN, n_layer=3)}, "model.n_layer = 3, the network it starts from 2"),
     ],
@@ -397,12 +401,12 @@ def test_recipe_and_network_belong_together(starts: dict[str, Path], tmp_path: P
         train(recipe, tmp_path, OPTIONS)
     with pytest.raises(ConfigurationError, match="new weights: fill in its start, or leave out initial"):
         train(dataclasses.replace(recipe, start={}), tmp_path, OPTIONS, initial=initial)
-    with pytest.raises(ConfigurationError, match="needs a recipe of FewSystems"):
+    with pytest.raises(ConfigurationError, match="needs a FinetuneRecipe"):
         train(Recipe(model=TOKEN, steps=1), tmp_path, OPTIONS, initial=initial)
     with pytest.raises(ConfigurationError, match="nothing to keep, extend or freeze"):
         dataclasses.replace(recipe, start={}, frozen=1)
     few, _ = fine_tuning(starts["operator"], "reaction-diffusion", N)
-    basis = operator_basis.fit(few.problem_family(), 6, 4, 4, seed=0, count=N)
+    basis = fit_basis(few.problem_family(), 6, 4, 4, seed=0, count=N)
     with pytest.raises(ConfigurationError, match="leave out basis"):
         train(few, tmp_path, OPTIONS, basis=basis)
 
@@ -410,7 +414,7 @@ def test_recipe_and_network_belong_together(starts: dict[str, Path], tmp_path: P
 @pytest.mark.parametrize(("model", "samples"), [(OPERATOR, 2), (TOKEN, None), (TOKEN, 0)])
 def test_too_few_systems(model: ModelConfig, samples: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"samples must be|needs at least 3 systems"):
-        FewSystems(model=model, samples=samples, batch_size=1, steps=1)
+        FinetuneRecipe(model=model, samples=samples, batch_size=1, steps=1)
 
 
 # ---------------------------------------------------------------- the command
@@ -423,7 +427,7 @@ def test_command(starts: dict[str, Path], tmp_path: Path, run: Any, answer: Any)
     code, found = answer(*words)
     assert (code, found["step"], found["finished"]) == (0, 8, True)
     model, info = load(tmp_path / "run" / "model")
-    assert (model.config.rank, info.family["s"], info.recipe["seed"]) == (8, [0, 5], 3)
+    assert (model.config.head.rank, info.family["s"], info.recipe["seed"]) == (8, [0, 5], 3)
     assert (info.recipe["basis"], info.recipe["layer_decay"], info.recipe["frozen"]) == ("extended", 0.5, 1)
     code, out, err = run(*words, "--set", "seed=3", "family_settings.s=[0,5]")
     assert (code, err, "on the frozen test set" in out) == (0, "", True)

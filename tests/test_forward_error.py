@@ -10,7 +10,7 @@ import scipy.linalg
 from algebraformer import problems
 from algebraformer.linalg import measure
 from algebraformer.numerics import lapack
-from algebraformer.numerics.forward_error import SAFETY, forward_error, probe
+from algebraformer.numerics.forward_error import SAFETY_FACTOR, forward_error, probe
 from algebraformer.solver import LearnedSolver
 
 EPS = np.finfo(float).eps
@@ -86,7 +86,7 @@ def test_a_wrong_answer_has_a_large_estimate():
     b = A @ x
     x[0, 3, 1] += 1e-3
     found = forward_error(lambda v: inverse @ v, x, measure(A, b, x), np.array([0.0]), 3)
-    assert found[0] == pytest.approx(SAFETY * 1e-3 / np.linalg.norm(x[0, :, 1]), rel=1e-6)
+    assert found[0] == pytest.approx(SAFETY_FACTOR * 1e-3 / np.linalg.norm(x[0, :, 1]), rel=1e-6)
     halved = forward_error(lambda v: inverse @ v, x, measure(A, b, x), np.array([0.5]), 3)
     assert halved[0] == pytest.approx(2 * found[0])
 

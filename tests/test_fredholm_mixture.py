@@ -7,7 +7,7 @@ import pytest
 
 from algebraformer import problems
 from algebraformer.errors import ConfigurationError, UnknownNameError
-from algebraformer.problems.fredholm_mixture import INSTRUMENTS
+from algebraformer.problems.fredholm import OPERATOR_PARAMETERS
 
 FAMILY = problems.get("fredholm", n=10, m=12, noise=(1e-2, 2e-2), priors=("smooth", "classical"))
 
@@ -27,8 +27,8 @@ def test_every_system_is_a_members() -> None:
         A, b = family.assemble(params)
         np.testing.assert_array_equal(systems.A[i], A[0])
         np.testing.assert_array_equal(systems.b[i], b[0])
-        used = [name for name in INSTRUMENTS if hasattr(family, name)]
-        assert all((params[name][0] == 0) == (name not in used) for name in INSTRUMENTS if name != "slope")
+        used = [name for name in OPERATOR_PARAMETERS if hasattr(family, name)]
+        assert all((params[name][0] == 0) == (name not in used) for name in OPERATOR_PARAMETERS if name != "slope")
     assert ((systems.params["noise"] >= 1e-2) & (systems.params["noise"] <= 2e-2)).all()
 
 

@@ -13,13 +13,13 @@ from rich.progress import Progress
 
 from algebraformer import kantorovich, problems
 from algebraformer.errors import ConfigurationError, UnknownNameError
-from algebraformer.kantorovich import Chord, Direct, Krylov, Outcome
-from algebraformer.numerics import operator_basis
-from algebraformer.numerics.operator_basis import ApproximateInverse, MeanInverse
+from algebraformer.kantorovich import GCRDirection, LUDirection, Outcome
+from algebraformer.numerics.preconditioner import ApproximateInverse, MeanInverse
 from algebraformer.problems.nonlinear import Jacobians, operators
-from algebraformer.reporting import Report
+from algebraformer.reporting import Report, Verdict
 from algebraformer.solver import LearnedSolver
 from studies import kantorovich as study
+from studies.baselines.chord import ChordDirection
 from studies.harness.study import load_study, run_study
 from study_results import assert_tables_and_figure
 from test_nonlinear import CLOSED, NAMES, SETTINGS, family
@@ -41,11 +41,11 @@ def broken(J: Jacobians) -> MeanInverse:
     return MeanInverse(np.full((J.p.shape[1],) * 2, np.nan))
 
 
-def mean_inverse(name: str) -> Krylov:
+def mean_inverse(name: str) -> GCRDirection:
     problem = family(name, n=N)
-    A = operator_basis.matrices(problem, range(20), 7)
+    A = problem.assembled(range(20), 7)[0]
     inverse = MeanInverse(np.linalg.inv(A.mean(axis=0)))
-    return Krylov(lambda J: inverse, 40)
+    return GCRDirection(lambda J: inverse, 40)
 
 
 def certified(result: kantorovich.KantorovichResult) -> bool:
@@ -59,7 +59,7 @@ def certified(result: kantorovich.KantorovichResult) -> bool:
 def test_closed_forms_are_found(name: str) -> None:
     params, exact = CLOSED[name]()
     problem = family(name, n=48, **SETTINGS.get(name, {}))
-    for method in (Direct(), Chord(), Krylov(exact_inverse, 10)):
+    for method in (LUDirection(), ChordDirection(), GCRDirection(exact_inverse, 10)):
         result = kantorovich.iterate(problem, params, method)
         assert certified(result)
         np.testing.assert_allclose(result.u[0], exact(problem.grid[1:-1]), rtol=0, atol=1e-7)
@@ -71,10 +71,10 @@ def test_every_method_finds_what_scipys_root_finds(name: str) -> None:
     params = problem.parameters(range(6), seed=9)
     L = kantorovich._inverse_second_derivative(N)
     results = {
-        "direct": kantorovich.iterate(problem, params, Direct()),
-        "chord": kantorovich.iterate(problem, params, Chord()),
+        "direct": kantorovich.iterate(problem, params, LUDirection()),
+        "chord": kantorovich.iterate(problem, params, ChordDirection()),
         "mean": kantorovich.iterate(problem, params, mean_inverse(name)),
-        "exact": kantorovich.iterate(problem, params, Krylov(exact_inverse, 10)),
+        "exact": kantorovich.iterate(problem, params, GCRDirection(exact_inverse, 10)),
     }
     for i in range(2):
         p = {key: value[i : i + 1] for key, value in params.items()}
@@ -122,7 +122,7 @@ def test_measures_are_those_of_u(maxiter: int) -> None:
 def test_a_wrong_inverse_costs_factorisations_and_nothing_else(name: str, inverse: Any) -> None:
     problem = family(name, n=N)
     params = problem.parameters(range(6), seed=5)
-    exact, result = kantorovich.solve(problem, params), kantorovich.iterate(problem, params, Krylov(inverse, 3))
+    exact, result = kantorovich.solve(problem, params), kantorovich.iterate(problem, params, GCRDirection(inverse, 3))
     assert certified(result)
     np.testing.assert_allclose(result.u, exact.u, rtol=0, atol=1e-9)
     assert np.array_equal(result.factorisations, exact.factorisations)
@@ -142,7 +142,7 @@ def test_a_wrong_inverse_for_some_problems_leaves_the_others_alone() -> None:
         sign = np.where(wrong[:, None, None], (-1.0) ** np.arange(N)[:, None], 1.0)
         return dataclasses.replace(found, T=found.T * sign.astype(np.float32))
 
-    result = kantorovich.iterate(problem, params, Krylov(sometimes, 2))
+    result = kantorovich.iterate(problem, params, GCRDirection(sometimes, 2))
     assert certified(result)
     assert (result.factorisations[strong] > 0).all()
     assert (result.factorisations[~strong] == 0).all()
@@ -208,7 +208,7 @@ def test_the_quick_preset_runs(quick: tuple[Report, Path], tmp_path: Path) -> No
     for record in records:
         assert record["learned"]["certified"] == 1
         assert record["learned"]["without"] >= 0.9
-        assert set(record["methods"]) == {study.LEARNED, study.LU, study.DGESV, study.CHORD, study.GMRES}
+        assert set(record["methods"]) == {study.LEARNED_INVERSE, study.LU, study.DGESV, study.CHORD, study.GMRES}
         for name, method in record["methods"].items():
             assert method["certified"] == 1, name
             assert method["difference"] <= 1e-6, name
@@ -269,7 +269,7 @@ def test_a_network_may_be_named() -> None:
         kantorovich.solve(problem, problem.parameters(range(3)), "nothing")
 
 
-# ---------------------------------------------------------------- the verdict
+# ---------------------------------------------------------------- outcomes
 
 
 def record(n: int, without: float, seconds: dict[str, float], certified: float = 1.0) -> dict[str, Any]:
@@ -284,20 +284,36 @@ def record(n: int, without: float, seconds: dict[str, float], certified: float =
 
 
 def times(learned: float, lu: float, gmres: float = 1.0) -> dict[str, float]:
-    return {study.LEARNED: learned, study.LU: 2 * lu, study.DGESV: lu, study.CHORD: 1.0, study.GMRES: gmres}
+    return {study.LEARNED_INVERSE: learned, study.LU: 2 * lu, study.DGESV: lu, study.CHORD: 1.0, study.GMRES: gmres}
 
 
-def test_verdicts_follow_the_numbers() -> None:
-    good = study.summary([record(128, 1.0, times(0.5, 0.1)), record(256, 0.995, times(0.2, 0.4))]).verdict
-    assert (
-        "factorisation in at least 99% of the problems inside the family: met. The smallest share is 99.5 %" in good[0]
+def test_outcomes_follow_from_the_numbers() -> None:
+    good = study.summary([record(128, 1.0, times(0.5, 0.1)), record(256, 0.995, times(0.2, 0.4))]).outcomes
+    assert {key: found.verdict for key, found in good.items()} == {
+        "kantorovich.no-factorisation": Verdict.MET,
+        "kantorovich.certified": Verdict.HOLDS,
+        "kantorovich.faster-than-lu": Verdict.MET,
+        f"kantorovich.faster-than/{study.GMRES}": Verdict.HOLDS,
+        f"kantorovich.faster-than/{study.CHORD}": Verdict.HOLDS,
+    }
+    assert good["kantorovich.no-factorisation"].numbers == {
+        "target": 0.99, "share": 0.995, "equation": "burgers", "n": 256, "problems": 100,
+    }  # fmt: skip
+    assert good["kantorovich.faster-than-lu"].numbers["least"] == pytest.approx(2)
+    poor = study.summary([record(256, 0.98, times(0.5, 0.4, gmres=0.1), certified=0.99)])
+    found = poor.outcomes
+    assert found["kantorovich.no-factorisation"].verdict == Verdict.MISSED
+    assert found["kantorovich.no-factorisation"].numbers["share"] == 0.98
+    assert found["kantorovich.certified"].verdict == Verdict.FAILS
+    assert found["kantorovich.certified"].numbers == {"share": 0.99}
+    assert found["kantorovich.faster-than-lu"].verdict == Verdict.MISSED
+    gmres = found[f"kantorovich.faster-than/{study.GMRES}"]
+    assert gmres.verdict == Verdict.FAILS
+    assert gmres.numbers == {"method": study.GMRES, "lost": 1, "cases": 1, "where": "burgers at n = 256"}
+    none = study.summary([record(64, 1.0, times(0.5, 0.4))])
+    assert none.outcomes["kantorovich.faster-than-lu"].verdict == Verdict.INCONCLUSIVE
+    assert poor.conclusions[0] == (
+        "No factorisation in at least 99% of the problems inside the family: missed. The smallest share is 98.00% "
+        "(burgers, n = 256, 100 problems)."
     )
-    assert "every problem ends certified" in good[1]
-    assert "Newton with LU from n = 256 on, in batches: met" in good[2]
-    assert "in none of 2 cases" in good[3]
-    poor = study.summary([record(256, 0.98, times(0.5, 0.4, gmres=0.1), certified=0.99)]).verdict
-    assert "missed. The smallest share is 98 %" in poor[0]
-    assert "not every problem ends certified: 99 %" in poor[1]
-    assert "from n = 256 on, in batches: missed" in poor[2]
-    assert "mean inverse is faster than the learned inverse in 1 of 1 cases: burgers at n = 256." in poor[3]
-    assert "not measured" in study.summary([record(64, 1.0, times(0.5, 0.4))]).verdict[2]
+    assert none.conclusions[2].endswith("not measured at these n.")

@@ -21,12 +21,12 @@ PACKAGE = "algebraformer"
 HOUSES = {"algebraformer": ROOT / "src" / PACKAGE, "studies": ROOT / "studies"}
 
 FLOORS = (
-    ("errors", "linalg", "validation", "provenance", "writing", "forking", "_deprecated"),
-    ("result", "reporting", "io", "numerics"),
+    ("errors", "linalg", "validation", "provenance", "writing", "forking", "progress", "_deprecated"),
+    ("result", "reporting", "io", "numerics", "metrics"),
     ("problems", "models"),
-    ("checkpoint", "metrics"),
-    ("training", "estimation", "learned_answers", "solver"),
-    ("evaluation", "assessment", "newton", "kantorovich", "plotting", "testing"),
+    ("checkpoint",),
+    ("training", "estimation", "prepared", "solver"),
+    ("drop_in", "evaluation", "assessment", "newton", "kantorovich", "plotting", "testing"),
     ("cli", "__main__"),
     ("classical", "lp_norm", "plots", "report", "studies"),  # earlier names
 )
@@ -34,10 +34,9 @@ SIDEWAYS = {
     ("linalg", "errors"),
     ("validation", "errors"),
     ("_deprecated", "errors"),
-    ("solver", "learned_answers"),
+    ("solver", "prepared"),
     ("solver", "estimation"),
     ("__main__", "cli"),
-    ("numerics", "problems"),  # operator_basis.fit takes a family where it needs a stream of matrices
 }
 """Who may import from whom all the same."""
 FLOOR = {unit: number for number, floor in enumerate(FLOORS) for unit in floor}
@@ -137,6 +136,18 @@ def test_studies_import_no_tests_and_not_the_root() -> None:
     assert [(name, d) for name, dotted in found.items() for d in dotted if d.split(".")[0] == "tests"] == []
 
 
+def test_studies_import_no_other_study() -> None:
+    """What several of them need is in the harness."""
+    shared = ("harness", "baselines", "claims")
+    for name, source in STUDIES.items():
+        parts = name.split(".")
+        if len(parts) > 1 and parts[1] not in shared:
+            found = {
+                d.split(".")[1] for d in imports(name, source, name in packages("studies")) if d.startswith("studies.")
+            }
+            assert found <= {parts[1], "harness", "baselines", "latency_probe"}, name
+
+
 def test_parts_of_studies_import_no_study() -> None:
     """The harness and the baselines serve all studies."""
     parts = ("studies.harness", "studies.baselines")
@@ -173,7 +184,7 @@ def test_low_floors_do_not_load_torch() -> None:
 def test_solving_loads_no_training_and_no_tables() -> None:
     found = loaded_by("import algebraformer.solver")
     assert "torch" in found
-    unwanted = ("algebraformer.training", "algebraformer.reporting", "rich", "matplotlib", "torch.utils.data")
+    unwanted = ("algebraformer.training", "algebraformer.reporting", "rich", "matplotlib")
     assert sorted(name for name in found if name.startswith(unwanted)) == []
 
 
@@ -186,7 +197,7 @@ def test_solving_loads_no_training_and_no_tables() -> None:
         ("linalg", "import algebraformer.checkpoint"),
         ("linalg", "from algebraformer import models"),
         ("linalg", "from .problems import base"),
-        ("linalg", "def f():\n    from algebraformer.training.loop import train"),
+        ("linalg", "def f():\n    from algebraformer.training.trainer import train"),
         ("linalg", "if TYPE_CHECKING:\n    from algebraformer.solver import LearnedSolver"),
         ("linalg", "import algebraformer as af"),
         ("linalg", "from algebraformer import LearnedSolver"),

@@ -263,7 +263,7 @@ A_GOOD, B_GOOD = np.arange(12.0).reshape(6, 2) ** 2, np.ones(6)
         ({"A": A_GOOD.T, "b": np.ones(2)}, "at least as many rows as columns, received 2 x 6"),
         ({"A": np.where(A_GOOD == 4, np.nan, A_GOOD)}, "A contains NaN or infinity"),
         ({"b": np.full(6, np.inf)}, "b contains NaN or infinity"),
-        ({"b": np.ones(5)}, r"b must have shape \(6,\) beside A of shape \(6, 2\), received \(5,\)"),
+        ({"b": np.ones(5)}, r"b must have shape \(6,\) for A of shape \(6, 2\), received \(5,\)"),
         ({"A": np.ones(6)}, r"A must have shape \(m, n\) or \(B, m, n\), received \(6,\)"),
         ({"A": A_GOOD + 1j}, "A has dtype complex128, expected real numbers"),
         ({"x0": np.ones(3)}, r"x0 must have shape \(2,\), received \(3,\)"),
@@ -392,10 +392,10 @@ def test_what_has_no_systems_does_not_solve() -> None:
 
 def test_what_is_no_system_is_not_certified() -> None:
     """Tokens of a start are scored, but nobody solves them."""
-    assert problems.get("lp-regression", n=8).has_systems
+    assert problems.get("lp-regression", n=8).is_linear_system
     family = problems.get("lp-regression", n=32, kind="filter", target="start")
-    assert not family.has_systems
+    assert not family.is_linear_system
     solver = af.LearnedSolver.from_pretrained("lp-filter-32")
-    scores = evaluation.evaluate(solver, family.sample(4, seed=0), has_systems=family.has_systems)
+    scores = evaluation.evaluate(solver, family.sample(4, seed=0), is_linear_system=family.is_linear_system)
     assert list(scores) == ["network"]
     assert scores["network"]["normalized_mse"] > 0

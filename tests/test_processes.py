@@ -19,7 +19,7 @@ import scipy.linalg
 from matplotlib.figure import Figure
 
 import algebraformer as af
-from algebraformer import __main__, cli, io, plotting
+from algebraformer import __main__, io, plotting
 from algebraformer.cli import output
 from algebraformer.reporting import TableData, write_results
 
@@ -163,7 +163,7 @@ def interrupted(words: tuple[str, ...], after: str, folder: Path, seconds: float
         (SOLVE, "algebraformer.solver", 1.0),  # while it solves
         (("evaluate", "diffusion-64-token"), "algebraformer.evaluation", 0.5),
         (("study", "scaling"), "studies.harness.runs", 0.5),
-        (("train", "quick", "--output", "{}/run"), "algebraformer.training.loop", 0.1),
+        (("train", "quick", "--output", "{}/run"), "algebraformer.training.trainer", 0.1),
     ],
 )
 def test_interrupted(folder, words, after, seconds):
@@ -286,7 +286,7 @@ def test_version(run):
 def test_warnings_in_json(run, tmp_path):
     io.write_system(tmp_path / "system.npz", np.eye(3), np.ones(3))
     code, out, err = run("solve", tmp_path / "system.npz", "--json")
-    assert (code, json.loads(out)["warnings"], err) == (cli.FALLBACK, [], "")
+    assert (code, json.loads(out)["warnings"], err) == (output.FALLBACK, [], "")
     systems = af.problems.get("deblur", n=64).sample(1, seed=3)
     io.write_system(tmp_path / "noisy.npz", systems.A[0], systems.b[0] + 5 * (-1) ** np.arange(len(systems.b[0])))
     code, out, err = run("solve", tmp_path / "noisy.npz", "--model", "deblur-64", "--json")

@@ -1,4 +1,4 @@
-"""The wall of reliability at a small size, and that each line of it notices what it is there to notice."""
+"""The stress checks at a small size, and that each of them notices what it is there to notice."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 
-from algebraformer import learned_answers
+from algebraformer import prepared
 from algebraformer import solver as solver_module
 from algebraformer.checkpoint import CheckpointError, load, read_folder, resolve, step_folders
 from algebraformer.errors import Status
 from algebraformer.linalg import measure
-from algebraformer.numerics import gcr, lapack, refinement
-from algebraformer.reporting import Report
+from algebraformer.numerics import gcr
+from algebraformer.reporting import Report, Verdict
 from studies.harness.study import run_study, save_study
 from study_results import assert_drawn
 from tests import fakes
@@ -40,7 +40,7 @@ from tests.stress import (
 )
 from tests.stress.base import Check
 
-QUIET = Progress(disable=True)
+SILENT = Progress(disable=True)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(folder: Path) -> Report:
-    return run_study(reliability, "quick", folder, QUIET)
+    return run_study(reliability, "quick", folder, SILENT)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def records(result: Report) -> dict[str, dict[str, Any]]:
     return {record["name"]: record for record in result.data["records"]}
 
 
-# ---------------------------------------------------------------- the lines
+# ---------------------------------------------------------------- the checks
 
 
 def test_nothing_failed(records: dict[str, dict[str, Any]]) -> None:
@@ -156,10 +156,10 @@ def test_the_study_keeps_what_is_done(folder: Path, result: Report, monkeypatch:
     asked = []
     empty = Check("threads and processes", "", 0, [], {})
     monkeypatch.setattr(sharing, "check", lambda jobs: asked.append(jobs) or empty)
-    assert run_study(reliability, "quick", folder, QUIET).data == result.data
+    assert run_study(reliability, "quick", folder, SILENT).data == result.data
     kept = json.loads((folder / "sharing.json").read_text())
     (folder / "sharing.json").write_text(json.dumps(kept | {"settings": [1]}))  # made with other numbers
-    run_study(reliability, "quick", folder, QUIET)
+    run_study(reliability, "quick", folder, SILENT)
     assert asked == [reliability.PRESETS["quick"].jobs]
     (folder / "sharing.json").write_text(json.dumps(kept))
 
@@ -175,26 +175,34 @@ def test_table_figure_and_file(result: Report, tmp_path: Path) -> None:
     assert sum(row[2] for row in main.rows) == sum(record["cases"] for record in result.data["records"])
 
 
-def test_the_verdict_says_what_failed(result: Report) -> None:
-    assert result.verdict[0].endswith("none of them failed.")
-    assert "cases were tried instead of 100000" in result.verdict[1]
+def test_outcomes_list_what_failed(result: Report) -> None:
+    nothing = result.outcomes["reliability.nothing-fails"]
+    cases = sum(record["cases"] for record in result.data["records"])
+    assert (nothing.verdict, nothing.numbers) == (Verdict.HOLDS, {"cases": cases, "checks": 9, "failed": 0})
+    few = result.outcomes["reliability.cases/made-up systems"]
+    assert (few.verdict, few.numbers["wanted"]) == (Verdict.MISSED, 100_000)
+    assert sum(line.endswith("cases were tried instead of 100,000.") for line in result.conclusions) == 2
     broken = json.loads(json.dumps(result.data["records"]))
     for record in broken:
         record["cases"] = max(record["cases"], 100_000)
     broken[2] |= {"failed": 2, "failures": ["one", "other"]}
     found = reliability.summary(broken)
-    assert found.verdict[0].endswith("2 of them failed: 2 of made-up systems.")
-    assert not any("instead of 100000" in sentence for sentence in found.verdict)
+    failed = found.outcomes["reliability.nothing-fails"]
+    assert failed.verdict == Verdict.FAILS
+    assert (failed.numbers["failed"], failed.numbers["made-up systems"]) == (2, 2)
+    assert found.conclusions[0].endswith("2 of them failed: 2 of made-up systems.")
+    assert found.outcomes["reliability.cases/made-up systems"].verdict == Verdict.MET
+    assert len(found.conclusions) == len(found.outcomes) - len(reliability.WANTED)
     assert [list(row) for row in found.tables[-1].rows] == [["made-up systems", "one"], ["made-up systems", "other"]]
 
 
 @pytest.mark.slow
-def test_the_wall_at_full_size(tmp_path: Path) -> None:
-    found = run_study(reliability, "paper", tmp_path, QUIET)
+def test_the_stress_checks_at_full_size(tmp_path: Path) -> None:
+    found = run_study(reliability, "paper", tmp_path, SILENT)
     assert {r["name"]: r["failures"] for r in found.data["records"]} == {r["name"]: [] for r in found.data["records"]}
 
 
-# ---------------------------------------------------------------- the lines notice
+# ---------------------------------------------------------------- the checks notice
 
 
 def certify_all(relative: Any, omega: Any, n: int, rtol: Any) -> Any:
@@ -202,8 +210,7 @@ def certify_all(relative: Any, omega: Any, n: int, rtol: Any) -> Any:
 
 
 def test_false_certificates_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (lapack, learned_answers, refinement):
-        monkeypatch.setattr(module, "is_certified", certify_all)
+    monkeypatch.setattr(gcr, "is_certified", certify_all)
     found = certificates.check(60)
     assert any("certified, and is not" in text for text in found.failures)
     assert "Case(seed=" in found.failures[0]
@@ -214,8 +221,7 @@ def test_wrong_measures_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         found = measure(A, b, x)
         return found._replace(relative_residual=2 * found.relative_residual, backward_error=2 * found.backward_error)
 
-    for module in (lapack, learned_answers, refinement):
-        monkeypatch.setattr(module, "measure", doubled)
+    monkeypatch.setattr(gcr, "measure", doubled)
     assert any(" is " in text for text in certificates.check(60).failures)
 
 
@@ -223,16 +229,19 @@ def test_singular_systems_that_pass_are_noticed(monkeypatch: pytest.MonkeyPatch)
     def nowhere(A: Any, *_: Any) -> Any:
         return np.zeros(len(A), dtype=bool)
 
-    monkeypatch.setattr(solver_module, "has_zero_line", nowhere)
-    monkeypatch.setattr(learned_answers, "_is_in_distribution", lambda model, A: ~nowhere(A))
-    monkeypatch.setattr(gcr, "share_left", lambda A, M: np.zeros(len(A)))
+    monkeypatch.setattr(prepared, "has_zero_line", nowhere)
+    read = prepared._read
+    monkeypatch.setattr(
+        prepared, "_read", lambda model, A: dataclasses.replace(read(model, A), in_distribution=~nowhere(A))
+    )
+    monkeypatch.setattr(gcr, "probe_defect", lambda A, M: np.zeros(len(A)))
     case = certificates.Case(
         seed=1, network="consistent", kind="zero column", n=4, batch=2, columns=1, A_power=0, b_power=0,
         consistent=True, rtol=1e-10, fallback=True, real=True,
     )  # fmt: skip
     wrong, _ = certificates.disagreements(case)
     assert wrong == [f"system {i} is singular and passed in silence" for i in (0, 1)]
-    solver = fakes.stand_in(fakes.consistent, 5)
+    solver = fakes.fake_solver(fakes.consistent, 5)
     rng = np.random.default_rng(0)
     A = lapack_types.matrix(6, 5, rng)
     assert lapack_types.solved(solver, A, A @ rng.uniform(-1, 1, (5, 2)))[0] == "learned"
@@ -437,7 +446,7 @@ def test_answers_that_differ_in_threads_are_noticed(monkeypatch: pytest.MonkeyPa
 
 
 def test_soak(tmp_path: Path) -> None:
-    found = run_study(soak, "quick", tmp_path, QUIET)
+    found = run_study(soak, "quick", tmp_path, SILENT)
     assert found.data["failures"] == []
     assert found.data["calls"] >= 1
     assert found.data["memory_mb"][-1] > 50
@@ -458,13 +467,19 @@ def test_every_call_of_the_soak(name: str, tmp_path: Path) -> None:
 
 def test_memory_that_grows_is_noticed() -> None:
     plan, flat = soak.PRESETS["cpu"], [100.0, 300.0, 300.0, 300.0]
-    for growth, word in ((15.0, "met"), (25.0, "missed"), (-25.0, "missed")):
+    memory_names = ("memory in use", "resident memory")
+    for growth, verdict in ((15.0, Verdict.MET), (25.0, Verdict.MISSED), (-25.0, Verdict.MISSED)):
         seconds, memory = [0.0, 130.0, 300.0, 600.0], [100.0, 300.0, 300.0 + growth, 300.0]
-        for values, at in (((memory, flat), 1), ((flat, memory), 2)):  # in use, resident
-            found = soak.summary(plan, seconds, values[1], values[0], 250.0, 9, [], Counter())
-            assert f"is {word}." in found.verdict[at]
-            assert "is met." in found.verdict[3 - at]
-    assert "2 of them failed" in soak.summary(plan, seconds, flat, flat, 250.0, 9, ["a", "b"], Counter()).verdict[0]
+        for values, name in (((memory, flat), memory_names[0]), ((flat, memory), memory_names[1])):
+            found = soak.summary(plan, seconds, values[1], values[0], 250.0, 9, [], Counter()).outcomes
+            for other in memory_names:
+                assert found[f"soak.flat/{other}"].verdict == (verdict if other == name else Verdict.MET)
+            extremes = [found[f"soak.flat/{name}"].numbers[key] for key in ("low", "first", "high")]
+            assert extremes == [min(300.0, 300.0 + growth), 300.0, max(300.0, 300.0 + growth)]
+    found = soak.summary(plan, seconds, flat, flat, 250.0, 9, ["a", "b"], Counter())
+    assert found.outcomes["soak.nothing-fails"].verdict == Verdict.FAILS
+    assert found.outcomes["soak.nothing-fails"].numbers == {"calls": 9, "failed": 2, "minutes": 10.0}
+    assert found.conclusions[0] == "9 calls in 10 minutes, 2 of them failed."
 
 
 def test_memory_in_use_is_what_malloc_gave_out() -> None:

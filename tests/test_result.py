@@ -12,7 +12,7 @@ from scipy.linalg import LinAlgWarning
 
 from algebraformer.errors import SingularSystemError, Status
 from algebraformer.result import SolveResult
-from tests.fakes import GOOD, WRONG, consistent, stand_in
+from tests.fakes import GOOD, WRONG, consistent, fake_solver
 
 N = 6
 EPS = np.finfo(float).eps
@@ -103,7 +103,7 @@ def test_matrices_that_float64_does_not_resolve(name):
     """LAPACK's residual is nothing, its error anything (the solution is x = 1): nobody is told that all is well."""
     A = GALLERY[name]
     with pytest.warns(LinAlgWarning, match="rcond"):
-        result = stand_in(WRONG["zeros"], len(A)).solve(A, A @ np.ones(len(A)))
+        result = fake_solver(WRONG["zeros"], len(A)).solve(A, A @ np.ones(len(A)))
     error = np.linalg.norm(result.x - 1) / np.sqrt(len(A))
     assert result.forward_error >= error
     assert result.record()["rcond"] == result.rcond < EPS
@@ -134,7 +134,7 @@ def test_a_batch():
     assert "at most 5e-08" in said
     assert re.search(r"Next: system 5: look at how A was made.*; system 4: out of distribution", said)
     assert together(*[of(Status.SINGULAR)] * 7).explain().count("systems 0, 1, 2, 3, 4, ...") == 1
-    nothing = stand_in(GOOD["exact"], N).solve(np.empty((0, N, N)), np.empty((0, N)))
+    nothing = fake_solver(GOOD["exact"], N).solve(np.empty((0, N, N)), np.empty((0, N)))
     assert nothing.explain() == "There was no system to solve."
 
 
@@ -142,7 +142,7 @@ def test_a_batch():
 def test_of_real_results(network):
     rng = np.random.default_rng(0)
     A, b = 3 * np.eye(N) + rng.uniform(-1, 1, (3, N, N)) / 2, rng.standard_normal((3, N))
-    solver = stand_in((GOOD | WRONG)[network], N)
+    solver = fake_solver((GOOD | WRONG)[network], N)
     for fallback in (True, False):
         result = solver.solve(A, b, fallback=fallback)
         said = result.explain()
@@ -151,5 +151,5 @@ def test_of_real_results(network):
         assert f"{result.backward_error.max():.2g}" in said or not np.isfinite(result.backward_error).all()
     A[1], b[1] = 1.0, 1.0
     with pytest.raises(SingularSystemError) as caught:
-        stand_in(consistent, N, reach=0).solve(A, b)
+        fake_solver(consistent, N, reach=0).solve(A, b)
     assert "1: A is exactly singular" in caught.value.result.explain()

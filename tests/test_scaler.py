@@ -8,8 +8,8 @@ import torch
 
 from algebraformer.errors import ConfigurationError
 from algebraformer.models import Algebraformer
-from algebraformer.models.encoding import FamilyScaler
-from algebraformer.numerics.entry_sampler import choose
+from algebraformer.models.scaling import FamilyScaler
+from algebraformer.numerics.entry_sampler import select_entries
 from test_models import FAMILY, KINDS, N, build, tensors
 
 
@@ -18,7 +18,7 @@ def test_scaler_statistics_against_numpy() -> None:
     A, b, x = systems.A, systems.b, systems.x
     b[::2] *= -1  # both signs
     x[::2] *= -1
-    scaler = Algebraformer(KINDS["transformer-column"]).scaler
+    scaler = Algebraformer(KINDS["transformer-token-column"]).token_head.scaler
     scaler.fit(*tensors(systems))
     weighed = A / np.sqrt(np.mean(A**2, axis=0))
     s_A = np.sqrt(np.mean(weighed**2, axis=(1, 2))) * np.sign(np.sum(weighed * weighed.mean(axis=0), axis=(1, 2)))
@@ -54,12 +54,12 @@ def test_what_is_constant_over_the_family_is_not_read(constant: str) -> None:
             b[:], x[:] = 0.0, 0.0
         case "everything":
             A[:], b[:], x[:] = A[0], b[0], x[0]
-    model = build("transformer-column")
-    model.scaler.fit(A, b, x)
+    model = build("transformer-token-column")
+    model.token_head.scaler.fit(A, b, x)
     assert all(torch.isfinite(buffer).all() for buffer in model.buffers())
     assert torch.isfinite(model(A, b)).all()
-    assert model.scaler.A_inverse_std.any() == (constant not in ("A", "everything"))
-    assert model.scaler.b_inverse_std.any() == (constant not in ("b", "zeros", "everything"))
+    assert model.token_head.scaler.A_inverse_std.any() == (constant not in ("A", "everything"))
+    assert model.token_head.scaler.b_inverse_std.any() == (constant not in ("b", "zeros", "everything"))
 
 
 @pytest.mark.parametrize("rows", [1.0, 1e-30])
@@ -73,7 +73,7 @@ def test_rounding_errors_are_not_read(rows: float) -> None:
         scaler = FamilyScaler(N)
         scaler.fit(A, b, x)
         z.append(scaler(A, b)[0])
-        sampler.append(choose(iter([A.numpy()]), len(A), N, N, False)(A.numpy())[0])
+        sampler.append(select_entries(iter([A.numpy()]), len(A), N, N, False)(A.numpy())[0])
     assert all(torch.equal(z[0], other) for other in z)
     assert all(np.array_equal(sampler[0], other) for other in sampler)
     assert z[0][:, 2, 1:].any()  # the others in that row are
@@ -81,4 +81,4 @@ def test_rounding_errors_are_not_read(rows: float) -> None:
 
 def test_one_system_has_no_spread() -> None:
     with pytest.raises(ConfigurationError, match="at least 2 systems, received 1"):
-        build("transformer-column").scaler.fit(*tensors(FAMILY.sample(1)))
+        build("transformer-token-column").token_head.scaler.fit(*tensors(FAMILY.sample(1)))

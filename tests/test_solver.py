@@ -24,7 +24,7 @@ from algebraformer.errors import ConfigurationError, SingularSystemError, Status
 from algebraformer.linalg import measures
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.solver import LearnedSolver
-from tests.fakes import GOOD, WRONG, exact, shrunk, single, stand_in
+from tests.fakes import GOOD, WRONG, exact, fake_solver, shrunk, single
 from tests.stress.certificates import exact_measures
 
 N = 6
@@ -35,7 +35,7 @@ ZEROS = WRONG["zeros"]
 
 
 def stub_solver(answer, n=N, reach=np.inf):
-    return stand_in(answer, n, reach)
+    return fake_solver(answer, n, reach)
 
 
 def systems(*A_shape, columns=(), n=N, seed=0):
@@ -310,7 +310,7 @@ def test_torch_factorises_nothing():
 
 BATCHED_LU = """
 import json, numpy as np, torch
-from algebraformer.numerics import direct
+from algebraformer.numerics import lapack
 torch.set_num_threads(2)
 rng = np.random.default_rng(0)
 A, b = rng.standard_normal((8, 256, 256)), rng.standard_normal((8, 256, 1))
@@ -319,7 +319,7 @@ try:
     torch_says = worst(torch.linalg.solve(torch.from_numpy(A), torch.from_numpy(b)).numpy())
 except RuntimeError as error:
     torch_says = str(error)
-print("\\n" + json.dumps([torch_says, worst(direct.solve(A, b).x)]))
+print("\\n" + json.dumps([torch_says, worst(lapack.solve(A, b).x)]))
 """
 
 

@@ -14,14 +14,16 @@ from rich.progress import Progress
 
 from algebraformer.errors import ConfigurationError
 from algebraformer.metrics import score
-from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.models import Algebraformer, ModelConfig, OperatorConfig
 from algebraformer.problems import get
-from algebraformer.reporting import Report
+from algebraformer.reporting import Report, Verdict, conclusions
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import Recipe, RunOptions, Trainer
 from algebraformer.training.data import TEST_SEED, to_tensors
 from studies.attention import measure as study
-from studies.attention.measure import MAIN, MEASURES, PRESETS, VARIANTS
+from studies.attention import report
+from studies.attention.measure import PRESETS
+from studies.attention.report import MAIN, MEASURES, VARIANTS
 from studies.harness import runs
 from studies.harness.study import load_study, run_study
 from study_results import assert_tables_and_figure
@@ -34,7 +36,7 @@ def network(causal: bool = False, positions: bool = True) -> Algebraformer:
     """A network with random weights that are not small."""
     torch.manual_seed(3)
     model = Algebraformer(ModelConfig(n=N, n_layer=3, n_head=2, n_embd=8, causal=causal, positions=positions)).eval()
-    model.scaler.fit(*to_tensors(FAMILY.sample(64, seed=1)))
+    model.token_head.scaler.fit(*to_tensors(FAMILY.sample(64, seed=1)))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
@@ -70,7 +72,7 @@ def test_only_transformers_that_read_b_have_maps() -> None:
     systems = FAMILY.sample(2)
     with pytest.raises(ConfigurationError, match="received gru with head token"):
         study.attention_maps(Algebraformer(ModelConfig(n=N, architecture="gru", n_layer=1, n_embd=8)), systems)
-    operator = ModelConfig(n=N, head="operator", rank=2, n_column=3, n_row=3, n_layer=1, n_head=2, n_embd=8)
+    operator = ModelConfig(n=N, head=OperatorConfig(rank=2, n_column=3, n_row=3), n_layer=1, n_head=2, n_embd=8)
     with pytest.raises(ConfigurationError, match="head operator"):
         study.attention_maps(Algebraformer(operator), systems)
 
@@ -79,7 +81,8 @@ def test_untrained_is_where_training_starts(tmp_path: Path) -> None:
     recipe = Recipe(model=ModelConfig(n=N, n_layer=1, n_head=2, n_embd=8), steps=2, batch_size=2, seed=5)
     start = Trainer(recipe, tmp_path, RunOptions(progress=False, workers=0)).model.state_dict()
     trained = Algebraformer(recipe.model)
-    trained.scaler.load_state_dict({name: start[f"scaler.{name}"] for name in trained.scaler.state_dict()})
+    scaler = trained.token_head.scaler
+    scaler.load_state_dict({name: start[f"head.scaler.{name}"] for name in scaler.state_dict()})
     found = study.untrained(trained, 5).state_dict()
     assert all(torch.equal(found[name], start[name]) for name in start)
     other = study.untrained(trained, 6).state_dict()
@@ -99,7 +102,7 @@ def measured(maps: np.ndarray, monkeypatch: pytest.MonkeyPatch, chunk: int = 2) 
     n, given = maps.shape[-1], iter([maps[i : i + chunk] for i in range(0, len(maps), chunk)])
     family = get("diffusion", n=n)
     model = Algebraformer(ModelConfig(n=n, n_layer=1, n_head=1, n_embd=4))
-    model.scaler.fit(*to_tensors(family.sample(64, seed=1)))
+    model.token_head.scaler.fit(*to_tensors(family.sample(64, seed=1)))
     monkeypatch.setattr(study, "CHUNK", chunk)
     monkeypatch.setattr(study, "attention_maps", lambda *_: next(given))
     found = study.look(model, family.sample(len(maps), seed=4))
@@ -124,7 +127,7 @@ def test_measures_of_heads_that_look_at_one_place(monkeypatch: pytest.MonkeyPatc
 def test_measures_of_uniform_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     n = 12
     found = measured(np.full((3, 1, 1, n, n), 1 / n), monkeypatch)
-    even = study.uniform(n)
+    even = report.uniform(n)
     assert {name: found[name] for name in even} == {name: pytest.approx(value) for name, value in even.items()}
     assert even["near"] == pytest.approx((n + 2 * (n - 1) + 2 * (n - 2)) / n**2)
     assert found["entropy"] == pytest.approx(1)
@@ -170,14 +173,14 @@ def test_correlations_against_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_mass_that_follows_the_size_of_the_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     family = get("diffusion", n=12)
     model = Algebraformer(ModelConfig(n=12, n_layer=1, n_head=1, n_embd=4))
-    model.scaler.fit(*to_tensors(family.sample(64, seed=1)))
+    model.token_head.scaler.fit(*to_tensors(family.sample(64, seed=1)))
     A, b, _ = to_tensors(family.sample(6, seed=4))
-    size = np.linalg.norm(model.scaler(A, b)[0].numpy(), axis=1)
+    size = np.linalg.norm(model.token_head.scaler(A, b)[0].numpy(), axis=1)
     maps = np.broadcast_to((size / size.sum(axis=1, keepdims=True))[:, None, None, None], (6, 1, 1, 12, 12))
     assert measured(maps, monkeypatch)["to column"] == pytest.approx(1)
 
 
-# ---------------------------------------------------------------- sentences
+# ---------------------------------------------------------------- outcomes
 
 
 def made_up(near: float, to_b: float, entropy: float = 0.5) -> dict[str, Any]:
@@ -186,44 +189,57 @@ def made_up(near: float, to_b: float, entropy: float = 0.5) -> dict[str, Any]:
     return {name: [[value] * 2] * 2 for name, value in values.items()}
 
 
-def test_sentences_on_heads_follow_from_the_measures() -> None:
-    even = study.uniform(64)["near"]
+def test_outcomes_on_heads_follow_from_the_measures() -> None:
+    even = report.uniform(64)["near"]
     learned = [
         {"seed": 0, "heads": made_up(2.1 * even, -0.4), "before": made_up(even, 0.0, 0.9) | {"parity": [[0.5] * 2] * 2}}
     ]
-    where, what = study.where_heads_look(64, learned), study.what_heads_follow(learned)
-    assert where.startswith("The commonest preference of heads is for tokens near their own: of 4 heads (1 seed)")
-    assert "tokens near their own in 4 (before training 0), tokens near the mirrored position in 0" in where
-    assert "columns of one parity in 0 (before training 4)" in where
-    assert "0.50 of that of uniform attention in the mean (before training 0.90)" in where
-    assert "20 % of what is missing depends on the system" in where
-    assert "with b_j within a system -0.40 to -0.40, in 4 heads (before training 0)" in what
-    assert what.endswith("So 4 of 4 heads have learned to follow b_j within a system.")
+    place, follows = report.preferred_place(64, learned), report.learned_correlation(learned, "to b")
+    assert place.verdict == Verdict.HOLDS
+    assert place.numbers | {"by_system": None} == {
+        "place": "near", "heads": 4, "seeds": 1, "near": 4, "near_before": 0, "mirrored": 0, "mirrored_before": 0,
+        "boundary": 0, "boundary_before": 0, "parity": 0, "parity_before": 4, "entropy": 0.5, "entropy_before": 0.9,
+        "by_system": None,
+    }  # fmt: skip
+    assert place.numbers["by_system"] == pytest.approx(0.2)
+    assert follows.verdict == Verdict.HOLDS
+    assert follows.numbers == {
+        "with_what": "b_j within a system", "low": -0.4, "high": -0.4, "heads": 4, "heads_before": 0, "total": 4,
+    }  # fmt: skip
     nothing = [{"seed": seed, "heads": made_up(1.9 * even, 0.6, 1.0), "before": made_up(even, -0.4)} for seed in (0, 1)]
-    where, what = study.where_heads_look(64, nothing), study.what_heads_follow(nothing)
-    assert where.startswith("No place is preferred by a quarter of the heads: of 8 heads (2 seeds)")
-    assert "nothing is missing" in where
-    assert what.endswith("So no such correlation is what heads have learned.")
+    place, follows = report.preferred_place(64, nothing), report.learned_correlation(nothing, "to b")
+    assert (place.verdict, place.numbers["heads"], place.numbers["seeds"]) == (Verdict.FAILS, 8, 2)
+    assert place.numbers["by_system"] is None
+    assert (follows.verdict, follows.numbers["heads"], follows.numbers["heads_before"]) == (Verdict.FAILS, 8, 8)
 
 
 @pytest.mark.parametrize(
-    ("causal", "words"),
+    ("causal", "verdict", "side", "times"),
     [
-        ([0.4, 0.6], "10 times higher, which speaks for attention in both directions"),
-        ([0.004, 0.006], "10 times lower, which speaks for the mask"),
-        ([0.04, 0.07], "within the spread of the seeds, so the mask makes no difference"),
+        ([0.4, 0.6], Verdict.HOLDS, "higher", 10),
+        ([0.004, 0.006], Verdict.FAILS, "lower", 10),
+        ([0.04, 0.07], Verdict.INCONCLUSIVE, "as high", 1.1),
     ],
 )
-def test_sentences_on_the_mask_follow_from_the_scores(causal: list[float], words: str) -> None:
+def test_outcomes_on_the_mask_follow_from_the_scores(
+    causal: list[float], verdict: Verdict, side: str, times: float
+) -> None:
     values = {name: [0.1, 0.2] for name in VARIANTS} | {MAIN: [0.04, 0.06], "causal, positions": causal}
-    found = [{"variant": name, "normalized_mse": v} for name, scores in values.items() for v in scores]
+    runs = [{"variant": name, "normalized_mse": v} for name, scores in values.items() for v in scores]
     maps = [{"seed": 0, "heads": made_up(0.1, 0.1), "before": made_up(0.1, 0.1)}]
-    lines = study.verdict(PRESETS["cpu"], found, maps)
-    assert words in lines[0]
-    assert lines[1].startswith(
-        "Without positions, in both directions: 0.15 ± 0.07 against 0.05 ± 0.01 with them, 3 times"
+    found = report.outcomes({"n": 64, "runs": runs, "heads": maps})
+    mask, positions = found["attention.bidirectional-better"], found["attention.positions-help/both directions"]
+    assert (mask.verdict, mask.numbers["side"]) == (verdict, side)
+    assert mask.numbers["times"] == pytest.approx(times)
+    assert (positions.verdict, positions.numbers["times"]) == (Verdict.HOLDS, pytest.approx(3))
+    assert (positions.numbers["mean"], positions.numbers["other_mean"]) == pytest.approx((0.15, 0.05))
+    lines = conclusions(found, report.SENTENCES)
+    assert len(lines) == len(found) == 8
+    assert (
+        lines[1]
+        == "Without positions, in both directions: normalized_mse 0.15 ± 0.07 against 0.05 ± 0.01 with them, 3 times "
+        "higher."
     )
-    assert len(lines) == 5
 
 
 # ---------------------------------------------------------------- the whole

@@ -1,9 +1,8 @@
-"""The study of the certificate's constant: its measures against longdouble, its sentences, its quick preset."""
+"""The study of the certificate's constant: its measures against longdouble, its outcomes, its quick preset."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from rich.progress import Progress
 
 from algebraformer import problems
 from algebraformer.linalg import EPS
-from algebraformer.reporting import Report
+from algebraformer.reporting import Report, Verdict
 from algebraformer.training.data import TEST_SEED
 from studies import certificate as study
 from studies.harness.study import load_study, run_study
@@ -28,7 +27,7 @@ def test_lapack_meets_the_constant_on_every_linear_family(quick: Report) -> None
     records = quick.data["records"]
     assert {"diffusion", "randsvd", "bratu"} <= {r["family"] for r in records}
     assert not {"deblur", "gravity", "fredholm"} & {r["family"] for r in records}
-    assert max(r["plain_max"] for r in records if r["n"] >= study.SMALLEST) <= quick.data["constant"]
+    assert max(r["plain_max"] for r in records if r["n"] >= study.MIN_N) <= quick.data["constant"]
     assert max(r["refined_max"] for r in records) <= quick.data["constant"]
 
 
@@ -54,11 +53,20 @@ def test_the_shipped_models_pay_less_than_one_refinement(quick: Report) -> None:
         assert record["backward_error_max"] <= quick.data["constant"]
 
 
-def test_a_constant_that_lapack_misses_is_said_to_be_missed(quick: Report, monkeypatch: Any) -> None:
-    monkeypatch.setattr(study, "STABILITY_FACTOR", 0.01)
-    missed = study.summary(quick.data["records"], quick.data["models"])
-    assert "NOT" in missed.verdict[0]
-    assert "NOT" not in quick.verdict[0]
+def test_outcomes_follow_from_the_data(quick: Report) -> None:
+    records, models = quick.data["records"], quick.data["models"]
+    found = quick.outcomes["certificate.met-by-lapack"]
+    assert found.verdict == Verdict.MET
+    assert found.numbers["unrefined"] == max(r["plain_max"] for r in records if r["n"] >= study.MIN_N)
+    assert found.numbers["refined"] == max(r["refined_max"] for r in records)
+    assert quick.outcomes["certificate.forward-error"].verdict == Verdict.HOLDS
+    assert quick.outcomes["certificate.cost"].numbers["refinements"] < 1
+    for changes in ({"plain_max": 1e3}, {"refined_max": 1e3}):
+        missed = study.outcomes(quick.data | {"records": [*records[:-1], records[-1] | changes]})
+        assert missed["certificate.met-by-lapack"].verdict == Verdict.MISSED
+    partly = study.outcomes(quick.data | {"models": [models[0] | {"held": 0.5}]})["certificate.forward-error"]
+    assert (partly.verdict, partly.numbers["held"]) == (Verdict.PARTLY, 0.5)
+    assert all(quick.conclusions)
 
 
 def test_figure_and_tables(quick: Report, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The study of condition numbers: its groups, its measures against closed forms, its sentences, its quick preset."""
+"""The study of condition numbers: its groups, its measures against closed forms, its outcomes, its quick preset."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from algebraformer.numerics import operator_basis
 from algebraformer.problems import get
-from algebraformer.reporting import Report
+from algebraformer.reporting import Outcome, Report, Verdict, conclusions
 from algebraformer.solver import LearnedSolver
-from algebraformer.training import loop
 from algebraformer.training.data import SCALER_SEED, TEST_SEED
 from studies.condition import measure as study
-from studies.condition import report as words
+from studies.condition import report
 from studies.harness.study import load_study, run_study
 from study_results import assert_tables_and_figure
 
@@ -48,10 +46,10 @@ def test_the_groups_of_the_committed_results() -> None:
 @pytest.mark.parametrize("preset", study.PRESETS)
 def test_operator_heads_at_16_read_everything(preset: str) -> None:
     recipe = study.PRESETS[preset].subjects[0].heads["operator head"]
-    assert (recipe.model.rank, recipe.model.n_column, recipe.model.n_row) == (256, 16, 16)
+    assert (recipe.model.head.rank, recipe.model.head.n_column, recipe.model.head.n_row) == (256, 16, 16)
 
 
-# ---------------------------------------------------------------- sentences
+# ---------------------------------------------------------------- outcomes
 
 
 def record(
@@ -81,8 +79,9 @@ def series(
     return [record(subject, head, k, k < 2e4, *(inside if k < 2e4 else far), **more) for k in kappas]
 
 
-def sentences(records: list[dict[str, Any]]) -> list[str]:
-    return words.verdict(words.averaged(records), 10, records)
+def outcomes(records: list[dict[str, Any]]) -> dict[str, Outcome]:
+    rows = report.averaged(records)
+    return report.outcomes({"rows": rows, "systems": 10, "runs": [{"seed": 0}]})
 
 
 GOOD, LOST, NOTHING = (0.01, 0.0), (0.7, 1.0), (0.95, 1.0)
@@ -90,58 +89,88 @@ GOOD, LOST, NOTHING = (0.01, 0.0), (0.7, 1.0), (0.95, 1.0)
 
 def test_what_is_expected() -> None:
     records = series("randsvd, Haar", "token head", NOTHING, NOTHING) + series("near", "operator head", GOOD, LOST)
-    lines = sentences(records)
-    assert "does not learn to invert them" in lines[0]
-    assert "normalized_mse is 0.95" in lines[0]
-    assert '"Less accurate where' in lines[1]
-    assert "reproduced at smaller scale" in lines[1]
-    assert "0.01 to 0.7 for near (operator head)" in lines[1]
-    text = " ".join(lines)
-    assert "near (operator head): 1.0e+03 to 1.0e+04." in text
-    assert "It works nowhere, with the share solved inside the family: randsvd, Haar (token head), 0 %." in text
-    assert "solve 100 % in 2 groups whose median distance is at most 1 and 0 % in 3 groups" in text
-    assert lines[-1].startswith("All 100 answers of solve are certified")
+    found = outcomes(records)
+    haar = found["condition.haar/token head"]
+    assert (haar.verdict, haar.numbers["normalized_mse"], haar.numbers["solved"]) == (Verdict.FAILS, 0.95, 0)
+    assert (haar.numbers["kappa_min"], haar.numbers["kappa_max"]) == (1e3, 1e4)
+    far = found["condition.far-above-training"]
+    assert far.verdict == Verdict.SMALLER_SCALE
+    assert far.numbers == {"worse": 1, "networks": 1, "ratio_min": pytest.approx(70), "ratio_max": pytest.approx(70)}
+    assert found["condition.lost/near (operator head)"].numbers == {
+        "network": "near (operator head)", "near": 0.01, "far": pytest.approx(0.7),
+    }  # fmt: skip
+    works, nowhere = (
+        found[f"condition.works/{name}"] for name in ("near (operator head)", "randsvd, Haar (token head)")
+    )
+    assert (works.verdict, works.numbers["kappa"]) == (Verdict.HOLDS, "1.0e+03 to 1.0e+04")
+    assert (nowhere.verdict, nowhere.numbers["kappa"], nowhere.numbers["solved_inside"]) == (Verdict.FAILS, "", 0)
+    assert found["condition.distance"].numbers == {
+        "networks": 1, "near_groups": 2, "near_solved": 1.0, "far_groups": 3, "far_solved": 0.0,
+    }  # fmt: skip
+    assert found["condition.certified"].numbers == {"answers": 100, "missing": 0}
+    assert found["condition.certified"].verdict == Verdict.HOLDS
 
 
 @pytest.mark.parametrize(
     ("inside", "far", "expected"),
     [
-        (GOOD, (0.001, 0.0), "not reproduced"),
-        (NOTHING, NOTHING, "not decided"),
-        (GOOD, (float("inf"), 1.0), "reproduced at smaller scale"),
+        (GOOD, (0.001, 0.0), Verdict.NOT_REPRODUCED),
+        (NOTHING, NOTHING, Verdict.INCONCLUSIVE),
+        (GOOD, (float("inf"), 1.0), Verdict.SMALLER_SCALE),
     ],
 )
-def test_lost_accuracy_either_way(inside: tuple[float, float], far: tuple[float, float], expected: str) -> None:
-    assert f": {expected}" in words.lost_verdict(words.averaged(series("a", "token head", inside, far)))
+def test_lost_accuracy_either_way(inside: tuple[float, float], far: tuple[float, float], expected: Verdict) -> None:
+    found = outcomes(series("a", "token head", inside, far))
+    assert found["condition.far-above-training"].verdict == expected
 
 
 def test_lost_accuracy_of_some() -> None:
-    records = series("a", "token head", GOOD, LOST) + series("b", "token head", GOOD, GOOD)
-    assert "holds for 1 of 2 networks" in words.lost_verdict(words.averaged(records))
+    found = outcomes(series("a", "token head", GOOD, LOST) + series("b", "token head", GOOD, GOOD))
+    whole = found["condition.far-above-training"]
+    assert whole.verdict == Verdict.PARTLY_REPRODUCED
+    assert (whole.numbers["worse"], whole.numbers["networks"]) == (1, 2)
 
 
 def test_haar_matrices_either_way() -> None:
-    for inside, expected in ((GOOD, "inverts them"), ((0.2, 1.0), "learns something"), (NOTHING, "does not learn")):
-        (line,) = words.haar_verdict(words.averaged(series("randsvd, Haar", "token head", inside, LOST)))
-        assert expected in line
+    for inside, verdict in ((GOOD, Verdict.HOLDS), ((0.2, 1.0), Verdict.PARTLY), (NOTHING, Verdict.FAILS)):
+        found = outcomes(series("randsvd, Haar", "token head", inside, LOST))
+        assert found["condition.haar/token head"].verdict == verdict
 
 
 def test_around_and_far_above_1e5() -> None:
-    none = words.averaged([record("a", "h", 1e3, True, *GOOD)])
-    assert "no family of this study has them" in words.around_verdict(none)
-    assert "none of this study's groups" in words.beyond_verdict(none)
-    good = words.averaged([record("a", "h", 3.5e5, True, *GOOD), record("a", "h", 5e6, True, *GOOD)])
-    assert "reproduced at smaller scale, 1 of 1" in words.around_verdict(good)
-    assert "1 of 1 groups and networks work: a (h): 5.0e+06" in words.beyond_verdict(good)
-    bad = words.averaged([record("a", "h", 3.5e5, True, *NOTHING), record("a", "h", 5e6, True, 0.9, 0.75)])
-    assert "not reproduced, 0 of 1" in words.around_verdict(bad)
-    assert "the largest share solved without LAPACK is 25 %, a (h) at kappa 5.0e+06" in words.beyond_verdict(bad)
+    none = outcomes([record("a", "h", 1e3, True, *GOOD)])
+    assert none["condition.around-1e5"].verdict == none["condition.beyond-1e5"].verdict == Verdict.INCONCLUSIVE
+    good = outcomes([record("a", "h", 3.5e5, True, *GOOD), record("a", "h", 5e6, True, *GOOD)])
+    around, beyond = good["condition.around-1e5"], good["condition.beyond-1e5"]
+    assert (around.verdict, beyond.verdict) == (Verdict.SMALLER_SCALE, Verdict.HOLDS)
+    assert (around.numbers["learned"], around.numbers["networks"], around.numbers["solved_max"]) == (1, 1, 1.0)
+    assert (beyond.numbers["works"], beyond.numbers["groups"]) == (1, 1)
+    bad = outcomes([record("a", "h", 3.5e5, True, *NOTHING), record("a", "h", 5e6, True, 0.9, 0.75)])
+    around, beyond = bad["condition.around-1e5"], bad["condition.beyond-1e5"]
+    assert (around.verdict, beyond.verdict) == (Verdict.NOT_REPRODUCED, Verdict.FAILS)
+    assert beyond.numbers == {"works": 0, "groups": 1, "best": "a (h)", "kappa": 5e6, "solved": 0.25}
+    some = outcomes([record("a", "h", 5e6, True, *GOOD), record("a", "h", 6e6, False, *LOST)])
+    assert some["condition.beyond-1e5"].verdict == Verdict.PARTLY
+
+
+def test_every_outcome_has_a_sentence() -> None:
+    records = series("randsvd, Haar", "token head", NOTHING, NOTHING) + series("b", "h", GOOD, LOST)
+    found = outcomes([*records, record("c", "h", 3.5e5, True, *GOOD)])
+    lines = conclusions(found, report.SENTENCES)
+    assert len(lines) == len(found)
+    assert lines[0].startswith("Haar-random matrices are not learned by a network of this size")
+    assert "b (h): normalized_mse 0.01 in the training, 0.7 at kappa from 1e5 to 1e6." in lines
+    assert (
+        "b (h): works (99 % solved without LAPACK) for kappa 1.0e+03 to 1.0e+04; 100 % solved inside the family."
+        in (lines)
+    )
+    assert conclusions(outcomes([record("a", "h", 1e3, True, *NOTHING)]), report.SENTENCES)[1].endswith("has them.")
 
 
 def test_ranges_have_gaps() -> None:
     rows = [{"kappa": 10.0**k, "solved": solved} for k, solved in enumerate((1.0, 1.0, 0.5, 1.0, 0.0))]
-    assert words.reach(rows[::-1]) == "1.0e+00 to 1.0e+01, 1.0e+03"
-    assert words.reach(rows[2:3]) == ""
+    assert report.reach(rows[::-1]) == "1.0e+00 to 1.0e+01, 1.0e+03"
+    assert report.reach(rows[2:3]) == ""
 
 
 def test_averages_are_over_the_seeds() -> None:
@@ -149,16 +178,17 @@ def test_averages_are_over_the_seeds() -> None:
         record("a", "h", 10.0, False, mse, lapack, seed=seed, refinements=refinements)
         for seed, (mse, lapack, refinements) in enumerate(((0.1, 0.0, 2.0), (0.3, 1.0, None), ("inf", 0.5, 6.0)))
     ]
-    (row,) = words.averaged(records)
+    (row,) = report.averaged(records)
     assert (row["normalized_mse"], row["normalized_mse_min"], row["normalized_mse_max"]) == ("inf", 0.1, "inf")
     assert (row["solved"], row["refinements"]) == (0.5, 4.0)
-    (row,) = words.averaged(records[:2])
+    (row,) = report.averaged(records[:2])
     assert row["normalized_mse"] == pytest.approx(0.2)
 
 
-def test_missing_certificates_are_said() -> None:
+def test_missing_certificates_are_counted() -> None:
     records = series("a", "h", GOOD, LOST, certified=0.9)
-    assert "Of 50 answers of solve 5 are not certified" in words.certified_verdict(10, records)
+    found = outcomes(records)["condition.certified"]
+    assert (found.verdict, found.numbers) == (Verdict.FAILS, {"answers": 50, "missing": 5})
 
 
 # ---------------------------------------------------------------- the whole
@@ -167,11 +197,7 @@ def test_missing_certificates_are_said() -> None:
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     folder = tmp_path_factory.mktemp("condition")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(operator_basis, "MAX_SNAPSHOTS", 300)
-        patch.setattr(loop, "SCALER_SIZE", 256)
-        patch.setattr(loop, "TEST_SIZE", 64)
-        return run_study(load_study("condition"), "quick", folder, Progress(disable=True)), folder
+    return run_study(load_study("condition"), "quick", folder, Progress(disable=True)), folder
 
 
 def solver(quick: tuple[Report, Path], subject: str, head: str) -> LearnedSolver:
@@ -184,7 +210,7 @@ def test_every_answer_is_certified_and_haar_is_not_learned(quick: tuple[Report, 
     haar = [row for row in rows if row["subject"] == "randsvd, Haar"]
     assert len(haar) == 8
     assert all(float(row["normalized_mse"]) > 0.5 and row["solved"] == 0 for row in haar)
-    assert "does not learn to invert them" in quick[0].verdict[0]
+    assert quick[0].outcomes["condition.haar/token head"].verdict == Verdict.FAILS
     near = [row for row in rows if (row["subject"], row["head"]) == ("randsvd, spread 0.001", "operator head")]
     assert min(float(row["normalized_mse"]) for row in near if row["inside"]) < 0.5
     np.testing.assert_allclose([row["kappa"] for row in near], [1e2, 1e3, 1e4, 1e5], rtol=1e-6)
@@ -202,10 +228,12 @@ def test_measures_of_a_token_head_by_hand(quick: tuple[Report, Path]) -> None:
         shares.append(np.linalg.norm(again - systems.x[i]) / np.linalg.norm(x[i] - systems.x[i]))
     assert found["contraction"] == pytest.approx(np.median(shares), rel=1e-3)
     with torch.no_grad():
-        farthest = token.model.scaler.distance(
+        farthest = token.model.token_head.scaler.distance(
             torch.from_numpy(get("diffusion", n=16).sample(256, SCALER_SEED).A)
         ).max()
-    assert study.distance(token, systems).max() < float(farthest) / float(token.model.scaler.reach) * 1.3
+    assert (
+        study.distance(token, systems).max() < float(farthest) / float(token.model.token_head.scaler.max_distance) * 1.3
+    )
 
 
 def test_measures_of_an_operator_head_by_hand(quick: tuple[Report, Path]) -> None:

@@ -14,15 +14,14 @@ from rich.progress import Progress
 
 from algebraformer.errors import ConfigurationError
 from algebraformer.metrics import score
-from algebraformer.numerics import operator_basis
 from algebraformer.problems import get
-from algebraformer.reporting import Report
+from algebraformer.reporting import Outcome, Report, Verdict, conclusions, outcome
 from algebraformer.solver import LearnedSolver
-from algebraformer.training import RECIPES, Recipe, loop
+from algebraformer.training import RECIPES, Recipe
 from algebraformer.training.data import TEST_SEED
 from studies.efficiency import measure as efficiency
-from studies.efficiency.measure import MLP, MUON, PAPER, PRESETS, TRANSFORMER, Reach
-from studies.harness import runs
+from studies.efficiency.measure import MLP, PAPER, PRESETS, SMALL_MUON, TRANSFORMER, Reach
+from studies.harness import flops, runs
 from studies.harness.study import load_study, run_study
 from study_results import assert_tables_and_figure
 
@@ -31,7 +30,7 @@ from study_results import assert_tables_and_figure
 
 def test_operations_of_the_papers_recipe() -> None:
     """9,511,169 parameters, 64 tokens; one right-hand side each for 200 x 64 systems and 4,096 of the scaler."""
-    parts = efficiency.flops(dataclasses.replace(RECIPES["paper"], steps=200))
+    parts = flops.flops(dataclasses.replace(RECIPES["paper"], steps=200))
     assert parts["steps"] == 6 * 9_511_169 * 64 * 12_800
     assert parts["optimiser"] == 0
     system = 2 * 64 * 66 * 64 + 2 / 3 * 64**3 + 2 * 64**2
@@ -43,10 +42,10 @@ def test_operations_of_muon() -> None:
     """Four blocks of width 96: query, key, value and out are 96 x 96, the perceptron 96 x 384 twice."""
     square, wide = 5 * (4 + 2) * 96**3, 5 * (4 * 96**2 * 384 + 2 * 96**3)
     step = 4 * (4 * square + 2 * wide)
-    parts = efficiency.flops(dataclasses.replace(RECIPES["diffusion-64-token"], steps=7))
+    parts = flops.flops(dataclasses.replace(RECIPES["diffusion-64-token"], steps=7))
     assert parts["optimiser"] == 7 * step
     adamw = dataclasses.replace(RECIPES["diffusion-64-token"], steps=7, optimizer="adamw")
-    assert efficiency.flops(adamw) == parts | {"optimiser": 0}
+    assert flops.flops(adamw) == parts | {"optimiser": 0}
 
 
 OPERATOR = next(method for method in PRESETS["quick"].methods if method.name == MLP).recipe
@@ -54,7 +53,7 @@ OPERATOR = next(method for method in PRESETS["quick"].methods if method.name == 
 
 def test_operations_of_an_operator_head() -> None:
     """n = 16, 24 components, 8 x 8 entries, two blocks of width 32, whose states are all read: 64 features and one."""
-    parts = efficiency.flops(dataclasses.replace(OPERATOR, steps=10, samples=1_000))
+    parts = flops.flops(dataclasses.replace(OPERATOR, steps=10, samples=1_000))
     n, R, w = 16, 24, 65
     blocks = 2 * (2 * 32 + 2 * (32 * 32 + 32))
     body, head = 64 * 32 + 32 + blocks, 64 * R + R
@@ -71,14 +70,14 @@ def test_operations_of_an_operator_head() -> None:
 
 def test_operations_without_a_fixed_set_count_what_the_read_out_is_fitted_on() -> None:
     def systems(recipe: Recipe) -> float:
-        return efficiency.flops(recipe)["systems"]
+        return flops.flops(recipe)["systems"]
 
     fresh = dataclasses.replace(OPERATOR, steps=10, batch_size=8, samples=None)
     fixed = dataclasses.replace(OPERATOR, samples=80 + 2**16)
     assert systems(fresh) == pytest.approx(systems(fixed))
 
 
-def test_operations_of_a_basis(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operations_of_a_basis() -> None:
     """More snapshots than entries: both Gram matrices are 256 x 256. Fewer: they are 100 x 100.
 
     Sixteen for every component, unless memory allows fewer. Columns and rows are chosen on 1,024 at most.
@@ -87,12 +86,11 @@ def test_operations_of_a_basis(monkeypatch: pytest.MonkeyPatch) -> None:
     common = (2 * P + 1_024) * (2 * n**2 * (n + 2)) + P * (8 / 3 * n**3) + 2 * P * R * n**2
     pivoting = 2 * (2 * 32 * n**3 - 2 / 3 * n**3)
     expected = common + 2 * (P + 1_024) * 256 * 256 + 2 * 14 / 3 * 256**3 + pivoting
-    assert efficiency.basis_flops(get("diffusion", n=n), R) == pytest.approx(expected)
-    monkeypatch.setattr(operator_basis, "SNAPSHOT_ENTRIES", 100 * n**2)
+    assert flops.basis_flops(get("diffusion", n=n), R, 4096) == pytest.approx(expected)
     R = 24
     common = 3 * 100 * (2 * n**2 * (n + 2)) + 100 * (8 / 3 * n**3) + 2 * 100 * R * n**2
     spectra = 2 * (2 * 100 * 256 * 100 + 14 / 3 * 100**3) + 2 * 100 * 256 * (32 + R)
-    assert efficiency.basis_flops(get("diffusion", n=n), R) == pytest.approx(common + spectra + pivoting)
+    assert flops.basis_flops(get("diffusion", n=n), R, 100) == pytest.approx(common + spectra + pivoting)
 
 
 # ---------------------------------------------------------------- where a curve gets to
@@ -148,21 +146,42 @@ def test_a_ratio_of_bounds_is_a_bound(theirs: Any, ours: Any, expected: tuple[fl
 
 
 @pytest.mark.parametrize(
-    ("paper", "ours", "words"),
+    ("paper", "ours", "verdict", "ratio", "kind"),
     [
-        (Reach(2e14, ">"), Reach(1e12, "="), ("at least 2e+02", "is met")),
-        (Reach(2e13, "="), Reach(1e12, "="), ("takes 20 times", "is missed")),
-        (Reach(2e13, ">"), Reach(1e12, "="), ("at least 20", "not decided")),
-        (Reach(2e13, ">"), Reach(1e12, ">"), ("No run", "not decided")),
+        (Reach(2e14, ">"), Reach(1e12, "="), Verdict.MET, 200, ">"),
+        (Reach(2e13, "="), Reach(1e12, "="), Verdict.MISSED, 20, "="),
+        (Reach(2e13, ">"), Reach(1e12, "="), Verdict.INCONCLUSIVE, 20, ">"),
+        (Reach(2e13, ">"), Reach(1e12, ">"), Verdict.INCONCLUSIVE, None, ""),
     ],
 )
-def test_the_verdict_follows_from_the_numbers(paper: Reach, ours: Reach, words: tuple[str, ...]) -> None:
+def test_outcomes_follow_from_the_numbers(
+    paper: Reach, ours: Reach, verdict: Verdict, ratio: float | None, kind: str
+) -> None:
     parts = {"steps": 1.0, "optimiser": 1.0, "basis": 2.0}
-    runs = [{"method": name, "flops": 4.0, "parts": parts} for name in (TRANSFORMER, MLP)]
-    found = {PAPER: [paper] * 3, TRANSFORMER: [Reach(9e13, ">")] * 3, MLP: [ours] * 3}
-    lines = efficiency.verdict(runs, found, None)
-    assert all(word in lines[0] for word in words)
-    assert any("50 %" in line for line in lines)
+    made = [{"method": name, "flops": 4.0, "parts": parts} for name in (TRANSFORMER, MLP)]
+    curves = {PAPER: [paper] * 3, TRANSFORMER: [Reach(9e13, ">")] * 3, MLP: [ours] * 3}
+    reached = {name: [dataclasses.asdict(one) for one in curve] for name, curve in curves.items()}
+    data = {"runs": made, "reach": reached, "targets": list(efficiency.TARGETS), "shipped": None}
+    found = efficiency.outcomes(data)
+    goal = found["efficiency.goal"]
+    assert (goal.verdict, goal.numbers["ratio"], goal.numbers["kind"]) == (verdict, ratio, kind)
+    assert found[f"efficiency.reach/{PAPER}"].numbers["1e-03"] == paper.flops
+    assert found[f"efficiency.offline/{MLP}"].numbers == {"method": MLP, "share": 0.5, "flops": 4.0, "basis": 2.0}
+    assert len(conclusions(found, efficiency.SENTENCES)) == len(found) == 6
+
+
+def test_sentences() -> None:
+    found = outcome(Verdict.MET, best=MLP, ratio=200.0, kind=">", target=50.0, normalized_mse=1e-3)
+    assert conclusions({"efficiency.goal": found}, efficiency.SENTENCES) == [
+        "To a normalized_mse of 1e-03 the operator head, MLP, takes at least 2e+02 times fewer operations than the "
+        "paper's recipe; target 50, met."
+    ]
+    found = Outcome(
+        Verdict.MEASURED, {"method": MLP, "1e-02": 1e12, "1e-02 kind": "<", "1e-03": 2e12, "1e-03 kind": ">"}
+    )
+    assert conclusions({"efficiency.reach/x": found}, efficiency.SENTENCES) == [
+        f"{MLP}: operations to a normalized_mse of 1e-02 at most 1e+12; 1e-03 not reached: > 2e+12."
+    ]
 
 
 # ---------------------------------------------------------------- the whole
@@ -172,15 +191,7 @@ def test_the_verdict_follows_from_the_numbers(paper: Reach, ours: Reach, words: 
 def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     """The quick preset with smaller samples around the training."""
     folder = tmp_path_factory.mktemp("efficiency")
-    with pytest.MonkeyPatch.context() as patch:
-        small(patch)
-        return run_study(load_study("efficiency"), "quick", folder, Progress(disable=True)), folder
-
-
-def small(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(operator_basis, "SNAPSHOT_ENTRIES", 128 * 16**2)
-    for module in (loop, efficiency):
-        patch.setattr(module, "SCALER_SIZE", 128)
+    return run_study(load_study("efficiency"), "quick", folder, Progress(disable=True)), folder
 
 
 def test_every_run_is_scored_on_the_frozen_test_set(quick: tuple[Report, Path]) -> None:
@@ -202,14 +213,13 @@ def test_every_run_is_scored_on_the_frozen_test_set(quick: tuple[Report, Path]) 
 
 def test_longer_runs_are_better(quick: tuple[Report, Path]) -> None:
     runs = quick[0].data["runs"]
-    for name in (PAPER, MUON, TRANSFORMER, MLP):
+    for name in (PAPER, SMALL_MUON, TRANSFORMER, MLP):
         short, long = (run["normalized_mse"] for run in runs if run["method"] == name)
         assert long < short
 
 
 def test_finished_runs_are_not_run_again(quick: tuple[Report, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     result, folder = quick
-    small(monkeypatch)
     monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
     again = run_study(load_study("efficiency"), "quick", folder, Progress(disable=True))
     assert again.data == result.data
@@ -229,7 +239,7 @@ def test_figure_and_tables(quick: tuple[Report, Path], tmp_path: Path) -> None:
 def test_presets_take_the_named_recipes() -> None:
     for preset in ("cpu", "paper"):
         by_name = {method.name: method for method in PRESETS[preset].methods}
-        for name, recipe in ((PAPER, "paper"), (MUON, "diffusion-64-token"), (MLP, "diffusion-64-mlp")):
+        for name, recipe in ((PAPER, "paper"), (SMALL_MUON, "diffusion-64-token"), (MLP, "diffusion-64-mlp")):
             for made in by_name[name].recipes(seed=2):
                 assert (
                     dataclasses.replace(made, steps=RECIPES[recipe].steps, samples=RECIPES[recipe].samples, seed=0)

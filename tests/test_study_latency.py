@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 
-from algebraformer.reporting import Report
+from algebraformer.reporting import Outcome, Report, Verdict, conclusions
 from algebraformer.solver import LearnedSolver
 from studies import latency
 from studies.harness.study import load_study, run_study, save_study
@@ -98,7 +98,7 @@ def test_imports_are_summed_by_package() -> None:
     assert list(found.values()) == sorted(found.values(), reverse=True)
 
 
-# ---------------------------------------------------------------- medians and sentences
+# ---------------------------------------------------------------- medians and outcomes
 
 
 def made_up() -> dict[tuple[Any, ...], list[dict[str, Any]]]:
@@ -123,37 +123,43 @@ def test_medians() -> None:
     assert (solve["sum"], solve["the command itself"], solve["its slowest run"]) == (1.25, 2.0, 9.0)
 
 
-def sentences(first: float = 3e-3, cold: float = 5e-3, seconds: float = 2.0) -> list[str]:
-    """The verdict for other times: of first calls, warmed up and not, and of the command."""
+def outcomes(first: float = 3e-3, cold: float = 5e-3, seconds: float = 2.0) -> dict[str, Outcome]:
+    """The outcomes for other times: of first calls, warmed up and not, and of the command."""
     found = copy.deepcopy(made_up())
     for way, value in (("warm", first), ("cold", cold)):
         for run in found["predict", "m", 1, way]:
             run["calls"][0] = value
     found["command", "m"] = [{"seconds": seconds}] * 3
-    return list(latency.summary(found, {"torch": 1.0}).verdict)
+    return dict(latency.summary(found, {"torch": 1.0}).outcomes)
 
 
 def test_targets_met_and_missed() -> None:
-    first, whole, *_ = sentences()
-    assert "at most 1.5 times" in first
-    assert first.endswith("The target of 2 is met.")
-    assert "2 s with m" in whole
-    assert whole.endswith("The target of 2.5 s is met.")
-    assert sentences(first=4.1e-3)[0].endswith("The target of 2 is missed.")
-    assert sentences(seconds=2.6)[1].endswith("The target of 2.5 s is missed.")
+    found = outcomes()
+    first, whole = found["latency.first-prediction"], found["latency.command"]
+    assert first.verdict == whole.verdict == Verdict.MET
+    assert first.numbers == {"ratio": pytest.approx(1.5), "target": 2.0, "model": "m", "batch": 1}
+    assert whole.numbers == {"seconds": 2.0, "target": 2.5, "model": "m"}
+    assert outcomes(first=4.1e-3)["latency.first-prediction"].verdict == Verdict.MISSED
+    assert outcomes(seconds=2.6)["latency.command"].verdict == Verdict.MISSED
 
 
 def test_the_papers_delay() -> None:
-    text = sentences()[2]
-    assert ": not reproduced." in text
-    assert "3 ms longer" in text
-    text = sentences(cold=0.8)[2]
-    assert ": reproduced." in text
-    assert "798 ms longer" in text
+    found = outcomes()["latency.paper-delay"]
+    assert (found.verdict, found.numbers["extra_ms"]) == (Verdict.NOT_REPRODUCED, pytest.approx(3))
+    found = outcomes(cold=0.8)["latency.paper-delay"]
+    assert (found.verdict, found.numbers["extra_ms"]) == (Verdict.REPRODUCED, pytest.approx(798))
 
 
 def test_the_largest_phases_come_first() -> None:
-    assert sentences()[3] == "Where the rest of m's solve goes: import of torch 80 %, exit 20 %."
+    found = outcomes()
+    assert list(found["latency.largest-phases"].numbers.items()) == [("import of torch", 0.8), ("exit", 0.2)]
+    assert conclusions(found, latency.SENTENCES) == [
+        "First prediction after loading: at most 1.5 times as long as the later ones (m, batch 1); target 2, met.",
+        "The whole command solve: 2 s with m, the slowest model; target 2.5 s, met.",
+        "A delay of about 1 s in the first forward pass: not reproduced. Without warming up, the first call takes at "
+        "most 3 ms longer than the later ones (m, batch 1); the import of torch takes 1 s.",
+        "The largest parts of this command: import of torch 80 %, exit 20 %.",
+    ]
 
 
 # ---------------------------------------------------------------- what was moved into loading

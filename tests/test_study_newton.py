@@ -1,4 +1,4 @@
-"""The study of Newton's method: sentences on made-up numbers, real data, the quick preset as a whole."""
+"""The study of Newton's method: outcomes of made-up numbers, real data, the quick preset as a whole."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from rich.progress import Progress
 
 from algebraformer import plotting, problems
 from algebraformer.plotting import convergence_figure
-from algebraformer.reporting import Report
+from algebraformer.reporting import Outcome, Report, Verdict, conclusions
 from algebraformer.training.data import TEST_SEED
 from studies.baselines import lp
 from studies.harness.study import load_study, run_study
 from studies.newton import measure as study
 from studies.newton import report
 from studies.newton.measure import PRESETS
-from studies.newton.report import DIRECTION, LEARNED, NEIGHBOUR, PREVIOUS
+from studies.newton.report import DIRECTION, LEARNED_START, NEIGHBOUR, PREVIOUS
 from study_results import assert_coloured, assert_drawn, assert_tables_and_figure
 
-# ---------------------------------------------------------------- sentences
+# ---------------------------------------------------------------- outcomes
 
 
 def made_up(damped: int, searched: int, learned: int, kind: str = "filter") -> list[dict[str, Any]]:
@@ -31,7 +31,7 @@ def made_up(damped: int, searched: int, learned: int, kind: str = "filter") -> l
         ("damped", "least-squares", damped),
         ("newton", "least-squares", searched),
         ("homotopy", "least-squares", 8),
-        (LEARNED, "least-squares", learned),
+        (LEARNED_START, "least-squares", learned),
         (NEIGHBOUR, "warm", 6),
         (PREVIOUS, "warm", 20),
     ):
@@ -45,60 +45,104 @@ def made_up(damped: int, searched: int, learned: int, kind: str = "filter") -> l
 CHECK = {"kind": "filter", "n": 32, "problems": 10, "converged": 10, "difference": 1e-12, "dual_gap": 1e-12}
 TIMES = [
     {"kind": "filter", "n": 32, "p": 8.0, "batch": 1, "method": method, "seconds": seconds}
-    for method, seconds in (("damped", 3e-3), ("newton", 1e-3), (LEARNED, 2e-3))
+    for method, seconds in (("damped", 3e-3), ("newton", 1e-3), (LEARNED_START, 2e-3))
 ]
 REAL = {"name": "longley", "p": 8.0, "success": True}
 
 
+def outcomes(records: list[dict[str, Any]], **changes: Any) -> dict[str, Outcome]:
+    return report.outcomes({"records": records, "times": TIMES, "checks": [CHECK], "real": [REAL]} | changes)
+
+
+TARGET = f"newton.target/d, {LEARNED_START}, filter, n = 32"
+
+
 @pytest.mark.parametrize(
-    ("damped", "searched", "learned", "words"),
+    ("damped", "searched", "learned", "ratios", "verdict"),
     [
-        (40, 12, 5, ("8 times fewer", "2.4 times fewer", "targets met")),
-        (40, 12, 7, ("(met: 4 wanted)", "(missed: 2 wanted)", "targets missed")),
-        (15, 12, 5, ("(missed: 4 wanted)", "(met: 2 wanted)", "targets missed")),
+        (40, 12, 5, (8, 2.4), Verdict.MET),
+        (40, 12, 7, (40 / 7, 12 / 7), Verdict.MISSED),
+        (15, 12, 5, (3, 2.4), Verdict.MISSED),
     ],
 )
-def test_targets_follow_from_the_medians(damped: int, searched: int, learned: int, words: tuple[str, ...]) -> None:
-    lines = report.verdict(made_up(damped, searched, learned), TIMES, [CHECK], [REAL])
-    assert lines[0] == "Family (b), polynomial and spline: no network, targets not met."
-    assert all(word in lines[1] for word in words)
-    assert ("about 4 times faster convergence: reproduced" in lines[2]) == (damped >= 4 * learned)
-    assert ("not reproduced" in lines[2]) == (damped < 4 * learned)
+def test_targets_follow_from_the_medians(
+    damped: int, searched: int, learned: int, ratios: tuple[float, float], verdict: Verdict
+) -> None:
+    found = outcomes(made_up(damped, searched, learned))
+    assert found["newton.target/b"].verdict == Verdict.INCONCLUSIVE
+    assert found[TARGET].verdict == verdict
+    assert (found[TARGET].numbers["damped"], found[TARGET].numbers["newton"]) == pytest.approx(ratios)
+    assert found[TARGET].numbers["median"] == learned
+    claim = found["newton.four-times"]
+    assert claim.verdict == (Verdict.REPRODUCED if damped >= 4 * learned else Verdict.NOT_REPRODUCED)
+    assert claim.numbers["times"] == pytest.approx(damped / learned)
 
 
-def test_more_iterations_are_said_to_be_more() -> None:
-    lines = report.verdict(made_up(40, 5, 7), TIMES, [CHECK], [REAL])
-    assert "Newton with exact line search, learned start: missed (at most 2 more, over 3 solves" in lines[3]
-    assert lines[4].endswith("more than nearest neighbour (6).")
-    assert lines[5].endswith("fewer than previous solution (20).")
-    assert lines[6].endswith("fewer than homotopy in p (8).")
-    lines = report.verdict(made_up(40, 12, 6), TIMES, [CHECK], [REAL])
-    assert "Newton with exact line search, learned start: met (at most -6 more" in lines[3]
-    assert lines[4].endswith("as many as nearest neighbour (6).")
+def start(method: str) -> str:
+    return f"newton.start/{method}, filter, n = 32"
+
+
+def test_more_iterations_than_others() -> None:
+    found = outcomes(made_up(40, 5, 7))
+    worse = found[f"newton.never-worse/{LEARNED_START}"]
+    assert (worse.verdict, worse.numbers) == (Verdict.MISSED, {"network": LEARNED_START, "extra": 2, "solves": 3})
+    assert found[start(NEIGHBOUR)].verdict == Verdict.FAILS
+    assert (found[start(NEIGHBOUR)].numbers["ours"], found[start(NEIGHBOUR)].numbers["theirs"]) == (7, 6)
+    assert found[start(PREVIOUS)].verdict == Verdict.HOLDS
+    assert (found[start("homotopy")].verdict, found[start("homotopy")].numbers["theirs"]) == (Verdict.HOLDS, 8)
+    found = outcomes(made_up(40, 12, 6))
+    better = found[f"newton.never-worse/{LEARNED_START}"]
+    assert (better.verdict, better.numbers["extra"]) == (Verdict.MET, -6)
+    assert found[start(NEIGHBOUR)].verdict == Verdict.INCONCLUSIVE
 
 
 @pytest.mark.parametrize(
-    ("changes", "word"), [({}, "met"), ({"difference": 1e-8}, "missed"), ({"converged": 9}, "missed")]
+    ("changes", "verdict"),
+    [({}, Verdict.MET), ({"difference": 1e-8}, Verdict.MISSED), ({"converged": 9}, Verdict.MISSED)],
 )
-def test_one_optimum_or_not(changes: dict[str, Any], word: str) -> None:
-    lines = report.verdict(made_up(40, 12, 6), TIMES, [CHECK | changes], [REAL])
-    assert f"on 10 random problems (10,000 wanted): {word} on these" in lines[7]
+def test_one_optimum_or_not(changes: dict[str, Any], verdict: Verdict) -> None:
+    found = outcomes(made_up(40, 12, 6), checks=[CHECK | changes])["newton.same-optimum"]
+    assert (found.verdict, found.numbers["problems"], found.numbers["wanted"]) == (verdict, 10, 10_000)
 
 
-def test_the_papers_own_way_has_a_sentence_of_its_own() -> None:
+def test_the_papers_own_way_has_an_outcome_of_its_own() -> None:
     records = made_up(40, 12, 5)
-    for accepted, median, words in ((0.0, 5, "not reproduced"), (0.5, 9, "reproduced"), (0.5, 12, "not reproduced")):
+    for accepted, median, verdict in (
+        (0.0, 5, Verdict.NOT_REPRODUCED),
+        (0.5, 9, Verdict.REPRODUCED),
+        (0.5, 12, Verdict.NOT_REPRODUCED),
+    ):
         direction = records[3] | {"method": DIRECTION, "accepted": accepted, "median": median}
-        lines = report.verdict([*records, direction], TIMES, [CHECK], [REAL])
-        own = next(line for line in lines if line.startswith("The paper's own way"))
-        assert f"Newton system: {words} by" in own
-        assert f"in {100 * accepted:g} % of the problems" in own
+        found = outcomes([*records, direction])["newton.learned-direction/filter, n = 32"]
+        assert (found.verdict, found.numbers["accepted"]) == (verdict, accepted)
+        assert found.numbers["times"] == pytest.approx(40 / median)
 
 
-def test_the_faster_one_is_named() -> None:
-    lines = report.verdict(made_up(40, 12, 6), TIMES, [CHECK], [REAL | {"success": False}])
-    assert "Newton, exact line search 1 ms: the classical method is 2 times faster" in lines[8]
-    assert lines[9] == "Real data: not converged: longley p = 8."
+def test_times_and_real_data() -> None:
+    found = outcomes(made_up(40, 12, 6), real=[REAL | {"success": False}])
+    time = found["newton.time/filter, n = 32, batch 1"]
+    assert (time.verdict, time.numbers["ratio"]) == (Verdict.FAILS, 0.5)
+    assert (time.numbers["fastest"], time.numbers["fastest_ms"], time.numbers["ms"]) == (report.NAMES["newton"], 1, 2)
+    assert found["newton.real-data"].verdict == Verdict.FAILS
+    assert found["newton.real-data"].numbers == {"problems": 1, "failed": "longley p = 8"}
+    assert outcomes(made_up(40, 12, 6))["newton.real-data"].verdict == Verdict.HOLDS
+
+
+def test_sentences() -> None:
+    records = made_up(40, 12, 6)
+    records.append(records[3] | {"method": DIRECTION, "accepted": 0.5})
+    found = outcomes(records)
+    lines = conclusions(found, report.SENTENCES)
+    assert len(lines) == len(found)
+    assert lines[1] == (
+        "Family (d), filter, n = 32, p = 8, from least squares, learned start: 6 iterations in the median, 6.67 times "
+        "fewer than Newton, step 1/(p−1) (target 4, met), 2 times fewer than Newton, exact line search (target 2, met)."
+    )
+    assert lines[-2] == (
+        "Time, filter, n = 32, p = 8, 1 at once: the learned start takes 2 ms per problem, Newton, exact line search "
+        "1 ms: the classical method is 2 times faster."
+    )
+    assert lines[-1] == "Real data: all converged."
 
 
 def test_a_figure_of_the_convergence(tmp_path: Path) -> None:
@@ -162,7 +206,7 @@ def test_iterations_are_those_of_the_methods(quick: Report) -> None:
 
 
 def test_networks_meet_the_problems_of_their_kind_alone(quick: Report) -> None:
-    found = {(r["kind"], r["n"]) for r in quick.data["records"] if r["method"] == LEARNED}
+    found = {(r["kind"], r["n"]) for r in quick.data["records"] if r["method"] == LEARNED_START}
     assert found == {("filter", 32)}
 
 

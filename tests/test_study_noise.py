@@ -1,4 +1,4 @@
-"""The study of perturbations: directions against closed forms, the rule kappa eps, sentences either way."""
+"""The study of perturbations: directions against closed forms, the rule kappa eps, outcomes either way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from rich.progress import Progress
 
 from algebraformer.problems import get
-from algebraformer.reporting import Report
+from algebraformer.reporting import Report, Verdict, conclusions
 from algebraformer.training.data import TEST_SEED
 from studies import noise as study
 from studies.harness.study import load_study, run_study
@@ -62,7 +62,9 @@ def test_the_summarys_question(quick: Report) -> None:
     name = study.RANDSVD.name
     assert found(quick, name, "A", "worst", 1e-8, "LU") == pytest.approx(1e-3, rel=1e-2)
     assert found(quick, name, "A", "random", 1e-8, "LU") < 1e-3
-    assert "allow x to change by 1.0e-03; the rule kappa eps is reached" in quick.verdict[0]
+    rule = quick.outcomes[f"noise.kappa-eps/{name}"]
+    assert rule.verdict == Verdict.HOLDS
+    assert (rule.numbers["expected"], rule.numbers["A_worst"]) == pytest.approx((1e-3, 1e-3), rel=1e-2)
 
 
 def test_networks_beside_lu(quick: Report) -> None:
@@ -90,7 +92,7 @@ def made_up(lu: dict[tuple[str, str], float], network: float) -> list[dict[str, 
             "case": "c",
             "what": key[0],
             "direction": key[1],
-            "level": study.CHECK,
+            "level": study.CHECKED_EPS,
             "change": {"LU": value, "net": network},
         }
         for key, value in lu.items()
@@ -98,14 +100,22 @@ def made_up(lu: dict[tuple[str, str], float], network: float) -> list[dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("worst", "words"),
-    [(1e-3, "is reached"), (5e-4, "upper bound, of which 50 % is reached"), (4e-3, "is exceeded 4 times")],
+    ("worst", "verdict", "words"),
+    [
+        (1e-3, Verdict.HOLDS, "the rule kappa eps is reached."),
+        (5e-4, Verdict.PARTLY, "an upper bound, of which 50 % is reached"),
+        (4e-3, Verdict.FAILS, "is exceeded 4 times"),
+    ],
 )
-def test_the_rule_either_way(worst: float, words: str) -> None:
+def test_the_rule_either_way(worst: float, verdict: Verdict, words: str) -> None:
     changes = {("A", "random"): 1e-5, ("A", "worst"): worst, ("b", "random"): 1e-5, ("b", "worst"): 2e-5}
-    lines = study.verdict([{"case": "c", "n": 4, "kappa": 1e5}], made_up(changes, 2e-5))
-    assert words in lines[0]
-    assert "of 4 perturbations 1 change it as much as LU, 1 less and 2 more" in lines[1]
+    data = {"cases": [{"case": "c", "n": 4, "kappa": 1e5}], "records": made_up(changes, 2e-5)}
+    rule, network = study.outcomes(data).values()
+    assert rule.verdict == verdict
+    assert (rule.numbers["reached"], rule.numbers["b_worst"]) == (pytest.approx(worst / 1e-3), 2e-5)
+    assert network.verdict == Verdict.FAILS
+    assert [network.numbers[key] for key in ("perturbations", "same", "less", "more")] == [4, 1, 1, 2]
+    assert words in conclusions(study.outcomes(data), study.SENTENCES)[0]
 
 
 def test_figure_and_tables(quick: Report, tmp_path: Path) -> None:

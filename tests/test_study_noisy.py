@@ -12,7 +12,7 @@ import scipy.stats
 from rich.progress import Progress
 
 from algebraformer import problems
-from algebraformer.reporting import Report
+from algebraformer.reporting import Outcome, Report, Verdict, conclusions
 from algebraformer.training.data import TEST_SEED
 from studies import heldout
 from studies.baselines import noisy as noisy_baselines
@@ -23,7 +23,7 @@ from studies.noisy import report
 from studies.noisy.report import CV, ORACLE, TV_ORACLE
 from study_results import assert_tables_and_figure
 
-# ---------------------------------------------------------------- peers
+# ---------------------------------------------------------------- baselines
 
 
 def test_no_method_is_told_too_much() -> None:
@@ -95,52 +95,80 @@ ABOUT: dict[str, Any] = {"n": 4, "systems": 3, "slow": 2, "models": {}}
 TIMES = {"deblur": {"1": {LEARNED: 5e-3, "total variation": 4e-2}, "64": {LEARNED: 1e-3, "total variation": 4e-2}}}
 
 
-def said(errors: report.Errors, times: Any = TIMES) -> list[str]:
-    return report.verdict(errors, times, ABOUT)
+def outcomes(errors: report.Errors, times: Any = TIMES) -> dict[str, Outcome]:
+    return dict(report.summary(errors, times, ABOUT).outcomes)
+
+
+def aim(family: str, theirs: str) -> str:
+    return f"noisy.aim/{family}, {theirs}"
 
 
 def test_targets_that_are_met() -> None:
-    sentences = said(made_up({1e-3: 0.4, 1e-2: 0.4, 1e-1: 0.3}))
-    assert sentences[:5] == [
-        "deblur: at most 0.6 times the median error of Tikhonov, cross-validation: "
-        "met at every level from 0.001 to 0.1, 0.3 to 0.4 of it.",
-        "deblur: below the median error of Tikhonov, oracle: met at every level from 0.001 to 0.1, 0.375 to 0.5 of it.",
-        "deblur: below the median error of LMMSE: met at every level from 0.001 to 0.1, 0.429 to 0.571 of it.",
-        "deblur: at most the median error of total variation, oracle: "
-        "met at every level from 0.01 to 0.1, 0.6 to 0.8 of it.",
-        "deblur: at batch 64 at most 1/20 of the time of one total-variation solve: met, 1/40 (1 ms against 40 ms).",
+    found = outcomes(made_up({1e-3: 0.4, 1e-2: 0.4, 1e-1: 0.3}))
+    for theirs, ratios in (
+        (CV, {"0.001": 0.4, "0.01": 0.4, "0.1": 0.3}),
+        (ORACLE, {"0.001": 0.5, "0.01": 0.5, "0.1": 0.375}),
+        (LMMSE, {"0.001": 4 / 7, "0.01": 4 / 7, "0.1": 3 / 7}),
+        (TV_ORACLE, {"0.01": 0.8, "0.1": 0.6}),
+    ):
+        one = found[aim("deblur", theirs)]
+        assert (one.verdict, one.numbers["missed"]) == (Verdict.MET, 0)
+        assert {key: value for key, value in one.numbers.items() if key.startswith("0.")} == pytest.approx(ratios)
+    time = found["noisy.time/deblur"]
+    assert (time.verdict, time.numbers["batch"], time.numbers["speed_up"]) == (Verdict.MET, 64, pytest.approx(40))
+    assert found["noisy.lowest-error/deblur"].numbers == {"family": "deblur", "cells": 6, LEARNED: 6}
+    assert conclusions(found, report.SENTENCES)[::3] == [
+        "deblur (learned): median error at most 0.6 times that of Tikhonov, cross-validation: met at 3 of 3 levels "
+        "(ratio 0.4 at noise 0.001, 0.4 at noise 0.01, 0.3 at noise 0.1).",
+        "deblur (learned): median error at most that of total variation, oracle: met at 2 of 2 levels (ratio 0.8 at "
+        "noise 0.01, 0.6 at noise 0.1).",
     ]
-    assert sentences[5] == "deblur: lowest median error, oracles aside, of 6 cells: learned in 6."
+    assert conclusions(found, report.SENTENCES)[4:] == [
+        "deblur, batch 64: at most 1/20 of the time of one total-variation solve: met, 1/40 (1 ms against 40 ms).",
+        "deblur: lowest median error, oracles aside, in 6 cells: learned in 6.",
+    ]
 
 
 def test_targets_that_are_missed() -> None:
     slow = {"deblur": {"64": {LEARNED: 4e-3, "total variation": 4e-2}}}
-    sentences = said(made_up({1e-3: 0.9, 1e-2: 0.4, 1e-1: 0.65}), slow)
-    assert sentences[0].endswith("missed at 0.001 (0.9 of it), 0.1 (0.65 of it); met elsewhere, 0.4 of it.")
-    assert sentences[1].endswith("Tikhonov, oracle: missed at 0.001 (1.12 of it); met elsewhere, 0.5 to 0.812 of it.")
-    assert "missed at 0.1 (1.3 of it); met elsewhere" in sentences[3]
-    assert sentences[4].endswith("missed, 1/10 (4 ms against 40 ms).")
-    assert "LMMSE in 2" in sentences[5]
-    assert said(made_up({1e-2: 2.0}))[0].endswith("missed at noise 0.01, 2 of it.")
+    found = outcomes(made_up({1e-3: 0.9, 1e-2: 0.4, 1e-1: 0.65}), slow)
+    for theirs, missed in ((CV, 2), (ORACLE, 1), (TV_ORACLE, 1)):
+        one = found[aim("deblur", theirs)]
+        assert (one.verdict, one.numbers["missed"]) == (Verdict.MISSED, missed)
+    assert found[aim("deblur", TV_ORACLE)].numbers["0.1"] == pytest.approx(1.3)
+    assert found["noisy.time/deblur"].verdict == Verdict.MISSED
+    assert found["noisy.time/deblur"].numbers["speed_up"] == pytest.approx(10)
+    assert found["noisy.lowest-error/deblur"].numbers[LMMSE] == 2
+    alone = outcomes(made_up({1e-2: 2.0}))[aim("deblur", CV)]
+    assert (alone.verdict, alone.numbers["0.01"]) == (Verdict.MISSED, 2)
 
 
 def test_equal_counts_where_it_may() -> None:
     """At most is met by equal medians, below is not."""
-    sentences = said(made_up({1e-2: 0.5}, **{LMMSE: 0.5}))
-    assert "LMMSE: missed at noise 0.01, 1 of it" in sentences[2]
-    assert "total variation, oracle: met at noise 0.01, 1 of it" in sentences[3]
+    found = outcomes(made_up({1e-2: 0.5}, **{LMMSE: 0.5}))
+    assert found[aim("deblur", LMMSE)].verdict == Verdict.MISSED
+    assert found[aim("deblur", TV_ORACLE)].verdict == Verdict.MET
+    assert found[aim("deblur", LMMSE)].numbers["0.01"] == found[aim("deblur", TV_ORACLE)].numbers["0.01"] == 1
+
+
+def test_ratios_that_were_not_measured_are_inconclusive() -> None:
+    data = report.summary(made_up({1e-2: 0.4}), TIMES, ABOUT).data
+    found = report.outcomes({key: value for key, value in data.items() if key != "paired"})
+    assert found[aim("deblur", TV_ORACLE)].verdict == Verdict.INCONCLUSIVE
+    assert found[aim("deblur", CV)].verdict == Verdict.MET
 
 
 def test_other_families_and_absent_models() -> None:
-    sentences = said(made_up({1e-3: 1.01, 1e-2: 1.1}, ("shaw",)), {})
-    assert sentences[0] == (
-        "shaw (learned): at most 1.02 times the median error of Tikhonov, cross-validation: "
-        "missed at 0.01 (1.1 of it); met elsewhere, 1.01 of it."
-    )
+    found = outcomes(made_up({1e-3: 1.01, 1e-2: 1.1}, ("shaw",)), {})
+    one = found[aim("shaw", CV)]
+    assert (one.verdict, one.numbers["missed"], one.numbers["aim"]) == (Verdict.MISSED, 1, 1.02)
+    assert (one.numbers["0.001"], one.numbers["0.01"]) == pytest.approx((1.01, 1.1))
     errors = made_up({1e-3: 1.0}, ("shaw",))
     for cell in errors.values():
         del cell[LEARNED]
-    assert said(errors, {})[0] == "shaw: no model, the learned solver is absent."
+    absent = outcomes(errors, {})
+    assert absent["noisy.learned/shaw"].verdict == Verdict.INCONCLUSIVE
+    assert conclusions(absent, report.SENTENCES)[0] == "shaw: no model, so there is no learned solver to measure."
 
 
 def test_ratios_are_of_common_systems_and_of_the_best_order() -> None:
@@ -167,26 +195,46 @@ def group(name: str, **values: Any) -> dict[str, Any]:
     return one | values
 
 
-def test_sentences_on_what_was_held_out() -> None:
+def held_out(*groups: dict[str, Any]) -> dict[str, Outcome]:
+    return heldout.outcomes({"models": {"deblur": "model"}, "groups": list(groups)})
+
+
+def test_outcomes_of_held_out_groups() -> None:
     inside = group(heldout.INSIDE, flagged=0.02)
-    good = heldout.verdict("deblur", [inside, group("wider")])
-    assert good[0].endswith("than cross-validated Tikhonov in none of 1 groups.")
-    assert good[1].endswith("is lost, at least half of these are noticed.")
-    assert good[2].endswith("nowhere more than a tenth above Tikhonov's.")
+    good = held_out(inside, group("wider"))
+    assert {key: found.verdict for key, found in good.items()} == {
+        "heldout.beats-tikhonov/deblur": Verdict.HOLDS,
+        "heldout.guarded/deblur": Verdict.HOLDS,
+    }
+    assert good["heldout.beats-tikhonov/deblur"].numbers == {
+        "family": "deblur", "groups": 1, "lost": 0, "false_alarms": 0.02,
+    }  # fmt: skip
     noticed = group("wider", learned=0.5, guarded=0.21, flagged=0.97, lost=0.9, lost_flagged=0.99)
-    assert heldout.verdict("deblur", [inside, group("steeper"), noticed]) == [
-        "deblur: outside its training the learned solver has a higher median error than cross-validated Tikhonov "
-        "in 1 of 2 groups: wider (0.5 against 0.2).",
-        "deblur: systems flagged there: wider 97 %; of the systems as trained 2 %.",
-        "deblur: wherever more than a tenth of the systems is lost, at least half of these are noticed.",
-        "deblur: with Tikhonov's answer for what is flagged, the median error is "
-        "nowhere more than a tenth above Tikhonov's.",
+    found = held_out(inside, group("steeper"), noticed)
+    assert found["heldout.beats-tikhonov/deblur"].verdict == Verdict.PARTLY
+    assert found["heldout.beats-tikhonov/deblur"].numbers["lost"] == 1
+    assert found["heldout.lost-is-flagged/deblur, wider"] == Outcome(
+        Verdict.HOLDS,
+        {"family": "deblur", "group": "wider", "learned": 0.5, "tikhonov": 0.2, "flagged": 0.97, "lost": 0.9,
+         "lost_flagged": 0.99},
+    )  # fmt: skip
+    assert found["heldout.guarded/deblur"].verdict == Verdict.HOLDS
+    assert found["heldout.guarded/deblur"].numbers["ratio"] == pytest.approx(1.05)
+    assert conclusions(found, heldout.SENTENCES) == [
+        "deblur: on held-out groups the learned solver has a higher median error than cross-validated Tikhonov in 1 "
+        "of 2 groups. Systems flagged as trained: 2 %.",
+        "deblur, wider: median error 0.5 (Tikhonov 0.2); 97 % of the systems are flagged, 90 % are lost, of which 99 % "
+        "are flagged.",
+        "deblur: with Tikhonov's answer for flagged systems, the median error is at most 1.1 times Tikhonov's: holds. "
+        "The largest ratio is 1.05 (wider).",
     ]
     silent = group("wider", learned=0.5, guarded=0.5, flagged=0.1, lost=0.9, lost_flagged=0.1)
-    sentences = heldout.verdict("deblur", [inside, silent])
-    assert sentences[2].endswith("most of these are not noticed: wider (90 % lost).")
-    assert sentences[3].endswith("more than a tenth above Tikhonov's in wider (0.5 against 0.2).")
-    assert heldout.verdict("deblur", []) == ["deblur: no model, the learned solver is absent."]
+    found = held_out(inside, silent)
+    assert found["heldout.lost-is-flagged/deblur, wider"].verdict == Verdict.FAILS
+    assert found["heldout.guarded/deblur"].verdict == Verdict.FAILS
+    assert found["heldout.guarded/deblur"].numbers["ratio"] == pytest.approx(2.5)
+    (absent,) = held_out().values()
+    assert (absent.verdict, absent.numbers["groups"]) == (Verdict.INCONCLUSIVE, 0)
 
 
 # ---------------------------------------------------------------- the quick presets
@@ -260,7 +308,7 @@ def test_groups_of_the_held_out(outside: Report) -> None:
     groups = {one["group"]: one for one in outside.data["groups"]}
     assert list(groups) == list(heldout.GROUPS["deblur"])
     assert {one["family"] for one in outside.data["groups"]} == {"deblur"}
-    assert outside.verdict[-1] == "gravity: no model, the learned solver is absent."
+    assert outside.outcomes["heldout.beats-tikhonov/gravity"].verdict == Verdict.INCONCLUSIVE
     assert groups["another instrument"]["in_distribution"] < groups[heldout.INSIDE]["in_distribution"]
     for one in groups.values():
         reasons = 1 - one["consistent"], 1 - one["in_distribution"]
@@ -276,5 +324,6 @@ def test_tables_and_figures(name: str, result: Report, outside: Report, tmp_path
 
 def test_a_figure_without_any_model() -> None:
     found = heldout.summary(heldout.Plan(models={"deblur": "no-such-model"}), [], {"deblur": None})
-    assert found.verdict == ["deblur: no model, the learned solver is absent."]
+    assert [one.verdict for one in found.outcomes.values()] == [Verdict.INCONCLUSIVE]
+    assert found.conclusions == ["deblur: no model, so there is no learned solver to measure."]
     assert len(load_study("heldout").figure(found.data).axes) == 2

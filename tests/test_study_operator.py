@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 
+from algebraformer.reporting import Verdict, conclusions
 from algebraformer.solver import LearnedSolver
 from algebraformer.training.data import TEST_SEED
 from studies.baselines.methods import (
@@ -134,12 +135,12 @@ def test_curve_ends_at_the_level_of_lapack(record):
 
 
 def test_sample_is_the_familys(solvers):
-    """Solutions, coefficients and inverses of the peers' sample, against the family's own and NumPy's."""
+    """Solutions, coefficients and inverses of the baselines' sample, against the family's own and NumPy's."""
     solver = solvers[MLP]
     family, basis = solver.info.problem_family(), solver.model.operator_head.basis
     sample, systems = draw(family, basis, 300, seed=4), family.sample(300, seed=4)
     np.testing.assert_allclose(sample.x, systems.x, rtol=1e-8, atol=1e-11)
-    s = basis.reading(systems.A)[1]
+    s = basis.sampler(systems.A)[1]
     T = np.linalg.inv(systems.A / s[:, None, None]) @ basis.A_mean
     np.testing.assert_allclose(sample.T, T, rtol=1e-4, atol=1e-5)
     z, c, weight = basis.coefficients(systems.A)
@@ -163,7 +164,7 @@ def test_a_measured_family_is_not_measured_again(result, folder, monkeypatch):
     monkeypatch.setattr(operator, "measure", lambda *_: pytest.fail("measured again"))
     again = run_study(load_study("operator"), "quick", folder, Progress(disable=True))
     assert again.data == result.data
-    assert list(again.verdict) == list(result.verdict)
+    assert again.outcomes == result.outcomes
 
 
 def test_another_plan_is_measured_again(result, record, folder, monkeypatch):
@@ -223,25 +224,28 @@ def test_refinements_by_hand():
 
 def test_who_is_worth_it(record):
     slow = changed(record, seconds=dict.fromkeys(ALL, 0.001) | {LAPACK: 1e-5})
-    assert report.worth([slow]).startswith("The learned solver is not worth it for speed")
-    assert "LAPACK, 10 µs per system against 1000 µs" in report.worth([slow])
-    second = changed(slow, seconds={MLP: 1e-4})
-    assert "Without a factorisation, a network is the fastest way on diffusion." in report.worth([second])
-    third = changed(second, seconds={NEAREST: 2e-5})
-    assert "Without a factorisation" not in report.worth([third])
+    found = report.worth(slow)
+    assert found.verdict == Verdict.NOT_WORTH_IT
+    assert (found.numbers["baseline"], found.numbers["baseline_seconds"]) == (LAPACK, 1e-5)
+    assert (found.numbers["seconds"], found.numbers["n"], found.numbers["batch"]) == (1e-3, 16, 64)
+    second = report.worth(changed(slow, seconds={MLP: 1e-4}))
+    assert (second.verdict, second.numbers["without_factorisation"]) == (Verdict.NOT_WORTH_IT, MLP)
+    third = report.worth(changed(slow, seconds={MLP: 1e-4, NEAREST: 2e-5}))
+    assert third.numbers["without_factorisation"] == NEAREST
     fast = changed(record, seconds=dict.fromkeys(ALL, 0.001) | {MLP: 1e-5})
-    assert report.worth([fast]).startswith("The learned solver is worth it on every family")
-    mixed = report.worth([fast, slow | {"family": "other"}])
-    assert "worth it at n = 16, 64 systems per call on diffusion; not on other (LAPACK" in mixed
+    assert report.worth(fast).verdict == Verdict.WORTH_IT
+    both = report.outcomes({"records": [fast, slow | {"family": "other"}]})
+    assert both["operator.worth-it/diffusion"].verdict == Verdict.WORTH_IT
+    assert both["operator.worth-it/other"].verdict == Verdict.NOT_WORTH_IT
     tie = changed(record, seconds=dict.fromkeys(ALL, 0.001) | {MLP: 0.97e-3})
-    assert "not worth it" in report.worth([tie])
+    assert report.worth(tie).verdict == Verdict.NOT_WORTH_IT
 
 
-def test_a_rival_that_certifies_too_few_does_not_count(record):
+def test_a_baseline_that_certifies_too_few_does_not_count(record):
     fast = changed(record, seconds=dict.fromkeys(ALL, 0.001) | {MLP: 1e-5, NEAREST: 1e-6})
-    assert "not worth it" in report.worth([fast])
+    assert report.worth(fast).verdict == Verdict.NOT_WORTH_IT
     fast["methods"][NEAREST]["accelerated"]["certified"] = 0.5
-    assert report.worth([fast]).startswith("The learned solver is worth it on every family")
+    assert report.worth(fast).verdict == Verdict.WORTH_IT
 
 
 @pytest.mark.parametrize(
@@ -255,19 +259,48 @@ def test_a_place_is_earned_unless_dominated(record, seconds, contraction, earned
         seconds=dict(zip((TRANSFORMER, MLP), seconds, strict=True)),
         contraction=dict(zip((TRANSFORMER, MLP), contraction, strict=True)),
     )
-    text = report.place([case], TRANSFORMER, MLP)
-    assert text.startswith("Transformer against MLP: it " + ("earns" if earned else "does not earn"))
-    assert f"{contraction[0]:.1e}" in text
+    found = report.better_than(case, TRANSFORMER, MLP)
+    assert found.verdict == (Verdict.HOLDS if earned else Verdict.FAILS)
+    assert (found.numbers["contraction"], found.numbers["other_contraction"]) == contraction
+    assert (found.numbers["seconds"], found.numbers["other_seconds"]) == seconds
 
 
-def test_a_classical_win_is_named(record):
-    lines = dict.fromkeys(ALL, 0.001)
-    case = changed(record, seconds=lines | {MLP: 1e-5}, contraction={MLP: 1e-9})
+def test_a_classical_win_is_found(record):
+    times = dict.fromkeys(ALL, 0.001)
+    case = changed(record, seconds=times | {MLP: 1e-5}, contraction={MLP: 1e-9})
     case["methods"][REDUCED]["normalized_mse"] = 0.5
-    assert "classical" not in report.standing(case)
-    case = changed(record, seconds=lines | {LAPACK: 1e-5}, contraction={PROJECTED: 1e-9})
-    text = report.standing(case)
-    assert "A classical method wins in contraction (projection) and in time (LAPACK)" in text
+    assert report.best(case).verdict == Verdict.HOLDS
+    case = changed(record, seconds=times | {LAPACK: 1e-5}, contraction={PROJECTED: 1e-9})
+    found = report.best(case)
+    assert found.verdict == Verdict.PARTLY
+    assert (found.numbers["smallest_contraction"], found.numbers["fastest"]) == (PROJECTED, LAPACK)
+    case["methods"][REDUCED]["normalized_mse"] = 1e-30
+    assert report.best(case).numbers["most_accurate"] == REDUCED
+
+
+def test_a_smooth_family_has_a_short_basis(record):
+    for contraction, verdict in ((0.05, Verdict.HOLDS), (0.5, Verdict.FAILS)):
+        found = report.smooth(changed(record, contraction={PROJECTED: contraction}))
+        assert (found.verdict, found.numbers["contraction"]) == (verdict, contraction)
+        assert found.numbers["rank"] == record["rank"]
+
+
+def test_sentences(record):
+    case = changed(
+        record,
+        seconds=dict.fromkeys(ALL, 0.001) | {LAPACK: 1e-5, MLP: 1e-4},
+        contraction={TRANSFORMER: 1e-3, MLP: 1e-2},
+    )
+    found = report.outcomes({"records": [case]})
+    lines = conclusions(found, report.SENTENCES)
+    assert len(lines) == len(found)
+    assert lines[0] == (
+        f"diffusion, n = 16, 64 systems per call: the learned solver is not worth it; certified with the {MLP} in "
+        f"100 µs per system, with {LAPACK} in 10 µs. Without a factorisation, the network is the fastest."
+    )
+    assert lines[1].startswith(
+        f"diffusion: {TRANSFORMER} is not dominated by {MLP} in contraction and time (1.0e-03 and "
+    )
 
 
 def test_targets(record):
@@ -279,14 +312,16 @@ def test_targets(record):
     }  # fmt: skip
     rows = report.targets([case]).rows
     assert [row[-1] for row in rows] == [False, True, True, False, True]
-    assert "3 of 5 targets are met; missed: diffusion (normalized_mse" in report.verdict([case])[-1]
+    found = report.outcomes({"records": [case]})["operator.targets"]
+    assert (found.verdict, found.numbers["met"], found.numbers["targets"]) == (Verdict.MISSED, 3, 5)
     case["methods"][network]["accelerated"]["needed"] = [0, 0, 0, 2, 1, 1]
     assert report.targets([case]).rows[-1][-2:] == [0.75, False]
 
 
-def test_verdict_begins_with_the_worth(result):
-    assert result.verdict[0].startswith("The learned solver is")
-    assert any(line.startswith("Transformer against MLP") for line in result.verdict[:3])
+def test_every_question_has_an_outcome(result):
+    assert result.outcomes == report.outcomes(json.loads(json.dumps(result.data)))
+    kinds = {key.partition("/")[0] for key in result.outcomes}
+    assert kinds == {f"operator.{kind}" for kind in ("worth-it", "better", "smooth", "best")}
 
 
 def test_figure_is_drawn_from_plain_data(result, tmp_path):

@@ -10,12 +10,11 @@ import pytest
 from rich.progress import Progress
 
 from algebraformer.linalg import FloatArray
-from algebraformer.numerics import operator_basis
 from algebraformer.problems import BoundaryValueFamily, get
 from algebraformer.problems.chebyshev import points
-from algebraformer.reporting import Report
+from algebraformer.reporting import Report, Verdict
 from algebraformer.solver import LearnedSolver
-from algebraformer.training import loop
+from algebraformer.training import trainer
 from algebraformer.training.data import TEST_SEED
 from studies.harness import runs
 from studies.harness.study import load_study, run_study
@@ -144,22 +143,28 @@ def test_shares_and_detection_by_hand() -> None:
     }
     assert bins["0.75 to 1"]["lapack"] == 0.5
     assert bins["above 1000"]["refinements_median"] is None
-    text = " ".join(result.verdict)
-    assert result.verdict[0].startswith("Never wrong: all 8 answers in 2 groups")
-    assert "1.5 refinements (median); more in: far away (9)" in text
-    assert "LAPACK answers in: far away (75 %)" in text
-    assert "66.7 % of the systems that fell back" in text
+    found = result.outcomes
+    assert found["outside.never-wrong"].verdict == Verdict.HOLDS
+    assert found["outside.never-wrong"].numbers == {"answers": 8, "groups": 2, "uncertified": 0, "of_bound": 1e-3}
+    assert found["outside.refinements"].numbers == {outside.INSIDE: 1.5, "far away": 9.0}
+    assert found["outside.fallback"].numbers == {"far away": 0.75}
+    assert found["outside.detection"].numbers == result.data["detection"]
+    assert result.conclusions[1:3] == [
+        "Inside the family the network's answers take 1.5 refinements (median); more in: far away (9).",
+        "LAPACK answers in: far away (75 %).",
+    ]
+    assert "66.7 % of the systems that fell back to LAPACK" in result.conclusions[3]
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"certified": [True, True, False, True]}, {"of_bound": [0.1, 0.1, 3.0, 0.1]}],
+    ("wrong", "uncertified", "of_bound"),
+    [({"certified": [True, True, False, True]}, 1, 1e-3), ({"of_bound": [0.1, 0.1, 3.0, 0.1]}, 0, 3.0)],
     ids=["uncertified", "wrong"],
 )
-def test_a_wrong_answer_is_said(wrong: dict[str, Any]) -> None:
-    lines = outside.summary("toy", 4, [record(), AWAY | wrong]).verdict
-    assert not any("Never wrong" in line for line in lines)
-    assert "1" in lines[0].split("groups")[1]
+def test_a_wrong_answer_is_found(wrong: dict[str, Any], uncertified: int, of_bound: float) -> None:
+    found = outside.summary("toy", 4, [record(), AWAY | wrong]).outcomes["outside.never-wrong"]
+    assert found.verdict == Verdict.FAILS
+    assert (found.numbers["uncertified"], found.numbers["of_bound"]) == (uncertified, of_bound)
 
 
 # ---------------------------------------------------------------- the whole
@@ -168,10 +173,7 @@ def test_a_wrong_answer_is_said(wrong: dict[str, Any]) -> None:
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     folder = tmp_path_factory.mktemp("outside")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(operator_basis, "MAX_SNAPSHOTS", 256)
-        patch.setattr(loop, "SCALER_SIZE", 1_024)
-        return run_study(load_study("outside"), "quick", folder, Progress(disable=True)), folder
+    return run_study(load_study("outside"), "quick", folder, Progress(disable=True)), folder
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +188,8 @@ def test_everything_is_certified_and_the_family_needs_no_lapack(quick: tuple[Rep
     assert groups[outside.INSIDE]["lapack"] <= 0.1
     assert groups["standard normal matrices"]["lapack"] == 1.0
     assert groups["rows permuted"]["lapack"] == 1.0
-    assert quick[0].verdict[0].startswith(f"Never wrong: all {24 * 19} answers")
+    never_wrong = quick[0].outcomes["outside.never-wrong"]
+    assert (never_wrong.verdict, never_wrong.numbers["answers"]) == (Verdict.HOLDS, 24 * 19)
 
 
 def test_answers_are_right_whoever_gave_them(solver: LearnedSolver) -> None:
@@ -213,8 +216,8 @@ def test_the_distance_is_what_in_distribution_compares(solver: LearnedSolver) ->
     for group in outside.groups(16, 12):
         found = outside.measure(solver, group)
         assert [distance <= 1 for distance in found["distance"]] == found["in_distribution"]
-        z = solver.model.operator_head.basis.reading(group.A)[0]
-        reach = float(solver.model.operator_head.get_buffer("reach"))
+        z = solver.model.operator_head.basis.sampler(group.A)[0]
+        reach = float(solver.model.operator_head.get_buffer("max_distance"))
         np.testing.assert_allclose(found["entries"], np.sqrt(np.mean(z**2, axis=(1, 2))) / reach, rtol=1e-12)
         seen |= set(found["in_distribution"])
     assert seen == {True, False}
@@ -240,8 +243,7 @@ def test_a_finished_network_without_its_seconds_is_found(
     seconds = quick[1] / "network" / "seconds.json"
     kept = seconds.read_text()
     seconds.unlink()
-    monkeypatch.setattr(loop.Trainer, "train_step", lambda *_: pytest.fail("trained again"))
-    monkeypatch.setattr(loop, "SCALER_SIZE", 1_024)
+    monkeypatch.setattr(trainer.Trainer, "train_step", lambda *_: pytest.fail("trained again"))
     assert run_study(load_study("outside"), "quick", quick[1], Progress(disable=True)).data == quick[0].data
     seconds.write_text(kept)
 

@@ -1,4 +1,4 @@
-"""The scaling study at its smallest size, and its rivals against NumPy."""
+"""The scaling study at its smallest size, and its baselines against NumPy."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from rich.progress import Progress
 
 from algebraformer import problems
 from algebraformer.errors import ConfigurationError
-from algebraformer.numerics import operator_basis
-from algebraformer.reporting import Report
+from algebraformer.numerics.preconditioner import MeanInverse
+from algebraformer.reporting import Report, Verdict, conclusions
 from studies import scaling
 from studies.harness import runs, timing
 from studies.harness.study import load_study, run_study
 from study_results import assert_tables_and_figure
+from tests.bases import fit as fit_basis
 
 FAMILY = problems.get("diffusion", n=16)
 
@@ -42,14 +43,49 @@ def test_the_table_follows_from_the_times(result: Report) -> None:
     for row, record in zip(main.rows, result.data["records"], strict=True):
         seconds = record["seconds"]
         lapack = min(seconds[name] for name in scaling.LAPACK)
-        rivals = {name: value for name, value in seconds.items() if name != scaling.OURS}
+        baselines = {name: value for name, value in seconds.items() if name != scaling.OURS}
         assert row[3] == pytest.approx(lapack / seconds[scaling.OURS])
-        assert row[4] == pytest.approx(min(rivals.values()) / seconds[scaling.OURS])
-        assert row[5] == min(rivals, key=lambda name: rivals[name])
+        assert row[4] == pytest.approx(min(baselines.values()) / seconds[scaling.OURS])
+        assert row[5] == min(baselines, key=lambda name: baselines[name])
     assert len(many.rows) == 2
     assert len(each.rows) == 4
     assert len(growth.rows) == 8
-    assert any("right-hand sides" in sentence for sentence in result.verdict)
+
+
+def made_up(n: int, batch: int, seconds: dict[str, float]) -> dict[str, object]:
+    times = dict.fromkeys((*scaling.LAPACK, "float32 LU + refinement"), 1.0) | seconds
+    return {"n": n, "batch": batch, "seconds": times, "by_network": 1.0, "refinements_median": 3.0}
+
+
+def test_outcomes_follow_from_the_times() -> None:
+    fast = "float32 LU + refinement"
+    records = [
+        made_up(64, 1, {scaling.OURS: 2.0}),
+        made_up(64, 16, {scaling.OURS: 0.5, fast: 0.25}),
+        made_up(512, 1, {scaling.OURS: 0.5}),
+        made_up(512, 16, {scaling.OURS: 0.25, fast: 0.5}),
+        made_up(1024, 16, {scaling.OURS: 0.25, fast: 0.25}),
+    ]
+    many = [{"n": n, "seconds": {scaling.OURS: 1.0, fast: 0.5}} for n in (64, 512)]
+    found = scaling.outcomes({"records": records, "many": many})
+    assert {key: one.verdict for key, one in found.items()} == {
+        "scaling.speed-up/n = 64": Verdict.MEASURED,
+        "scaling.speed-up/n = 512": Verdict.MET,
+        "scaling.speed-up/n = 1024": Verdict.MISSED,
+        "scaling.many-right-hand-sides": Verdict.FAILS,
+        "scaling.one-at-a-time": Verdict.PARTLY,
+    }
+    numbers = found["scaling.speed-up/n = 512"].numbers
+    assert (numbers["batch"], numbers["over_lapack"], numbers["over_best"], numbers["best"]) == (16, 4.0, 2.0, fast)
+    assert (numbers["lapack_target"], numbers["best_target"]) == (3.0, 1.0)
+    assert found["scaling.one-at-a-time"].numbers == {"wins": 1, "sizes": 2, "where": "512"}
+    lines = conclusions(found, scaling.SENTENCES)
+    assert lines[0] == f"n = 64, batch 16: 2 times as fast as LAPACK, 0.5 times as fast as the best baseline ({fast})."
+    assert lines[1].endswith("; target 3 and 1, met.")
+    assert lines[3:] == [
+        "One matrix with many right-hand sides: a classical method is fastest at every n.",
+        "One system at a time: the network is fastest at n = 512.",
+    ]
 
 
 def test_tables_and_figure(result: Report, tmp_path: Path) -> None:
@@ -108,10 +144,10 @@ def test_batches_fit_into_memory() -> None:
     assert scaling.batch_sizes(64, plan) == [1, 16, 4096]
 
 
-def test_mean_inverse_rival_meets_the_tolerance() -> None:
-    basis = operator_basis.fit(FAMILY, 4, 4, 4, seed=0, count=64)
+def test_mean_inverse_baseline_meets_the_tolerance() -> None:
+    basis = fit_basis(FAMILY, 4, 4, 4, seed=0, count=64)
     systems = FAMILY.sample(6, seed=3)
-    mean = operator_basis.MeanInverse(basis.inverse)
+    mean = MeanInverse(basis.inverse)
     x = scaling.refined(lambda A: mean)(systems.A, systems.b)
     np.testing.assert_allclose(x, systems.x, rtol=1e-7, atol=1e-9)
 

@@ -1,4 +1,4 @@
-"""The study at its preset quick, and its sentences on made-up numbers."""
+"""The study at its preset quick, and its outcomes of made-up numbers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from rich.progress import Progress
 
 from algebraformer.models import Algebraformer
 from algebraformer.problems import get
+from algebraformer.reporting import Verdict, conclusions
 from algebraformer.training.data import TEST_SEED
-from studies.efficiency import measure as efficiency
+from studies.harness.flops import flops
 from studies.harness.study import load_study, run_study, where
 from studies.spectral import measure as spectral
 from studies.spectral import report
@@ -50,8 +51,8 @@ def test_equal_operations_and_parameters(preset):
     for name, model in plan.networks.items():
         for rates in spectral.candidates(model, plan.rates):
             recipe = spectral.recipe_of(plan, plan.families[0], model, rates, plan.flops, 0)
-            step = sum(efficiency.flops(recipe).values()) / recipe.steps
-            assert abs(sum(efficiency.flops(recipe).values()) - plan.flops) < max(step, 0.02 * plan.flops), name
+            step = sum(flops(recipe).values()) / recipe.steps
+            assert abs(sum(flops(recipe).values()) - plan.flops) < max(step, 0.02 * plan.flops), name
     if preset != "quick":
         with torch.device("meta"):  # shapes alone
             counts = [Algebraformer(model).parameter_count() for model in plan.networks.values()]
@@ -97,37 +98,38 @@ def made(token, lstm, gru):
 
 
 @pytest.mark.parametrize(
-    ("numbers", "words"),
+    ("numbers", "lstm", "target", "bidirectional"),
     [
-        (
-            (1e-5, 1e-4, 1e-4),
-            [
-                "0.1 of that of LSTM",
-                "reproduced at smaller scale",
-                "target of 2.4e-05 is met",
-                "token head is better at",
-            ],
-        ),
-        (
-            (6e-5, 1e-4, 1e-4),
-            [
-                "better, but not by as much",
-                "target of 2.4e-05 is missed",
-                "the token head's is 1.2 of that: the recurrent network is better",
-            ],
-        ),
-        ((2e-4, 1e-4, 1e-4), ["not reproduced"]),
+        ((1e-5, 1e-4, 1e-4), Verdict.SMALLER_SCALE, Verdict.MET, Verdict.HOLDS),
+        ((6e-5, 1e-4, 1e-4), Verdict.PARTLY_REPRODUCED, Verdict.MISSED, Verdict.FAILS),
+        ((2e-4, 1e-4, 1e-4), Verdict.NOT_REPRODUCED, Verdict.MISSED, Verdict.FAILS),
     ],
 )
-def test_verdict(numbers, words):
-    data = made(*numbers)
-    lines = report.verdict(data, ["diffusion"], TOKEN, spectral.GOALS, spectral.MSE_GOALS, (BILSTM, BIGRU))
-    text = " ".join(lines)
-    for word in words:
-        assert word in text
-    assert ("not reproduced" in text) == (numbers[0] > numbers[1])
-    assert "operator head, mse 1e-08; the target of 2.4e-07 is met" in text
-    assert "is 4 times with 100" in text
+def test_outcomes(numbers, lstm, target, bidirectional):
+    found = report.outcomes(made(*numbers))
+    beats = found[f"spectral.beats/diffusion, {LSTM}"]
+    assert (beats.verdict, beats.numbers["paper"]) == (lstm, 0.5)
+    assert beats.numbers["ratio"] == pytest.approx(numbers[0] / numbers[1])
+    assert found[f"spectral.target/{TOKEN}"].verdict == target
+    assert found[f"spectral.target/{TOKEN}"].numbers["target"] == 2.4e-5
+    best = found["spectral.beats-bidirectional/diffusion"]
+    assert (best.verdict, best.numbers["network"]) == (bidirectional, BILSTM)
+    assert best.numbers["ratio"] == pytest.approx(numbers[0] / 5e-5)
+    assert found[f"spectral.target/{OPERATOR}"].verdict == Verdict.MET
+    assert found[f"spectral.fixed-set/{TOKEN}"].numbers["100"] == pytest.approx(4)
+    assert found["spectral.paper-recipe"].numbers["extrapolated"] == pytest.approx(1e-4)
+    assert found["spectral.best/diffusion"].numbers["network"] == OPERATOR
+
+
+def test_sentences():
+    found = report.outcomes(made(1e-5, 1e-4, 1e-4))
+    lines = conclusions(found, report.SENTENCES)
+    assert len(lines) == len(found)
+    assert lines[0] == (
+        "diffusion: the token head's mse is 0.1 of that of LSTM (1e-05 against 0.0001, over the seeds 0.1 to 0.1; the "
+        "paper: 0.5): reproduced at smaller scale."
+    )
+    assert lines[-1] == f"Fixed training sets, {TOKEN}: mse 1e-05 with fresh systems, 4 times that with 100."
 
 
 def test_extrapolation_is_a_power_law():
@@ -140,4 +142,5 @@ def test_a_network_that_diverged_counts_as_infinite():
         if run["network"] == LSTM:
             run["mse"] = None
     assert report.mean(where(data["runs"], family="diffusion", network=LSTM), "mse") == np.inf
-    assert report.verdict(data, ["diffusion"], TOKEN, spectral.GOALS, {}, (BILSTM,))[0].count("inf")
+    found = report.outcomes(data)[f"spectral.beats/diffusion, {LSTM}"]
+    assert (found.numbers["other_mse"], found.numbers["ratio"]) == (np.inf, 0)

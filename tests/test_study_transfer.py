@@ -1,4 +1,4 @@
-"""The study of transfer: epochs to an error and the verdict on curves made by hand, and the quick preset as a whole."""
+"""The study of transfer: epochs to an error and outcomes of curves made by hand, and the quick preset as a whole."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from rich.progress import Progress
 
 from algebraformer.checkpoint import load, resolve
 from algebraformer.metrics import score
-from algebraformer.numerics import operator_basis
 from algebraformer.problems import get
-from algebraformer.reporting import Report
-from algebraformer.training import RECIPES, loop
+from algebraformer.reporting import Outcome, Report, Verdict, conclusions
+from algebraformer.training import RECIPES
 from algebraformer.training.data import TEST_SEED, VALIDATION_SEED
-from algebraformer.training.few import check_initial
+from algebraformer.training.warm_start import check_initial
 from studies.harness.study import load_study, run_study
 from studies.transfer import measure as transfer
 from studies.transfer.measure import PRESETS
-from studies.transfer.report import FINE, SCRATCH, compare, epochs_to, summary
+from studies.transfer.report import FINE, SCRATCH, SENTENCES, compare, epochs_to, summary
 from study_results import assert_tables_and_figure
 
 SEEDS = (0, 1, 2)
@@ -44,12 +43,12 @@ def runs(kind: str, *curves: Curve, trial: bool = False, **about: Any) -> list[d
     ]
 
 
-def lines(scratch: list[Curve], fine: list[Curve], **about: Any) -> list[str]:
-    """Return the verdict on one head and one family."""
+def outcomes(scratch: list[Curve], fine: list[Curve], **about: Any) -> dict[str, Outcome]:
+    """Return the outcomes of one head and one family."""
     records = runs(SCRATCH, {10: 1.0}, trial=True, **about) + runs(FINE, {10: 1.0}, trial=True, **about)
     records += runs(SCRATCH, *scratch, **about) + runs(FINE, *fine, **about)
     references = [max(scratch[0])]
-    return list(summary(records, range(len(scratch)), references).verdict)
+    return dict(summary(records, range(len(scratch)), references).outcomes)
 
 
 # ---------------------------------------------------------------- epochs to an error
@@ -80,60 +79,89 @@ def test_what_most_seeds_do_not_reach_is_not_reached() -> None:
     assert (found["fine"], found["fewer"], found["reached"]) == (math.inf, 0, 1)
 
 
-# ---------------------------------------------------------------- the verdict
+# ---------------------------------------------------------------- outcomes
 
 
 FALLING, RISING = {100: 0.4, 1000: 0.2}, {100: 0.1, 1000: 0.2}
 SOON, LATE, NEVER = {10: 0.1, 200: 0.1}, {10: 0.3, 200: 0.1}, {10: 0.3, 200: 0.3}
+FEWER, TASK = "transfer.fewer-epochs/token head", "token head, reaction-diffusion"
 
 
 @pytest.mark.parametrize(
-    ("about", "fine", "words"),
+    ("about", "fine", "verdict", "fewer"),
     [
-        (FULL, SOON, "100 epochs instead of 1,000 are reproduced (reaction-diffusion 100 times fewer)"),
-        (SMALL, SOON, "are reproduced at smaller scale (reaction-diffusion 100 times fewer; 1,000 parameters, n = 24)"),
-        (FULL, LATE, "are not reproduced (reaction-diffusion 5 times fewer)"),
-        (SMALL, NEVER, "are not reproduced (reaction-diffusion not reached; "),
-        (OURS, SOON, "the target of 30 times fewer epochs is met (reaction-diffusion 100 times fewer)"),
-        (OURS, LATE, "is missed (reaction-diffusion 5 times fewer)"),
-        (OURS, NEVER, "is missed (reaction-diffusion not reached)"),
+        (FULL, SOON, Verdict.REPRODUCED, 100),
+        (SMALL, SOON, Verdict.SMALLER_SCALE, 100),
+        (FULL, LATE, Verdict.NOT_REPRODUCED, 5),
+        (SMALL, NEVER, Verdict.NOT_REPRODUCED, 0),
+        (OURS, SOON, Verdict.MET, 100),
+        (OURS, LATE, Verdict.MISSED, 5),
+        (OURS, NEVER, Verdict.MISSED, 0),
     ],
 )
-def test_the_verdict_follows_from_the_numbers(about: dict[str, Any], fine: Curve, words: str) -> None:
-    assert words in lines([FALLING] * 3, [fine] * 3, **about)[0]
+def test_outcomes_follow_from_the_numbers(about: dict[str, Any], fine: Curve, verdict: Verdict, fewer: float) -> None:
+    found = outcomes([FALLING] * 3, [fine] * 3, **about)[FEWER]
+    assert (found.verdict, found.numbers["reaction-diffusion"]) == (verdict, fewer)
+    assert (found.numbers["parameters"], found.numbers["n"]) == (about["parameters"], about["n"])
+    assert found.numbers["target"] == (30 if about["type"] == "operator" else 10)
 
 
 def test_full_scale_is_a_thousand_epochs_too() -> None:
     short = {10: 0.4, 100: 0.2}
-    assert "at smaller scale" in lines([short] * 3, [{1: 0.1}] * 3, **FULL)[0]
+    assert outcomes([short] * 3, [{1: 0.1}] * 3, **FULL)[FEWER].verdict == Verdict.SMALLER_SCALE
 
 
-def test_a_verdict_may_differ_from_family_to_family() -> None:
-    for about, words in (
-        (SMALL, "reproduced at smaller scale on reaction-diffusion and not on advection-diffusion"),
-        (FULL, "are reproduced on reaction-diffusion and not on advection-diffusion"),
-        (OURS, "met on reaction-diffusion, missed on advection-diffusion"),
+def test_tasks_may_differ() -> None:
+    for about, verdict in (
+        (SMALL, Verdict.PARTLY_REPRODUCED),
+        (FULL, Verdict.PARTLY_REPRODUCED),
+        (OURS, Verdict.PARTLY),
     ):
         records = []
         for family, fine in (("reaction-diffusion", SOON), ("advection-diffusion", NEVER)):
             for kind, curve in ((SCRATCH, FALLING), (FINE, fine)):
                 records += runs(kind, *[curve] * 3, **about, family=family)
                 records += runs(kind, {10: 1.0}, trial=True, **about, family=family)
-        assert words in summary(records, SEEDS, [1000]).verdict[0]
+        found = summary(records, SEEDS, [1000]).outcomes[FEWER]
+        assert (found.verdict, found.numbers["met"], found.numbers["tasks"]) == (verdict, 1, 2)
+        assert (found.numbers["reaction-diffusion"], found.numbers["advection-diffusion"]) == (100, 0)
 
 
-def test_short_runs_from_scratch_are_said() -> None:
-    text = " ".join(lines([RISING] * 3, [SOON] * 3, **SMALL))
-    assert "after 10 epochs, 100 times fewer. A shorter run from scratch, of 100 epochs, gets there too" in text
-    assert "beside it 10 times fewer" in text
-    assert "ends not lower than training from scratch, 0.1 after 10 against 0.1 after 100 epochs" in text
-    text = " ".join(lines([FALLING] * 3, [SOON] * 3, **SMALL))
-    assert "no shorter run from scratch gets there" in text
-    assert "ends lower than training from scratch, 0.1 after 10 against 0.2 after 1,000 epochs" in text
-    text = " ".join(lines([FALLING] * 3, [NEVER, NEVER, SOON], **SMALL))
-    assert (
-        "does not reach the normalized_mse of 1,000 epochs from scratch, 0.2, at any length (1 of 3 seeds do)" in text
-    )
+def test_short_runs_from_scratch_are_compared() -> None:
+    found = outcomes([RISING] * 3, [SOON] * 3, **SMALL)
+    epochs, lowest = found[f"transfer.epochs/{TASK}"], found[f"transfer.lowest-error/{TASK}"]
+    assert epochs.verdict == Verdict.HOLDS
+    assert [epochs.numbers[key] for key in ("fine", "fewer", "scratch", "beside_short_runs")] == [10, 100, 100, 10]
+    assert lowest.verdict == Verdict.FAILS
+    assert lowest.numbers == {
+        "head": "token head", "family": "reaction-diffusion", "fine": 0.1, "fine_epochs": 10, "scratch": 0.1,
+        "scratch_epochs": 100,
+    }  # fmt: skip
+    found = outcomes([FALLING] * 3, [SOON] * 3, **SMALL)
+    assert found[f"transfer.epochs/{TASK}"].numbers["scratch"] == 1000
+    assert found[f"transfer.lowest-error/{TASK}"].verdict == Verdict.HOLDS
+    assert found[f"transfer.lowest-error/{TASK}"].numbers["scratch_epochs"] == 1000
+    never = outcomes([FALLING] * 3, [NEVER, NEVER, SOON], **SMALL)[f"transfer.epochs/{TASK}"]
+    assert never.verdict == Verdict.FAILS
+    assert [never.numbers[key] for key in ("fine", "reached", "seeds", "error")] == [None, 1, 3, 0.2]
+
+
+def test_sentences() -> None:
+    found = outcomes([RISING] * 3, [SOON] * 3, **SMALL)
+    lines = conclusions(found, SENTENCES)
+    assert len(lines) == len(found)
+    assert lines[:2] == [
+        "Token head (1,000 parameters, n = 24): at least 10 times fewer epochs by fine-tuning: reproduced at smaller "
+        "scale (reaction-diffusion 100).",
+        "Token head, 250 systems of reaction-diffusion: fine-tuning (fine-tuned) reaches the normalized_mse of 1,000 "
+        "epochs from scratch, 0.2, after 10 epochs, 100 times fewer. A shorter run from scratch, of 100 epochs, gets "
+        "there too; "
+        "compared with that it is 10 times fewer.",
+    ]
+    assert lines[3].endswith("1 trials of 10 epochs from scratch, 1 trials of 10 epochs fine-tuned.")
+    lines = conclusions(outcomes([FALLING] * 3, [NEVER] * 3, **SMALL), SENTENCES)
+    assert lines[0].endswith("not reproduced (reaction-diffusion not reached).")
+    assert lines[1].endswith("from scratch, 0.2, at any length (0 of 3 seeds do).")
 
 
 def test_scores_that_are_not_finite_are_the_worst() -> None:
@@ -146,7 +174,8 @@ def test_scores_that_are_not_finite_are_the_worst() -> None:
         SEEDS,
         [1000],
     )
-    assert "not reproduced" in result.verdict[0]
+    assert result.outcomes[FEWER].verdict == Verdict.NOT_REPRODUCED
+    assert result.outcomes[f"transfer.lowest-error/{TASK}"].numbers["fine"] == math.inf
     json.dumps(result.data, allow_nan=False)
 
 
@@ -155,28 +184,22 @@ def test_whitening_is_compared_where_it_was_tried() -> None:
     for kind, name in ((SCRATCH, "new weights"), (FINE, "basis refitted")):
         for variant, value in ((name, 0.5), (f"{name}, whitened", 0.25)):
             records += runs(kind, {10: value}, trial=True, variant=variant, **OURS)
-    text = " ".join(summary(records, (0,), [1000]).verdict)
-    assert "from scratch: plain entries 0.5, whitened ones 0.25" in text
-    assert "fine-tuned: plain entries 0.5, whitened ones 0.25" in text
-    assert "2 trials of 10 epochs from scratch, 2 trials of 10 epochs fine-tuned" in text
+    found = summary(records, (0,), [1000]).outcomes
+    for kind in (SCRATCH, FINE):
+        one = found[f"transfer.whitening/{TASK}, {kind}"]
+        assert (one.verdict, one.numbers["plain"], one.numbers["whitened"]) == (Verdict.HOLDS, 0.5, 0.25)
+    assert found["transfer.trials"].numbers == {
+        "scratch trials": 2, "scratch epochs": 10, "fine trials": 2, "fine epochs": 10,
+    }  # fmt: skip
 
 
 # ---------------------------------------------------------------- the whole
 
 
-def small(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(operator_basis, "MAX_SNAPSHOTS", 128)
-    patch.setattr(loop, "SCALER_SIZE", 128)
-    patch.setattr(loop, "TEST_SIZE", 200)
-    patch.setattr(transfer, "VALIDATION_SIZE", 64)
-
-
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     folder = tmp_path_factory.mktemp("transfer")
-    with pytest.MonkeyPatch.context() as patch:
-        small(patch)
-        return run_study(load_study("transfer"), "quick", folder, Progress(disable=True)), folder
+    return run_study(load_study("transfer"), "quick", folder, Progress(disable=True)), folder
 
 
 def test_every_run_is_there(quick: tuple[Report, Path]) -> None:
@@ -230,7 +253,6 @@ def test_both_kinds_have_the_same_architecture(quick: tuple[Report, Path]) -> No
 
 
 def test_finished_runs_are_not_run_again(quick: tuple[Report, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    small(monkeypatch)
     monkeypatch.setattr("studies.harness.runs.train", lambda *_, **__: pytest.fail("trained again"))
     again = run_study(load_study("transfer"), "quick", quick[1], Progress(disable=True))
     assert again.data == quick[0].data
@@ -254,8 +276,8 @@ def test_recipes_at_full_size() -> None:
                 assert (found is None, recipe.start == {}) == ((True, True) if kind == SCRATCH else (False, False))
                 assert (recipe.samples, recipe.seed, recipe.steps) == (samples, 2, 20)
                 assert (recipe.lr, recipe.muon_lr) == pytest.approx((9e-3, 3e-2))
-                assert recipe.model.rank == (160 if variant.name == "basis extended" else 96)
-                assert recipe.model.whiten == ("whitened" in variant.name)
+                assert recipe.model.head.rank == (160 if variant.name == "basis extended" else 96)
+                assert recipe.model.head.whiten == ("whitened" in variant.name)
 
 
 def test_presets_ask_what_the_paper_asks() -> None:

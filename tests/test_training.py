@@ -22,30 +22,44 @@ import pytest
 import torch
 
 import algebraformer.training.data as data
-import algebraformer.training.loop as loop
+import algebraformer.training.trainer as loop
 from algebraformer import problems
 from algebraformer.checkpoint import SUMS, load, step_folders
 from algebraformer.errors import CheckpointError, ConfigurationError, TrainingError
 from algebraformer.metrics import score
-from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.models import Algebraformer, EstimateConfig, ModelConfig, OperatorConfig
 from algebraformer.models.config import Encoding
-from algebraformer.numerics import operator_basis
 from algebraformer.training import Recipe, RunOptions, Trainer, train
 from tests.stress.interruptions import Disturbed, outcome
 
+SIZES: dict[str, Any] = {
+    "scaler_samples": 128,
+    "basis_samples": 64,
+    "readout_samples": 64,
+    "calibration_samples": 128,
+    "validation_systems": 32,
+    "test_systems": 64,
+}
+"""Samples of a few systems: full ones take longer than the training here."""
 SMALL = ModelConfig(n=8, n_layer=1, n_head=2, n_embd=16)
-FRESH = Recipe(model=SMALL, steps=60, batch_size=8)
+FRESH = Recipe(model=SMALL, steps=60, batch_size=8, **SIZES)
 FIXED = Recipe(
-    model=dataclasses.replace(SMALL, architecture="lstm"), steps=60, batch_size=8, samples=42, optimizer="adamw"
+    model=dataclasses.replace(SMALL, architecture="lstm"),
+    steps=60,
+    batch_size=8,
+    samples=42,
+    optimizer="adamw",
+    **SIZES,
 )
 OPTIONS = RunOptions(workers=0, progress=False, log_every=5, validate_every=20)
 OPERATOR = Recipe(
     model=ModelConfig(
-        n=8, head="operator", rank=4, n_column=4, n_row=4, architecture="mlp", n_layer=2, n_head=1, n_embd=16
+        n=8, head=OperatorConfig(rank=4, n_column=4, n_row=4), architecture="mlp", n_layer=2, n_head=1, n_embd=16
     ),
     steps=60,
     batch_size=8,
     samples=42,
+    **SIZES,
 )
 OPERATOR_FRESH = dataclasses.replace(
     OPERATOR, model=dataclasses.replace(OPERATOR.model, architecture="transformer"), samples=None
@@ -54,12 +68,17 @@ ESTIMATE = Recipe(
     family="gravity",
     family_settings={"m": 10},
     model=ModelConfig(
-        n=8, head="estimate", architecture="feedback", encoding="column-tikhonov", n_row=10, n_layer=2, n_head=2,
+        n=8,
+        head=EstimateConfig(encoding="column-tikhonov", n_equations=10),
+        architecture="feedback",
+        n_layer=2,
+        n_head=2,
         n_embd=16,
     ),
     steps=60,
     batch_size=8,
-)  # fmt: skip
+    **SIZES,
+)
 
 every_recipe = pytest.mark.parametrize(
     "recipe",
@@ -72,15 +91,6 @@ every_recipe = pytest.mark.parametrize(
         "fresh-estimate-feedback",
     ],
 )
-
-
-@pytest.fixture(autouse=True)
-def small_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scaler, validation and test sets of a few systems: full ones take longer than the training here."""
-    for name, size in (("SCALER_SIZE", 128), ("VALIDATION_SIZE", 32), ("TEST_SIZE", 64)):
-        monkeypatch.setattr(loop, name, size)
-    monkeypatch.setattr(loop, "READOUT_SAMPLES", 64)
-    monkeypatch.setattr(operator_basis, "MAX_SNAPSHOTS", 64)
 
 
 def log_records(folder: Path) -> list[dict[str, Any]]:
@@ -183,8 +193,6 @@ def test_stopped_and_resumed_runs_end_the_same(recipe: Recipe, tmp_path: Path, u
 CHILD = """
 import json, sys, time
 import test_training as t
-for name, size in (("SCALER_SIZE", 128), ("VALIDATION_SIZE", 32), ("TEST_SIZE", 64)):
-    setattr(t.loop, name, size)
 t.torch.set_num_threads(1)
 options = t.dataclasses.replace(t.OPTIONS, workers=1, checkpoint_seconds=0.05)
 trainer = t.Disturbed(t.FRESH, sys.argv[1], options, at=-1, action=None)
@@ -292,7 +300,9 @@ def test_nonsense_with_good_hashes_falls_back_too(stopped: Path, file: str, cont
 
 def test_a_step_that_is_not_finite_changes_nothing_but_the_count(tmp_path: Path) -> None:
     trainer = Trainer(FRESH, tmp_path, OPTIONS)
-    batches = data.step_batches(data.StepBatches(trainer.family, FRESH), 0, 0, False)
+    batches = data.step_batches(
+        data.StepBatches(trainer.family, FRESH, trainer.model.head.reader(trainer.model)), 0, 0, False
+    )
     trainer.train_step(next(batches))
     A, b, x = next(batches)
     states = [trainer.model.state_dict(), *(loop.flatten_state(one, "") for one in trainer.optimizers)]
@@ -333,10 +343,10 @@ def test_training_gives_up_after_50_such_steps_in_a_row(
 # ---------------------------------------------------------------- kinds of runs
 
 
-@pytest.mark.parametrize("encoding", [encoding for encoding in get_args(Encoding) if encoding != "column-tikhonov"])
+@pytest.mark.parametrize("encoding", get_args(Encoding))
 @pytest.mark.parametrize("architecture", ["transformer", "lstm", "gru"])
 def test_every_kind_of_network_goes_through_the_same_loop(tmp_path: Path, architecture: str, encoding: str) -> None:
-    model = dataclasses.replace(SMALL, n=4, architecture=architecture, encoding=encoding)  # type: ignore[arg-type]
+    model = dataclasses.replace(SMALL, n=4, architecture=architecture).with_head(encoding=encoding)
     assert train(dataclasses.replace(FRESH, model=model, steps=2), tmp_path, OPTIONS, name="x").finished
 
 
@@ -362,7 +372,9 @@ def test_autocast_on_cuda(tmp_path: Path) -> None:
 def first_steps(folder: Path, options: RunOptions) -> list[float]:
     """Return the losses of the first two steps."""
     trainer = Trainer(OPERATOR, folder, options)
-    batches = data.step_batches(data.StepBatches(trainer.family, OPERATOR, trainer._reader()), 0, 0, False)
+    batches = data.step_batches(
+        data.StepBatches(trainer.family, OPERATOR, trainer.model.head.reader(trainer.model)), 0, 0, False
+    )
     return [float(trainer.train_step(next(batches))["loss"]) for _ in range(2)]
 
 

@@ -18,41 +18,44 @@ from typing import Any
 
 import pytest
 
-import algebraformer.training.loop as loop
+import algebraformer.training.trainer as loop
 from algebraformer import checkpoint
 from algebraformer.checkpoint import step_folders
 from algebraformer.errors import ConfigurationError
-from algebraformer.models import ModelConfig
-from algebraformer.numerics import operator_basis
+from algebraformer.models import EstimateConfig, ModelConfig, OperatorConfig
 from algebraformer.training import Recipe, RunOptions, train
 from algebraformer.training.exclusive import LOCK, exclusive
 from algebraformer.training.monitor import Monitor, Stopped, Unbreakable
 from tests.stress.interruptions import Disturbed, outcome
 
+SIZES: dict[str, Any] = {
+    "scaler_samples": 64,
+    "basis_samples": 64,
+    "readout_samples": 64,
+    "calibration_samples": 64,
+    "validation_systems": 16,
+    "test_systems": 32,
+}
 OPERATOR = Recipe(
-    model=ModelConfig(n=8, head="operator", rank=4, n_column=4, n_row=4, architecture="mlp", n_layer=1, n_embd=16),
+    model=ModelConfig(n=8, head=OperatorConfig(rank=4, n_column=4, n_row=4), architecture="mlp", n_layer=1, n_embd=16),
     steps=20,
     batch_size=8,
     samples=42,
+    **SIZES,
 )
 FRESH = dataclasses.replace(OPERATOR, samples=None)
-TOKEN = Recipe(model=ModelConfig(n=8, n_layer=1, n_head=2, n_embd=16), steps=20, batch_size=8)
+TOKEN = Recipe(model=ModelConfig(n=8, n_layer=1, n_head=2, n_embd=16), steps=20, batch_size=8, **SIZES)
 ESTIMATE = Recipe(
     family="gravity",
-    model=ModelConfig(n=8, head="estimate", architecture="feedback", encoding="column-tikhonov", n_layer=1, n_head=2,
-                      n_embd=16),
+    model=ModelConfig(
+        n=8, head=EstimateConfig(encoding="column-tikhonov"), architecture="feedback", n_layer=1, n_head=2, n_embd=16
+    ),
     steps=20,
     batch_size=8,
-)  # fmt: skip
+    **SIZES,
+)
 OPTIONS = RunOptions(workers=0, progress=False, log_every=5, validate_every=10)
 SHOWN = dataclasses.replace(OPTIONS, progress=True)
-
-
-@pytest.fixture(autouse=True)
-def small_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, size in (("SCALER_SIZE", 64), ("VALIDATION_SIZE", 16), ("TEST_SIZE", 32), ("READOUT_SAMPLES", 64)):
-        monkeypatch.setattr(loop, name, size)
-    monkeypatch.setattr(operator_basis, "MAX_SNAPSHOTS", 64)
 
 
 @pytest.fixture(scope="module")
@@ -164,10 +167,10 @@ def test_ctrl_c_while_workers_start(tmp_path: Path) -> None:
     """A terminal sends it to all processes, also to workers that have just been forked."""
     (tmp_path / "own.py").write_text(OWN)
     code = (
-        "import sys, algebraformer.training.automatic as a; a.recipe_for = lambda family, report: a.Recipe("
-        "family='slow', model=a.ModelConfig(n=4, n_layer=1, n_head=1, n_embd=4), samples=100_000, steps=9);"
-        "import algebraformer.training.loop as l; l.SCALER_SIZE = l.VALIDATION_SIZE = 2;"
-        "l.limited = lambda size, n: size;"
+        "import sys, algebraformer.training.automatic as a, algebraformer.training.trainer as t;"
+        "a.recipe_for = lambda family, report: a.Recipe(family='slow', model=a.ModelConfig(n=4, n_layer=1, n_head=1,"
+        "n_embd=4), samples=100_000, steps=9, scaler_samples=2, validation_systems=2);"
+        "t.capped_sample_size = lambda size, n: size;"
         "from algebraformer.cli import main; sys.exit(main())"
     )
     command = ["train", f"{tmp_path / 'own.py'}:slow", "--output", str(tmp_path / "run"), "--workers", "2"]
@@ -374,7 +377,5 @@ def test_a_full_disk_names_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert newest.name == "step-000000009"
     checkpoint.load(newest)
     assert not list((tmp_path / "run").glob(".*"))
-    for name, size in (("SCALER_SIZE", 64), ("VALIDATION_SIZE", 16), ("TEST_SIZE", 32)):
-        monkeypatch.setattr(loop, name, size)
     assert train(TOKEN, tmp_path / "run", OPTIONS).scores == expected.scores
     assert outcome(tmp_path / "run") == outcome(tmp_path / "undisturbed")

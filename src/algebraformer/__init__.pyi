@@ -11,14 +11,14 @@ from . import testing as testing
 from . import training as training
 from .assessment import assess as assess
 from .checkpoint import pretrained_names as pretrained_names
+from .drop_in import solve as solve
 from .errors import Status as Status
 from .estimation import Estimate as Estimate
+from .problems.custom import as_family as as_family
 from .result import SolveResult as SolveResult
 from .solver import LearnedSolver as LearnedSolver
-from .solver import solve as solve
-from .training.automatic import as_family as as_family
 from .training.automatic import recipe_for as recipe_for
 from .training.finetuning import finetune as finetune
-from .training.loop import train as train
+from .training.trainer import train as train
 
 __version__: str

@@ -17,7 +17,6 @@ MODULES = {
     "plots": "algebraformer.plotting",
     "report": "algebraformer.reporting",
     "lp_norm": "algebraformer.numerics.lp_norm",
-    "training": "algebraformer.metrics",
     "classical.conjugate_residuals": "algebraformer.numerics.gcr",
     "classical.operator_basis": "algebraformer.numerics.operator_basis",
     "classical.reading": "algebraformer.numerics.entry_sampler",
@@ -31,13 +30,21 @@ MODULES = {
     "studies.operator": "studies.operator.measure",
 }
 """Modules that the documentation of 0.1 taught, without "algebraformer.": the modules that replace them."""
-RENAMED = {"studies.family.measure": "assess", "studies.base.StudyResult": "Report"}
-"""Names that are others in the new module."""
+RENAMED = {
+    "classical.conjugate_residuals.SLOW": "algebraformer.numerics.gcr.STAGNATION_FACTOR",
+    "classical.reading.Reading": "algebraformer.numerics.entry_sampler.EntrySampler",
+    "classical.preconditioner.MeanInverse": "algebraformer.numerics.preconditioner.MeanInverse",
+    "studies.base.StudyResult": "algebraformer.reporting.Report",
+    "studies.family.measure": "algebraformer.assessment.assess",
+    "training.FewSystems": "algebraformer.training.recipes.FinetuneRecipe",
+    "training.score": "algebraformer.metrics.score",
+}
+"""Objects that have another name or place than their module's."""
 
 
 def moved(old: str, name: str) -> Any:
     """Return the object that was called `name` in the module `old`, with a `DeprecationWarning` for the caller."""
-    module = MODULES[old]
+    module, _, new = RENAMED.get(f"{old}.{name}", f"{MODULES.get(old)}.{name}").rpartition(".")
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -46,7 +53,6 @@ def moved(old: str, name: str) -> Any:
         raise ImportError(
             f"algebraformer.{old} is now {module}, which does not ship: run from a checkout of the repository"
         ) from error
-    new = RENAMED.get(f"{old}.{name}", name)
     value = getattr(found, new)
     warn_caller(f"algebraformer.{old}.{name} is now {module}.{new}", DeprecationWarning)
     return value

@@ -1,5 +1,5 @@
-"""Is a network worth it for this family? How fast its inverses' components fall off, what a refinement gains, how many
-are needed, and the time of a certified solve against LAPACK's, measured in turn in the same run.
+"""Is a network worth it for this family? How fast the singular values of its inverses decay, what a refinement gains,
+how many are needed, and the time of a certified solve against LAPACK's, measured in turn in the same run.
 
 Not one of the studies of `algebraformer study`: `algebraformer train` writes this report when it is given a family, and
 `assess` makes it for any operator head.
@@ -21,20 +21,31 @@ from algebraformer.checkpoint import CheckpointInfo, dump_json
 from algebraformer.errors import ConfigurationError, FallbackWarning
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import relative_errors, score
-from algebraformer.numerics import operator_basis, refinement
+from algebraformer.numerics import gcr
 from algebraformer.problems import ProblemFamily, Systems
-from algebraformer.problems.base import batches
-from algebraformer.reporting import Cell, Report, TableData
+from algebraformer.problems.sampling import batches
+from algebraformer.progress import ProgressCallback, silent
+from algebraformer.reporting import (
+    Cell,
+    Outcome,
+    Report,
+    Sentences,
+    TableData,
+    Verdict,
+    conclusions,
+    outcome,
+)
 from algebraformer.result import plain
 from algebraformer.solver import LearnedSolver
 from algebraformer.training.automatic import spectrum
-from algebraformer.training.data import TEST_SEED, limited
-from algebraformer.training.monitor import ProgressCallback, silent
+from algebraformer.training.data import TEST_SEED, capped_sample_size
 
-ENOUGH = 0.99
+MIN_CERTIFIED = 0.99
 """Share of systems that have to be certified without LAPACK's help for a method to count as a solver of the family."""
-QUIET = 0.05
+TIMING_NOISE = 0.05
 """Times that differ by less than this share count as equal."""
+MAX_NEXT_SINGULAR_VALUE = 1e-2
+"""Where the next singular value is a larger part of the first one, a basis of this rank is too small for the family."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +79,7 @@ def contraction(solver: LearnedSolver, A: FloatArray) -> FloatArray:
     step = max(1, 2**24 // n**2)
     for i in range(0, len(A), step):
         part = A[i : i + step]
-        radii.append(refinement.contraction(part, solver.model.approximate_inverse(part)))
+        radii.append(gcr.contraction(part, solver.model.approximate_inverse(part)))
     return np.concatenate(radii)
 
 
@@ -104,7 +115,7 @@ def digests(A: FloatArray) -> list[bytes]:
 def trained_on(info: CheckpointInfo, family: ProblemFamily, count: int) -> set[bytes]:
     """Return `digests` of the first systems that a training took its steps on, `count` at most.
 
-    Empty if nobody knows: the checkpoint has no recipe, or was trained on another family than this one.
+    Empty if that is unknown: the checkpoint has no recipe, or was trained on another family than this one.
     """
     recipe, same = info.recipe, dump_json(family.settings()) == dump_json(info.family)
     if not same or not {"seed", "samples", "steps", "batch_size"} <= set(recipe):
@@ -112,7 +123,7 @@ def trained_on(info: CheckpointInfo, family: ProblemFamily, count: int) -> set[b
     count = min(count, recipe["samples"] or recipe["steps"] * recipe["batch_size"])
     found: set[bytes] = set()
     for indices in batches(count, max(1, min(256, 2**24 // family.n**2))):
-        found.update(digests(operator_basis.matrices(family, indices, recipe["seed"])))
+        found.update(digests(family.assembled(indices, recipe["seed"])[0]))
     return found
 
 
@@ -128,7 +139,7 @@ def assess(
     """Measure what an operator head is worth for its family, on systems it has never seen.
 
     These are other draws than those of the training. A family that draws from a finite set of matrices may draw the
-    same ones again: the report counts them, and then judges nothing. `problems.stored` holds some out.
+    same ones again: the report counts them, and its outcome is then inconclusive. `problems.stored` holds some out.
 
     Parameters
     ----------
@@ -148,8 +159,8 @@ def assess(
     Returns
     -------
     Report
-        Its first table holds the measures, its second one the times; the verdict starts with "Worth it", "Not worth
-        it", or "Not judged on unseen matrices". data is what `plotting.assessment_figure` draws.
+        Its first table holds the measures, its second one the times; outcome "assessment.worth-it" says whether the
+        network is worth it. data is what `plotting.assessment_figure` draws.
 
     Raises
     ------
@@ -167,13 +178,13 @@ def assess(
         raise ConfigurationError(f"the model is for n = {n}, the family has n = {family.n}")
     total = 4 + len(plan.batches)
     progress(0, total)
-    systems = family.sample(limited(plan.systems, n), TEST_SEED)
-    drawn, seen = digests(systems.A), trained_on(solver.info, family, limited(plan.training, n))
+    systems = family.sample(capped_sample_size(plan.systems, n), TEST_SEED)
+    drawn, seen = digests(systems.A), trained_on(solver.info, family, capped_sample_size(plan.training, n))
     progress(1, total)
     values = spectrum(family)
     progress(2, total)
     values = values / (values[0] or 1.0)  # all of them are 0 where every system has the same matrix
-    radii = contraction(solver, systems.A[: limited(min(plan.contractions, max(8, 2**24 // n**2)), n)])
+    radii = contraction(solver, systems.A[: capped_sample_size(min(plan.contractions, max(8, 2**24 // n**2)), n)])
     progress(3, total)
     result = solver.solve(systems.A, systems.b, rtol, fallback=False)
     progress(4, total)
@@ -208,7 +219,8 @@ def assess(
         "times": [{"batch": batch, "ours": ours, "numpy": numpy} for batch, ours, numpy in timing],
         "training_seconds": training_seconds,
     }
-    return Report(tables=(_measures(data), _times(data)), verdict=verdict(data), data=data)
+    found = outcomes(data)
+    return Report((_measures(data), _times(data)), found, conclusions(found, SENTENCES), data)
 
 
 def _measures(data: dict[str, Any]) -> TableData:
@@ -244,55 +256,92 @@ def _kind(data: dict[str, Any]) -> str:
     return "partly seen systems" if data["repeated"] else "unseen systems"
 
 
-def verdict(data: dict[str, Any]) -> list[str]:
-    """Return plain sentences; the first one starts with "Worth it", "Not worth it" or "Not judged on unseen matrices".
+def outcomes(data: dict[str, Any]) -> dict[str, Outcome]:
+    """Return what follows from the data of a report.
 
-    Not judged means that the matrix of one or more systems was found among those of the training, bit for bit. Worth it
-    means: at least 99 % of unseen systems are certified without LAPACK, and at the largest batch that was measured a
-    certified solve takes less time than NumPy's batched LAPACK, by more than 5 %.
+    "assessment.worth-it" is worth it where at least 99 % of unseen systems are certified without LAPACK, and at the
+    largest batch that was measured a certified solve takes less time than NumPy's batched LAPACK, by more than 5 %. It
+    is inconclusive where the matrix of one or more systems was found among those of the training, bit for bit.
     """
     largest, radii = data["times"][-1], np.array(data["contraction"])
-    ours, numpy, certified = largest["ours"], largest["numpy"], data["certified"]
-    faster, enough = ours < (1 - QUIET) * numpy, certified >= ENOUGH
-    size = f"{1e3 * ours:.3g} ms per certified solve against {1e3 * numpy:.3g} ms for LAPACK"
-    where = f"n = {data['n']}, {largest['batch']} systems per call"
-    if data["repeated"]:
-        lines = [
-            f"Not judged on unseen matrices: training has seen the matrices of {data['repeated']} of the "
-            f"{data['systems']} systems of this report. If the matrices of the family are stored, make it by "
-            "algebraformer.problems.stored, which holds some of them out.",
-            f"On the systems of this report: {size} ({where}).",
-        ]
-    elif faster and enough:
-        lines = [f"Worth it for this family: {size} ({where}), {numpy / ours:.2g} times as fast."]
-        first = next((t["batch"] for t in data["times"] if t["ours"] < (1 - QUIET) * t["numpy"]), None)
-        lines.append(f"It is faster from {first} systems per call on, of the sizes that were measured.")
+    ours, numpy, certified, repeated = largest["ours"], largest["numpy"], data["certified"], data["repeated"]
+    faster, enough = ours < (1 - TIMING_NOISE) * numpy, certified >= MIN_CERTIFIED
+    worth = Verdict.WORTH_IT if faster and enough else Verdict.NOT_WORTH_IT
+    found = {
+        "assessment.worth-it": outcome(
+            Verdict.INCONCLUSIVE if repeated else worth, n=data["n"], batch=largest["batch"], ours=ours, numpy=numpy,
+            speed_up=numpy / ours, certified=certified, systems=data["systems"], repeated=repeated,
+        ),
+    }  # fmt: skip
+    if worth == Verdict.WORTH_IT and not repeated:
+        first = next(t["batch"] for t in data["times"] if t["ours"] < (1 - TIMING_NOISE) * t["numpy"])
+        found["assessment.faster-from"] = outcome(Verdict.MEASURED, batch=first)
         if data["training_seconds"]:
             solves = data["training_seconds"] / (numpy - ours)
-            lines.append(f"The training of {data['training_seconds']:.0f} s is paid back after {solves:.2g} solves.")
-    else:
-        reasons = [] if enough else [f"only {100 * certified:.3g} % of unseen systems are certified without LAPACK"]
-        reasons += [] if faster else [f"it is not faster: {size} ({where})"]
-        lines = [f"Not worth it for this family: {' and '.join(reasons)}."]
-    lines.append(
-        f"{100 * certified:.4g} % of {data['systems']} {_kind(data)} are certified without LAPACK; one refinement "
-        f"leaves a share of {np.median(radii):.1e} of the error (median), {np.quantile(radii, 0.95):.1e} (95 %), "
-        f"{radii.max():.1e} (worst)."
-    )
+            found["assessment.payback"] = outcome(Verdict.MEASURED, seconds=data["training_seconds"], solves=solves)
+    found["assessment.accuracy"] = outcome(
+        Verdict.MEASURED, certified=certified, systems=data["systems"], kind=_kind(data),
+        contraction_median=float(np.median(radii)), contraction_95=float(np.quantile(radii, 0.95)),
+        contraction_max=float(radii.max()),
+    )  # fmt: skip
     if data["matrices"] < data["systems"]:
-        lines.append(f"The {data['systems']} systems have {data['matrices']} different matrices.")
-    if data["repeated"]:
-        return lines
-    if data["behind"] > 1e-2:
-        lines.append(
-            f"The inverses of this family do not lie near {data['rank']} operators: the next singular value is still "
-            f"{data['behind']:.1e} of the first. Fewer or narrower parameters would help; more training would not."
-        )
-    elif not enough:
-        lines.append("The basis would carry more: longer training, more samples or a larger network may help.")
-    elif not faster:
-        lines.append(
-            "It converges, so what is missing is size: LAPACK's work grows as n^3, that of a learned solve as n^2. As "
-            "a fixed preconditioner, or where no factorisation is wanted, it may serve all the same."
-        )
-    return lines
+        found["assessment.matrices"] = outcome(Verdict.MEASURED, matrices=data["matrices"], systems=data["systems"])
+    if limit := None if repeated else _limit(data["behind"], enough, faster):
+        found["assessment.limit"] = outcome(Verdict.MEASURED, limit=limit, rank=data["rank"], behind=data["behind"])
+    return found
+
+
+def _limit(behind: float, enough: bool, faster: bool) -> str | None:
+    """Return what keeps a network from being better: spectrum, training or size; None if nothing does."""
+    if behind > MAX_NEXT_SINGULAR_VALUE:
+        return "spectrum"
+    return "training" if not enough else "size" if not faster else None
+
+
+def _worth_sentence(found: Outcome) -> str:
+    """Say whether the network is worth it; starts with "Worth it", "Not worth it" or "Not judged"."""
+    numbers = found.numbers
+    size = "{:.3g} ms per certified solve against {:.3g} ms for LAPACK (n = {n}, {batch} systems per call)".format(
+        1e3 * numbers["ours"], 1e3 * numbers["numpy"], **numbers
+    )
+    if found.verdict == Verdict.INCONCLUSIVE:
+        return (
+            "Not judged on unseen matrices: the matrices of {repeated} of the {systems} systems of this report were "
+            "used in training. If the matrices of the family are stored, make it with algebraformer.problems.stored, "
+            "which holds some of them out. On the systems of this report: "
+        ).format(**numbers) + f"{size}."
+    if found.verdict == Verdict.WORTH_IT:
+        return f"Worth it for this family: {size}, {numbers['speed_up']:.2g} times as fast."
+    reasons = []
+    if numbers["certified"] < MIN_CERTIFIED:
+        reasons.append(f"only {100 * numbers['certified']:.3g} % of unseen systems are certified without LAPACK")
+    if numbers["ours"] >= (1 - TIMING_NOISE) * numbers["numpy"]:
+        reasons.append(f"it is not faster: {size}")
+    return f"Not worth it for this family: {' and '.join(reasons)}."
+
+
+def _accuracy_sentence(found: Outcome) -> str:
+    """Say how many systems are certified, and how much of the error a refinement leaves."""
+    return (
+        "{share:.4g} % of {systems} {kind} are certified without LAPACK; one refinement leaves "
+        "{contraction_median:.1e} "
+        "of the error (median), {contraction_95:.1e} (95 %), {contraction_max:.1e} (worst)."
+    ).format(share=100 * found.numbers["certified"], **found.numbers)
+
+
+_LIMITS = {
+    "spectrum": "The inverses of this family do not lie near {rank} operators: the next singular value is still "
+    "{behind:.1e} of the first. Fewer or narrower parameters would help; more training would not.",
+    "training": "The basis would carry more: longer training, more samples or a larger network may help.",
+    "size": "It converges, so what is missing is size: LAPACK's work grows as n^3, that of a learned solve as n^2. "
+    "As a "
+    "fixed preconditioner, or where no factorisation is wanted, it may be useful all the same.",
+}
+SENTENCES: Sentences = {
+    "assessment.worth-it": _worth_sentence,
+    "assessment.faster-from": "It is faster from {batch} systems per call on, of the sizes that were measured.",
+    "assessment.payback": "The training of {seconds:.0f} s is paid back after {solves:.2g} solves.",
+    "assessment.accuracy": _accuracy_sentence,
+    "assessment.matrices": "The {systems} systems have {matrices} different matrices.",
+    "assessment.limit": lambda found: _LIMITS[str(found.numbers["limit"])].format(**found.numbers),
+}

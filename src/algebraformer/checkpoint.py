@@ -26,12 +26,12 @@ import torch
 from safetensors import SafetensorError
 
 from algebraformer.errors import CheckpointError, ConfigurationError, UnknownNameError
-from algebraformer.models import Algebraformer, ModelConfig
-from algebraformer.models.heads import OperatorHead
+from algebraformer.models import Algebraformer, HeadConfig, ModelConfig, legacy
 from algebraformer.problems import ProblemFamily, from_settings, names
 from algebraformer.provenance import commit, versions
 
-FORMAT = 1
+FORMAT = 2
+"""Format of new checkpoints; those of format 1 can be read, see `models.legacy`."""
 MODEL, CONFIG, SUMS = "model.safetensors", "config.json", "sha256sums"
 MAX_CONFIG_BYTES = 2**20
 MAX_MODEL_BYTES = 2**32
@@ -41,8 +41,8 @@ SCALE = ".scale"
 """Tensors that are stored as 16-bit integers have their scales beside them, under their own name and this."""
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MISSING = (
-    "the model {} was trained on a family of somebody's own: import the module that registers it, or, on the command "
-    "line, name its file with --family FILE.py:NAME"
+    "the model {} was trained on a family that is not registered here: import the module that registers it, or, on the "
+    "command line, name its file with --family FILE.py:NAME"
 )
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -82,18 +82,18 @@ class CheckpointInfo:
             ) from error
 
     @functools.cached_property
-    def has_systems(self) -> bool:
+    def is_linear_system(self) -> bool:
         """Whether x of its family solves A x = b, as far as this process knows the family."""
         try:
-            return self.problem_family().has_systems
+            return self.problem_family().is_linear_system
         except (UnknownNameError, ConfigurationError):
             return True
 
-    def instead_of_solving(self, head: str) -> str:
-        """Return what a model of this head does instead of solving systems, in words; nothing if it solves them."""
-        if head == "estimate":
-            return "estimates x from noisy b and solves nothing exactly: use estimate"
-        if not self.has_systems:
+    def unsupported_reason(self, head: HeadConfig) -> str:
+        """Return what a model with this head does instead of solving systems, in words; nothing if it solves them."""
+        if head.instead_of_solving:
+            return head.instead_of_solving
+        if not self.is_linear_system:
             family = self.family.get("name")
             return f"learned {family}, where x does not solve A x = b: use predict, or newton.minimize_lp"
         return ""
@@ -259,8 +259,11 @@ def load(folder: Path | str) -> tuple[Algebraformer, CheckpointInfo]:
 def unpack(files: Mapping[str, bytes], where: str) -> tuple[Algebraformer, CheckpointInfo]:
     """Return model and info from the files of a checkpoint; `where` names it in messages."""
     settings = parse_json(files[CONFIG], f"{where}/{CONFIG}")
+    old = settings.get("format") == 1
     config, info = parse_config(settings, f"{where}/{CONFIG}")
     tensors = widened(parse_tensors(files[MODEL], f"{where}/{MODEL}"))
+    if old:
+        tensors = legacy.convert_tensors(tensors, config.head.name)
     if config.n_layer > len(tensors):  # before a hostile configuration builds a million blocks
         raise CheckpointError(f"{where}: config.json says {config.n_layer} layers, the file has {len(tensors)} tensors")
     with torch.device("meta"):
@@ -282,25 +285,25 @@ def unpack(files: Mapping[str, bytes], where: str) -> tuple[Algebraformer, Check
     model.load_state_dict(tensors, strict=True, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
-    if isinstance(model.head, OperatorHead):
-        try:
-            _ = model.head.basis  # what it needs is checked before anybody asks
-        except ConfigurationError as error:
-            raise CheckpointError(f"{where}/{MODEL}: {error}") from error
+    try:
+        model.head.check()
+    except ConfigurationError as error:
+        raise CheckpointError(f"{where}/{MODEL}: {error}") from error
     return model.eval(), info
 
 
 def parse_config(settings: dict[str, Any], where: str) -> tuple[ModelConfig, CheckpointInfo]:
     """Return architecture and info from config.json; unknown and missing keys are errors, but for `OPTIONAL` ones."""
     settings = dict.fromkeys(OPTIONAL) | settings
-    if settings.pop("format", None) != FORMAT:
-        raise CheckpointError(f"{where}: expected format {FORMAT}")
+    version = settings.pop("format", None)
+    if type(version) is not int or version not in (1, FORMAT):
+        raise CheckpointError(f"{where}: expected format 1 or {FORMAT}, received {version!r:.80}")
     fields = {field.name for field in dataclasses.fields(CheckpointInfo)} | {"model"}
     if set(settings) != fields:
         odd = sorted(set(settings) ^ fields)[0]
         raise CheckpointError(f"{where}: key {odd!r:.80} is {'missing' if odd in fields else 'unknown'}")
     model = settings.pop("model")
-    known = {field.name for field in dataclasses.fields(ModelConfig)}
+    known = legacy.FIELDS if version == 1 else {field.name for field in dataclasses.fields(ModelConfig)}
     if not isinstance(model, dict) or set(model) != known:
         raise CheckpointError(f"{where}: model must have exactly the keys {', '.join(sorted(known))}")
     for name in ("family", "recipe", "scores", "versions"):
@@ -311,8 +314,13 @@ def parse_config(settings: dict[str, Any], where: str) -> tuple[ModelConfig, Che
         if value is not None and (type(value) not in (int, float) or not 0 <= value < math.inf):
             raise CheckpointError(f"{where}: {name} must be a number >= 0 or null, received {value!r:.80}")
     try:
-        return ModelConfig(**model), CheckpointInfo(**settings)
-    except (ConfigurationError, TypeError) as error:
+        if version == 1:
+            model, settings["recipe"] = legacy.convert_model(model), legacy.convert_recipe(settings["recipe"])
+        config = ModelConfig(**model)
+        if not isinstance(model["head"], dict) or set(model["head"]) != set(config.head.settings()):
+            raise ConfigurationError(f"head must have exactly the keys {', '.join(config.head.settings())}")
+        return config, CheckpointInfo(**settings)
+    except (ConfigurationError, TypeError, KeyError) as error:
         raise CheckpointError(f"{where}: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""Exceptions, warnings and the status of an answer. Every message says what was expected and what was received."""
+"""Exceptions, warnings and the status of a solution. Every message states what was expected and what was received."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class _Picklable(Exception):
-    """An exception with arguments of its own, which survives the way back from another process."""
+    """An exception with its own constructor arguments that can be pickled, and so returned from another process."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (type(self), self.args, self.__dict__)
@@ -29,7 +29,7 @@ def _restored(cls: type[_Picklable], args: tuple[Any, ...], state: dict[str, Any
 
 
 def warn_caller(message: str, category: type[Warning]) -> None:
-    """Warn in the name of the line that called this package, however deep inside it the reason was found."""
+    """Warn with the location of the line that called this package, at any depth of calls inside it."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "algebraformer":
         frame, level = frame.f_back, level + 1
@@ -41,15 +41,15 @@ class AlgebraformerError(_Picklable):
 
 
 class InputFormatError(AlgebraformerError, ValueError):
-    """A file does not hold what its format promises, or holds more than the limit allows."""
+    """A file does not conform to its format, or exceeds the size limit."""
 
 
 class CheckpointError(AlgebraformerError, ValueError):
-    """A checkpoint is missing, damaged, altered, or not one of ours. Nothing of it has been loaded."""
+    """A checkpoint is missing, damaged, altered, or not one of this package. Nothing of it has been loaded."""
 
 
 class ConfigurationError(AlgebraformerError, ValueError):
-    """Settings that contradict each other or lie outside their range."""
+    """Settings that contradict each other or are out of range."""
 
 
 class FamilyContractError(AlgebraformerError, AssertionError):
@@ -67,7 +67,7 @@ class FamilyContractError(AlgebraformerError, AssertionError):
 
 
 class UnknownNameError(AlgebraformerError, ValueError):
-    """A family, recipe or model of that name does not exist; the message lists those that do, and may give advice."""
+    """A family, recipe or model of that name does not exist; the message lists those that do."""
 
     def __init__(self, kind: str, name: str, known: Sequence[str], advice: str = "") -> None:
         super().__init__(f"unknown {kind} {name!r}; known: {', '.join(known) or 'none'}{advice and f'; {advice}'}")
@@ -78,15 +78,15 @@ class MissingExtraError(AlgebraformerError, ImportError):
 
 
 class TrainingError(AlgebraformerError, RuntimeError):
-    """Training cannot go on, for instance because too many steps in a row were not finite."""
+    """Training cannot continue, for instance because too many steps in a row were not finite."""
 
 
 class FallbackWarning(UserWarning):
-    """LAPACK answered a large share of a batch, which took longer than LAPACK alone."""
+    """LAPACK had to solve a large part of a batch, which took longer than LAPACK alone."""
 
 
 class InconsistentWarning(UserWarning):
-    """An estimate does not fit the data to the noise level that the network sees."""
+    """An estimate is inconsistent with the predicted noise level."""
 
 
 class SingularSystemError(_Picklable, LinAlgError):
@@ -97,7 +97,7 @@ class SingularSystemError(_Picklable, LinAlgError):
     indices : tuple of int
         Positions in the batch of the singular systems, (0,) for a single system.
     result : object
-        The `SolveResult` of the whole batch: the other systems are answered, the singular ones hold NaN.
+        The `SolveResult` of the whole batch, with NaN for the singular systems.
     """
 
     def __init__(
@@ -118,10 +118,7 @@ class SingularSystemError(_Picklable, LinAlgError):
 
 
 class Status(enum.Enum):
-    """How a system was solved. The value is the sentence a user reads.
-
-    The names are short words for programs (`result.status.name`), the values are for people.
-    """
+    """How a system was solved: the name is for programs (`result.status.name`), the value a sentence for users."""
 
     LEARNED = "The network's own answer meets the tolerance."
     REFINED = "The network's answer meets the tolerance after iterative refinement."

@@ -10,23 +10,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from algebraformer.errors import InconsistentWarning, warn_caller
 from algebraformer.linalg import FloatArray
-from algebraformer.metrics import misfit
+from algebraformer.metrics import GAUSS_90, misfit
 from algebraformer.models import Algebraformer, Estimates, estimates
-from algebraformer.models.estimate import GAUSS_90
 from algebraformer.numerics import regularization
 from algebraformer.result import plain
 from algebraformer.validation import check_right_hand_sides, real_numbers
 
 Array = NDArray[Any]
-BLOCK = 1024
-"""Right-hand sides that are estimated at a time: those of one matrix would each hold a copy of it."""
-MODERATE = 250
+BLOCK_SIZE = 1024
+"""Right-hand sides that are estimated at a time: each needs a copy of its matrix."""
+MAX_EXPONENT = 250
 """Powers of two up to which squares and fourth powers of entries stay within float64."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What a network says of one noisy system or of a batch of B.
+    """A network's estimate for one noisy system or for a batch of B.
 
     Every right-hand side is a system of its own. Fields that hold one value per system are scalars for b (m,), and
     arrays of shape (k,), (B,) or (B, k) for b of shape (m, k), (B, m) or (B, m, k).
@@ -39,15 +38,15 @@ class Estimate:
         Standard deviation of every entry of x, calibrated so that `interval` holds 90 % of the entries of systems of
         the family. That was measured inside the family and is not guaranteed outside.
     noise : float or ndarray
-        The noise level as the network sees it: standard deviation of e over the root mean square of A x.
+        The predicted noise level: standard deviation of e over the root mean square of A x.
     misfit : float or ndarray
         ||A x - b|| / (noise ||b||), in float64 from the caller's A and b: about one where x fits b to the noise level.
     consistent : bool or ndarray
-        Whether the misfit is as those of 99.5 % of the family's systems. If not, do not use x: it does not fit b to the
-        noise level that the network claims, or fits it far too well.
+        Whether the misfit is like those of 99.5 % of the family's systems. If not, do not use x: it does not fit b to
+        the predicted noise level, or fits it far too well.
     in_distribution : bool or ndarray
         Whether the system looks like the family the network was trained on: neither matrix nor data are further from
-        the middle of the family than the training sample reached. A judgement about A and b, not about x.
+        the middle of the family than the training sample reached. It depends on A and b, not on x.
     tikhonov : ndarray or None
         Tikhonov's answer, with its parameter from generalised cross-validation, for systems that are not consistent;
         NaN for the others, None if there are no such systems.
@@ -120,7 +119,7 @@ class _Noisy:
 def _power(largest: FloatArray) -> NDArray[np.int64]:
     """Return the powers of two near the sizes (S,) of arrays whose squares would leave float64's range, else 0."""
     _, power = np.frexp(largest)
-    return np.where((largest > 0) & (np.abs(power) > MODERATE), power, 0)
+    return np.where((largest > 0) & (np.abs(power) > MAX_EXPONENT), power, 0)
 
 
 def _checked(A: ArrayLike, b: ArrayLike, m: int, n: int) -> _Noisy:
@@ -134,7 +133,7 @@ def _checked(A: ArrayLike, b: ArrayLike, m: int, n: int) -> _Noisy:
     check_right_hand_sides(A, b, "m")
     if (zero := np.flatnonzero(~A.any(axis=(-2, -1)))).size:
         where = f"system {zero[0]} of A" if batched else "A"
-        raise ValueError(f"{where} is zero throughout: b says nothing of x")
+        raise ValueError(f"{where} is zero throughout: b does not depend on x")
     columns = b.ndim - batched == 2
     flat = np.swapaxes(b, -1, -2) if columns else b
     lead = flat.shape[:-1]
@@ -152,51 +151,51 @@ def _checked(A: ArrayLike, b: ArrayLike, m: int, n: int) -> _Noisy:
     )
 
 
-def _asked(model: Algebraformer, A: ArrayLike, b: ArrayLike) -> tuple[_Noisy, Estimates, FloatArray]:
-    """Return checked input, what the network says of it and the misfits (S,), a limited number of systems at a time.
+def _estimates(model: Algebraformer, A: ArrayLike, b: ArrayLike) -> tuple[_Noisy, Estimates, FloatArray]:
+    """Return checked input, the network's estimates and the misfits (S,), a limited number of systems at a time.
 
     Raises `ConfigurationError` without an estimate head.
     """
     _ = model.estimate_head
-    system = _checked(A, b, model.config.n_equation, model.config.n)
+    system = _checked(A, b, model.config.n_equations, model.config.n)
     parts, ratios = [], []
-    for start in range(0, max(1, len(system.b)), BLOCK):
-        matrices, right = system.systems(slice(start, start + BLOCK))
-        found = estimates(model, matrices, right)
+    for start in range(0, max(1, len(system.b)), BLOCK_SIZE):
+        matrices, right = system.systems(slice(start, start + BLOCK_SIZE))
+        predicted = estimates(model, matrices, right)
         with np.errstate(over="ignore", invalid="ignore"):
-            ratios.append(misfit(matrices, right, found.mean, found.noise))
-        parts.append(found)
+            ratios.append(misfit(matrices, right, predicted.mean, predicted.noise))
+        parts.append(predicted)
     return system, Estimates(*(np.concatenate(column) for column in zip(*parts, strict=True))), np.concatenate(ratios)
 
 
 def mean(model: Algebraformer, A: ArrayLike, b: ArrayLike) -> FloatArray:
     """Return the mean alone, in the shape of `Estimate.x`."""
-    system, found, _ = _asked(model, A, b)
-    return system.vectors(system.in_units(found.mean))
+    system, predicted, _ = _estimates(model, A, b)
+    return system.vectors(system.in_units(predicted.mean))
 
 
 def estimate(model: Algebraformer, A: ArrayLike, b: ArrayLike) -> Estimate:
-    """Estimate x from noisy b = A x + e; `LearnedSolver.estimate` says what goes in and what comes out."""
-    system, found, ratio = _asked(model, A, b)
-    x, std = system.in_units(found.mean), system.in_units(found.std)
+    """Estimate x from noisy b = A x + e; see `LearnedSolver.estimate`."""
+    system, predicted, ratio = _estimates(model, A, b)
+    x, std = system.in_units(predicted.mean), system.in_units(predicted.std)
     fits = model.estimate_head.fits(ratio) & np.isfinite(x).all(axis=1) & np.isfinite(std).all(axis=1)
     tikhonov = None
-    if (odd := np.flatnonzero(~fits)).size:
-        tikhonov = np.full_like(found.mean, np.nan)
-        for rows in np.split(odd, range(BLOCK, odd.size, BLOCK)):
+    if (inconsistent := np.flatnonzero(~fits)).size:
+        tikhonov = np.full_like(predicted.mean, np.nan)
+        for rows in np.split(inconsistent, range(BLOCK_SIZE, inconsistent.size, BLOCK_SIZE)):
             tikhonov[rows] = regularization.cross_validated(*system.systems(rows))
-        count = f"{odd.size} of {len(fits)} systems" if system.lead else "the system"
+        what = f"{inconsistent.size} of {len(fits)} estimates are" if system.lead else "the estimate is"
+        instead = "them" if system.lead else "it"
         warn_caller(
-            f"the estimate of {count} does not fit the data to the noise level that the network sees: do not use it; "
-            "Tikhonov's answer is in the field tikhonov",
+            f"{what} inconsistent with the predicted noise level; use the field tikhonov instead of {instead}",
             InconsistentWarning,
         )
     return Estimate(
         x=system.vectors(x),
         std=system.vectors(std),
-        noise=system.values(found.noise),
+        noise=system.values(predicted.noise),
         misfit=system.values(ratio),
         consistent=system.values(fits),
-        in_distribution=system.values(found.familiar),
+        in_distribution=system.values(predicted.in_distribution),
         tikhonov=None if tikhonov is None else system.vectors(system.in_units(tikhonov)),
     )

@@ -26,7 +26,7 @@ def evaluate(
     systems: Systems,
     rtol: float | None = None,
     max_refinements: int = 10,
-    has_systems: bool = True,
+    is_linear_system: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Return scores of the bare network and of certified solves.
 
@@ -37,8 +37,8 @@ def evaluate(
         Unknown to the network.
     rtol, max_refinements
         As in `LearnedSolver.solve`.
-    has_systems : bool
-        Whether x solves A x = b: see `ProblemFamily.has_systems`.
+    is_linear_system : bool
+        Whether x solves A x = b: see `ProblemFamily.is_linear_system`.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def evaluate(
         without systems. None where a number is not finite.
     """
     network = score(solver.model, systems)
-    if not has_systems:
+    if not is_linear_system:
         return plain({"network": network})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FallbackWarning)  # the scores say who answered

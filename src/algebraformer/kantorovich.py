@@ -6,8 +6,8 @@ refine d only as far as the outer iteration needs it (inexact Newton [1]_, forci
 Many problems of a family are solved at once, and a Jacobian is formed only where LU has to help.
 
 Residuals are compared in the natural norm |F| = ||D2^-1 F|| [3]_, with D2 the second derivative with zero ends: the
-plain norm of F is ruled by the few rows near the ends, whose entries grow like n^4, and by their rounding. In this norm
-a step must lower the residual (step lengths are halved until it does), and a learned step that does not reach its
+plain norm of F is dominated by the few rows near the ends, whose entries grow like n^4, and by their rounding. In this
+norm a step must lower the residual (step lengths are halved until it does), and a learned step that does not reach its
 forcing term, or does not lower |F|, is replaced by Newton's own with LU. So the network decides how long it takes,
 not what comes out.
 
@@ -33,39 +33,39 @@ import enum
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import EPS, FloatArray, ratio
-from algebraformer.models import systems_at_once
+from algebraformer.models import max_batch_size
 from algebraformer.numerics import gcr
-from algebraformer.numerics.gcr import Preconditioner
+from algebraformer.numerics.preconditioner import Preconditioner
 from algebraformer.problems import NonlinearFamily
-from algebraformer.problems.base import Parameters, generator
+from algebraformer.problems.base import Parameters
 from algebraformer.problems.nonlinear import Jacobians, operators
-from algebraformer.solver import LearnedSolver, loaded
+from algebraformer.problems.sampling import generator
+from algebraformer.solver import LearnedSolver, as_solver
 from algebraformer.validation import check_count, check_tolerance, real_numbers
 
 Indices = NDArray[np.int64]
 RTOL = 1e-8
-ROUNDING = 10.0
+ROUNDING_FACTOR = 10.0
 """Residuals of at most this many n eps of their terms are as small as their own rounding."""
-LOOSEST, TIGHTEST = 0.1, 1e-6
+MAX_FORCING, MIN_FORCING = 0.1, 1e-6
 """Limits of the forcing terms: the share of |F| that a linear solve may leave."""
-GAMMA = 0.9
-"""The forcing term is GAMMA times the square of the share of |F| that the last step left."""
-HALVINGS = 6
+FORCING_GAMMA = 0.9
+"""The forcing term is this times the square of the share of |F| that the last step left: choice 2 of [2]_."""
+MAX_HALVINGS = 6
 """How often a step is halved before it is given up."""
-DECREASE = 1e-4
-"""A step of length t must lower |F| by this share of t (1 - forcing term)."""
+SUFFICIENT_DECREASE = 1e-4
+"""A step of length t must lower |F| by this share of t (1 - forcing term), as in [2]_."""
 
 
 class Outcome(enum.Enum):
-    """What became of a problem. The value is the sentence a user reads."""
+    """How the solution of a problem ended. The value is the sentence a user reads."""
 
     CONVERGED = "The residual meets the certificate."
     LIMIT = "The largest number of iterations was reached before the certificate: allow more, or a larger rtol."
@@ -110,7 +110,7 @@ class KantorovichResult:
 
 @dataclasses.dataclass(frozen=True)
 class Directions:
-    """Steps for C systems: d (C, n), whether they are good enough (C,), and what they took (C,)."""
+    """Steps d (C, n) for C systems, whether they reached their forcing terms (C,), and what they took (C,)."""
 
     d: FloatArray
     reached: NDArray[np.bool_]
@@ -118,56 +118,42 @@ class Directions:
     factorisations: Indices | int = 0
 
 
-class Direct:
+class NewtonDirection(Protocol):
+    """A way to solve J d = -F for Jacobians J and residuals F (C, n); `systems` (C,) are their numbers."""
+
+    halvings: int
+    """How often a step of `approximate` is halved before `lu` is asked; with 0 it has to halve the residual itself."""
+    exact: bool
+    """Whether `approximate` is as good as `lu`, which then is not tried after it."""
+
+    def approximate(self, J: Jacobians, F: FloatArray, forcing: FloatArray, systems: Indices) -> Directions:
+        """Return steps with |J d + F| at most the forcing terms (C,) times |F|."""
+
+    def lu(self, J: Jacobians, F: FloatArray, systems: Indices) -> Directions:
+        """Return Newton's own steps; not finite where a Jacobian is singular."""
+
+
+class LUDirection:
     """Newton's method: LU of every Jacobian, by LAPACK through NumPy."""
 
-    halvings = HALVINGS
+    halvings = MAX_HALVINGS
+    exact = True
 
-    def propose(self, J: Jacobians, F: FloatArray, forcing: FloatArray, systems: Indices) -> Directions:
-        """Return the first choice of steps, J d + F = 0 to the forcing terms (C,); systems (C,) says who they are."""
-        return self.exact(J, F, systems)
+    def approximate(self, J: Jacobians, F: FloatArray, forcing: FloatArray, systems: Indices) -> Directions:
+        """Return Newton's own steps."""
+        return self.lu(J, F, systems)
 
-    def exact(self, J: Jacobians, F: FloatArray, systems: Indices) -> Directions:
+    def lu(self, J: Jacobians, F: FloatArray, systems: Indices) -> Directions:
         """Return Newton's own steps; NaN where a Jacobian is singular."""
         A, b = J.dense(), -F[:, :, None]
         try:
             d = np.linalg.solve(A, b).astype(np.float64, copy=False)
         except np.linalg.LinAlgError:
-            d = np.stack([_solved(*one) for one in zip(A, b, strict=True)])
+            d = np.stack([_solved(*system) for system in zip(A, b, strict=True)])
         return Directions(d[:, :, 0], np.asarray(np.isfinite(d).all(axis=(1, 2))), factorisations=1)
 
 
-class Chord(Direct):
-    """The first Jacobian's factors are used again for as long as every step halves the residual."""
-
-    halvings = 0
-
-    def __init__(self) -> None:
-        self.factors: dict[int, tuple[FloatArray, Indices]] = {}
-
-    def propose(self, J: Jacobians, F: FloatArray, forcing: FloatArray, systems: Indices) -> Directions:
-        new = np.array([i not in self.factors for i in systems.tolist()])
-        if new.any():
-            self._factorise(J.take(new), systems[new])
-        return dataclasses.replace(self._substituted(F, systems), factorisations=new.astype(np.int64))
-
-    def exact(self, J: Jacobians, F: FloatArray, systems: Indices) -> Directions:
-        self._factorise(J, systems)
-        return dataclasses.replace(self._substituted(F, systems), factorisations=1)
-
-    def _factorise(self, J: Jacobians, systems: Indices) -> None:
-        for i, A in zip(systems.tolist(), J.dense(), strict=True):
-            lu, pivots, _ = scipy.linalg.lapack.dgetrf(A)
-            self.factors[i] = lu, pivots
-
-    def _substituted(self, F: FloatArray, systems: Indices) -> Directions:
-        d = np.array(
-            [scipy.linalg.lapack.dgetrs(*self.factors[i], -f)[0] for i, f in zip(systems.tolist(), F, strict=True)]
-        )
-        return Directions(d, np.isfinite(d).all(axis=1))
-
-
-class Krylov(Direct):
+class GCRDirection(LUDirection):
     """Conjugate residuals with an approximate inverse, to the forcing terms.
 
     Parameters
@@ -178,12 +164,17 @@ class Krylov(Direct):
         Largest number of products with J for one step.
     """
 
+    exact = False
+
     def __init__(self, inverse: Callable[[Jacobians], Preconditioner], maxiter: int) -> None:
         self.inverse, self.maxiter = inverse, maxiter
 
-    def propose(self, J: Jacobians, F: FloatArray, forcing: FloatArray, systems: Indices) -> Directions:
-        found = gcr.solve(J, -F[:, :, None], self.inverse(J), 0.0, self.maxiter, slow=1.0, enough=forcing)
-        return Directions(found.x[:, :, 0], found.left <= forcing, np.maximum(found.steps - 1, 0))
+    def approximate(self, J: Jacobians, F: FloatArray, forcing: FloatArray, systems: Indices) -> Directions:
+        """Return the steps, in as few products as their forcing terms allow."""
+        M = self.inverse(J)
+        solution = gcr.solve(J, -F[:, :, None], M, 0.0, self.maxiter, stagnation_factor=1.0, inner_rtol=forcing)
+        reached = solution.residual_ratio <= forcing
+        return Directions(solution.x[:, :, 0], reached, np.maximum(solution.steps - 1, 0))
 
 
 def _solved(A: FloatArray, b: FloatArray) -> FloatArray:
@@ -257,23 +248,24 @@ def solve(
     >>> bool(result.certified[0]), bool(np.max(np.abs(result.u - u)) < 1e-9)
     (True, True)
     """
-    method, max_refinements = Direct(), check_count(max_refinements, "max_refinements")
+    method: NewtonDirection = LUDirection()
+    max_refinements = check_count(max_refinements, "max_refinements")
     if solver is not None:
-        solver = loaded(solver)
+        solver = as_solver(solver)
         name = solver.info.family.get("name")
         if name != family.name:
             raise ConfigurationError(f"the network must be trained on {family.name}, received one for {name}")
         if solver.n != family.n:
             raise ValueError(f"the network supports n = {solver.n}, received a family with n = {family.n}")
         _ = solver.model.operator_head  # raises for a token head
-        method = Krylov(solver.model.approximate_inverse, 1 + max_refinements)
+        method = GCRDirection(solver.model.approximate_inverse, 1 + max_refinements)
     return iterate(family, params, method, rtol, maxiter, u0)
 
 
 def iterate(
     family: NonlinearFamily,
     params: Parameters,
-    method: Direct,
+    method: NewtonDirection,
     rtol: float = RTOL,
     maxiter: int = 50,
     u0: ArrayLike | None = None,
@@ -285,11 +277,11 @@ def iterate(
     u = start if u0 is None else real_numbers(u0, "u0")
     if u.shape != start.shape:
         raise ValueError(f"u0 must have shape {start.shape}, received {u.shape}")
-    step, parts = systems_at_once(family.n), []
+    step, parts = max_batch_size(family.n), []
     for begin in range(0, len(u), step):
         rows = slice(begin, begin + step)
-        some = {key: value[rows] for key, value in params.items()}
-        parts.append(_iterated(family, some, method, u[rows], begin, rtol, maxiter))
+        part_params = {key: value[rows] for key, value in params.items()}
+        parts.append(_iterated(family, part_params, method, u[rows], begin, rtol, maxiter))
     fields = (field.name for field in dataclasses.fields(KantorovichResult))
     return KantorovichResult(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
 
@@ -334,7 +326,7 @@ class _Problems:
             u = self.u[where] + t * d[left]
             F = self.family.residual(self.of(where), u)
             natural = natural_norm(F)
-            most = 1 - DECREASE * t * (1 - forcing[left]) if halvings else 0.5
+            most = 1 - SUFFICIENT_DECREASE * t * (1 - forcing[left]) if halvings else 0.5
             fine = natural <= most * self.natural[where]
             took = where[fine]
             self.u[took], self.F[took], self.natural[took] = u[fine], F[fine], natural[fine]
@@ -346,7 +338,13 @@ class _Problems:
 
 
 def _iterated(
-    family: NonlinearFamily, params: Parameters, method: Direct, u: FloatArray, first: int, rtol: float, maxiter: int
+    family: NonlinearFamily,
+    params: Parameters,
+    method: NewtonDirection,
+    u: FloatArray,
+    first: int,
+    rtol: float,
+    maxiter: int,
 ) -> KantorovichResult:
     """Solve the problems of one batch; `first` is the number of the first one."""
     B = len(u)
@@ -356,31 +354,40 @@ def _iterated(
         natural, norm = natural_norm(guess), np.linalg.norm(guess, axis=1)
         status = np.full(B, Outcome.LIMIT, dtype=object)
         nit, factorisations, refinements = (np.zeros(B, dtype=np.int64) for _ in range(3))
-        forcing, active = np.full(B, LOOSEST), np.arange(B)
+        forcing, active = np.full(B, MAX_FORCING), np.arange(B)
+
         for count in range(maxiter + 1):
+            # 1. Leave what is certified.
             good = _measures(problems, active, natural[active], norm[active], rtol)[0]
             status[active[good]] = Outcome.CONVERGED
             active = active[~good]
             if not active.size or count == maxiter:
                 break
+
+            # 2. Solve J d = -F to the forcing terms [1]_, and go along d where that was reached.
             J, before = family.jacobian(problems.of(active), problems.u[active]), problems.natural[active]
-            found = method.propose(J, problems.F[active], forcing[active], first + active)
-            refinements[active] += found.refinements
-            factorisations[active] += found.factorisations
+            step = method.approximate(J, problems.F[active], forcing[active], first + active)
+            refinements[active] += step.refinements
+            factorisations[active] += step.factorisations
             moved = np.zeros(active.size, dtype=bool)
-            some = np.flatnonzero(found.reached)
-            moved[some] = problems.move(active[some], found.d[some], forcing[active[some]], method.halvings)
-            if type(method) is not Direct and not moved.all():
+            reached = np.flatnonzero(step.reached)
+            moved[reached] = problems.move(active[reached], step.d[reached], forcing[active[reached]], method.halvings)
+
+            # 3. Newton's own step for the others.
+            if not method.exact and not moved.all():
                 others = np.flatnonzero(~moved)
                 where = active[others]
-                exact = method.exact(J.take(others), problems.F[where], first + where)
-                factorisations[where] += exact.factorisations
-                moved[others] = problems.move(where, exact.d, np.zeros(others.size), HALVINGS)
+                step = method.lu(J.take(others), problems.F[where], first + where)
+                factorisations[where] += step.factorisations
+                moved[others] = problems.move(where, step.d, np.zeros(others.size), MAX_HALVINGS)
             status[active[~moved]] = Outcome.STAGNATED
             nit[active[moved]] += 1
+
+            # 4. The next forcing terms: choice 2 of Eisenstat and Walker [2]_.
             kept = problems.natural[active] / before
-            forcing[active] = np.clip(GAMMA * kept**2, TIGHTEST, LOOSEST)
+            forcing[active] = np.clip(FORCING_GAMMA * kept**2, MIN_FORCING, MAX_FORCING)
             active = active[moved]
+
         certified, share, omega = _measures(problems, np.arange(B), natural, norm, rtol)
         norm = np.linalg.norm(problems.F, axis=1)
     return KantorovichResult(problems.u, status, certified, nit, factorisations, refinements, norm, share, omega)
@@ -397,6 +404,6 @@ def _measures(
     rounding = ratio(problems.natural[chosen], np.linalg.norm(terms[0], axis=1))
     omega = np.max(ratio(np.abs(F), family.size(params, u)), axis=1)
     relative = ratio(np.linalg.norm(F, axis=1), norm)
-    stable = ROUNDING * n * EPS
+    stable = ROUNDING_FACTOR * n * EPS
     certified = ((share <= rtol) | (rounding <= stable)) & ((relative <= rtol) | (omega <= stable))
     return certified, share, omega

@@ -34,9 +34,9 @@ may itself be off by (n + 1) eps / 2, so a smaller constant would test rounding.
 
 FloatArray = NDArray[np.float64]
 
-LARGE = 128
+GATHER_MIN_N = 128
 """From this n on, chosen systems of a batch are better multiplied one by one than copied."""
-CACHED = 2**16
+BLOCK_ENTRIES = 2**16
 """Entries of A that are worked on at a time: 512 kB, which stay in the cache for the second product."""
 
 
@@ -193,9 +193,9 @@ def products(A: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray]:
     B, n, _ = x.shape
     magnitude = np.abs(x)
     v, size = np.empty(x.shape, dtype=np.result_type(A, x)), np.empty_like(magnitude)
-    rows = max(1, CACHED // max(1, n))
+    rows = max(1, BLOCK_ENTRIES // max(1, n))
     if rows >= n:
-        systems = max(1, CACHED // max(1, n * n))
+        systems = max(1, BLOCK_ENTRIES // max(1, n * n))
         for i in range(0, B, systems):
             part = A[i : i + systems]
             v[i : i + systems] = part @ x[i : i + systems]
@@ -311,12 +311,12 @@ def has_zero_line(A: NDArray[Any]) -> NDArray[np.bool_]:
     >>> has_zero_line(np.array([np.eye(2), np.diag([1.0, 0.0]), np.ones((2, 2))]))
     array([False,  True, False])
     """
-    found = np.zeros(len(A), dtype=bool)
+    zero = np.zeros(len(A), dtype=bool)
     if A.shape[-1]:
         for i in np.flatnonzero((A[:, 0] == 0).any(axis=1) | (A[:, :, 0] == 0).any(axis=1)):
             entries = A[i] != 0
-            found[i] = not (entries.any(axis=0).all() and entries.any(axis=1).all())
-    return found
+            zero[i] = not (entries.any(axis=0).all() and entries.any(axis=1).all())
+    return zero
 
 
 def test_ratio(A: FloatArray, b: FloatArray, x: FloatArray) -> FloatArray:

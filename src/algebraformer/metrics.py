@@ -2,35 +2,61 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import numpy as np
+from numpy.typing import NDArray
 
 from algebraformer.linalg import FloatArray, normalized_mse, relative_error
-from algebraformer.models import Algebraformer, estimates, predict
-from algebraformer.models.estimate import GAUSS_90
-from algebraformer.problems import Systems
+
+GAUSS_90 = 1.6448536269514722
+"""Half-width of the central 90 % interval of a normal distribution, in standard deviations."""
 
 
-def score(model: Algebraformer, systems: Systems) -> dict[str, float]:
+class ScoredSystems(Protocol):
+    """B systems with their solutions, see `problems.Systems`."""
+
+    @property
+    def A(self) -> FloatArray:
+        """(B, m, n)"""
+
+    @property
+    def b(self) -> FloatArray:
+        """(B, m)"""
+
+    @property
+    def x(self) -> FloatArray:
+        """(B, n)"""
+
+    @property
+    def params(self) -> dict[str, NDArray[Any]]:
+        """What the systems were assembled from."""
+
+
+class ScoringModel(Protocol):
+    """A network, see `models.Algebraformer`."""
+
+    def scores(self, systems: ScoredSystems) -> dict[str, float]:
+        """Return its scores."""
+
+
+def score(model: ScoringModel, systems: ScoredSystems) -> dict[str, float]:
     """Return the scores of the bare network on a set of systems.
 
     Returns
     -------
     dict
-        What `answer_scores` returns; of an estimate head what `estimate_scores`
-        returns.
+        What its head measures: `answer_scores`, or `estimate_scores` for an estimate head.
     """
-    if model.config.head == "estimate":
-        found = estimates(model, systems.A, systems.b)
-        return estimate_scores(found.mean, found.std, found.noise, systems)
-    return answer_scores(predict(model, systems.A, systems.b[:, :, None])[:, :, 0], systems)
+    return model.scores(systems)
 
 
-def relative_errors(x: FloatArray, systems: Systems) -> FloatArray:
+def relative_errors(x: FloatArray, systems: ScoredSystems) -> FloatArray:
     """Return the relative errors (B,) of answers x (B, n): ||x - systems.x||_2 / ||systems.x||_2."""
     return relative_error(x[:, :, None], systems.x[:, :, None])[:, 0]
 
 
-def answer_scores(x: FloatArray, systems: Systems) -> dict[str, float]:
+def answer_scores(x: FloatArray, systems: ScoredSystems) -> dict[str, float]:
     """Return the scores of answers x (B, n).
 
     Returns
@@ -61,7 +87,7 @@ def coverage(x: FloatArray, mean: FloatArray, std: FloatArray) -> float:
     return float(np.mean(np.abs(x - mean) <= GAUSS_90 * std))
 
 
-def estimate_scores(mean: FloatArray, std: FloatArray, noise: FloatArray, systems: Systems) -> dict[str, float]:
+def estimate_scores(mean: FloatArray, std: FloatArray, noise: FloatArray, systems: ScoredSystems) -> dict[str, float]:
     """Return the scores of estimates of noisy systems: means and standard deviations (B, n), noise levels (B,).
 
     Returns

@@ -1,4 +1,4 @@
-"""Linear regression in the l_p norm by Newton's method with a learned step, and safe whatever the network answers.
+"""Linear regression in the l_p norm by Newton's method with learned steps, safeguarded against any network output.
 
 Three ways to use a network, by the target of the family "lp-regression" that it was trained on:
 
@@ -28,22 +28,25 @@ from scipy.optimize import OptimizeResult
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import EPS, FloatArray
 from algebraformer.numerics.lp_norm import (
+    Flags,
+    Indices,
     Regression,
-    at_best_length,
+    abs_power,
+    descend,
     dual_gap,
     dual_vector,
     gradient_norm,
-    largest,
+    line_search_step,
+    max_abs,
     newton_step,
-    norm,
-    power,
+    p_norm,
     product,
     transposed_product,
 )
 from algebraformer.problems import LpRegression
 from algebraformer.problems.lp_regression import newton_system, start_step, start_tokens
 from algebraformer.result import scalar
-from algebraformer.solver import LearnedSolver, loaded
+from algebraformer.solver import LearnedSolver, as_solver
 from algebraformer.validation import check_count, check_tolerance, real_numbers
 
 CONVERGED, LIMIT, ROUNDING, INTERPOLATED = 0, 1, 2, 3
@@ -54,14 +57,14 @@ MESSAGES = {
     INTERPOLATED: "The least squares solution leaves no residual but rounding: it is the optimum for every p.",
 }
 """The sentence of every status."""
-ENOUGH = 0.1
-"""A learned step must lower the objective by this share of what the gradient promises, t |g'd| (Armijo) ..."""
-PROGRESS = 0.6
-"""... and by this share of what the dual gap leaves, or else ..."""
-FORCING = 0.1
-"""... leave this share of the right-hand side of the Newton system at most, as inexact Newton methods ask. A network
-whose step does not is not asked again."""
-NEAR = 1e-3
+ARMIJO_FRACTION = 0.1
+"""A learned step must lower the objective by this share of the linear prediction, t |g'd| (Armijo), ..."""
+MIN_GAP_REDUCTION = 0.6
+"""... and by this share of the dual gap, or else ..."""
+MAX_FORCING = 0.1
+"""... leave at most this share of the right-hand side of the Newton system, as inexact Newton methods require. A
+network whose step does not is not asked again."""
+NEWTON_ONLY_BELOW = 1e-3
 """Below this relative gradient norm Newton's steps converge quadratically, and the network is not asked any more."""
 
 
@@ -99,7 +102,7 @@ def minimize_lp(
         gradient_norm, and dual_gap, an upper bound on (fun - min) / fun, both recomputed from A, b and x; trace, a
         list of (kind of the step, gradient_norm, ||r||_p after it), from ("start", ...) on. For a batch these are
         arrays of shape (B,), and lists of B. Status 0: converged; 1: not within maxiter; 2: as good as float64 allows;
-        3: the least squares solution interpolates, so that the Hessian is zero and nothing is left to do. All but 1 are
+        3: the least squares solution interpolates, so that the Hessian is zero and x is the optimum. All but 1 are
         successes.
 
     Raises
@@ -127,7 +130,7 @@ def minimize_lp(
     if A.ndim not in (2, 3):
         raise ValueError(f"A must have shape (m, n) or (B, m, n), received {A.shape}")
     if b.shape != A.shape[:-1]:
-        raise ValueError(f"b must have shape {A.shape[:-1]} beside A of shape {A.shape}, received {b.shape}")
+        raise ValueError(f"b must have shape {A.shape[:-1]} for A of shape {A.shape}, received {b.shape}")
     exponents = real_numbers(p, "p")
     if exponents.ndim and exponents.shape != A.shape[:1] * batched:
         raise ValueError(f"p must be one number{f' or {len(A)}' * batched}, received shape {exponents.shape}")
@@ -136,9 +139,9 @@ def minimize_lp(
         x0 = real_numbers(x0, "x0")
         if x0.shape != A.shape[:-2] + A.shape[-1:]:
             raise ValueError(f"x0 must have shape {A.shape[:-2] + A.shape[-1:]}, received {x0.shape}")
-    network = None if solver is None else _Network(loaded(solver), problem)
-    found = _minimize(problem, None if x0 is None else x0.reshape(problem.x.shape), network, tol, maxiter)
-    return OptimizeResult({k: v if batched else scalar(v[0]) for k, v in found.items()})
+    network = None if solver is None else _Network(as_solver(solver), problem)
+    fields = _minimize(problem, None if x0 is None else x0.reshape(problem.x.shape), network, tol, maxiter)
+    return OptimizeResult({k: v if batched else scalar(v[0]) for k, v in fields.items()})
 
 
 class _Network:
@@ -173,71 +176,92 @@ class _Network:
         return np.where(np.isfinite(d).all(axis=1, keepdims=True), d, 0.0)
 
 
+class _Steps:
+    """The steps of `minimize_lp` for B problems: the network's where they are safe, Newton's own elsewhere.
+
+    Attributes
+    ----------
+    counts : dict of ndarray of int, shape (B,)
+        Steps taken, by kind.
+    trace : list of B lists
+        See `minimize_lp`.
+    """
+
+    def __init__(self, problem: Regression, network: _Network | None, warm_start: bool) -> None:
+        B = len(problem)
+        self.problem, self.network = problem, network
+        self.counts = {name: np.zeros(B, dtype=np.int64) for name in ("learned", "exact")}
+        self.trace: list[list[tuple[str, float, float]]] = [[] for _ in range(B)]
+        self._asked = np.full(B, network is not None and not (network.target == "start" and warm_start))
+        self._kind = np.full(B, "start", dtype=object)
+
+    def observe(self, active: Indices, r: FloatArray, error: FloatArray) -> None:
+        """Extend the traces."""
+        for i, e, size in zip(active, error, p_norm(r, self.problem.p[active]), strict=True):
+            self.trace[i].append((self._kind[i], float(e), float(size)))
+
+    def step(self, active: Indices, delta: FloatArray, r: FloatArray, error: FloatArray) -> tuple[FloatArray, Flags]:
+        """Return the steps (C, n), and which of them change x at all (C,); see `lp_norm.descend`."""
+        part, step = self.problem[active], np.zeros_like(delta)
+        self._kind[active] = "exact"
+
+        # 1. The network's, where it is still asked and its step is safe.
+        use = self._asked[active] & (error > NEWTON_ONLY_BELOW)
+        if self.network is not None and use.any():
+            asked = part[use]
+            x = asked.x + delta[use]
+            step[use], accepted = _safeguard(asked, x, r[use], self.network.step(asked, x))
+            self._asked[active[use]] = accepted & (self.network.target != "start")
+            self._kind[active[use][accepted]] = "learned"
+
+        # 2. Newton's own, with an exact line search.
+        exact = self._kind[active] == "exact"
+        if exact.any():
+            rest = part[exact]
+            d = newton_step(rest.A, r[exact], rest.p)
+            step[exact] = line_search_step(rest.A, r[exact], rest.p, d)
+
+        # 3. What does not change x is the end of float64.
+        moved = np.any(delta + step != delta, axis=1)
+        for name, count in self.counts.items():
+            count[active[moved]] += self._kind[active[moved]] == name
+        return step, moved
+
+
 def _minimize(
     problem: Regression, x0: FloatArray | None, network: _Network | None, tol: float, maxiter: int
 ) -> dict[str, Any]:
     """Return the fields of the result for a batch. Unknown is the way from least squares, as in `lp_norm.iterate`."""
-    B = len(problem)
     delta = np.zeros_like(problem.x) if x0 is None else np.where(problem.interpolated[:, None], 0.0, x0 - problem.x)
-    counts = {"learned": np.zeros(B, dtype=np.int64), "exact": np.zeros(B, dtype=np.int64)}
-    trace: list[list[tuple[str, float, float]]] = [[("start", 0.0, 0.0)] * int(one) for one in problem.interpolated]
-    status = np.full(B, LIMIT)
+    steps = _Steps(problem, network, warm_start=x0 is not None)
+    descent = descend(problem.A, problem.p, problem.r, delta, steps.step, tol, maxiter, steps.observe)
+    status = np.where(descent.error <= tol, CONVERGED, np.where(descent.refused, ROUNDING, LIMIT))
     status[problem.interpolated] = INTERPOLATED
-    asked = np.full(B, network is not None and not (network.target == "start" and x0 is not None))
-    kind = np.full(B, "start", dtype=object)
-    active, iteration = np.flatnonzero(status == LIMIT), 0
-    while active.size:
-        part = problem[active]
-        r = product(part.A, delta[active]) + part.r
-        error = gradient_norm(part.A, r, part.p)
-        for i, e, size in zip(active, error, norm(r, part.p), strict=True):
-            trace[i].append((kind[i], float(e), float(size)))
-        status[active[error <= tol]] = CONVERGED
-        go_on = error > tol
-        if iteration == maxiter:
-            break
-        active, part, r, error = active[go_on], part[go_on], r[go_on], error[go_on]
-        step, kind[active] = np.zeros_like(part.x), "exact"
-        use = asked[active] & (error > NEAR)
-        if network is not None and use.any():
-            some = part[use]
-            x = some.x + delta[active[use]]
-            step[use], accepted = _judged(some, x, r[use], network.step(some, x))
-            asked[active[use]] = accepted & (network.target != "start")
-            kind[active[use][accepted]] = "learned"
-        exact = kind[active] == "exact"
-        if exact.any():
-            some = part[exact]
-            d = newton_step(some.A, r[exact], some.p)
-            step[exact] = at_best_length(some.A, r[exact], some.p, d)
-        moved = np.any(delta[active] + step != delta[active], axis=1)
-        status[active[~moved]] = ROUNDING
-        delta[active] += step
-        active, iteration = active[moved], iteration + 1
-        for name, count in counts.items():
-            count[active] += kind[active] == name
-    return _measured(problem, problem.x + delta, status, tol) | {
-        "n_learned": counts["learned"],
-        "n_exact": counts["exact"],
-        "nit": counts["learned"] + counts["exact"],
-        "trace": trace,
+    learned, exact = steps.counts["learned"], steps.counts["exact"]
+    return _measured(problem, problem.x + descent.delta, status, tol) | {
+        "n_learned": learned,
+        "n_exact": exact,
+        "nit": learned + exact,
+        "trace": steps.trace,
     }
 
 
-def _judged(problem: Regression, x: FloatArray, r: FloatArray, d: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+def _safeguard(
+    problem: Regression, x: FloatArray, r: FloatArray, d: FloatArray
+) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Return the steps along d (B, n), at their best lengths, and which of them are taken; x (B, n), r (B, m)."""
     with np.errstate(all="ignore"):
-        step = at_best_length(problem.A, r, problem.p, d / largest(d)[:, None])
-        before = norm(r, problem.p)
-        after = norm(r + product(problem.A, step), problem.p)
+        step = line_search_step(problem.A, r, problem.p, d / max_abs(d)[:, None])
+        before = p_norm(r, problem.p)
+        after = p_norm(r + product(problem.A, step), problem.p)
         gain = -np.expm1(problem.p * np.log(after / before))  # (f - f_new) / f
-        share = np.sum(power(r / largest(r)[:, None], problem.p), axis=1)  # f in these units
-        promise = np.sum(transposed_product(problem.A, dual_vector(r, problem.p)) * step, axis=1) / largest(r)
-        enough = gain >= ENOUGH * problem.p * -promise / share
-        far = gain >= PROGRESS * dual_gap(problem.Q, r, problem.p)
+        scaled_f = np.sum(abs_power(r / max_abs(r)[:, None], problem.p), axis=1)  # f in units of max |r|
+        predicted = np.sum(transposed_product(problem.A, dual_vector(r, problem.p)) * step, axis=1) / max_abs(r)
+        sufficient = gain >= ARMIJO_FRACTION * problem.p * -predicted / scaled_f
+        far = gain >= MIN_GAP_REDUCTION * dual_gap(problem.Q, r, problem.p)
         H, g = newton_system(problem, x)
-        left = np.linalg.norm(g - product(H, d), axis=1) <= FORCING * np.linalg.norm(g, axis=1)
-    accepted = (promise < 0) & enough & (far | left) & np.isfinite(step).all(axis=1)
+        solved = np.linalg.norm(g - product(H, d), axis=1) <= MAX_FORCING * np.linalg.norm(g, axis=1)
+    accepted = (predicted < 0) & sufficient & (far | solved) & np.isfinite(step).all(axis=1)
     return np.where(accepted[:, None], step, 0.0), accepted
 
 
@@ -248,11 +272,11 @@ def _measured(problem: Regression, x: FloatArray, status: NDArray[np.int64], tol
     error = np.where(interpolated, 0.0, gradient_norm(problem.A, r, problem.p))
     # r is known to n eps (|A| |x| + |b|), and |r|^(p-1) to p - 1 times that: where b is large, the digits end there.
     size = np.max(product(np.abs(problem.A), np.abs(x)) + np.abs(problem.b), axis=1)
-    floor = (problem.p - 1) * problem.A.shape[2] * EPS * size / largest(r)
+    floor = (problem.p - 1) * problem.A.shape[2] * EPS * size / max_abs(r)
     status = np.where((status == CONVERGED) & (error > tol) & (error > floor), LIMIT, status)
     status = np.where((status == CONVERGED) & (error > tol), ROUNDING, status)
     with np.errstate(over="ignore"):
-        fun = norm(r, problem.p) ** problem.p
+        fun = p_norm(r, problem.p) ** problem.p
     return {
         "x": x,
         "fun": fun,

@@ -1,4 +1,4 @@
-"""Where a result comes from: commit, versions, processor, kernels, threads. Recorded in checkpoints and results."""
+"""Provenance of checkpoints and results: commit, versions, processor, kernels and threads."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from threadpoolctl import threadpool_info
 
 PACKAGES = ("algebraformer", "torch", "numpy", "scipy", "safetensors")
 NO_CODE = ("results", "docs", "README.md", "CHANGELOG.md", "LOG.md")
-"""What changes while results are measured one after the other, and none of them depends on."""
+"""Files that may change between measurements, since no result depends on them."""
 IMPORTED = ("src", "studies", "benchmarks", "examples")
-"""Folders in which a new file may matter before git knows it."""
+"""Folders in which files that git does not track yet may affect a result."""
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 KERNELS = (
     "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "ATEN_CPU_CAPABILITY",
     "ONEDNN_MAX_CPU_ISA", "NPY_DISABLE_CPU_FEATURES",
 )  # fmt: skip
-"""Variables that make a library run the kernels of another processor, or block for another cache."""
+"""Environment variables that select the kernels or the block sizes of another processor."""
 
 
 @functools.cache
 def commit() -> str | None:
     """Return the commit of the checkout this package runs from, with "+" if code differs from it, or None.
 
-    The first call in a process decides: what is committed during a long run is not what ran.
+    Cached by the first call of a process: code that is committed during a long run is not what ran.
     """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
@@ -64,7 +64,7 @@ def processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that matter for a result."""
+    """Return the versions of Python and of the packages that results depend on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -75,7 +75,7 @@ def versions() -> dict[str, str]:
 
 
 def kernels() -> list[str]:
-    """Return the BLAS libraries that are loaded, each with the kernels it chose and its threads; and torch's."""
+    """Return the kernels and threads of every loaded BLAS library and of torch."""
     found = []
     for library in threadpool_info():
         if library["user_api"] == "blas":

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,95 @@ from algebraformer.provenance import provenance
 from algebraformer.writing import write_bytes
 
 Cell = str | float | int | bool | None
+
+
+class Verdict(enum.StrEnum):
+    """What a measurement decides."""
+
+    REPRODUCED = "reproduced"
+    SMALLER_SCALE = "reproduced at smaller scale"
+    PARTLY_REPRODUCED = "partly reproduced"
+    NOT_REPRODUCED = "not reproduced"
+    HOLDS = "holds"
+    PARTLY = "holds in part"
+    FAILS = "does not hold"
+    MET = "met"
+    MISSED = "missed"
+    WORTH_IT = "worth it"
+    NOT_WORTH_IT = "not worth it"
+    MEASURED = "measured"
+    INCONCLUSIVE = "inconclusive"
+
+
+Number = float | int | str | None
+NOT_FINITE = ("inf", "-inf", "nan")
+"""Numbers that JSON has no name for, as `finite` writes them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """The answer to one question, as data.
+
+    Attributes
+    ----------
+    verdict : Verdict
+    numbers : dict
+        What the verdict follows from, by name: `Number` values, also names such as that of the fastest method.
+    """
+
+    verdict: Verdict
+    numbers: Mapping[str, Any]
+
+    def settings(self) -> dict[str, Any]:
+        """Return plain JSON values; numbers that are not finite become text, since JSON has none."""
+        return {"verdict": str(self.verdict), "numbers": {name: finite(value) for name, value in self.numbers.items()}}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Outcome:
+        """Return the outcome that `settings` describes."""
+        numbers = {name: float(v) if v in NOT_FINITE else v for name, v in settings["numbers"].items()}
+        return cls(Verdict(settings["verdict"]), numbers)
+
+
+Outcomes = Mapping[str, Outcome]
+"""Outcomes by a stable id, such as "attention.mask", or "attention.positions/causal" for one of several cases."""
+Sentences = Mapping[str, str | Callable[[Outcome], str]]
+"""For each id, without its case, the sentence: a template of the numbers and `verdict`, or a function."""
+
+
+def outcome(verdict: Verdict, **numbers: Number) -> Outcome:
+    """Return an outcome.
+
+    Examples
+    --------
+    >>> outcome(Verdict.MET, ratio=2.0, slowest="LU").settings()
+    {'verdict': 'met', 'numbers': {'ratio': 2.0, 'slowest': 'LU'}}
+    """
+    return Outcome(verdict, numbers)
+
+
+def met(condition: bool) -> Verdict:
+    """Return whether a target is met."""
+    return Verdict.MET if condition else Verdict.MISSED
+
+
+def conclusions(outcomes: Outcomes, sentences: Sentences) -> list[str]:
+    """Return the sentence of every outcome; those whose sentence is empty are left out.
+
+    Examples
+    --------
+    >>> found = {"speed.ratio/n = 8": outcome(Verdict.MET, n=8, ratio=2.04)}
+    >>> conclusions(found, {"speed.ratio": "n = {n}: {ratio:.2g} times as fast; target {verdict}."})
+    ['n = 8: 2 times as fast; target met.']
+    """
+    lines = []
+    for key, found in outcomes.items():
+        sentence = sentences[key.partition("/")[0]]
+        if isinstance(sentence, str):
+            lines.append(sentence.format(verdict=found.verdict, **found.numbers))
+        else:
+            lines.append(sentence(found))
+    return [line for line in lines if line]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,14 +144,17 @@ class Report:
     ----------
     tables : sequence of TableData
         The first one is the main table.
-    verdict : sequence of str
-        Plain sentences.
+    outcomes : dict
+        What was found, by id; see `Outcomes`.
+    conclusions : sequence of str
+        The same in sentences, made from the outcomes by `conclusions`.
     data : dict
-        Everything a figure needs, as plain JSON values.
+        Everything that outcomes and figures need, as plain JSON values.
     """
 
     tables: Sequence[TableData]
-    verdict: Sequence[str]
+    outcomes: Outcomes
+    conclusions: Sequence[str]
     data: dict[str, Any]
 
 
@@ -129,14 +222,22 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> st
 
 
 def markdown_page(name: str, command: str, report: Report, no_figure: str = "") -> str:
-    """Return NAME.md: the verdict first, then the tables, the figure or why there is none, and the command."""
-    parts = [f"# {name}\n", *(f"{sentence}\n" for sentence in report.verdict)]
+    """Return NAME.md: the conclusions first, then the tables, the figure or why there is none, and the command."""
+    parts = [f"# {name}\n", *(f"{sentence}\n" for sentence in report.conclusions)]
     for table in report.tables:
         parts.append(f"## {table.title}\n" if table.title else "")
         parts.append(markdown_table(table.columns, table.rows))
     parts.append(f"{no_figure or f'![{name}]({name}.png)'}\n")
     parts.append(f"Made by `{command}`; {name}.json holds the data, the commit, the versions and the processor.\n")
     return "\n".join(parts)
+
+
+def in_json(outcomes: Outcomes, sentences: Sequence[str]) -> dict[str, Any]:
+    """Return outcomes and conclusions as they stand in NAME.json."""
+    return {
+        "outcomes": {key: found.settings() for key, found in outcomes.items()},
+        "conclusions": list(sentences),
+    }
 
 
 def write_results(path: Path | str, *, command: str, table: TableData, **data: Any) -> None:
@@ -148,11 +249,11 @@ def write_results(path: Path | str, *, command: str, table: TableData, **data: A
 
 
 def write_report(report: Report, path: Path, command: str, no_figure: str = "", **about: Any) -> None:
-    """Write NAME.json, with `about` beside what was measured, and NAME.md; path is that of NAME.json.
+    """Write NAME.json, with the further entries `about`, and NAME.md; path is that of NAME.json.
 
     NAME.md shows NAME.png, or says why there is none.
     """
     main, *others = report.tables
-    more = {"verdict": list(report.verdict), "tables": [table.settings() for table in others]}
+    more = {**in_json(report.outcomes, report.conclusions), "tables": [table.settings() for table in others]}
     write_results(path, command=command, table=main, **about, **more, data=report.data)
     write_bytes(path.with_suffix(".md"), markdown_page(path.stem, command, report, no_figure).encode())

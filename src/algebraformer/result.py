@@ -1,4 +1,4 @@
-"""What `solve` returns: the answers, how good they are, and the sentences that say so."""
+"""What `solve` returns: answers, certificates and error estimates, and `explain`, which puts them in words."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class SolveResult:
     x : ndarray
         The solution, in the shape of b. NaN where status is SINGULAR.
     status : Status
-        What became of the system; `str(status.value)` is a sentence.
+        How the system was solved; `str(status.value)` is a sentence.
     method : str
-        "learned", "learned+refined" or "lapack": who computed x.
+        "learned", "learned+refined" or "lapack": what computed x.
     refinements : int
-        Refinements that the learned answer took, also where LAPACK answered in the end.
+        Refinements of the learned answer, also where it was then replaced by LAPACK's.
     backward_error : float
         Componentwise backward error omega of x (Oettli and Prager), recomputed in float64 from the caller's A and b.
     relative_residual : float
@@ -69,9 +69,9 @@ class SolveResult:
         return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "x"}
 
     def explain(self) -> str:
-        """Say in a few sentences what was done, how good the answer is, what bounds its error, and what to do next.
+        """Summarise in a few sentences: what was done, the certificate, the estimated error, and what to do next.
 
-        For a batch, over all of its systems; positions are named where something has to be done about them.
+        For a batch, over all of its systems; those that need action are named by their positions.
 
         Examples
         --------
@@ -94,7 +94,7 @@ class SolveResult:
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """What is said of one system."""
+    """One system of a result."""
 
     index: int
     status: Status
@@ -133,7 +133,7 @@ _ADVICE = {
     Status.SINGULAR: "look at how A was made, or ask for a least-squares solution, for instance scipy.linalg.lstsq",
 }
 _UNANSWERED = (Status.SINGULAR, Status.UNCERTIFIED)
-"""Their own advice comes first."""
+"""These have advice of their own."""
 _OUTSIDE = "out of distribution: if there are many such systems, train or finetune a model on them"
 _HOPELESS = (
     "x may have no correct digits: A is too ill-conditioned for float64; if b is measured, estimate x as in a noisy "
@@ -202,10 +202,10 @@ def _advice(rows: list[_Row], batched: bool) -> str:
     covered = [row for row in rows if row.status not in _ADVICE and not row.hopeless]
     groups.append((_OUTSIDE, [row for row in covered if row.status is Status.OUT_OF_DISTRIBUTION]))
     groups.append((_NEAR, [row for row in covered if row.status is Status.FALLBACK]))
-    found = [(text, chosen) for text, chosen in groups if chosen]
-    if not found:
+    advice = [(text, chosen) for text, chosen in groups if chosen]
+    if not advice:
         return "No action needed."
-    parts = [f"{_named(chosen)}: {text}" if batched else text for text, chosen in found]
+    parts = [f"{_named(chosen)}: {text}" if batched else text for text, chosen in advice]
     return f"Next: {'; '.join(parts)}."
 
 

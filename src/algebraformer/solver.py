@@ -1,4 +1,4 @@
-"""Solve with a network, and certify every answer: predict, refine, check in float64, fall back to LAPACK."""
+"""Solve with a network and certify every answer."""
 
 from __future__ import annotations
 
@@ -7,25 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import LinAlgWarning
 from scipy.sparse.linalg import LinearOperator
 
-from algebraformer import checkpoint, estimation, learned_answers
+from algebraformer import checkpoint, estimation
 from algebraformer.checkpoint import CheckpointInfo
-from algebraformer.errors import ConfigurationError, FallbackWarning, SingularSystemError, Status, warn_caller
+from algebraformer.errors import ConfigurationError
 from algebraformer.estimation import Estimate
-from algebraformer.learned_answers import Answers, as_linear_operator
-from algebraformer.linalg import EPS, has_zero_line
 from algebraformer.models import Algebraformer, predict
-from algebraformer.numerics import lapack
-from algebraformer.result import SolveResult, scalar
-from algebraformer.validation import CheckedSystem, check_count, check_system, check_tolerance, numbers, refuse_sparse
+from algebraformer.prepared import Prepared, check_supported
+from algebraformer.result import SolveResult
+from algebraformer.validation import check_matrices, check_system
 
 Array = NDArray[Any]
-WORTH_A_WARNING = 0.1
-"""Share of a batch answered by LAPACK from which a caller is warned that the network costs time."""
 
 
 class LearnedSolver:
@@ -68,7 +62,7 @@ class LearnedSolver:
         model, info = checkpoint.load(checkpoint.resolve(name_or_folder))
         solver = cls(model.to(device), info)
         with np.errstate(all="ignore"):  # the answer does not matter
-            solver.predict(np.eye(solver.model.config.n_equation, solver.n), np.ones(solver.model.config.n_equation))
+            solver.predict(np.eye(solver.model.config.n_equations, solver.n), np.ones(solver.model.config.n_equations))
         return solver
 
     @property
@@ -86,7 +80,7 @@ class LearnedSolver:
         ----------
         A : array_like, shape (n, n) or (B, n, n)
         b : array_like, shape (n,), (n, k), (B, n) or (B, n, k)
-            (B, n) beside a batch A is one right-hand side per system. For an estimate head A may have m rows; b then
+            (B, n) with a batch A is one right-hand side per system. For an estimate head A may have m rows; b then
             has as many.
 
         Returns
@@ -98,13 +92,14 @@ class LearnedSolver:
         ValueError
             Shapes do not match, entries are not finite or not real, or the model does not support this n.
         """
-        if self.model.config.head == "estimate":
+        if self.model.config.head.estimates:
             return estimation.mean(self.model, A, b)
-        system = self._supported(check_system(A, b))
+        system = check_system(A, b)
+        check_supported(system.A, self.n)
         x = predict(self.model, system.A, system.b)
         if x.shape != system.b.shape:
             raise ConfigurationError("the model's output does not have the shape of b")
-        return system.restored(x)
+        return system.reshape_like_b(x)
 
     def estimate(self, A: ArrayLike, b: ArrayLike) -> Estimate:
         """Estimate x from noisy b = A x + e, with a standard deviation for every entry.
@@ -130,7 +125,7 @@ class LearnedSolver:
         Warns
         -----
         InconsistentWarning
-            An estimate does not fit b to the noise level that the network sees; Tikhonov's answer stands beside it.
+            An estimate is inconsistent with the predicted noise level; Tikhonov's answer is in the field `tikhonov`.
 
         Examples
         --------
@@ -142,18 +137,51 @@ class LearnedSolver:
         """
         return estimation.estimate(self.model, A, b)
 
-    def _refuse_others(self) -> None:
+    def check_can_solve(self) -> None:
         """Raise `ConfigurationError` if the model does not solve systems."""
-        if purpose := self.info.instead_of_solving(self.model.config.head):
+        if purpose := self.info.unsupported_reason(self.model.config.head):
             raise ConfigurationError(f"the model {self.info.name} {purpose}")
 
-    def _supported(self, system: CheckedSystem) -> CheckedSystem:
-        """Return the system if the network reads such systems, else raise ValueError."""
-        if system.b.dtype.kind == "c":
-            raise ValueError("the network reads real systems, received complex numbers: use solve")
-        if system.n != self.n:
-            raise ValueError(f"the model supports n = {self.n}, received n = {system.n}: use solve, which falls back")
-        return system
+    def prepare(self, A: ArrayLike) -> Prepared:
+        """Read A once, to solve for any number of right-hand sides, one call after the other.
+
+        `prepared.solve(b)` returns what `solve(A, b)` does, at the cost of refinement alone: the network's pass over A,
+        its approximate inverse and, where LAPACK had to help, the factors of A are kept. A token head, which is not
+        linear in b, still answers every b anew.
+
+        Parameters
+        ----------
+        A : array_like, shape (n, n) or (B, n, n)
+            Real or complex; copied, so that later changes have no effect.
+
+        Returns
+        -------
+        Prepared
+            With the methods and attributes `solve(b)`, `operator` and `in_distribution`.
+
+        Raises
+        ------
+        ValueError
+            A is not square, sparse, or entries are NaN, infinite or not numbers.
+        ConfigurationError
+            The model estimates from noisy systems, or its family has no systems.
+
+        Examples
+        --------
+        >>> import algebraformer as af
+        >>> system = af.problems.get("diffusion", n=64).sample(1, seed=1)
+        >>> prepared = af.LearnedSolver.from_pretrained("diffusion-64").prepare(system.A[0])
+        >>> first = prepared.solve(system.b[0])
+        >>> second = prepared.solve(first.x)
+        >>> first.certified, second.certified
+        (True, True)
+        """
+        return self._prepare(A, keep=True)
+
+    def _prepare(self, A: ArrayLike, keep: bool) -> Prepared:
+        """Return A prepared for many right-hand sides, or for one call if nothing is to be kept."""
+        self.check_can_solve()
+        return Prepared(self.model, *check_matrices(A), keep)
 
     def operator(self, A: ArrayLike) -> LinearOperator | list[LinearOperator]:
         """Return the operator head's approximation M of inv(A), for instance as `M=` of scipy.sparse.linalg.gmres.
@@ -193,14 +221,7 @@ class LearnedSolver:
         >>> info
         0
         """
-        self._refuse_others()
-        matrices = numbers(A, "A")
-        if matrices.ndim not in (2, 3):
-            raise ValueError(f"A must have shape (n, n) or (B, n, n), received {matrices.shape}")
-        system = self._supported(check_system(matrices, np.zeros(matrices.shape[:-1])))
-        inverse = self.model.approximate_inverse(system.A)
-        operators = [as_linear_operator(inverse.take(np.array([i])), self.n) for i in range(len(system.A))]
-        return operators if system.batched else operators[0]
+        return self._prepare(A, keep=False).operator
 
     def solve(
         self,
@@ -215,15 +236,14 @@ class LearnedSolver:
         The network answers systems that look like its family. With a token head, refinement is
         x <- x + network(A, b - A x) with the residual in float64; it stops when the certificate holds, when the
         backward error no longer falls, or after `max_refinements`. With an operator head, which is linear in b, the
-        same products give the iterates of generalised conjugate residuals (`classical.conjugate_residuals`), and it
-        stops likewise.
+        same products give the iterates of generalised conjugate residuals (`numerics.gcr`), and it stops likewise.
 
         Parameters
         ----------
         A : array_like, shape (n, n) or (B, n, n)
             Real or complex; never modified. Complex systems and sizes the model does not support go to LAPACK.
         b : array_like, shape (n,), (n, k), (B, n) or (B, n, k)
-            (B, n) beside a batch A is one right-hand side per system.
+            (B, n) with a batch A is one right-hand side per system.
         rtol : float, optional
             A caller who needs less than the certificate of `linalg.is_certified` gives a tolerance on
             ||b - A x|| / ||b||: then a residual of that size is enough.
@@ -253,180 +273,14 @@ class LearnedSolver:
         LinAlgWarning
             LAPACK factorised A and it is ill-conditioned to working precision, as in scipy.linalg.solve.
         FallbackWarning
-            LAPACK answered a tenth of a batch or more that the model should cover: slower than LAPACK alone.
+            LAPACK answered a tenth or more of a batch that the model should cover: slower than LAPACK alone.
         """
-        self._refuse_others()
-        rtol = None if rtol is None else check_tolerance(rtol, "rtol")
-        max_refinements = check_count(max_refinements, "max_refinements")
-        system = check_system(A, b)
-        supported = system.n == self.n and system.b.dtype.kind == "f"
-        if not (supported or fallback):
-            kind = "real" if system.b.dtype.kind == "f" else "complex"
-            raise ValueError(
-                f"the model supports real systems with n = {self.n}, received {kind} ones with n = {system.n}"
-            )
-
-        # 1. The network answers what looks like its family; without a fallback, everything.
-        answers = Answers.unanswered(system.b)
-        if supported:
-            answers = learned_answers.answer(
-                self.model, system.A, system.b, rtol, max_refinements, everything=not fallback
-            )
-        singular = has_zero_line(system.A) if system.b.size else np.zeros(len(system.b), dtype=bool)
-        answers.certified &= answers.in_distribution & ~singular
-        status = np.full(len(system.b), Status.UNCERTIFIED, dtype=object)
-        status[answers.certified] = Status.LEARNED
-        status[answers.certified & (answers.refinements > 0)] = Status.REFINED
-        method = np.where(answers.refinements > 0, "learned+refined", "learned").astype(object)
-
-        # 2. LAPACK answers the rest.
-        rcond = np.full(len(system.b), np.nan)
-        if (left := np.flatnonzero(~answers.certified if fallback else singular)).size:
-            method[left] = "lapack"
-            status[left] = Status.UNSUPPORTED
-            if supported:
-                known = answers.in_distribution[left]
-                status[left[known]], status[left[~known]] = Status.FALLBACK, Status.OUT_OF_DISTRIBUTION
-            whole = left.size == len(system.b)
-            solution = lapack.solve(*((system.A, system.b) if whole else (system.A[left], system.b[left])), rtol)
-            answers.assign(left, solution)
-            status[left[~solution.certified]] = Status.INACCURATE
-            rcond[left], singular[left] = solution.rcond, solution.singular
-            status[singular] = Status.SINGULAR
-
-        # 3. What has to be said.
-        _warn_ill_conditioned(rcond, singular, system.batched)
-        if supported:
-            _warn_of_fallbacks(status, system.batched)
-        fields = {
-            "status": status,
-            "method": method,
-            "refinements": answers.refinements,
-            "backward_error": answers.omega,
-            "relative_residual": answers.relative,
-            "certified": answers.certified,
-            "forward_error": answers.forward_error,
-            "rcond": rcond,
-            "in_distribution": answers.in_distribution,
-        }
-        shaped = {name: value if system.batched else scalar(value[0]) for name, value in fields.items()}
-        result = SolveResult(system.restored(answers.x), **shaped)
-        if singular.any():
-            raise SingularSystemError(np.flatnonzero(singular).tolist(), system.batched, result)
-        return result
-
-
-def _warn_of_fallbacks(status: Array, batched: bool) -> None:
-    """Warn once per call where LAPACK answered a large share of a batch, with the remedy."""
-    outside = sum(s is Status.OUT_OF_DISTRIBUTION for s in status)
-    count = outside + sum(s in (Status.FALLBACK, Status.INACCURATE) for s in status)
-    if batched and len(status) > 1 and count >= WORTH_A_WARNING * len(status):
-        warn_caller(
-            f"LAPACK answered {count} of {len(status)} systems ({count / len(status):.0%}), {outside} of them out of "
-            "distribution, which takes longer than scipy.linalg.solve alone: train or finetune a model on such systems",
-            FallbackWarning,
-        )
-
-
-def _warn_ill_conditioned(rcond: Array, singular: Array, batched: bool) -> None:
-    """Warn as scipy.linalg.solve does, in words that start as its own, naming the systems."""
-    poor = np.flatnonzero((rcond < EPS) & ~singular)
-    if poor.size:
-        named = ", ".join(f"system {i} of the batch has rcond = {rcond[i]:.3g}" for i in poor[:5])
-        named = (named if batched else f"rcond = {rcond[0]:.3g}") + (", ..." if poor.size > 5 else "")
-        warn_caller(f"An ill-conditioned matrix detected: {named}; x may not be accurate.", LinAlgWarning)
+        return self._prepare(A, keep=False).solve(b, rtol, max_refinements, fallback)
 
 
 _loaded = functools.lru_cache(maxsize=8)(LearnedSolver.from_pretrained)
 
 
-def loaded(model: str | Path | LearnedSolver) -> LearnedSolver:
+def as_solver(model: str | Path | LearnedSolver) -> LearnedSolver:
     """Return a solver as it is, or the one of that name or folder, loaded once per process."""
     return _loaded(model) if isinstance(model, (str, Path)) else model
-
-
-def solve(
-    a: ArrayLike,
-    b: ArrayLike,
-    lower: bool = False,
-    overwrite_a: bool = False,
-    overwrite_b: bool = False,
-    check_finite: bool = True,
-    assume_a: str | None = None,
-    transposed: bool = False,
-    *,
-    model: str | Path | LearnedSolver = "diffusion-64",
-    rtol: float | None = None,
-) -> Array:
-    """Solve a x = b like `scipy.linalg.solve`, with a learned solver where it applies.
-
-    General real systems of the model's size go through `LearnedSolver.solve`: the network's answer where it can be
-    certified, LAPACK's where not. Everything else (other sizes, complex numbers, `assume_a` other than None and
-    "general", `transposed`) goes to `scipy.linalg.solve` unchanged.
-
-    Parameters
-    ----------
-    a : array_like, shape (..., n, n)
-    b : array_like, shape (n,) or (..., n, k)
-    lower, overwrite_a, overwrite_b, check_finite, assume_a, transposed
-        As in `scipy.linalg.solve`. The learned path never overwrites its input and always checks that it is finite.
-    model : str, Path or LearnedSolver
-        Name of a shipped model, folder of a checkpoint, or a solver. Loaded once per process.
-    rtol : float, optional
-        As in `LearnedSolver.solve`.
-
-    Returns
-    -------
-    ndarray
-        x, in the shape and dtype that `scipy.linalg.solve` returns.
-
-    Raises
-    ------
-    ValueError
-        Shapes do not match, or NaN or infinity in the input.
-    LinAlgError
-        A system is singular; in a batch the message names which.
-
-    Examples
-    --------
-    >>> import algebraformer as af
-    >>> import numpy as np
-    >>> af.solve(np.array([[2.0, 0.0], [0.0, 4.0]]), np.ones(2))
-    array([0.5 , 0.25])
-    """
-    for array in (a, b):
-        refuse_sparse(array)
-    A, B = np.asarray(a), np.asarray(b)
-    masked = np.ma.isMaskedArray(a) or np.ma.isMaskedArray(b)  # SciPy refuses these
-    real = A.dtype.kind in "biuf" and B.dtype.kind in "biuf" and not masked
-    solver = loaded(model)
-    solver._refuse_others()
-    square = A.ndim >= 2 and A.shape[-2:] == (solver.n, solver.n) and A.size > 0
-    rows = B.ndim >= 1 and B.size > 0 and B.shape[-min(B.ndim, 2)] == solver.n
-    if not (real and square and rows and assume_a in (None, "gen", "general")) or transposed:
-        return scipy.linalg.solve(a, b, lower, overwrite_a, overwrite_b, check_finite, assume_a, transposed)
-    x = _solve_stacked(solver, A, B[:, None] if B.ndim == 1 else B, rtol)
-    single = np.result_type(A, B).kind == "f" and np.result_type(A, B).itemsize <= 4
-    return (x[..., 0] if B.ndim == 1 else x).astype(np.float32 if single else np.float64, copy=False)
-
-
-def _solve_stacked(solver: LearnedSolver, A: Array, b: Array, rtol: float | None) -> Array:
-    """Return x (..., n, k) for stacks of matrices and right-hand sides that broadcast; no matrix is copied for them.
-
-    Axes along which A has one matrix for many right-hand sides become columns of b.
-    """
-    n, k = b.shape[-2:]
-    stack = np.broadcast_shapes(A.shape[:-2], b.shape[:-2])
-    matrices = (1,) * (len(stack) - A.ndim + 2) + A.shape[:-2]
-    shared = [axis for axis, length in enumerate(matrices) if length == 1]
-    own = [axis for axis, length in enumerate(matrices) if length > 1]
-    if 0 in matrices:
-        return np.empty((*stack, n, k))
-    order = (*own, len(stack), *shared, len(stack) + 1)  # systems, rows, columns
-    columns = np.broadcast_to(b, (*stack, n, k)).transpose(order)
-    right = columns.reshape(*(stack[axis] for axis in own), n, -1)
-    if own:
-        x = solver.solve(A.reshape(-1, n, n), right.reshape(-1, n, right.shape[-1]), rtol).x
-    else:
-        x = solver.solve(A.reshape(n, n), right, rtol).x
-    return np.ascontiguousarray(x.reshape(columns.shape).transpose(np.argsort(order)))

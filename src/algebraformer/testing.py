@@ -19,7 +19,7 @@ from algebraformer.linalg import EPS
 from algebraformer.problems import PRIORS, NoisyFamily, ProblemFamily, Systems, from_settings
 
 if TYPE_CHECKING:
-    from algebraformer.training.automatic import Sampler
+    from algebraformer.problems.custom import Sampler
 
 SYSTEMS, ENTRIES = 20, 2**22
 """Systems that are looked at; where n is large, so many that A has about ENTRIES entries, and 4 at least."""
@@ -118,7 +118,7 @@ def bad_ranges_are_refused(subject: Subject) -> None:
 
 def shapes_and_dtypes(subject: Subject) -> None:
     family, count = subject.family, subject.count
-    systems, m, n = family.sample(count, seed=3), family.rows, family.n
+    systems, m, n = family.sample(count, seed=3), family.n_equations, family.n
     expected = {"A": (count, m, n), "b": (count, m), "x": (count, n)}
     for name, shape in expected.items():
         array = getattr(systems, name)
@@ -137,7 +137,7 @@ def finite(subject: Subject) -> None:
 
 def x_solves_the_system(subject: Subject) -> None:
     family = subject.family
-    if not family.has_systems or isinstance(family, NoisyFamily):
+    if not family.is_linear_system or isinstance(family, NoisyFamily):
         return
     systems = family.sample(subject.count, seed=1)
     A, x, b = systems.A.astype(np.longdouble), systems.x, systems.b
@@ -208,7 +208,7 @@ def another_size(subject: Subject) -> None:
         systems = other.sample(3, seed=0)
     except ConfigurationError:
         return
-    shape = (3, other.rows, other.n)
+    shape = (3, other.n_equations, other.n)
     subject.require(systems.A.shape == shape, f"A of shape {shape} for n = {other.n}", systems.A.shape)
 
 
@@ -216,7 +216,7 @@ def noisy_measurements(subject: Subject) -> None:
     family, count = subject.family, subject.count
     if not isinstance(family, NoisyFamily):
         return
-    systems, m, n = family.sample(count, seed=3), family.rows, family.n
+    systems, m, n = family.sample(count, seed=3), family.n_equations, family.n
     expected = {"noise": (count,), "prior": (count,), "clean": (count, m), "signal": (count, n), "z": (count, m)}
     received = {name: np.shape(systems.params[name]) for name in expected if name in systems.params}
     subject.require(received == expected, f"parameters of shapes {expected}", received)
@@ -273,7 +273,7 @@ def check_family(family: ProblemFamily | type[ProblemFamily] | Sampler) -> None:
     >>> import algebraformer as af
     >>> af.testing.check_family(af.problems.get("diffusion", n=8))
     """
-    from algebraformer.training.automatic import as_family  # loads torch, which another process does not need
+    from algebraformer.problems.custom import as_family  # loads torch, which another process does not need
 
     subject = Subject(as_family(family))
     for subject.rule, rule in RULES.items():

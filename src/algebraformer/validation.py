@@ -1,21 +1,24 @@
-"""What a caller gives to a solver: refused with a word on what is wrong, or brought to one shape; never written to."""
+"""Input validation: A and b as float64 or complex128 arrays of shapes (B, n, n) and (B, n, k), or a `ValueError`.
+
+Inputs are never modified.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import operator
+import sys
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import issparse
 
 Array = NDArray[Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckedSystem:
-    """Checked input: A (B, n, n) and b (B, n, k), float64 or complex128, and the shape x shall have."""
+    """Checked input: A (B, n, n) and b (B, n, k), float64 or complex128, and the shape of the caller's b."""
 
     A: Array
     b: Array
@@ -26,7 +29,8 @@ class CheckedSystem:
     def n(self) -> int:
         return self.A.shape[-1]
 
-    def restored(self, x: Array) -> Array:
+    def reshape_like_b(self, x: Array) -> Array:
+        """Return x (B, n, k) in the shape of the caller's b."""
         return x.reshape(self.shape)
 
 
@@ -36,11 +40,11 @@ def numbers(value: ArrayLike, name: str) -> Array:
     Raises
     ------
     ValueError
-        It is masked, ragged, not of numbers, or not finite; the message calls it `name`.
+        It is masked, ragged, not of numbers, or not finite; the message names it.
     """
     refuse_sparse(value)
     if np.ma.isMaskedArray(value):
-        raise ValueError(f"{name} is a masked array, expected every entry to be there")
+        raise ValueError(f"{name} is a masked array, expected an array without missing entries")
     try:
         array = np.asarray(value)
     except ValueError as error:  # ragged lists
@@ -51,7 +55,8 @@ def numbers(value: ArrayLike, name: str) -> Array:
         array = np.asarray(array, dtype=complex if array.dtype.kind == "c" else float, order="C")
     rows = array.reshape(-1, array.shape[-1]) if array.size and array.ndim else array.reshape(-1, 1)
     with np.errstate(over="ignore", invalid="ignore"):
-        sums = rows @ np.ones(rows.shape[1])  # one fast pass: what is not finite shows, and rarely what only overflows
+        # One fast pass finds NaN and infinity, and now and then a sum that overflows.
+        sums = rows @ np.ones(rows.shape[1])
     if not np.isfinite(sums).all() and not (finite := np.isfinite(array)).all():
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
         raise ValueError(f"{name} contains NaN or infinity{f', first at index {where}' if where else ''}")
@@ -60,7 +65,8 @@ def numbers(value: ArrayLike, name: str) -> Array:
 
 def refuse_sparse(value: Any) -> None:
     """Raise `ValueError` for a sparse array or matrix, in SciPy's words."""
-    if issparse(value):
+    sparse = sys.modules.get("scipy.sparse")  # without which there are no sparse arrays; importing it takes time
+    if sparse is not None and sparse.issparse(value):
         raise ValueError(
             "Sparse arrays/matrices are not supported by this function. Perhaps one of the `scipy.sparse.linalg` "
             "functions would work instead."
@@ -76,12 +82,12 @@ def real_numbers(value: ArrayLike, name: str) -> NDArray[np.float64]:
 
 
 def check_right_hand_sides(A: Array, b: Array, rows: str) -> None:
-    """Refuse b that is not of shape (m,) or (m, k) for A of shape (m, n), or (B, m) or (B, m, k) for (B, m, n).
+    """Check that b has shape (m,) or (m, k) for A of shape (m, n), or (B, m) or (B, m, k) for A of shape (B, m, n).
 
     Raises
     ------
     ValueError
-        The message calls the number of rows `rows`.
+        It has another one; `rows` is the symbol of the number of rows in the message.
     """
     batched, m = A.ndim == 3, A.shape[-2]
     if batched and b.ndim in (2, 3) and len(b) != len(A):
@@ -93,13 +99,43 @@ def check_right_hand_sides(A: Array, b: Array, rows: str) -> None:
         raise ValueError(f"b has {b.shape[batched]} rows, A has {m}")
 
 
-def check_system(A: ArrayLike, b: ArrayLike) -> CheckedSystem:
-    """Check A and b and bring them to the shapes (B, n, n) and (B, n, k).
+def check_matrices(A: ArrayLike) -> tuple[Array, bool]:
+    """Return A in the shape (B, n, n), and whether it was given as a batch.
 
     Raises
     ------
     ValueError
-        Shapes do not match, or entries are NaN, infinite or not numbers; the message names A or b.
+        A is no matrix or batch of matrices, not square, or entries are NaN, infinite or not numbers.
+    """
+    A = numbers(A, "A")
+    if A.ndim not in (2, 3) or A.shape[-1] != A.shape[-2]:
+        raise ValueError(f"A must have shape (n, n) or (B, n, n), received {A.shape}")
+    return (A, True) if A.ndim == 3 else (A[None], False)
+
+
+def match_right_hand_sides(A: Array, batched: bool, b: ArrayLike) -> CheckedSystem:
+    """Check b and bring it to the shape (B, n, k) for what `check_matrices` returned.
+
+    Raises
+    ------
+    ValueError
+        Its shape does not match A, or entries are NaN, infinite or not numbers.
+    """
+    b = numbers(b, "b")
+    check_right_hand_sides(A if batched else A[0], b, "n")
+    if A.dtype != b.dtype:
+        A, b = A.astype(complex, copy=False), b.astype(complex, copy=False)
+    k = b.shape[-1] if b.ndim - batched == 2 else 1
+    return CheckedSystem(A, b.reshape(len(A), A.shape[-1], k), b.shape, batched)
+
+
+def check_system(A: ArrayLike, b: ArrayLike) -> CheckedSystem:
+    """Validate A and b and return them with the shapes (B, n, n) and (B, n, k).
+
+    Raises
+    ------
+    ValueError
+        Shapes do not match, or entries are NaN, infinite or not numbers.
 
     Examples
     --------
@@ -107,19 +143,11 @@ def check_system(A: ArrayLike, b: ArrayLike) -> CheckedSystem:
     >>> check_system(np.eye(2), [1, 2]).b.shape
     (1, 2, 1)
     """
-    A, b = numbers(A, "A"), numbers(b, "b")
-    if A.ndim not in (2, 3) or A.shape[-1] != A.shape[-2]:
-        raise ValueError(f"A must have shape (n, n) or (B, n, n), received {A.shape}")
-    batched, n = A.ndim == 3, A.shape[-1]
-    check_right_hand_sides(A, b, "n")
-    if A.dtype != b.dtype:
-        A, b = A.astype(complex), b.astype(complex)
-    k = b.shape[-1] if b.ndim - batched == 2 else 1
-    return CheckedSystem(A if batched else A[None], b.reshape(len(b) if batched else 1, n, k), b.shape, batched)
+    return match_right_hand_sides(*check_matrices(A), b)
 
 
 def check_tolerance(value: float, name: str) -> float:
-    """Return a tolerance as a float; `ValueError`, which calls it `name`, unless it is finite and not negative."""
+    """Return a tolerance as a float; `ValueError`, with its `name`, unless it is finite and not negative."""
     value = float(value)
     if not 0 <= value < np.inf:
         raise ValueError(f"{name} must be a finite number >= 0, received {value}")
@@ -127,7 +155,7 @@ def check_tolerance(value: float, name: str) -> float:
 
 
 def check_count(value: int, name: str) -> int:
-    """Return a count as an int; `ValueError`, which calls it `name`, if it is negative."""
+    """Return a count as an int; `ValueError`, with its `name`, if it is negative."""
     value = operator.index(value)
     if value < 0:
         raise ValueError(f"{name} must be at least 0, received {value}")
@@ -135,5 +163,5 @@ def check_count(value: int, name: str) -> int:
 
 
 def is_whole(value: object) -> bool:
-    """Say whether a value is a plain whole number, fit for JSON: True, 1.0 and NumPy's integers are not."""
+    """Return whether a value is an int; bool, 1.0 and NumPy's integers are not, since they change in JSON."""
     return isinstance(value, int) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all, and checks of where results go before the work that makes them."""
+"""Atomic writing of files, and checks of output paths before long computations."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import IO
 
 @contextmanager
 def new_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path` for writing, and put it in the place of `path` when the block ends.
+    """Open a temporary file in the folder of `path` for writing, and rename it to `path` when the block ends.
 
-    If the block or the disk fails, `path` stays as it was and the temporary file is removed.
+    If the block or the disk fails, `path` remains unchanged and the temporary file is removed.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        # NumPy writes to a stream that is open for writing alone by C's stdio, and does not see that the disk is full.
+        # To a stream opened only for writing, NumPy writes through C's stdio and misses the error of a full disk.
         with open(temporary, "x+b") as stream:
             yield stream
             stream.flush()
@@ -50,7 +50,7 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
-    """Write a file whole or not at all, see `new_file`."""
+    """Write a file atomically, see `new_file`."""
     with new_file(path) as stream:
         stream.write(data)
 
@@ -58,7 +58,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
 def check_file(path: Path, folder_is_made: bool = False) -> None:
     """Raise `OSError` if no file of this name can be written: it is a folder, or its folder is absent or read-only.
 
-    With `folder_is_made` an absent folder is fine if it can be made.
+    With `folder_is_made` the folder may be absent if it can be created.
     """
     if path.is_dir():
         raise IsADirectoryError(f"{path}: expected the name of a file, received a folder")
@@ -69,7 +69,7 @@ def check_file(path: Path, folder_is_made: bool = False) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Raise `OSError` if there is no folder of this name and none can be made, or it is read-only."""
+    """Raise `OSError` if there is no folder of this name and it cannot be created, or it is read-only."""
     _check_writable(path, Path(os.path.realpath(path)))
 
 

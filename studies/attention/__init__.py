@@ -3,3 +3,5 @@
 from studies.attention.figures import figure as figure
 from studies.attention.measure import PRESETS as PRESETS
 from studies.attention.measure import run as run
+from studies.attention.report import SENTENCES as SENTENCES
+from studies.attention.report import outcomes as outcomes

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algebraformer.linalg import FloatArray
-from algebraformer.numerics.entry_sampler import Reading
-from algebraformer.numerics.operator_basis import ApproximateInverse, OperatorBasis, apply_to_all, combined
+from algebraformer.numerics.entry_sampler import EntrySampler
+from algebraformer.numerics.operator_basis import OperatorBasis
+from algebraformer.numerics.preconditioner import ApproximateInverse, linear_combination, shared_matmul
 
 DAMPING = 1e-7
 """Rows of this size, relative to the operators, below the least-squares problem: they keep operators that depend on
@@ -42,7 +43,7 @@ class InverseInterpolation:
         T_0, whose coefficient is one, and T_1 ... T_R.
     inverse : ndarray, shape (n, n), float64
         Abar^-1.
-    reading : Reading
+    sampler : EntrySampler
         Gives the size s of a matrix.
     sketch : ndarray, shape (n, k)
         Omega.
@@ -50,31 +51,31 @@ class InverseInterpolation:
 
     operators: NDArray[np.float32]
     inverse: FloatArray
-    reading: Reading
+    sampler: EntrySampler
     sketch: FloatArray
 
     def __call__(self, A: FloatArray) -> ApproximateInverse:
         """Return the best M for each of the matrices A (B, n, n)."""
-        s = self.reading(A)[1]
+        s = self.sampler(A)[1]
         s = np.where(s != 0, s, 1.0)
         c = np.empty((len(A), len(self.operators) - 1), dtype=np.float32)
         step = max(1, ENTRIES // (len(self.operators) * self.sketch.size))
         for i in range(0, len(A), step):
             c[i : i + step] = self._coefficients(A[i : i + step] / s[i : i + step, None, None])
-        flat = combined(c, self.operators.reshape(len(self.operators), -1))
+        flat = linear_combination(c, self.operators.reshape(len(self.operators), -1))
         return ApproximateInverse(flat.reshape(A.shape), self.inverse, s)
 
     def _coefficients(self, A: FloatArray) -> FloatArray:
         """Return lambda (B, R) for matrices of size one, by QR without Q: the right-hand side is one more column."""
         p, n, _ = self.operators.shape
         B, k = len(A), self.sketch.shape[1]
-        G = apply_to_all(self.inverse, A @ self.sketch)  # (B, n, k)
+        G = shared_matmul(self.inverse, A @ self.sketch)  # (B, n, k)
         columns = G.transpose(1, 0, 2).reshape(n, B * k).astype(np.float32)
-        found = (self.operators.reshape(p * n, n) @ columns).reshape(p, n, B, k).transpose(2, 1, 3, 0)  # (B, n, k, p)
-        size = np.sqrt(np.mean(np.sum(found[..., 1:].astype(np.float64) ** 2, axis=(1, 2)), axis=1))  # (B,)
+        images = (self.operators.reshape(p * n, n) @ columns).reshape(p, n, B, k).transpose(2, 1, 3, 0)  # (B, n, k, p)
+        size = np.sqrt(np.mean(np.sum(images[..., 1:].astype(np.float64) ** 2, axis=(1, 2)), axis=1))  # (B,)
         stacked = np.zeros((B, n * k + p - 1, p))
-        stacked[:, : n * k, :-1] = found[..., 1:].reshape(B, n * k, p - 1)
-        stacked[:, : n * k, -1] = (self.sketch - found[..., 0]).reshape(B, n * k)
+        stacked[:, : n * k, :-1] = images[..., 1:].reshape(B, n * k, p - 1)
+        stacked[:, : n * k, -1] = (self.sketch - images[..., 0]).reshape(B, n * k)
         free = np.arange(p - 1)
         stacked[:, n * k + free, free] = DAMPING * np.where(size > 0, size, 1.0)[:, None]
         R = np.asarray(np.linalg.qr(stacked, mode="r"))  # (B, p, p)
@@ -84,7 +85,7 @@ class InverseInterpolation:
 def of_basis(basis: OperatorBasis, columns: int, seed: int) -> InverseInterpolation:
     """Return the interpolation with mean and components of a basis, and a Gaussian sketch of so many columns."""
     return InverseInterpolation(
-        basis.operators, basis.inverse, basis.reading, sketch(len(basis.inverse), columns, seed)
+        basis.operators, basis.inverse, basis.sampler, sketch(len(basis.inverse), columns, seed)
     )
 
 
@@ -96,7 +97,7 @@ def of_snapshots(
     Parameters
     ----------
     basis : OperatorBasis
-        Gives Abar and the reading.
+        Gives Abar and the sampler.
     T : ndarray, shape (S, n, n)
         A^-1 Abar of matrices A of size one.
     count : int
@@ -109,7 +110,7 @@ def of_snapshots(
     flat = flat / np.linalg.norm(flat, axis=1, keepdims=True)
     chosen = flat[pivots(flat, count)].astype(np.float32)
     operators = np.concatenate((np.zeros_like(chosen[:1]), chosen)).reshape(-1, *T.shape[1:])
-    return InverseInterpolation(operators, basis.inverse, basis.reading, sketch(T.shape[-1], columns, seed))
+    return InverseInterpolation(operators, basis.inverse, basis.sampler, sketch(T.shape[-1], columns, seed))
 
 
 def sketch(n: int, columns: int, seed: int) -> FloatArray:

@@ -1,6 +1,6 @@
 """The linear minimum mean square error estimator of x from b: the best affine one.
 
-`fit` learns it from a sample of a family and ignores the matrix; `known_matrix` is told the matrix, the first two
+`fit` learns it from a sample of a family and ignores the matrix; `known_matrix` is given the matrix, the first two
 moments of x, and the level of the noise.
 
 References

@@ -21,13 +21,13 @@ from algebraformer.numerics.lp_norm import (
     LpSolution,
     Regression,
     Step,
-    at_best_length,
+    abs_power,
     iterate,
     line_search,
+    line_search_step,
     newton,
     newton_step,
-    norm,
-    power,
+    p_norm,
     product,
     weighted_least_squares,
 )
@@ -54,14 +54,14 @@ def _irls(A: FloatArray, r: FloatArray, p: FloatArray, memory: FloatArray) -> tu
 def _homotopy(A: FloatArray, r: FloatArray, p: FloatArray, memory: FloatArray) -> tuple[FloatArray, FloatArray]:
     """memory: the p of the step before."""
     now = np.minimum(p, GROWTH * memory)
-    return at_best_length(A, r, now, newton_step(A, r, now)), now
+    return line_search_step(A, r, now, newton_step(A, r, now)), now
 
 
 def _p_irls(A: FloatArray, r: FloatArray, p: FloatArray, memory: FloatArray) -> tuple[FloatArray, FloatArray]:
     """memory: i, an estimate of what is left of f, divided by 16 p; weights are padded by s, which shrinks with it."""
     m, i = r.shape[-1], memory
     s = 0.5 * (i / m) ** ((p - 2) / p)
-    weights = power(r, p - 2)
+    weights = abs_power(r, p - 2)
     root = np.sqrt(weights + s[:, None])
     y = weighted_least_squares(A, root, p[:, None] * weights * r / root**2)  # (A' (R + s) A)^-1 A' g
     g = p[:, None] * weights * r
@@ -71,13 +71,13 @@ def _p_irls(A: FloatArray, r: FloatArray, p: FloatArray, memory: FloatArray) -> 
     q = -factor[:, None] * Ay
     t = line_search(r, q, p)
     square = np.sum((root * q) ** 2, axis=-1)
-    length = norm(q, p)
+    length = p_norm(q, p)
     ratio = p * length * (length / (2 * p * np.where(square > 0, square, 1.0))) ** (1 / (p - 1))
     limit = 16 * p
     a = np.minimum(1 / (16 * limit), 1 / ((16 * limit) ** (1 / (p - 1)) * np.maximum(ratio, 1e-300)))
     gain = a * 0.5 * i - 2 * (a * p) ** 2 * np.sum(weights * q * q, axis=-1) - (a * p * length) ** p
     slow = (gain < 0.25 * a * i) | (square >= limit * i)
-    after = norm(r + t[:, None] * q, p) ** p
+    after = p_norm(r + t[:, None] * q, p) ** p
     step = -(t * factor)[:, None] * y
     left = np.where(slow, 0.5 * i, i)
     return step, np.clip(left, 1e-300, np.maximum(after, 1e-300) / (16 * p))
@@ -100,7 +100,7 @@ def _first_p(r: FloatArray, start: FloatArray, p: FloatArray) -> FloatArray:
 def _first_padding(r: FloatArray, start: FloatArray, p: FloatArray) -> FloatArray:
     """Return (f(x_0) - a lower bound of f) / (16 p); the bound is that of the norms of least squares."""
     bound = np.linalg.norm(r, axis=-1) / r.shape[-1] ** (0.5 - 1 / p)
-    return np.maximum(norm(start, p) ** p - bound**p, 1e-300) / (16 * p)
+    return np.maximum(p_norm(start, p) ** p - bound**p, 1e-300) / (16 * p)
 
 
 def minimize(

@@ -1,4 +1,4 @@
-"""The operator head and what stands beside it on the same family, each prepared from the same systems."""
+"""The operator head and its baselines on the same family, each fitted on the same systems."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algebraformer.linalg import FloatArray
-from algebraformer.numerics import operator_basis, refinement
-from algebraformer.numerics.gcr import SLOW, Preconditioner
-from algebraformer.numerics.operator_basis import MeanInverse, OperatorBasis
+from algebraformer.numerics import gcr, operator_basis
+from algebraformer.numerics.gcr import STAGNATION_FACTOR
+from algebraformer.numerics.operator_basis import OperatorBasis
+from algebraformer.numerics.preconditioner import MeanInverse, Preconditioner
 from algebraformer.problems import ProblemFamily
-from algebraformer.problems.base import batches
+from algebraformer.problems.sampling import batches
 from algebraformer.solver import LearnedSolver
 from studies.baselines import interpolation, polynomial, reduced_basis
 from studies.baselines.nearest import NearestInverse
@@ -46,8 +47,8 @@ class Method:
         Returns the first answer (B, n, k) from A and b (B, n, k); M b if None.
     solve : callable
         The whole way from A (B, n, n) and b (B, n) to x (B, n), certificate included (not for LAPACK): what is timed.
-    slow : float
-        When refinement gives up, see `conjugate_residuals.solve`.
+    stagnation_factor : float
+        When refinement gives up, `stagnation_factor` of `gcr.solve`.
     samples : int
         Systems of the family that it was prepared from.
     seconds : float, optional
@@ -58,14 +59,14 @@ class Method:
     inverse: Inverse | None
     start: Start | None = None
     solve: Solve
-    slow: float = 1.0
+    stagnation_factor: float = 1.0
     samples: int = 0
     seconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """S systems of a family, as the peers see them.
+    """S systems of a family, as the baselines see them.
 
     Attributes
     ----------
@@ -92,13 +93,13 @@ class Sample:
 def draw(family: ProblemFamily, basis: OperatorBasis, count: int, seed: int) -> Sample:
     """Return the first systems that a seed names."""
     begin, n = time.perf_counter(), family.n
-    z = np.empty((count, basis.reading.rows.size * basis.reading.columns.size), dtype=np.float32)
+    z = np.empty((count, basis.sampler.rows.size * basis.sampler.columns.size), dtype=np.float32)
     c, weight = np.empty((count, basis.rank)), np.empty(count)
     T, x = np.empty((count, n, n), dtype=np.float32), np.empty((count, n))
     for indices in batches(count, max(1, min(256, 2**24 // n**2))):
         rows = slice(indices.start, indices.stop)
         A, b = family.assemble(family.parameters(indices, seed))
-        entries, s = basis.reading(A)
+        entries, s = basis.sampler(A)
         exact = operator_basis.preconditioned_inverse(A / s[:, None, None], basis.A_mean)
         z[rows], T[rows] = entries.reshape(len(A), -1), exact
         c[rows], weight[rows] = basis.projected(exact)
@@ -112,7 +113,7 @@ def network(solver: LearnedSolver, seconds: float | None) -> Method:
         name=NETWORKS[solver.model.config.architecture],
         inverse=solver.model.approximate_inverse,
         solve=lambda A, b: solver.solve(A, b).x,
-        slow=SLOW,
+        stagnation_factor=STAGNATION_FACTOR,
         samples=int(solver.info.recipe["samples"]),
         seconds=seconds,
     )
@@ -157,7 +158,7 @@ def classical(
         timed(RIDGE, samples, lambda: polynomial.fit(basis, sample.z, sample.c, sample.weight)),
         timed(PROJECTED, 0, lambda: interpolation.of_basis(basis, columns, SEED)),
         timed(SNAPSHOTS, few, snapshot_inverses),
-        timed(NEAREST, samples, lambda: NearestInverse(basis.reading, basis.inverse, sample.z, sample.T)),
+        timed(NEAREST, samples, lambda: NearestInverse(basis.sampler, basis.inverse, sample.z, sample.T)),
         Method(name=MEAN, inverse=lambda A: mean, solve=refined(lambda A: mean)),
         Method(
             name=REDUCED,
@@ -182,6 +183,6 @@ def refined(inverse: Inverse, start: Start | None = None) -> Solve:
     def solve(A: FloatArray, b: FloatArray) -> FloatArray:
         columns = b[:, :, None]
         x0 = start(A, columns) if start else None
-        return refinement.accelerated(A, columns, inverse(A), None, LIMIT, x0, slow=1.0).x[:, :, 0]
+        return gcr.gcr_restarted(A, columns, inverse(A), None, LIMIT, x0, stagnation_factor=1.0).x[:, :, 0]
 
     return solve

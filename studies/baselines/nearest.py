@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algebraformer.linalg import FloatArray
-from algebraformer.numerics.entry_sampler import Reading
-from algebraformer.numerics.operator_basis import ApproximateInverse
+from algebraformer.numerics.entry_sampler import EntrySampler
+from algebraformer.numerics.preconditioner import ApproximateInverse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +18,7 @@ class NearestInverse:
 
     Attributes
     ----------
-    reading : Reading
+    sampler : EntrySampler
     inverse : ndarray, shape (n, n), float64
         Abar^-1.
     z : ndarray, shape (S, q m), float32
@@ -27,14 +27,14 @@ class NearestInverse:
         A^-1 Abar of the samples, of size one.
     """
 
-    reading: Reading
+    sampler: EntrySampler
     inverse: FloatArray
     z: NDArray[np.float32]
     T: NDArray[np.float32]
 
     def __call__(self, A: FloatArray) -> ApproximateInverse:
         """Return the nearest sample's inverse for each of the matrices A (B, n, n), scaled to their sizes."""
-        z, s = self.reading(A)
+        z, s = self.sampler(A)
         nearest = self.nearest(z.reshape(len(A), -1).astype(np.float32))
         return ApproximateInverse(self.T[nearest], self.inverse, np.where(s != 0, s, 1.0))
 

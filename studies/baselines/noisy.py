@@ -1,6 +1,6 @@
-"""What a learned solver competes with on noisy systems, and the learned solver itself: name -> estimates of x.
+"""Baselines of a learned solver on noisy systems, and the learned solver itself: name -> estimates of x.
 
-Each is told A and b, and besides:
+Each is given A and b, and in addition:
 
 - cross-validation and L-curve: nothing.
 - discrepancy: the norm of the noise in each system.
@@ -28,11 +28,11 @@ ORDERS = (0, 1, 2)
 CHOICES = ("cross-validation", "L-curve", "discrepancy", "oracle")
 TIKHONOV = [f"Tikhonov {order}" for order in ORDERS]
 SPECTRAL = [f"{filtered}, {choice}" for filtered in (*TIKHONOV, "TSVD") for choice in CHOICES]
-NOTHING, LMMSE = "no regularisation", "LMMSE"
+UNREGULARIZED, LMMSE = "no regularisation", "LMMSE"
 TOTAL_VARIATION, LASSO, PURSUIT = "total variation", "lasso", "matching pursuit"
 SLOW = [f"{method}, {choice}" for method in (TOTAL_VARIATION, LASSO, PURSUIT) for choice in ("discrepancy", "oracle")]
 LEARNED, LEARNED_ALL = "learned", "learned, all families"
-METHODS = (NOTHING, *SPECTRAL, LMMSE, *SLOW, LEARNED, LEARNED_ALL)
+METHODS = (UNREGULARIZED, *SPECTRAL, LMMSE, *SLOW, LEARNED, LEARNED_ALL)
 MOMENTS = 4096
 """Signals from which mean and covariance of a prior are computed."""
 PRIOR_SEED = 2**63 + 7
@@ -72,10 +72,10 @@ def decompositions(A: FloatArray) -> Decompositions:
 
 def fast(decomposed: Decompositions, systems: Systems, prior: Prior) -> dict[str, FloatArray]:
     """Return the estimates (B, n) of everything that is batched."""
-    found: dict[str, FloatArray] = {}
+    estimates: dict[str, FloatArray] = {}
     truncated = regularization.truncated(decomposed[0], systems.b)
-    found[NOTHING] = truncated.chosen(np.full(len(systems), truncated.parameters.shape[1] - 1))
-    paths = [regularization.tikhonov(one, systems.b) for one in decomposed]
+    estimates[UNREGULARIZED] = truncated.chosen(np.full(len(systems), truncated.parameters.shape[1] - 1))
+    paths = [regularization.tikhonov(decomposition, systems.b) for decomposition in decomposed]
     for name, path in zip((*TIKHONOV, "TSVD"), (*paths, truncated), strict=True):
         indices = (
             regularization.cross_validation(path),
@@ -84,13 +84,13 @@ def fast(decomposed: Decompositions, systems: Systems, prior: Prior) -> dict[str
             regularization.oracle(path, systems.x),
         )
         for choice, index in zip(CHOICES, indices, strict=True):
-            found[f"{name}, {choice}"] = path.chosen(index)
-    found[LMMSE] = affine(systems, prior)
-    return found
+            estimates[f"{name}, {choice}"] = path.chosen(index)
+    estimates[LMMSE] = affine(systems, prior)
+    return estimates
 
 
 def affine(systems: Systems, prior: Prior) -> FloatArray:
-    """Return the best affine estimates (B, n): told the prior's mean and covariance, and the noise."""
+    """Return the best affine estimates (B, n), given the prior's mean and covariance, and the noise level."""
     return lmmse.known_matrix(systems.A, systems.b, prior.mean, prior.covariance, deviation(systems))
 
 
@@ -103,14 +103,14 @@ SPARSE: dict[str, Callable[[FloatArray, FloatArray], sparse.SparsePath]] = {
 
 def slow(systems: Systems, methods: Sequence[str]) -> dict[str, FloatArray]:
     """Return the estimates of methods that follow a path one system at a time, by both choices."""
-    found: dict[str, FloatArray] = {}
+    estimates: dict[str, FloatArray] = {}
     for method in methods:
         pairs = []
         for A, b, x, size in zip(systems.A, systems.b, systems.x, noise_norm(systems), strict=True):
             path = SPARSE[method](A, b)
             pairs.append((path.by_discrepancy(A, b, float(size)), path.by_oracle(x)))
-        found[f"{method}, discrepancy"], found[f"{method}, oracle"] = map(np.array, zip(*pairs, strict=True))
-    return found
+        estimates[f"{method}, discrepancy"], estimates[f"{method}, oracle"] = map(np.array, zip(*pairs, strict=True))
+    return estimates
 
 
 def contenders(systems: Systems, prior: Prior, solvers: dict[str, Any]) -> dict[str, Callable[[], Any]]:

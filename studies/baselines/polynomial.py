@@ -17,8 +17,9 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from algebraformer.linalg import FloatArray
-from algebraformer.numerics.operator_basis import ApproximateInverse, OperatorBasis
-from algebraformer.problems.base import batches
+from algebraformer.numerics.operator_basis import OperatorBasis
+from algebraformer.numerics.preconditioner import ApproximateInverse
+from algebraformer.problems.sampling import batches
 
 VARIABLES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Numbers of principal components that are tried."""
@@ -57,7 +58,7 @@ class CoefficientRegression:
 
     def __call__(self, A: FloatArray) -> ApproximateInverse:
         """Return the approximate inverses of the matrices A (B, n, n)."""
-        z, s = self.basis.reading(A)
+        z, s = self.basis.sampler(A)
         return self.basis.inverse_of(self.coefficients(z.reshape(len(A), -1)), s)
 
     def coefficients(self, z: FloatArray) -> FloatArray:
@@ -84,6 +85,7 @@ def fit(basis: OperatorBasis, z: NDArray[np.floating], c: FloatArray, weight: Fl
     -------
     CoefficientRegression
     """
+    # 1. Principal components, scaled to [-1, 1].
     mean = z.mean(axis=0, dtype=np.float64)
     centred = z - mean
     _, vectors = np.linalg.eigh(centred.T @ centred)
@@ -91,6 +93,8 @@ def fit(basis: OperatorBasis, z: NDArray[np.floating], c: FloatArray, weight: Fl
     reach = np.abs(y).max(axis=0)
     scale = 1 / np.where(reach > 0, reach, 1.0)
     y *= scale
+
+    # 2. The choice of d, degree and ridge parameter on held-out samples.
     tried = min(TRIED_ON, len(y))
     part, held = slice(0, tried - tried // 5), slice(tried - tried // 5, tried)
     best = (np.inf, 0, 0, 0.0)
@@ -107,6 +111,8 @@ def fit(basis: OperatorBasis, z: NDArray[np.floating], c: FloatArray, weight: Fl
                 continue
             error = np.sum((seen[:, :count] @ weights - c[held]) ** 2 * weight[held, None] ** 2)
             best = min(best, (float(error), d, degree, ridge))
+
+    # 3. The fit to all samples.
     _, d, degree, ridge = best
     powers = exponents(d, degree)
     weights = _solved(*_sums(y[:, :d], c, weight, powers), ridge)
@@ -137,21 +143,21 @@ def exponents(d: int, degree: int) -> NDArray[np.int64]:
 def monomials(y: FloatArray, powers: NDArray[np.int64]) -> FloatArray:
     """Return products of Chebyshev polynomials (B, F) of the variables y (B, d), of the given degrees (F, d)."""
     T = np.polynomial.chebyshev.chebvander(y, int(powers.max(initial=0)))  # (B, d, degree + 1)
-    found = np.ones((len(y), len(powers)))
+    values = np.ones((len(y), len(powers)))
     for variable in range(y.shape[1]):
         used = np.flatnonzero(powers[:, variable])
-        found[:, used] *= T[:, variable, powers[used, variable]]
-    return found
+        values[:, used] *= T[:, variable, powers[used, variable]]
+    return values
 
 
 def _sums(y: FloatArray, c: FloatArray, weight: FloatArray, powers: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
-    """Return the weighed Gram matrix (F, F) of the monomials and their products with c (F, R)."""
+    """Return the weighted Gram matrix (F, F) of the monomials and their products with c (F, R)."""
     gram, moment = np.zeros((len(powers), len(powers))), np.zeros((len(powers), c.shape[1]))
     for chunk in batches(len(y), CHUNK):
         rows = slice(chunk.start, chunk.stop)
-        found = monomials(y[rows], powers) * weight[rows, None]
-        gram += found.T @ found
-        moment += found.T @ (c[rows] * weight[rows, None])
+        basis_values = monomials(y[rows], powers) * weight[rows, None]
+        gram += basis_values.T @ basis_values
+        moment += basis_values.T @ (c[rows] * weight[rows, None])
     return gram, moment
 
 

@@ -20,7 +20,7 @@ import dataclasses
 import numpy as np
 
 from algebraformer.linalg import FloatArray
-from algebraformer.numerics.operator_basis import apply_to_all
+from algebraformer.numerics.preconditioner import shared_matmul
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +40,8 @@ class ReducedBasis:
 
     def __call__(self, A: FloatArray, b: FloatArray) -> FloatArray:
         """Return x = V y (B, n, k) for A (B, n, n) and b (B, n, k); `LinAlgError` where L A V is exactly singular."""
-        Q, R = np.linalg.qr(apply_to_all(self.inverse, A @ self.V))
-        y = np.linalg.solve(R, Q.transpose(0, 2, 1) @ apply_to_all(self.inverse, b))
+        Q, R = np.linalg.qr(shared_matmul(self.inverse, A @ self.V))
+        y = np.linalg.solve(R, Q.transpose(0, 2, 1) @ shared_matmul(self.inverse, b))
         return np.asarray(self.V @ y)
 
 

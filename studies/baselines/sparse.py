@@ -128,7 +128,7 @@ def matching_pursuit(A: FloatArray, b: FloatArray) -> SparsePath:
     scaled = A / np.where(norms > 0, norms, 1.0)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Orthogonal matching pursuit ended prematurely", RuntimeWarning)
-        found = orthogonal_mp(scaled, b, n_nonzero_coefs=min(A.shape), return_path=True)
-    steps = np.atleast_2d(found.reshape(A.shape[1], -1).T / np.where(norms > 0, norms, 1.0))
+        path = orthogonal_mp(scaled, b, n_nonzero_coefs=min(A.shape), return_path=True)
+    steps = np.atleast_2d(path.reshape(A.shape[1], -1).T / np.where(norms > 0, norms, 1.0))
     x = np.concatenate([np.zeros((1, A.shape[1])), steps])
     return SparsePath(np.arange(len(x), dtype=np.float64), x, linear=False)

@@ -37,15 +37,15 @@ from scipy.linalg import LinAlgWarning
 from algebraformer import assessment as report
 from algebraformer import problems
 from algebraformer.linalg import FloatArray, condition_number, normalized_mse, relative_error, residual
-from algebraformer.models import ModelConfig, predict
+from algebraformer.models import ModelConfig, OperatorConfig, predict
 from algebraformer.problems import Systems
 from algebraformer.reporting import Report, finite
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
 from studies.condition.report import summary
+from studies.harness.distances import distances
 from studies.harness.runs import Bases, folder_name, run_once, shared_basis
-from studies.outside import measure as outside
 
 TRAINED = (1e3, 1e4)
 """Condition numbers of the training where they are prescribed."""
@@ -114,9 +114,13 @@ def token(n: int, steps: int, width: int = 32, layers: int = 2) -> Recipe:
 def operator(n: int, rank: int, read: int, steps: int, width: int = 64, layers: int = 3) -> Recipe:
     """Return the recipe of residual perceptrons that give coefficients of `rank` operators."""
     model = ModelConfig(
-        n=n, architecture="mlp", head="operator", rank=rank, n_column=read, n_row=read, n_layer=layers, n_head=1,
+        n=n,
+        architecture="mlp",
+        head=OperatorConfig(rank=rank, n_column=read, n_row=read),
+        n_layer=layers,
+        n_head=1,
         n_embd=width,
-    )  # fmt: skip
+    )
     return Recipe(model=model, samples=max(8_192, 10 * steps), steps=steps, batch_size=128, lr=3e-3)
 
 
@@ -141,12 +145,30 @@ def subjects(
     )  # fmt: skip
 
 
+def with_small_samples(subject: Subject) -> Subject:
+    """Return a subject with recipes that take few systems besides those of the steps."""
+    sizes: dict[str, Any] = {
+        "scaler_samples": 256,
+        "basis_samples": 300,
+        "calibration_samples": 256,
+        "test_systems": 64,
+    }
+    return dataclasses.replace(
+        subject, heads={head: dataclasses.replace(recipe, **sizes) for head, recipe in subject.heads.items()}
+    )
+
+
 SPREADS = {"Haar": None, "spread 0.1": 0.1, "spread 0.001": 0.001}
 SIZES = (16, 32, 64, 128)
 
 PRESETS = {
     "quick": Plan(
-        subjects=subjects(40, (1e2, 1e3, 1e4, 1e5), {"Haar": None, "spread 0.001": 0.001}, (16,), width=16, layers=1),
+        subjects=tuple(
+            with_small_samples(subject)
+            for subject in subjects(
+                40, (1e2, 1e3, 1e4, 1e5), {"Haar": None, "spread 0.001": 0.001}, (16,), width=16, layers=1
+            )
+        ),
         seeds=(0,),
         systems=10,
     ),
@@ -166,7 +188,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
     for subject in plan.subjects:
         samples = drawn(subject, plan.systems)
         for head, first in subject.heads.items():
-            basis = partial(shared_basis, first, bases) if first.model.head == "operator" else None
+            basis = partial(shared_basis, first, bases) if first.model.head.is_linear else None
             for seed in plan.seeds:
                 recipe = dataclasses.replace(first, seed=seed)
                 trained = run_once(recipe, folder / folder_name(subject.name, head, seed), basis)
@@ -218,7 +240,7 @@ def measure(solver: LearnedSolver, systems: Systems) -> dict[str, Any]:
 
 def contraction(solver: LearnedSolver, A: FloatArray, b: FloatArray, x: FloatArray, bare: FloatArray) -> FloatArray:
     """Return what a refinement leaves of the error, (B,); see the head of this module."""
-    if solver.model.config.head == "operator":
+    if solver.model.config.head.is_linear:
         return report.contraction(solver, A)
     again = bare + predict(solver.model, A, residual(A, b, bare))
     return relative_error(again, x)[:, 0] / relative_error(bare, x)[:, 0]
@@ -226,8 +248,8 @@ def contraction(solver: LearnedSolver, A: FloatArray, b: FloatArray, x: FloatArr
 
 def distance(solver: LearnedSolver, systems: Systems) -> FloatArray:
     """Return how far systems are from the family of the training, (B,); up to 1 they look like it."""
-    if solver.model.config.head == "operator":
-        return np.maximum(*outside.distances(solver, systems.A, systems.b))
-    scaler = solver.model.scaler
+    if solver.model.config.head.is_linear:
+        return np.maximum(*distances(solver, systems.A, systems.b))
+    scaler = solver.model.token_head.scaler
     with torch.no_grad():
-        return (scaler.distance(torch.from_numpy(systems.A)) / scaler.reach).numpy()
+        return (scaler.distance(torch.from_numpy(systems.A)) / scaler.max_distance).numpy()

@@ -1,21 +1,23 @@
-"""What came out of the study `condition`: averages over the seeds, tables, and sentences that follow from them."""
+"""What came out of the study `condition`: averages over the seeds, tables, and outcomes that follow from them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from algebraformer.reporting import Cell, Report, TableData, finite
-from studies.harness.study import LEARNED, distinct, where
+from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, finite, outcome
+from studies.harness.study import MAX_LEARNED_MSE, distinct, where
 
-WORKS = 0.99
+MIN_SOLVED = 0.99
 """A network works where it solves this share of the systems without LAPACK."""
-FAR = (1e5, 1e6)
+AROUND_KAPPAS = (3e4, 3e6)
+"""Median condition numbers of the training that count as around 1e5."""
+FAR_KAPPAS = (1e5, 1e6)
 """The condition numbers of the experiment that the paper's summary proposes, outside the training."""
-ROUNDING = 1.01
+KAPPA_TOLERANCE = 1.01
 HAAR = "Haar"
 Row = dict[str, Any]
 
@@ -49,25 +51,35 @@ def mean(rows: Sequence[Row], key: str) -> float:
 
 def is_far(row: Row) -> bool:
     """Say whether a group lies outside the training, at the condition numbers of the proposed experiment."""
-    return not row["inside"] and FAR[0] <= ROUNDING * row["kappa"] and row["kappa"] <= ROUNDING * FAR[1]
+    return (
+        not row["inside"]
+        and FAR_KAPPAS[0] <= KAPPA_TOLERANCE * row["kappa"]
+        and row["kappa"] <= KAPPA_TOLERANCE * FAR_KAPPAS[1]
+    )
 
 
-def span(rows: Sequence[Row]) -> str:
+def span(rows: Sequence[Row]) -> dict[str, float]:
+    """Return the smallest and the largest condition number of some rows."""
+    kappas = [row["kappa"] for row in rows]
+    return {"kappa_min": min(kappas), "kappa_max": max(kappas)}
+
+
+def span_in_words(rows: Sequence[Row]) -> str:
     """Return the condition numbers of some rows as text.
 
     Examples
     --------
-    >>> span([{"kappa": 1e3}, {"kappa": 1e4}]), span([{"kappa": 350.0}])
+    >>> span_in_words([{"kappa": 1e3}, {"kappa": 1e4}]), span_in_words([{"kappa": 350.0}])
     ('1.0e+03 to 1.0e+04', '3.5e+02')
     """
-    low, high = min(row["kappa"] for row in rows), max(row["kappa"] for row in rows)
-    return f"{low:.1e}" if high <= ROUNDING * low else f"{low:.1e} to {high:.1e}"
+    low, high = span(rows).values()
+    return f"{low:.1e}" if high <= KAPPA_TOLERANCE * low else f"{low:.1e} to {high:.1e}"
 
 
 def reach(rows: Sequence[Row]) -> str:
     """Return where a network works, as text: ranges of neighbouring groups, or nothing."""
-    runs = groupby(sorted(rows, key=lambda row: row["kappa"]), key=lambda row: row["solved"] >= WORKS)
-    return ", ".join(span(list(run)) for works, run in runs if works)
+    runs = groupby(sorted(rows, key=lambda row: row["kappa"]), key=lambda row: row["solved"] >= MIN_SOLVED)
+    return ", ".join(span_in_words(list(run)) for works, run in runs if works)
 
 
 def pairs(rows: Sequence[Row]) -> list[tuple[str, str]]:
@@ -89,7 +101,7 @@ def main_row(rows: Sequence[Row], pair: tuple[str, str]) -> list[Cell]:
     inside, far = of(rows, pair, True), [row for row in of(rows, pair) if is_far(row)]
     refinements = [row["refinements"] for row in inside if row["refinements"] is not None]
     return [
-        *pair, span(inside), mean(inside, "normalized_mse"), mean(inside, "contraction"),
+        *pair, span_in_words(inside), mean(inside, "normalized_mse"), mean(inside, "contraction"),
         float(np.median(refinements)) if refinements else None, mean(inside, "solved"),
         mean(far, "normalized_mse") if far else None, mean(far, "solved") if far else None,
         reach(of(rows, pair)) or "nowhere",
@@ -97,7 +109,7 @@ def main_row(rows: Sequence[Row], pair: tuple[str, str]) -> list[Cell]:
 
 
 def summary(systems: int, about: list[Row], records: list[Row]) -> Report:
-    """Put runs and measurements into tables and sentences."""
+    """Put runs and measurements into tables and outcomes."""
     rows = averaged(records)
     seeds = ", ".join(map(str, distinct(about, "seed")))
     main = TableData(
@@ -124,11 +136,207 @@ def summary(systems: int, about: list[Row], records: list[Row]) -> Report:
          for pair in pairs(rows) if (mine := of(about, pair))],
         "Networks",
     )  # fmt: skip
-    data = {"systems": systems, "runs": about, "rows": rows, "works": WORKS, "learned": LEARNED}
-    return Report((main, every, runs), verdict(rows, systems, records), data)
+    data = {"systems": systems, "runs": about, "rows": rows, "works": MIN_SOLVED, "learned": MAX_LEARNED_MSE}
+    found = outcomes(data)
+    return Report((main, every, runs), found, conclusions(found, SENTENCES), data)
+
+
+# ---------------------------------------------------------------- outcomes
+
+
+def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Return what follows from the averaged rows."""
+    rows = data["rows"]
+    return {
+        **{f"condition.haar/{pair[1]}": haar(rows, pair) for pair in pairs(rows) if HAAR in pair[0]},
+        **far_above_training(rows),
+        **around_1e5(rows),
+        "condition.beyond-1e5": beyond_1e5(rows),
+        **{f"condition.works/{named(pair)}": where_it_works(rows, pair) for pair in pairs(rows)},
+        "condition.distance": by_distance(rows),
+        "condition.certified": certified(rows, data["systems"] * len(distinct(data["runs"], "seed"))),
+    }
+
+
+def haar(rows: Sequence[Row], pair: tuple[str, str]) -> Outcome:
+    """Return whether networks of this size invert matrices whose factors are any orthogonal ones.
+
+    Holds if they solve the systems; in part if they learn something about them.
+    """
+    inside = of(rows, pair, True)
+    mse, solved = mean(inside, "normalized_mse"), mean(inside, "solved")
+    verdict = Verdict.HOLDS if solved >= MIN_SOLVED else Verdict.PARTLY if mse < MAX_LEARNED_MSE else Verdict.FAILS
+    return outcome(verdict, network=named(pair), **span(inside), normalized_mse=mse, solved=solved)
+
+
+def far_above_training(rows: Sequence[Row]) -> dict[str, Outcome]:
+    """Return how much accuracy is lost where the condition number is far above that of the training.
+
+    Only networks count that have learned their family.
+    """
+    found = {}
+    for pair in pairs(rows):
+        near, far_rows = mean(of(rows, pair, True), "normalized_mse"), [row for row in of(rows, pair) if is_far(row)]
+        if near < MAX_LEARNED_MSE and far_rows:
+            far = mean(far_rows, "normalized_mse")
+            verdict = Verdict.FAILS if far <= near else Verdict.HOLDS
+            found[f"condition.lost/{named(pair)}"] = outcome(verdict, network=named(pair), near=near, far=far)
+    worse = sum(one.verdict == Verdict.HOLDS for one in found.values())
+    ratios = [one.numbers["far"] / one.numbers["near"] for one in found.values()]
+    verdict = claim_verdict(worse, len(found))
+    whole = outcome(verdict, worse=worse, networks=len(found), **extremes("ratio", ratios))
+    return {"condition.far-above-training": whole, **found}
+
+
+def claim_verdict(good: int, total: int) -> Verdict:
+    """Return what a claim comes to that holds for so many of all networks."""
+    if not total:
+        return Verdict.INCONCLUSIVE
+    return {total: Verdict.SMALLER_SCALE, 0: Verdict.NOT_REPRODUCED}.get(good, Verdict.PARTLY_REPRODUCED)
+
+
+def extremes(name: str, values: Sequence[float]) -> dict[str, float | None]:
+    """Return the smallest and the largest value, None of none."""
+    return {f"{name}_min": min(values, default=None), f"{name}_max": max(values, default=None)}
+
+
+def around_1e5(rows: Sequence[Row]) -> dict[str, Outcome]:
+    """Return what networks reach that are trained on condition numbers around 1e5: do any learn their family?"""
+    found = {}
+    for pair in pairs(rows):
+        inside = of(rows, pair, True)
+        if AROUND_KAPPAS[0] <= float(np.median([row["kappa"] for row in inside])) <= AROUND_KAPPAS[1]:
+            mse, solved = mean(inside, "normalized_mse"), mean(inside, "solved")
+            verdict = Verdict.HOLDS if mse < MAX_LEARNED_MSE else Verdict.FAILS
+            numbers = span(inside) | {"normalized_mse": mse, "solved": solved}
+            found[f"condition.trained-around-1e5/{named(pair)}"] = outcome(verdict, network=named(pair), **numbers)
+    learned = sum(one.verdict == Verdict.HOLDS for one in found.values())
+    solved_range = extremes("solved", [one.numbers["solved"] for one in found.values()])
+    verdict = Verdict.INCONCLUSIVE if not found else Verdict.SMALLER_SCALE if learned else Verdict.NOT_REPRODUCED
+    return {"condition.around-1e5": outcome(verdict, learned=learned, networks=len(found), **solved_range), **found}
+
+
+def beyond_1e5(rows: Sequence[Row]) -> Outcome:
+    """Return in how many groups far above 1e5 a network solves the systems."""
+    far = [row for row in rows if KAPPA_TOLERANCE * row["kappa"] >= FAR_KAPPAS[1]]
+    if not far:
+        return outcome(Verdict.INCONCLUSIVE, works=0, groups=0, best=None, kappa=None, solved=None)
+    works = sum(row["solved"] >= MIN_SOLVED for row in far)
+    best = max(far, key=lambda row: row["solved"])
+    return outcome(
+        Verdict.HOLDS if works == len(far) else Verdict.PARTLY if works else Verdict.FAILS, works=works,
+        groups=len(far), best=named((best["subject"], best["head"])), kappa=best["kappa"], solved=best["solved"],
+    )  # fmt: skip
+
+
+def where_it_works(rows: Sequence[Row], pair: tuple[str, str]) -> Outcome:
+    """Return for which condition numbers a network solves its systems; in part if not for all of its training."""
+    found, inside = reach(of(rows, pair)), of(rows, pair, True)
+    everywhere = all(row["solved"] >= MIN_SOLVED for row in inside)
+    verdict = Verdict.HOLDS if everywhere else Verdict.PARTLY if found else Verdict.FAILS
+    return outcome(verdict, network=named(pair), kappa=found, solved_inside=mean(inside, "solved"))
+
+
+def by_distance(rows: Sequence[Row]) -> Outcome:
+    """Return what networks that work inside their family solve, by the median distance of the groups."""
+    working = [pair for pair in pairs(rows) if mean(of(rows, pair, True), "solved") >= MIN_SOLVED]
+    chosen = [row for pair in working for row in of(rows, pair)]
+    numbers: dict[str, float | int | None] = {"networks": len(working)}
+    for side, near in (("near", True), ("far", False)):
+        group = [row for row in chosen if (row["distance"] <= 1) == near]
+        numbers |= {f"{side}_groups": len(group), f"{side}_solved": mean(group, "solved") if group else None}
+    return Outcome(Verdict.MEASURED if chosen else Verdict.INCONCLUSIVE, numbers)
+
+
+def certified(rows: Sequence[Row], systems: int) -> Outcome:
+    """Return how many answers were certified, by the network or LAPACK."""
+    missing = round(systems * sum(1 - row["certified"] for row in rows))
+    return outcome(Verdict.FAILS if missing else Verdict.HOLDS, answers=systems * len(rows), missing=missing)
 
 
 # ---------------------------------------------------------------- sentences
+
+
+def haar_sentence(found: Outcome) -> str:
+    """Say whether Haar-random matrices are learned."""
+    result = {
+        Verdict.HOLDS: "are inverted by a network of this size",
+        Verdict.PARTLY: "are learned in part by a network of this size, but not solved",
+        Verdict.FAILS: "are not learned by a network of this size",
+    }[found.verdict]
+    return (
+        f"Haar-random matrices {result} ({{network}}): at condition numbers of the training, "
+        f"{range_in_words(found)}, its normalized_mse is {{normalized_mse:.2g}} (1 is answering zero), and it solves "
+        f"{percent(found.numbers['solved'])} of the systems without LAPACK."
+    ).format(**found.numbers)
+
+
+def range_in_words(found: Outcome) -> str:
+    """Return the condition numbers of an outcome as text."""
+    return span_in_words([{"kappa": found.numbers["kappa_min"]}, {"kappa": found.numbers["kappa_max"]}])
+
+
+def around_sentence(found: Outcome) -> str:
+    """Say how many networks learn families with condition numbers around 1e5."""
+    if found.verdict == Verdict.INCONCLUSIVE:
+        return "Condition numbers around 1e5 in the training: no family of this study has them."
+    return (
+        '"It copes with condition numbers around 1e5": {verdict}. {learned} of {networks} networks that are trained '
+        "there have learned their family."
+    ).format(verdict=found.verdict, **found.numbers)
+
+
+def beyond_sentence(found: Outcome) -> str:
+    """Say whether systems with condition numbers far above 1e5 are solved by a network."""
+    if found.verdict == Verdict.INCONCLUSIVE:
+        return "Condition numbers far above 1e5: no group of this study has them."
+    return (
+        "Condition numbers of 1e6 and more: solved without LAPACK in {works} of {groups} groups. The largest share is "
+        f"{percent(found.numbers['solved'])}, {{best}} at kappa {{kappa:.1e}}."
+    ).format(**found.numbers)
+
+
+def works_sentence(found: Outcome) -> str:
+    """Say for which condition numbers a network works."""
+    share = percent(found.numbers["solved_inside"])
+    if found.verdict == Verdict.FAILS:
+        return f"{found.numbers['network']}: works nowhere; {share} solved without LAPACK inside the family."
+    return (
+        f"{found.numbers['network']}: works ({percent(MIN_SOLVED)} solved without LAPACK) for kappa "
+        f"{found.numbers['kappa']}; {share} solved inside the family."
+    )
+
+
+def distance_sentence(found: Outcome) -> str:
+    """Say how the share of solved systems depends on the distance from the training."""
+    numbers = found.numbers
+    if found.verdict == Verdict.INCONCLUSIVE:
+        return "Distance from the training: no network works inside its family, so nothing can be lost outside."
+    parts = [
+        f"{percent(numbers[f'{side}_solved'])} in {numbers[f'{side}_groups']} groups with a median distance {what}"
+        for side, what in (("near", "of at most 1"), ("far", "above 1"))
+        if numbers[f"{side}_groups"]
+    ]
+    return f"Distance from the training: networks that work inside their family solve {' and '.join(parts)}."
+
+
+SENTENCES: Sentences = {
+    "condition.haar": haar_sentence,
+    "condition.far-above-training": lambda found: (
+        '"Less accurate where the condition number is far above that of the training": {verdict}, for {worse} of '
+        "{networks} networks that have learned their family."
+    ).format(verdict=found.verdict, **found.numbers),
+    "condition.lost": "{network}: normalized_mse {near:.2g} in the training, {far:.2g} at kappa from 1e5 to 1e6.",
+    "condition.around-1e5": around_sentence,
+    "condition.trained-around-1e5": lambda found: (
+        f"{found.numbers['network']}, trained at kappa {range_in_words(found)}: normalized_mse "
+        f"{found.numbers['normalized_mse']:.2g}, {percent(found.numbers['solved'])} solved without LAPACK."
+    ),
+    "condition.beyond-1e5": beyond_sentence,
+    "condition.works": works_sentence,
+    "condition.distance": distance_sentence,
+    "condition.certified": "{answers} answers of solve, {missing} of them not certified.",
+}
 
 
 def percent(share: float) -> str:
@@ -139,129 +347,3 @@ def percent(share: float) -> str:
 def named(pair: tuple[str, str]) -> str:
     """Return a subject and a head as text."""
     return f"{pair[0]} ({pair[1]})"
-
-
-def verdict(rows: Sequence[Row], systems: int, records: Sequence[Row]) -> list[str]:
-    """Return plain sentences."""
-    return [
-        *haar_verdict(rows), lost_verdict(rows), around_verdict(rows), beyond_verdict(rows), *where_verdict(rows),
-        distance_verdict(rows), certified_verdict(systems, records),
-    ]  # fmt: skip
-
-
-def haar_verdict(rows: Sequence[Row]) -> list[str]:
-    """Say whether networks of this size invert matrices whose factors are any orthogonal ones."""
-    lines = []
-    for pair in (pair for pair in pairs(rows) if HAAR in pair[0]):
-        inside = of(rows, pair, True)
-        mse, solved = mean(inside, "normalized_mse"), mean(inside, "solved")
-        if solved >= WORKS:
-            outcome = "a network of this size inverts them"
-        elif mse < LEARNED:
-            outcome = "a network of this size learns something about them, and does not solve them"
-        else:
-            outcome = "a network of this size does not learn to invert them"
-        lines.append(
-            f"Haar-random matrices ({pair[0]}, {pair[1]}): {outcome}. At condition numbers of the training, "
-            f"{span(inside)}, its normalized_mse is {mse:.2g}, where 1 is answering zero, and it solves "
-            f"{percent(solved)} of the systems without LAPACK."
-        )
-    return lines
-
-
-def lost_verdict(rows: Sequence[Row]) -> str:
-    """Say what becomes of the error where the condition number is far above that of the training."""
-    compared = []
-    for pair in pairs(rows):
-        near, far = mean(of(rows, pair, True), "normalized_mse"), [row for row in of(rows, pair) if is_far(row)]
-        if near < LEARNED and far:
-            compared.append((pair, near, mean(far, "normalized_mse")))
-    claim = '"Less accurate where the condition number is far above that of the training"'
-    if not compared:
-        return (
-            f"{claim}: not decided, since no network that was tested at kappa from 1e5 to 1e6 has learned its family."
-        )
-    worse = [pair for pair, near, far in compared if not far <= near]
-    if len(worse) == len(compared):
-        outcome = "reproduced at smaller scale"
-    elif worse:
-        outcome = f"holds for {len(worse)} of {len(compared)} networks"
-    else:
-        outcome = "not reproduced"
-    parts = [f"{near:.2g} to {far:.2g} for {named(pair)}" for pair, near, far in compared]
-    return (
-        f"{claim}: {outcome}. From the training to kappa from 1e5 to 1e6 the normalized_mse of networks that have "
-        f"learned their family goes from {'; '.join(parts)}."
-    )
-
-
-def around_verdict(rows: Sequence[Row]) -> str:
-    """Say what networks reach that are trained on condition numbers around 1e5."""
-    found = []
-    for pair in pairs(rows):
-        inside = of(rows, pair, True)
-        if 3e4 <= float(np.median([row["kappa"] for row in inside])) <= 3e6:
-            mse, solved = mean(inside, "normalized_mse"), mean(inside, "solved")
-            found.append((mse, f"{named(pair)}, kappa {span(inside)}: {mse:.2g} and {percent(solved)}"))
-    if not found:
-        return "Condition numbers around 1e5 in the training: no family of this study has them."
-    learned = sum(mse < LEARNED for mse, _ in found)
-    outcome = "reproduced at smaller scale" if learned else "not reproduced"
-    return (
-        f'"It copes with condition numbers around 1e5": {outcome}, {learned} of {len(found)} networks that are trained '
-        f"there have learned their family. Their normalized_mse, and the share solved without LAPACK: "
-        f"{'; '.join(text for _, text in found)}."
-    )
-
-
-def beyond_verdict(rows: Sequence[Row]) -> str:
-    """Say whether systems with condition numbers far above 1e5 are solved by a network."""
-    far = [row for row in rows if ROUNDING * row["kappa"] >= FAR[1]]
-    if not far:
-        return "Condition numbers far above 1e5: none of this study's groups has them."
-    works = [row for row in far if row["solved"] >= WORKS]
-    text = f"Condition numbers far above 1e5 (1e6 and more): {len(works)} of {len(far)} groups and networks work"
-    if not works:
-        best = max(far, key=lambda row: row["solved"])
-        place = f"{named((best['subject'], best['head']))} at kappa {best['kappa']:.1e}"
-        return f"{text}; the largest share solved without LAPACK is {percent(best['solved'])}, {place}."
-    parts = [f"{named(pair)}: {reach(mine)}" for pair in pairs(works) if (mine := of(works, pair))]
-    return f"{text}: {'; '.join(parts)}."
-
-
-def where_verdict(rows: Sequence[Row]) -> list[str]:
-    """Say for which condition numbers every network works."""
-    found = {pair: reach(of(rows, pair)) for pair in pairs(rows)}
-    works = [f"{named(pair)}: {text}" for pair, text in found.items() if text]
-    shares = {pair: mean(of(rows, pair, True), "solved") for pair in found}
-    nowhere = [f"{named(pair)}, {percent(shares[pair])}" for pair, text in found.items() if not text]
-    lines = []
-    if works:
-        lines.append(f"It works, {percent(WORKS)} solved without LAPACK, for kappa as follows. {'; '.join(works)}.")
-    if nowhere:
-        lines.append(f"It works nowhere, with the share solved inside the family: {'; '.join(nowhere)}.")
-    return lines
-
-
-def distance_verdict(rows: Sequence[Row]) -> str:
-    """Say how far the distance from the family of the training decides."""
-    working = [pair for pair in pairs(rows) if mean(of(rows, pair, True), "solved") >= WORKS]
-    mine = [row for pair in working for row in of(rows, pair)]
-    near, away = ([row for row in mine if (row["distance"] <= 1) == side] for side in (True, False))
-    if not mine:
-        return "Distance from the training: no network works inside its family, so there is nothing to lose outside."
-    parts = [
-        f"{percent(mean(group, 'solved'))} in {len(group)} groups whose median distance is {what}"
-        for group, what in ((near, "at most 1"), (away, "above 1"))
-        if group
-    ]
-    return f"Distance from the training: networks that work inside their family solve {' and '.join(parts)}."
-
-
-def certified_verdict(systems: int, records: Sequence[Row]) -> str:
-    """Say whether every answer was certified, whoever gave it."""
-    total = systems * len(records)
-    missing = round(systems * sum(1 - one["certified"] for one in records))
-    if not missing:
-        return f"All {total} answers of solve are certified, whatever the condition number: LAPACK gives the rest."
-    return f"Of {total} answers of solve {missing} are not certified, and solve says so."

@@ -2,4 +2,6 @@
 
 from studies.efficiency.figures import figure as figure
 from studies.efficiency.measure import PRESETS as PRESETS
+from studies.efficiency.measure import SENTENCES as SENTENCES
+from studies.efficiency.measure import outcomes as outcomes
 from studies.efficiency.measure import run as run

@@ -5,61 +5,29 @@ networks, each at several lengths. Every point is the end of a run whose learnin
 judged in the middle of its schedule. The paper's fixed set of 50,000 systems is longer than any run of the preset cpu,
 so there it makes no difference: every system is seen once at most.
 
-Operations (a multiplication and an addition are two) of a run of S steps with batches of B; terms of lower order are
-left out, and so is scoring, which is not training:
-
-steps
-    `Algebraformer.training_flops()`, 6 per parameter and token, for each of the S B systems seen. The products of
-    attention scores are not in it: 4 % more for the paper's recipe, 3 % for the Transformer on 16 columns.
-optimiser
-    Muon's five Newton-Schulz iterations, 4 p^2 q + 2 p^3 each for a hidden matrix of sides p <= q, every step.
-systems
-    Assembling A takes 2 n^2 (n + 2), LU 2/3 n^3, its solution for k right-hand sides 2 n^2 k.
-    Token head: one right-hand side for each system seen and for those the scaler is fitted on.
-    Operator head: n right-hand sides, which give T = A^-1 Abar, and the projection of T on R components, 2 R n^2, for
-    every stored example; without a fixed training set for each system seen and each that the read-out is fitted on.
-basis
-    P snapshots, assembled twice, solved for T once; those that columns and rows are chosen on assembled once more. Two
-    spectral decompositions, one of matrices and one of T, each of the smaller Gram matrix: 2 P n^2 m for it and
-    14/3 m^3 for its eigenvectors, m = min(P, n^2): 4/3 m^3 for the tridiagonal form, 4/3 m^3 for divide and conquer
-    without the deflation that makes it cheaper, 2 m^3 for the transformation back [1]_. Modes and components from the
-    eigenvectors where m = P, the coefficients of all snapshots, 2 P R n^2, and two pivoted QR factorisations.
-read-out
-    For each of N examples the features, 2 per parameter and token of the layers before the head, and the normal
-    equations, 2 w^2 + 2 w R with w features; then w^3 / 3 + 2 w^2 R for their solution.
-calibration
-    For each system of the sample that `in_distribution` is measured by: assembly, solution, features, read-out,
-    M and four products of matrix and vector.
+Operations are counted by `studies.harness.flops`.
 
 The basis is the same for all runs with the same family and reading, so it is computed once and counted in every run,
 in operations and in seconds.
-
-References
-----------
-.. [1] J. W. Demmel, "Applied Numerical Linear Algebra", SIAM (1997), section 5.3.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from rich.progress import Progress
 
 from algebraformer.checkpoint import pretrained_names
-from algebraformer.models import Algebraformer, ModelConfig
-from algebraformer.numerics import entry_sampler, operator_basis
-from algebraformer.problems import ProblemFamily
-from algebraformer.reporting import Cell, Report, TableData
+from algebraformer.models import ModelConfig, OperatorConfig
+from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, met, outcome
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import RECIPES, Recipe
-from algebraformer.training.data import SCALER_SIZE, limited
-from algebraformer.training.operator import READOUT_SAMPLES
+from studies.harness.flops import flops
 from studies.harness.runs import Bases, folder_name, run_once, shared_basis
 from studies.harness.study import distinct, number, where
 
@@ -67,11 +35,9 @@ TARGETS = (1e-2, 1e-3, 1e-4)
 """Values of normalized_mse."""
 GOAL, GOAL_AT = 50.0, 1e-3
 """The operator head is to need this many times fewer operations than the paper's recipe to this normalized_mse."""
-PAPER, SMALL, MUON = "paper's recipe", "small token head, AdamW", "small token head, Muon"
+PAPER, SMALL_ADAMW, SMALL_MUON = "paper's recipe", "small token head, AdamW", "small token head, Muon"
 TRANSFORMER, MLP = "operator head, Transformer", "operator head, MLP"
 OURS = (TRANSFORMER, MLP)
-NEWTON_SCHULZ = 5
-"""Iterations of Muon."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,7 +61,7 @@ class Plan:
     methods: tuple[Method, ...]
     seeds: tuple[int, ...]
     shipped: str = ""
-    """Shipped model of the recipe of `MUON`, one more point if it is there."""
+    """Shipped model of the recipe of `SMALL_MUON`, one more point if it is there."""
 
 
 def methods(
@@ -108,8 +74,8 @@ def methods(
         Method(
             name=PAPER, recipe=RECIPES["paper"], lengths=tuple((steps, RECIPES["paper"].samples) for steps in paper)
         ),
-        Method(name=SMALL, recipe=dataclasses.replace(small, optimizer="adamw"), lengths=fresh),
-        Method(name=MUON, recipe=small, lengths=fresh),
+        Method(name=SMALL_ADAMW, recipe=dataclasses.replace(small, optimizer="adamw"), lengths=fresh),
+        Method(name=SMALL_MUON, recipe=small, lengths=fresh),
         Method(name=TRANSFORMER, recipe=RECIPES["diffusion-64-transformer"], lengths=tuple(transformer)),
         Method(name=MLP, recipe=RECIPES["diffusion-64-mlp"], lengths=tuple(mlp)),
     )
@@ -117,16 +83,17 @@ def methods(
 
 def quick_methods() -> tuple[Method, ...]:
     """Return the methods at n = 16 and toy sizes."""
-    token = dataclasses.replace(RECIPES["quick"], batch_size=16)
+    sizes: dict[str, Any] = {"scaler_samples": 128, "basis_samples": 128, "calibration_samples": 128}
+    token = dataclasses.replace(RECIPES["quick"], batch_size=16, **sizes)
     paper = dataclasses.replace(token, model=ModelConfig(n=16, n_layer=4, n_head=2, n_embd=48), optimizer="adamw")
-    network = ModelConfig(n=16, head="operator", rank=24, n_column=8, n_row=8, n_layer=2, n_head=2, n_embd=32)
+    network = ModelConfig(n=16, head=OperatorConfig(rank=24, n_column=8, n_row=8), n_layer=2, n_head=2, n_embd=32)
     operator = dataclasses.replace(token, model=network, lr=3e-3)
     perceptron = dataclasses.replace(operator, model=dataclasses.replace(network, architecture="mlp"))
     lengths, fixed = ((5, None), (40, None)), ((5, 1_024), (60, 4_096))
     return (
         Method(name=PAPER, recipe=paper, lengths=lengths),
-        Method(name=SMALL, recipe=dataclasses.replace(token, optimizer="adamw"), lengths=lengths),
-        Method(name=MUON, recipe=token, lengths=lengths),
+        Method(name=SMALL_ADAMW, recipe=dataclasses.replace(token, optimizer="adamw"), lengths=lengths),
+        Method(name=SMALL_MUON, recipe=token, lengths=lengths),
         Method(name=TRANSFORMER, recipe=operator, lengths=fixed),
         Method(name=MLP, recipe=perceptron, lengths=fixed),
     )
@@ -174,7 +141,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
 
 def measured(recipe: Recipe, output: Path, bases: Bases) -> dict[str, Any]:
     """Train one network, unless it is trained already, and return what it cost and gave."""
-    basis = partial(shared_basis, recipe, bases) if recipe.model.head == "operator" else None
+    basis = partial(shared_basis, recipe, bases) if recipe.model.head.is_linear else None
     trained = run_once(recipe, output, basis)
     parts = flops(recipe)
     return {
@@ -188,11 +155,11 @@ def measured(recipe: Recipe, output: Path, bases: Bases) -> dict[str, Any]:
 
 
 def shipped_point(plan: Plan) -> dict[str, Any] | None:
-    """Return cost and score of the shipped model, one longer run of the recipe of `MUON`."""
+    """Return cost and score of the shipped model, one longer run of the recipe of `SMALL_MUON`."""
     if plan.shipped not in pretrained_names():
         return None
     info = LearnedSolver.from_pretrained(plan.shipped).info
-    recipe = next(method.recipe for method in plan.methods if method.name == MUON)
+    recipe = next(method.recipe for method in plan.methods if method.name == SMALL_MUON)
     recipe = dataclasses.replace(recipe, **{name: info.recipe[name] for name in ("steps", "batch_size", "samples")})
     return {
         "model": plan.shipped,
@@ -202,82 +169,7 @@ def shipped_point(plan: Plan) -> dict[str, Any] | None:
     }
 
 
-# ---------------------------------------------------------------- operations
-
-
-def flops(recipe: Recipe) -> dict[str, float]:
-    """Return the floating-point operations of a training run by part, see the formulas at the top."""
-    with torch.device("meta"):  # shapes alone
-        model = Algebraformer(recipe.model)
-    n, R, seen = recipe.model.n, recipe.model.rank, recipe.steps * recipe.batch_size
-    parts: dict[str, float] = {
-        "steps": float(model.training_flops() * seen),
-        "optimiser": recipe.steps * newton_schulz(model) if recipe.optimizer == "muon" else 0.0,
-    }
-    if recipe.model.head == "token":
-        return parts | {"systems": (seen + limited(SCALER_SIZE, n)) * (assembly(n) + solution(n, 1))}
-    stored = recipe.samples or READOUT_SAMPLES
-    examples = stored if recipe.samples else seen + stored
-    width, head = model.head.linear.in_features + 1, sum(p.numel() for p in model.head.parameters())
-    features = 2.0 * (model.parameter_count() - head) * recipe.model.n_token
-    first_answer = features + 2 * head + 2 * (1 + R) * n**2 + 4 * 2 * n**2
-    return parts | {
-        "systems": examples * (assembly(n) + solution(n, n) + 2 * R * n**2),
-        "basis": basis_flops(recipe.problem_family(), R),
-        "read-out": stored * (features + 2 * width**2 + 2 * width * R) + width**3 / 3 + 2 * width**2 * R,
-        "calibration": limited(SCALER_SIZE, n) * (assembly(n) + solution(n, 1) + first_answer),
-    }
-
-
-def steps_for(cost: Callable[[int], float], flops: float) -> int:
-    """Return the most steps, one at least, that cost no more than `flops`; the cost is linear in the steps."""
-    one, two = cost(1), cost(2)
-    return max(1, int(1 + (flops - one) / (two - one)))
-
-
-def assembly(n: int) -> float:
-    """Return the operations that make the matrix of a boundary value problem."""
-    return 2.0 * n**2 * (n + 2)
-
-
-def solution(n: int, k: int) -> float:
-    """Return the operations of LU and its solution for k right-hand sides."""
-    return 2 / 3 * n**3 + 2.0 * n**2 * k
-
-
-def newton_schulz(model: Algebraformer) -> float:
-    """Return the operations of Muon's iterations in one step."""
-    total = 0.0
-    for parameter, count in model.hidden_matrices():
-        p, q = sorted((parameter.shape[0] // count, parameter.shape[1]))
-        total += count * NEWTON_SCHULZ * (4.0 * p**2 * q + 2.0 * p**3)
-    return total
-
-
-def basis_flops(family: ProblemFamily, rank: int) -> float:
-    """Return the operations of `operator_basis.fit`."""
-    n, modes = family.n, entry_sampler.MODES
-    P = operator_basis.snapshot_count(n, rank)
-    kept = min(P, operator_basis.read_count(n))
-    pivoting = 2 * (2.0 * modes * n**3 - 2 / 3 * n**3)
-    return (
-        (kept + 2 * P) * assembly(n)
-        + P * solution(n, n)
-        + spectral(kept, n**2, min(modes, kept))
-        + spectral(P, n**2, rank)
-        + 2.0 * P * rank * n**2
-        + pivoting
-    )
-
-
-def spectral(count: int, width: int, rank: int) -> float:
-    """Return the operations of the leading components of a (count, width) matrix by its smaller Gram matrix."""
-    m = min(count, width)
-    components = 2.0 * rank * count * width if count <= width else 0.0
-    return 2.0 * count * width * m + 14 / 3 * m**3 + components
-
-
-# ---------------------------------------------------------------- what came out
+# ---------------------------------------------------------------- tables and outcomes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -339,7 +231,7 @@ def ratio(theirs: Reach, ours: Reach) -> tuple[float | None, str]:
 
 
 def summary(plan: Plan, runs: list[dict[str, Any]], shipped: dict[str, Any] | None) -> Report:
-    """Put the runs into tables and sentences."""
+    """Put the runs into tables and outcomes."""
     n, names = plan.methods[0].recipe.model.n, [method.name for method in plan.methods]
     found = {name: [median(reached(runs, plan, name, target)) for target in TARGETS] for name in names}
     curve_rows: list[list[Cell]] = []
@@ -387,7 +279,8 @@ def summary(plan: Plan, runs: list[dict[str, Any]], shipped: dict[str, Any] | No
         "reach": {name: [dataclasses.asdict(r) for r in found[name]] for name in names},
         "shipped": shipped,
     }
-    return Report((main, ratios, runs_table, parts_table), verdict(runs, found, shipped), data)
+    outcome_by_id = outcomes(data)
+    return Report((main, ratios, runs_table, parts_table), outcome_by_id, conclusions(outcome_by_id, SENTENCES), data)
 
 
 def reached(runs: list[dict[str, Any]], plan: Plan, name: str, target: float) -> list[Reach]:
@@ -408,34 +301,66 @@ def in_words(value: float | None, kind: str) -> str:
     return {"=": "", ">": "at least ", "<": "at most "}[kind] + f"{value:.2g}"
 
 
-def verdict(runs: list[dict[str, Any]], found: dict[str, list[Reach]], shipped: dict[str, Any] | None) -> list[str]:
-    """Return plain sentences."""
-    lines, at = [], TARGETS.index(GOAL_AT)
-    best = min(OURS, key=lambda name: (found[name][at].kind == ">", found[name][at].flops))
-    value, kind = ratio(found[PAPER][at], found[best][at])
-    if value is not None and value >= GOAL and kind in "=>":
-        outcome = "met"
-    else:
-        outcome = "missed" if value is not None and value < GOAL and kind in "=<" else "not decided by these lengths"
-    if value is None:
-        text = f"No run of the {PAPER} or of the operator heads reaches a normalized_mse of {GOAL_AT:.0e}"
-    else:
-        times = f"{in_words(value, kind)} times fewer operations than the {PAPER}"
-        text = f"To a normalized_mse of {GOAL_AT:.0e} the {best}, takes {times}"
-    lines.append(f"{text}: the target of {GOAL:g} is {outcome}.")
-    for name in found:
-        texts = [f"{target:.0e} {r}" for target, r in zip(TARGETS, found[name], strict=True)]
-        lines.append(f"{name}: {'; '.join(texts)}.")
+def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Return whether the goal is met, what every method takes, and the share of offline work."""
+    curves = {name: [Reach(**one) for one in found] for name, found in data["reach"].items()}
+    found = {"efficiency.goal": goal(curves, list(data["targets"]).index(GOAL_AT))}
+    for name, reaches in curves.items():
+        numbers: dict[str, float | str] = {"method": name}
+        for target, reach in zip(data["targets"], reaches, strict=True):
+            numbers |= {f"{target:.0e}": reach.flops, f"{target:.0e} kind": reach.kind}
+        found[f"efficiency.reach/{name}"] = Outcome(Verdict.MEASURED, numbers)
     for name in OURS:
-        cheapest = min(where(runs, method=name), key=lambda run: run["flops"])
-        share = (cheapest["flops"] - cheapest["parts"]["steps"] - cheapest["parts"]["optimiser"]) / cheapest["flops"]
-        lines.append(
-            f"{name}: {100 * share:.0f} % of the {cheapest['flops']:.2g} operations of its shortest run are offline "
-            f"work (exact inverses, basis, read-out), the basis alone {cheapest['parts']['basis']:.2g}."
+        cheapest = min(where(data["runs"], method=name), key=lambda run: run["flops"])
+        parts, total = cheapest["parts"], cheapest["flops"]
+        share = (total - parts["steps"] - parts["optimiser"]) / total
+        found[f"efficiency.offline/{name}"] = outcome(
+            Verdict.MEASURED, method=name, share=share, flops=total, basis=parts["basis"]
         )
+    shipped = data["shipped"]
     if shipped and shipped["normalized_mse"] is not None:
-        lines.append(
-            f"The shipped {shipped['model']} is one longer run of the small token head with Muon: "
-            f"{shipped['flops']:.2g} operations, normalized_mse {shipped['normalized_mse']:.2g}."
+        found["efficiency.shipped"] = Outcome(Verdict.MEASURED, shipped)
+    return found
+
+
+def goal(curves: Mapping[str, Sequence[Reach]], at: int) -> Outcome:
+    """Return whether an operator head needs as many times fewer operations than the paper's recipe as was aimed at."""
+    best = min(OURS, key=lambda name: (curves[name][at].kind == ">", curves[name][at].flops))
+    value, kind = ratio(curves[PAPER][at], curves[best][at])
+    verdict = Verdict.INCONCLUSIVE
+    if value is not None and (kind in "=>" if value >= GOAL else kind in "=<"):
+        verdict = met(value >= GOAL)
+    return outcome(verdict, best=best, ratio=value, kind=kind, target=GOAL, normalized_mse=GOAL_AT)
+
+
+def goal_sentence(found: Outcome) -> str:
+    """Say how many times fewer operations the better operator head takes."""
+    numbers = found.numbers
+    if numbers["ratio"] is None:
+        text = f"No run of the {PAPER} or of the operator heads reaches a normalized_mse of {{normalized_mse:.0e}}"
+    else:
+        times = in_words(numbers["ratio"], numbers["kind"])
+        text = (
+            f"To a normalized_mse of {{normalized_mse:.0e}} the {{best}}, takes {times} times fewer operations than "
+            f"the "
+            f"{PAPER}"
         )
-    return lines
+    return f"{text}; target {{target:g}}, {found.verdict}.".format(**numbers)
+
+
+def reach_sentence(found: Outcome) -> str:
+    """Say how many operations a method takes to each error."""
+    numbers = found.numbers
+    targets = [key for key in numbers if f"{key} kind" in numbers]
+    texts = [f"{key} {Reach(numbers[key], numbers[f'{key} kind'])}" for key in targets]
+    return f"{numbers['method']}: operations to a normalized_mse of {'; '.join(texts)}."
+
+
+SENTENCES: Sentences = {
+    "efficiency.goal": goal_sentence,
+    "efficiency.reach": reach_sentence,
+    "efficiency.offline": "{method}: {share:.0%} of the {flops:.2g} operations of its shortest run are offline work "
+    "(exact inverses, basis, read-out), the basis alone {basis:.2g}.",
+    "efficiency.shipped": "The shipped {model} is one longer run of the small token head with Muon: {flops:.2g} "
+    "operations, normalized_mse {normalized_mse:.2g}.",
+}

@@ -2,4 +2,6 @@
 
 from studies.encoding.figures import figure as figure
 from studies.encoding.measure import PRESETS as PRESETS
+from studies.encoding.measure import SENTENCES as SENTENCES
+from studies.encoding.measure import outcomes as outcomes
 from studies.encoding.measure import run as run

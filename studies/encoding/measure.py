@@ -2,21 +2,21 @@
 
 Accuracy. The paper's network at a small size learns the diffusion family with each encoding, on fresh systems, with as
 many parameters (the encodings differ in the embedding and in positions alone) and as many floating-point operations
-of training: those of `efficiency.flops` and, since they are much of the work on n^2 tokens, those of the attention
+of training: those of `studies.harness.flops` and, since they are much of the work on n^2 tokens, those of the attention
 scores. Every step has the same number of tokens, so entry tokens get smaller batches, not fewer steps alone: with the
 batches of the others they would take a few dozen steps. Each encoding gets the same grid of learning rates and chooses
 by the validation set, with the first seed; the other seeds follow with the rate that was chosen, and the scores are of
 another set. The same is done once more at an equal number of systems seen: the encodings with n tokens with the steps
 and the batch of the entry tokens, at a fraction of the operations.
 
-Memory and time. One forward and backward pass over n, see `growth`, with PyTorch's kernel that stores the attention
-scores and with those that do not. Exponents are fitted to the three largest sizes of each.
+Memory and time. One forward and backward pass over n, see `studies.harness.memory`, with PyTorch's kernel that stores
+the attention scores and with those that do not. Exponents are fitted to the three largest sizes of each.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,15 @@ from rich.progress import Progress
 from algebraformer.metrics import score
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.models.config import Encoding
-from algebraformer.reporting import Cell, Report, TableData, finite
+from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, finite, outcome
 from algebraformer.training import Recipe
-from algebraformer.training.data import VALIDATION_SEED, VALIDATION_SIZE
-from studies.efficiency import measure as efficiency
+from algebraformer.training.data import VALIDATION_SEED
+from studies.harness.flops import flops as training_flops
+from studies.harness.flops import steps_for
 from studies.harness.memory import KERNELS, exponent, one_pass, peak_bytes, score_bytes
 from studies.harness.runs import run_once
-from studies.harness.statistics import compared, deviation, difference, in_words
-from studies.harness.study import LEARNED, where
+from studies.harness.statistics import comparison, deviation, difference, mean_in_words, other_in_words
+from studies.harness.study import FULL_SIZE, MAX_LEARNED_MSE, where
 from studies.harness.timing import in_turn
 
 LABELS = {
@@ -47,7 +48,7 @@ ENCODINGS: tuple[Encoding, ...] = ("column", "row", "column-b", "entry")
 COMPUTE, SYSTEMS = "equal compute", "equal systems"
 PAPER: dict[Encoding, int] = {"column": 2, "entry": 4}
 """Exponents of n that the paper states for the memory."""
-NEAR = 0.5
+EXPONENT_TOLERANCE = 0.5
 """An exponent within this of the paper's counts as the paper's."""
 
 
@@ -79,7 +80,7 @@ class Plan:
     """Rounds whose median time is reported."""
 
 
-SMALL = ModelConfig(n_layer=2, n_head=2, n_embd=32)
+PASS_NETWORK = ModelConfig(n_layer=2, n_head=2, n_embd=32)
 """The network of the benchmark."""
 
 
@@ -89,7 +90,7 @@ def plan(recipe: Recipe, flops: float, **changes: Any) -> Plan:
         "tokens": 1_024,
         "rates": (5e-4, 1e-3, 3e-3),
         "seeds": (0, 1, 2),
-        "network": SMALL,
+        "network": PASS_NETWORK,
         "sizes": (4, 8, 16, 24, 32, 64),
         "further": (128, 256),
         "batch_size": 8,
@@ -147,28 +148,28 @@ def cost(recipe: Recipe) -> float:
     """Return the floating-point operations of a training, attention scores included."""
     with torch.device("meta"):  # shapes alone
         attention = Algebraformer(recipe.model).attention_flops()
-    return sum(efficiency.flops(recipe).values()) + float(attention * recipe.steps * recipe.batch_size)
+    return sum(training_flops(recipe).values()) + float(attention * recipe.steps * recipe.batch_size)
 
 
 def equal_compute(plan: Plan, encoding: Encoding) -> Recipe:
     """Return the recipe with this encoding whose cost is the plan's, to one step."""
-    model = dataclasses.replace(plan.recipe.model, encoding=encoding)
+    model = plan.recipe.model.with_head(encoding=encoding)
     recipe = dataclasses.replace(
         plan.recipe, model=model, batch_size=max(1, plan.tokens // model.n_token), seed=plan.seeds[0]
     )
-    steps = efficiency.steps_for(lambda steps: cost(dataclasses.replace(recipe, steps=steps)), plan.flops)
+    steps = steps_for(lambda steps: cost(dataclasses.replace(recipe, steps=steps)), plan.flops)
     return dataclasses.replace(recipe, steps=steps)
 
 
 def equal_systems(plan: Plan, encoding: Encoding) -> Recipe:
     """Return the recipe with this encoding that sees the systems of the entry tokens in as many steps."""
     recipe = equal_compute(plan, "entry")
-    return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, encoding=encoding))
+    return dataclasses.replace(recipe, model=recipe.model.with_head(encoding=encoding))
 
 
 def tuned(plan: Plan, recipe: Recipe, name: Path, advance: Callable[[], None]) -> list[dict[str, Any]]:
     """Train with every rate and the first seed, then with the best rate and the other seeds."""
-    unseen = recipe.problem_family().sample(VALIDATION_SIZE, VALIDATION_SEED)
+    unseen = recipe.problem_family().sample(recipe.validation_systems, VALIDATION_SEED)
 
     def trained(rate: float, seed: int) -> dict[str, Any]:
         changed = dataclasses.replace(recipe, lr=rate, muon_lr=10 * rate, seed=seed)
@@ -211,7 +212,7 @@ def measure(plan: Plan, n: int) -> list[dict[str, Any]]:
     """Return peak memory and time of a pass for n unknowns; the times are taken in turn."""
     records, calls = [], {}
     for encoding in PAPER:
-        config = dataclasses.replace(plan.network, n=n, encoding=encoding)
+        config = dataclasses.replace(plan.network, n=n).with_head(encoding=encoding)
         for kernel, backends in KERNELS.items():
             too_large = kernel == "math" and score_bytes(config, plan.batch_size) > plan.memory
             if too_large or (encoding == "entry" and n in plan.further):
@@ -234,11 +235,11 @@ def fitted(values: dict[int, float]) -> dict[str, Any]:
     return {"from": sizes[0], "to": sizes[-1], "exponent": exponent({n: values[n] for n in sizes})}
 
 
-# ---------------------------------------------------------------- what came out
+# ---------------------------------------------------------------- tables and outcomes
 
 
 def summary(plan: Plan, runs: list[dict[str, Any]], records: list[dict[str, Any]]) -> Report:
-    """Put runs and measurements into tables and sentences."""
+    """Put runs and measurements into tables and outcomes."""
     n, seeds = plan.recipe.model.n, ", ".join(map(str, plan.seeds))
     fits = [
         {"encoding": encoding, "kernel": kernel, "what": what, **fitted(growth(records, encoding, kernel, what))}
@@ -280,7 +281,8 @@ def summary(plan: Plan, runs: list[dict[str, Any]], records: list[dict[str, Any]
         "Fitted growth",
     )  # fmt: skip
     data = {"n": n, "labels": LABELS, "batch_size": plan.batch_size, "runs": runs, "records": records, "fits": fits}
-    return Report((main, again, tuning, *tables, exponents), verdict(plan, runs, records, fits), data)
+    found = outcomes(data)
+    return Report((main, again, tuning, *tables, exponents), found, conclusions(found, SENTENCES), data)
 
 
 def scaled(value: float | None, factor: float) -> Cell:
@@ -291,7 +293,7 @@ def scaled(value: float | None, factor: float) -> Cell:
 def accuracy_row(plan: Plan, runs: list[dict[str, Any]], series: str, encoding: Encoding) -> list[Cell]:
     """Return the row of one encoding."""
     found, mine = scores(runs, series, encoding), chosen(runs, series, encoding)
-    first, tokens = mine[0], dataclasses.replace(plan.recipe.model, encoding=encoding).n_token
+    first, tokens = mine[0], plan.recipe.model.with_head(encoding=encoding).n_token
     return [
         LABELS[encoding], tokens, first["parameters"], first["rate"], first["steps"] * first["batch_size"],
         first["steps"], first["flops"], float(np.mean(found)), deviation(found), min(found), max(found),
@@ -307,69 +309,92 @@ def tuning_row(plan: Plan, runs: list[dict[str, Any]], series: str, encoding: st
     return [LABELS[encoding], series, *(by_rate[rate] for rate in plan.rates), best]
 
 
-def verdict(
-    plan: Plan, runs: list[dict[str, Any]], records: list[dict[str, Any]], fits: list[dict[str, Any]]
-) -> list[str]:
-    """Return plain sentences."""
+def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Return what follows from the scores of the encodings, and from how memory and time grow."""
+    runs, n = data["runs"], data["n"]
     by = {encoding: scores(runs, COMPUTE, encoding) for encoding in ENCODINGS}
-    again = {encoding: scores(runs, SYSTEMS, encoding) for encoding in ENCODINGS}
-    column, entry = by["column"], by["entry"]
-    n, operations = plan.recipe.model.n, chosen(runs, COMPUTE, "column")[0]["flops"]
-    if not np.mean(column) < LEARNED:
-        outcome = "not decided, since networks on column tokens learn nothing here"
-    elif compared(column, entry) == "higher":
-        outcome = "not reproduced"
+    numbers, first = comparison(by["column"], by["entry"]), chosen(runs, COMPUTE, "column")[0]
+    if not numbers["mean"] < MAX_LEARNED_MSE:
+        verdict = Verdict.INCONCLUSIVE
+    elif numbers["side"] == "higher":
+        verdict = Verdict.NOT_REPRODUCED
     else:
-        outcome = "reproduced" if plan.recipe.model.n_embd >= ModelConfig().n_embd else "reproduced at smaller scale"
-    lines = [
-        f'"Column-wise representation preserves sufficient information": {outcome}. With {operations:.2g} operations '
-        f"of training each, at n = {n}, the normalized_mse of column tokens is {in_words(column)}, that of entry "
-        f"tokens {in_words(entry)}: that of column tokens is {difference(column, entry)}."
-    ]
-    seen = chosen(runs, COMPUTE, "entry")[0]
-    share = seen["flops"] / chosen(runs, SYSTEMS, "column")[0]["flops"]
-    lines.append(
-        f"With {seen['steps'] * seen['batch_size']} systems seen each it is {in_words(again['column'])} against "
-        f"{in_words(entry)}, {difference(again['column'], entry)}; entry tokens take {share:.2g} times the operations "
-        "for them."
-    )
+        verdict = Verdict.REPRODUCED if first["parameters"] >= FULL_SIZE else Verdict.SMALLER_SCALE
+    seen, again = chosen(runs, COMPUTE, "entry")[0], chosen(runs, SYSTEMS, "column")[0]
+    found = {
+        "encoding.columns-suffice": Outcome(verdict, numbers | {"n": n, "flops": first["flops"]}),
+        "encoding.equal-systems": Outcome(
+            Verdict.MEASURED,
+            comparison(scores(runs, SYSTEMS, "column"), by["entry"])
+            | {"systems": seen["steps"] * seen["batch_size"], "cost": seen["flops"] / again["flops"]},
+        ),
+    }
     for encoding in ("row", "column-b"):
-        lines.append(
-            f"Tokens of {LABELS[encoding]}: {in_words(by[encoding])} at equal compute; against the paper's column "
-            f"tokens {difference(by[encoding], column)}."
-        )
-    return lines + memory_verdict(records, fits)
+        numbers = comparison(by[encoding], by["column"]) | {"tokens": LABELS[encoding]}
+        found[f"encoding.other-tokens/{encoding}"] = Outcome(Verdict.MEASURED, numbers)
+    for kernel in KERNELS:
+        found[f"encoding.memory/{kernel}"] = memory(data, kernel, "peak_bytes")
+        found[f"encoding.time/{kernel}"] = memory(data, kernel, "seconds")
+    return found
 
 
-def memory_verdict(records: list[dict[str, Any]], fits: list[dict[str, Any]]) -> list[str]:
-    """Return what became of n^2 instead of n^4, with the scores stored and without, and of the time."""
-    lines = []
-    for kernel, how in (("math", "attention scores stored"), ("default", "attention scores not stored")):
-        for what, name in (("peak_bytes", "memory"), ("seconds", "time")):
-            powers = {one["encoding"]: one for one in where(fits, kernel=kernel, what=what)}
-            p, q = powers["column"]["exponent"], powers["entry"]["exponent"]
-            text = (
-                f"{name} of column tokens grows like n^{p:.2g} (n = {powers['column']['from']} to "
-                f"{powers['column']['to']}), of entry tokens like n^{q:.2g} (n = {powers['entry']['from']} to "
-                f"{powers['entry']['to']})"
-            )
-            mine, theirs = (growth(records, encoding, kernel, what) for encoding in PAPER)
-            n = max(set(mine) & set(theirs))
-            text += f"; at n = {n} entry tokens take {theirs[n] / mine[n]:.2g} times as much"
-            if what == "peak_bytes":
-                text = f'"n^2 instead of n^4", {how}: {claim(p, q)}. The {text}.'
-            else:
-                text = f"Time, {how}: the {text}."
-            lines.append(text)
-    return lines
+def memory(data: Mapping[str, Any], kernel: str, what: str) -> Outcome:
+    """Return how memory or time grow with n; of the memory whether it is n^2 instead of n^4.
+
+    The paper's exponents are upper bounds at any n: column tokens may grow more slowly, entry tokens may not.
+    """
+    powers = {one["encoding"]: one for one in where(data["fits"], kernel=kernel, what=what)}
+    column, entry = powers["column"], powers["entry"]
+    mine, theirs = (growth(data["records"], encoding, kernel, what) for encoding in PAPER)
+    n = max(set(mine) & set(theirs))
+    verdict = claim(column["exponent"], entry["exponent"]) if what == "peak_bytes" else Verdict.MEASURED
+    return outcome(
+        verdict, kernel=kernel, column=column["exponent"], column_from=column["from"], column_to=column["to"],
+        entry=entry["exponent"], entry_from=entry["from"], entry_to=entry["to"], n=n, ratio=theirs[n] / mine[n],
+    )  # fmt: skip
 
 
-def claim(column: float, entry: float) -> str:
-    """Return what becomes of the claim for these exponents of the memory; the paper's are upper bounds at any n."""
-    if entry < PAPER["entry"] - NEAR:
-        return f"not reproduced, entry tokens stay below n^{PAPER['entry']}"
-    if column > PAPER["column"] + NEAR:
-        return f"not reproduced, column tokens exceed n^{PAPER['column']}"
-    if column < PAPER["column"] - NEAR:
-        return f"reproduced, column tokens stay even below n^{PAPER['column']} at these sizes"
-    return "reproduced"
+def claim(column: float, entry: float) -> Verdict:
+    """Return whether these exponents of the memory are those of the paper."""
+    grows = entry >= PAPER["entry"] - EXPONENT_TOLERANCE and column <= PAPER["column"] + EXPONENT_TOLERANCE
+    return Verdict.REPRODUCED if grows else Verdict.NOT_REPRODUCED
+
+
+def columns_sentence(found: Outcome) -> str:
+    """Say whether column tokens keep the information."""
+    return (
+        f'"Column-wise representation preserves sufficient information": {found.verdict}. With {{flops:.2g}} '
+        f"operations of training each, at n = {{n}}, the normalized_mse of column tokens is "
+        f"{mean_in_words(found.numbers)}, that of entry tokens {other_in_words(found.numbers)}: "
+        f"{difference(found.numbers)}."
+    ).format(**found.numbers)
+
+
+def growth_sentence(start: str) -> Callable[[Outcome], str]:
+    """Return the sentence on the growth of memory or time."""
+    how = {"math": "attention scores stored", "default": "attention scores not stored"}
+    return lambda found: (
+        f"{start}, {how[found.numbers['kernel']]}: "
+        f"{'' if found.verdict == Verdict.MEASURED else f'{found.verdict}. '}Column tokens grow as n^{{column:.2g}} "
+        "(n = {column_from} to {column_to}), entry tokens as n^{entry:.2g} (n = {entry_from} to {entry_to}); at n = "
+        "{n} entry tokens take {ratio:.2g} times as much."
+    ).format(**found.numbers)
+
+
+SENTENCES: Sentences = {
+    "encoding.columns-suffice": columns_sentence,
+    "encoding.equal-systems": lambda found: (
+        f"With {{systems}} systems seen each: {mean_in_words(found.numbers)} against {other_in_words(found.numbers)}, "
+        f"{difference(found.numbers)}; entry tokens take {{cost:.2g}} times the operations for them."
+    ).format(**found.numbers),
+    "encoding.other-tokens": lambda found: (
+        f"Tokens of {found.numbers['tokens']}: {mean_in_words(found.numbers)} at equal compute, "
+        f"{difference(found.numbers)} than the paper's column tokens."
+        if found.numbers["side"] != "as high"
+        else f"Tokens of {found.numbers['tokens']}: {mean_in_words(found.numbers)} at equal compute; the difference "
+        f"from the "
+        "paper's column tokens is within the spread of the seeds."
+    ),
+    "encoding.memory": growth_sentence('Memory, "n^2 instead of n^4"'),
+    "encoding.time": growth_sentence("Time"),
+}

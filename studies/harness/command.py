@@ -35,5 +35,5 @@ def run(study: ModuleType, preset: str, output: Path, work: Path, json: bool, co
     if not json:
         for table in report.tables:
             print_table(table)
-        print("\n".join(report.verdict))
+        print("\n".join(report.conclusions))
     return report

@@ -12,7 +12,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = "src/algebraformer"
 TRAINED = ("problems", "models", "training")
-SOLVED = ("linalg.py", "problems", "numerics", "models", "learned_answers.py", "solver.py")
+SOLVED = ("linalg.py", "problems", "numerics", "models", "prepared.py", "solver.py")
 BOTH = (*SOLVED, "training")
 ESTIMATED = ("linalg.py", "problems", "numerics", "models", "estimation.py")
 DEPENDS = {
@@ -35,7 +35,7 @@ DEPENDS = {
     "newton": (*SOLVED, "training", "newton.py"),
     "kantorovich": ("linalg.py", "problems", "numerics", "models", "training", "kantorovich.py"),
 }
-"""Code of the library that decides what a study finds, beside its own modules."""
+"""Code of the library that a study's results depend on, in addition to its own modules."""
 OWN = {"reliability": ("tests/stress",), "soak": ("tests/stress/soak.py",)}
 """Modules of what is run by `python -m tests.stress`."""
 
@@ -75,7 +75,7 @@ def changed_since(commit: str, paths: tuple[str, ...], root: Path = ROOT) -> tup
 
 
 def caption(provenance: Mapping[str, Any]) -> str:
-    """Return the line below a table that says where its numbers come from.
+    """Return the caption of a table: where its numbers come from.
 
     Examples
     --------

@@ -7,9 +7,12 @@
     <!-- end table -->
 
 from results/NAME.json, so that no number in a document is typed by hand; a test fails when a block is out of date.
-Below the table stands at which commit it was measured, and on what. At the end it lists the results that are older than
-code they depend on.
-Blocks from <!-- claims: SECTION --> to <!-- end claims --> hold the tables of `studies.claims`, likewise.
+A caption gives the commit and the machine of the measurement. At the end, results older than code they depend on are
+listed. Blocks from <!-- claims: SECTION --> to <!-- end claims --> hold the tables of `studies.claims`, and the block
+from <!-- summary --> to <!-- end summary --> the table of `summary`, likewise.
+
+`python -m studies.harness.pages --derive results/NAME.json ...` makes outcomes and conclusions of these files anew from
+their data, and NAME.md with them; nothing is measured.
 """
 
 from __future__ import annotations
@@ -19,12 +22,21 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from algebraformer.reporting import markdown_table
+from algebraformer.reporting import Cell, markdown_table
 from studies.harness.evidence import caption, older
+from studies.harness.results import derive
 
 BLOCK = re.compile(r"(<!-- table: ([\w.-]+) -->\n).*?(<!-- end table -->)", re.DOTALL)
 CLAIMS = re.compile(r"(<!-- claims: ([\w-]+) -->\n).*?(<!-- end claims -->)", re.DOTALL)
+SUMMARY = re.compile(r"(<!-- summary -->\n).*?(<!-- end summary -->)", re.DOTALL)
+SUMMARY_SIZES = (64, 256, 1024)
+"""Sizes n of the summary, each with its smallest and its largest batch."""
+SUMMARY_NOISE = ("deblur", 0.01)
+"""Family and noise level of the summary."""
+WITHOUT_TRUTH = ("Tikhonov, cross-validation", "TSVD, cross-validation", "total variation, discrepancy")
+"""Classical methods of results/noisy.json that need no knowledge of the true signals; the last one needs the noise."""
 
 
 def refreshed(text: str, results: Path) -> str:
@@ -35,13 +47,43 @@ def refreshed(text: str, results: Path) -> str:
         table = markdown_table(content["table"]["columns"], content["table"]["rows"])
         return f"{match[1]}{table}\n{caption(content['provenance'])}\n{match[3]}"
 
+    def summarised(match: re.Match[str]) -> str:
+        return match[1] + summary(results) + match[2]
+
     def claims(match: re.Match[str]) -> str:
-        from studies.claims import table  # which needs torch, and showing a table does not
+        from studies.claims.rows import table  # which needs torch, and showing a table does not
 
-        found = table(match[2], results)
-        return match[1] + markdown_table(found.columns, found.rows) + match[3]
+        section = table(match[2], results)
+        return match[1] + markdown_table(section.columns, section.rows) + match[3]
 
-    return CLAIMS.sub(claims, BLOCK.sub(replace, text))
+    return SUMMARY.sub(summarised, CLAIMS.sub(claims, BLOCK.sub(replace, text)))
+
+
+def records(results: Path, name: str) -> list[dict[str, Any]]:
+    """Return the rows of the main table of results/NAME.json as dictionaries, cells by column."""
+    table = json.loads((results / f"{name}.json").read_text())["table"]
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+
+
+def summary(results: Path) -> str:
+    """Return the Markdown table of README: certified solves by size and batch, and one row on noisy systems."""
+    rows: list[list[Cell]] = []
+    timed = [row for row in records(results, "scaling") if row["n"] in SUMMARY_SIZES]
+    for n in SUMMARY_SIZES:
+        batches = [row for row in timed if row["n"] == n]
+        for row in (batches[0], batches[-1]):
+            milliseconds = 1e-3 * row["ours, µs per system"]
+            shown = [milliseconds, 1e-3 * row["LAPACK, µs per system"], milliseconds * row["best rival / ours"]]
+            rows.append([f"diffusion, n = {n}, batch {row['batch']}: ms per system", *shown, row["best rival"]])
+    family, noise = SUMMARY_NOISE
+    (row,) = (row for row in records(results, "noisy") if (row["family"], row["noise"]) == SUMMARY_NOISE)
+    medians = {name: float(str(cell).split()[0]) for name, cell in row.items() if "(" in str(cell)}
+    best = min(WITHOUT_TRUTH, key=medians.__getitem__)
+    errors = [medians["learned"], medians["no regularisation"], medians[best]]
+    rows.append([f"{family}, {100 * noise:g} % noise: median relative error", *errors, best])
+    columns = ("task: measure", "algebraformer", "LAPACK", "best rival", "which rival")
+    about = [json.loads((results / f"{name}.json").read_text())["provenance"] for name in ("scaling", "noisy")]
+    return f"{markdown_table(columns, rows)}\nTimes: {caption(about[0])} Errors: {caption(about[1])}\n"
 
 
 def documents(paths: Sequence[str]) -> list[Path]:
@@ -50,6 +92,10 @@ def documents(paths: Sequence[str]) -> list[Path]:
 
 
 if __name__ == "__main__":
+    if "--derive" in sys.argv:
+        for path in map(Path, sys.argv[2:]):
+            derive(path)
+        sys.exit()
     for document in documents(sys.argv[1:]):
         document.write_text(refreshed(document.read_text(), Path("results")))
     if lines := older(Path("results")):

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from algebraformer.checkpoint import dump_json
-from algebraformer.models import Algebraformer
+from algebraformer.models import Algebraformer, OperatorConfig
+from algebraformer.models.heads.operator import fit_basis
 from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.solver import LearnedSolver
-from algebraformer.training import FewSystems, Recipe, RunOptions, train
-from algebraformer.training.operator import basis_for
+from algebraformer.training import FinetuneRecipe, Recipe, RunOptions, train
+from algebraformer.training.data import training_data
 from studies.harness.study import number
 
 
@@ -51,11 +52,11 @@ Bases = dict[Any, tuple[OperatorBasis, float]]
 
 def shared_basis(recipe: Recipe, bases: Bases) -> tuple[OperatorBasis, float]:
     """Return the basis that training would compute, and its seconds, from `bases` if it is there."""
-    family, model = recipe.problem_family(), recipe.model
-    key = family, model.rank, model.n_column, model.n_row, model.whiten, model.balance
+    head, sample = OperatorConfig.of(recipe.model), training_data(recipe).basis
+    key = head, sample
     if key not in bases:
         begin = time.monotonic()
-        bases[key] = basis_for(model, family), time.monotonic() - begin
+        bases[key] = fit_basis(head, sample), time.monotonic() - begin
     return bases[key]
 
 
@@ -76,7 +77,7 @@ def run_once(
         Returns the basis of an operator head and the seconds that it took; asked for only if there is something to
         train.
     initial : Algebraformer, optional
-        The network that a recipe of `FewSystems` starts from.
+        The network that a recipe of `FinetuneRecipe` starts from.
 
     Raises
     ------
@@ -92,7 +93,7 @@ def run_once(
         given = None
         if basis is not None:
             given, seconds["basis"] = basis()
-        workers = 0 if isinstance(recipe, FewSystems) else os.cpu_count() or 1  # few systems are made in a moment
+        workers = 0 if isinstance(recipe, FinetuneRecipe) else os.cpu_count() or 1  # few systems are made in a moment
         options, begin = RunOptions(progress=False, workers=workers, validate_every=10**9), time.monotonic()
         result = train(recipe, output, options, basis=given, initial=initial)
         seconds["training"] += time.monotonic() - begin

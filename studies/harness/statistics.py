@@ -1,8 +1,9 @@
-"""What several seeds together say of a score."""
+"""Means and spreads of a score over several seeds, and comparisons of two methods."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +13,20 @@ def deviation(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 and np.isfinite(values).all() else None
 
 
-def in_words(values: Sequence[float]) -> str:
-    """Return mean and standard deviation as text."""
-    spread = deviation(values)
-    return f"{np.mean(values):.2g}" + ("" if spread is None else f" ± {spread:.1g}")
+def rounded(value: Any) -> float:
+    """Return a number to four digits."""
+    return float(f"{float(value):.3e}")
+
+
+def in_words(mean: float, spread: float | None) -> str:
+    """Return mean and standard deviation as text.
+
+    Examples
+    --------
+    >>> in_words(0.0131, 0.00104), in_words(0.0131, None)
+    ('0.013 ± 0.001', '0.013')
+    """
+    return f"{mean:.2g}" + ("" if spread is None else f" ± {spread:.1g}")
 
 
 def compared(ours: Sequence[float], theirs: Sequence[float]) -> str:
@@ -31,9 +42,45 @@ def compared(ours: Sequence[float], theirs: Sequence[float]) -> str:
     return "higher" if min(ours) > max(theirs) else "as high"
 
 
-def difference(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """Return how ours stand to theirs as text, for instance "3 times lower"."""
-    kind, means = compared(ours, theirs), (float(np.mean(ours)), float(np.mean(theirs)))
-    if kind == "as high":
-        return "within the spread of the seeds"
-    return f"{max(means) / min(means):.3g} times {kind}"
+def comparison(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
+    """Return means and standard deviations of both, `compared`, and how many times the one mean is the other.
+
+    Examples
+    --------
+    >>> comparison([0.1], [0.4])
+    {'mean': 0.1, 'deviation': None, 'other_mean': 0.4, 'other_deviation': None, 'side': 'lower', 'times': 4.0}
+    """
+    means = float(np.mean(ours)), float(np.mean(theirs))
+    return {
+        "mean": means[0],
+        "deviation": deviation(ours),
+        "other_mean": means[1],
+        "other_deviation": deviation(theirs),
+        "side": compared(ours, theirs),
+        "times": max(means) / min(means),
+    }
+
+
+def mean_in_words(numbers: Mapping[str, Any]) -> str:
+    """Return our mean of a `comparison` as text."""
+    return in_words(numbers["mean"], numbers["deviation"])
+
+
+def other_in_words(numbers: Mapping[str, Any]) -> str:
+    """Return the other mean of a `comparison` as text."""
+    return in_words(numbers["other_mean"], numbers["other_deviation"])
+
+
+def difference(numbers: Mapping[str, Any]) -> str:
+    """Return a `comparison` as text.
+
+    Examples
+    --------
+    >>> difference(comparison([0.1, 0.2], [0.3, 0.6])), difference(comparison([0.1, 0.4], [0.3, 0.6]))
+    ('3 times lower', 'within the spread of the seeds')
+    """
+    return (
+        "within the spread of the seeds"
+        if numbers["side"] == "as high"
+        else "{times:.3g} times {side}".format(**numbers)
+    )

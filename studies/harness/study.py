@@ -1,10 +1,12 @@
 """How a study is found, run and written.
 
-A study is a module or a package of `studies` with three names:
+A study is a module or a package of `studies` with five names:
 
     PRESETS                     a dictionary of plans (frozen dataclasses)
     run(plan, folder, bar)      returns a `Report`; `folder` keeps what a stopped run resumes from, `bar` is a rich
                                 progress bar
+    outcomes(data)              what follows from `Report.data`, from nothing else: `Outcome` by id
+    SENTENCES                   the sentence of every kind of outcome
     figure(data)                draws a matplotlib figure from `Report.data`
 
 The same code serves every preset: quick in under two minutes (tests use it), cpu for the committed results, paper for
@@ -37,8 +39,10 @@ NOT_STUDIES = ("__main__", "baselines", "claims", "harness", "latency_probe")
 
 
 PRESETS = ("quick", "cpu", "paper")
-LEARNED = 0.5
-"""A normalized_mse below this is learning; 1 is answering zero."""
+MAX_LEARNED_MSE = 0.5
+"""A network has learned its family if its normalized_mse is below this; 1 is answering zero."""
+FULL_SIZE = 9_000_000
+"""Networks of at least so many parameters count as the paper's, which has 9.5 million."""
 
 
 def names() -> list[str]:
@@ -73,7 +77,7 @@ def run_study(study: ModuleType, preset: str, folder: Path, bar: Progress) -> Re
 
 
 def save_study(study: ModuleType, report: Report, path: Path, command: str, **about: Any) -> None:
-    """Write NAME.json, with `about` beside what was measured, NAME.md and NAME.png; path is that of NAME.json."""
+    """Write NAME.json, with the further entries `about`, NAME.md and NAME.png; path is that of NAME.json."""
     write_report(report, path, command, **about)
     save(study.figure(report.data), path.with_suffix(".png"))
 
@@ -102,5 +106,5 @@ def distinct(rows: Iterable[Mapping[str, Any]], *keys: str) -> list[Any]:
 
 
 def number(value: float | None) -> float:
-    """Return a score; infinity for None, which stands for one that was not finite."""
+    """Return a score; infinity for None, which replaces scores that are not finite."""
     return math.inf if value is None else float(value)

@@ -3,3 +3,5 @@
 from studies.newton.figures import figure as figure
 from studies.newton.measure import PRESETS as PRESETS
 from studies.newton.measure import run as run
+from studies.newton.report import SENTENCES as SENTENCES
+from studies.newton.report import outcomes as outcomes

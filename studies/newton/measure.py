@@ -24,10 +24,10 @@ from rich.progress import Progress
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.newton import minimize_lp
-from algebraformer.numerics.lp_norm import Regression, at_best_length, iterate, largest, newton, norm, product
+from algebraformer.numerics.lp_norm import Regression, iterate, line_search_step, max_abs, newton, p_norm, product
 from algebraformer.problems import LpRegression
-from algebraformer.problems.base import batches
 from algebraformer.problems.lp_regression import Kind
+from algebraformer.problems.sampling import batches
 from algebraformer.reporting import Report
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import RECIPES, Recipe
@@ -35,7 +35,16 @@ from algebraformer.training.data import TEST_SEED, VALIDATION_SEED
 from studies.baselines import lp
 from studies.harness.runs import computed_once, run_once
 from studies.harness.timing import in_turn
-from studies.newton.report import DIRECTION, LEARNED, LONG_STEP, MAIN_P, NEIGHBOUR, PREVIOUS, distribution, summary
+from studies.newton.report import (
+    DIRECTION,
+    LEARNED_START,
+    LONG_STEP,
+    MAIN_P,
+    NEIGHBOUR,
+    PREVIOUS,
+    distribution,
+    summary,
+)
 
 REAL = ("longley", "stackloss", "engel", "scotland", "copper")
 """Data sets of statsmodels, with a constant added to their explanatory variables."""
@@ -114,7 +123,7 @@ PRESETS = {
 def run(plan: Plan, folder: Path, bar: Progress) -> Report:
     """Train what is missing, solve everything, then put it together."""
     task = bar.add_task("newton", total=len(plan.groups) * (len(plan.p) + 1) + len(plan.trained) + len(REAL))
-    networks = {LEARNED: [LearnedSolver.from_pretrained(name) for name in plan.shipped]}
+    networks = {LEARNED_START: [LearnedSolver.from_pretrained(name) for name in plan.shipped]}
     for label, recipe in plan.trained.items():
         networks[label] = [run_once(recipe, folder / label.replace(" ", "-")).solver]
         bar.advance(task)
@@ -132,13 +141,13 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
             about = {"kind": kind, "n": n, "m": family.m, "p": p}
             settings = {"problems": plan.problems, "solved": plan.solved, "maxiter": plan.maxiter}
             found = computed_once(
-                folder / f"{kind}-{n}-{p:g}.json", about | settings, partial(rivals, family, problem, plan)
+                folder / f"{kind}-{n}-{p:g}.json", about | settings, partial(baselines, family, problem, plan)
             )
             records += [about | one for one in found + learned(problem, here, plan.maxiter)]
             if p == MAIN_P:
                 times += [about | one for one in seconds(problem, here, plan)]
             bar.advance(task)
-        checks.append({"kind": kind, "n": n, **same_optimum(kind, n, plan, here.get(LEARNED))})
+        checks.append({"kind": kind, "n": n, **same_optimum(kind, n, plan, here.get(LEARNED_START))})
         bar.advance(task)
     real = []
     for name in REAL:
@@ -153,7 +162,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
 def record(
     method: str, start: str, iterations: NDArray[np.int64], converged: NDArray[np.bool_], **more: Any
 ) -> dict[str, Any]:
-    """Return what became of the problems of one group with one method."""
+    """Return the iterations of one method on the problems of one group."""
     return {
         "method": method,
         "start": start,
@@ -174,7 +183,7 @@ def classical(problem: Regression, maxiter: int) -> list[dict[str, Any]]:
     return found
 
 
-def rivals(family: LpRegression, problem: Regression, plan: Plan) -> list[dict[str, Any]]:
+def baselines(family: LpRegression, problem: Regression, plan: Plan) -> list[dict[str, Any]]:
     """Return the records of every method without a network."""
     bank = family.regression(family.parameters(range(plan.solved), VALIDATION_SEED))
     return classical(problem, plan.maxiter) + warm(problem, bank, plan.maxiter)
@@ -207,7 +216,7 @@ def warm(problem: Regression, bank: Regression, maxiter: int) -> list[dict[str, 
     known, size = scaled_residuals(bank)
     ways = (iterate(bank, newton, bank.x, 1e-8, 10 * maxiter).x - bank.x) / size[:, None]
     nearest = np.array([int(np.argmin(np.sum((known - one) ** 2, axis=1))) for one in u])
-    step = at_best_length(problem.A, problem.r, problem.p, ways[nearest] * s[:, None])
+    step = line_search_step(problem.A, problem.r, problem.p, ways[nearest] * s[:, None])
     taken = np.any(step != 0, axis=1)
     solution = iterate(problem, newton, problem.x + step, 1e-8, maxiter)
     return [before, record(NEIGHBOUR, "warm", solution.iterations + taken, solution.converged)]
@@ -252,7 +261,7 @@ def same_optimum(kind: Kind, n: int, plan: Plan, solver: LearnedSolver | None) -
         problem = family.regression(family.parameters(indices, TEST_SEED))
         result = minimize_lp(problem.A, problem.b, problem.p, solver=solver)
         other = lp.minimize(problem.A, problem.b, problem.p, "homotopy")
-        f, g = (norm(product(problem.A, x) - problem.b, problem.p) for x in (result.x, other.x))
+        f, g = (p_norm(product(problem.A, x) - problem.b, problem.p) for x in (result.x, other.x))
         worst = max(worst, float(np.max(np.abs(np.expm1(problem.p * np.log(f / g))))))
         gap = max(gap, float(np.max(result.dual_gap)))
         converged += int(np.sum(result.success & other.converged))
@@ -289,7 +298,7 @@ def real_data(name: str, plan: Plan) -> list[dict[str, Any]]:
                 "p": p,
                 "gradient_norm": result.gradient_norm,
                 "dual_gap": result.dual_gap,
-                "largest": float(largest((A @ result.x - b)[None])[0]),
+                "largest": float(max_abs((A @ result.x - b)[None])[0]),
                 "iterations": {m: int(s.iterations[0]) if s.converged[0] else None for m, s in iterations.items()},
                 "driver": int(result.nit),
                 "success": bool(result.success),

@@ -1,16 +1,17 @@
-"""Tables and sentences of the study `newton`, from its records."""
+"""Tables and outcomes of the study `newton`, from its records."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from algebraformer.reporting import Cell, Report, TableData
+from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, met, outcome
 from studies.harness.study import distinct, where
 
-LEARNED, DIRECTION, LONG_STEP = "learned start", "direction", "long step"
+LEARNED_START, DIRECTION, LONG_STEP = "learned start", "direction", "long step"
 NEIGHBOUR, PREVIOUS = "nearest neighbour", "previous solution"
 NAMES = {
     "damped": "Newton, step 1/(p−1)",
@@ -31,8 +32,10 @@ FAMILIES = {"b": ("polynomial", "spline"), "d": ("filter",)}
 """Families of the targets."""
 PAPER = 4.0
 """About four times faster convergence: the paper's claim."""
-SAME = 1e-9
+MAX_DIFFERENCE = 1e-9
 """Relative difference of objectives that counts as the same optimum."""
+WANTED_PROBLEMS = 10_000
+"""Random problems that were to be checked."""
 
 
 def distribution(values: NDArray[np.int64]) -> dict[str, float]:
@@ -63,7 +66,7 @@ def find(records: list[dict[str, Any]], group: dict[str, Any], method: str, star
     return found[0] if found else None
 
 
-def rival(
+def baseline(
     records: list[dict[str, Any]], one: dict[str, Any], method: str, start: str = "least-squares"
 ) -> dict[str, Any] | None:
     """Return the record of a method on the problems of another record, if there is one."""
@@ -77,7 +80,7 @@ def networks_of(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def times_fewer(records: list[dict[str, Any]], one: dict[str, Any], method: str) -> float | None:
     """Return the ratio of a method's median iterations to those of a network, which count as one at least."""
-    other = rival(records, one, method)
+    other = baseline(records, one, method)
     return float(other["median"] / max(one["median"], 1)) if other else None
 
 
@@ -94,7 +97,7 @@ def iteration_table(
 
 
 def network_table(records: list[dict[str, Any]]) -> TableData:
-    """Return how the networks do, each beside the two classical methods of the targets."""
+    """Return how the networks do, each against the two classical methods of the targets."""
     rows: list[list[Cell]] = []
     for one in networks_of(records):
         rows.append(
@@ -119,7 +122,7 @@ def network_table(records: list[dict[str, Any]]) -> TableData:
 
 def extra(records: list[dict[str, Any]], one: dict[str, Any]) -> int:
     """Return the most iterations that a network took more than Newton with line search, over the problems."""
-    other = rival(records, one, "newton")
+    other = baseline(records, one, "newton")
     return int(np.max(np.array(one["iterations"]) - np.array(other["iterations"]))) if other else 0
 
 
@@ -167,101 +170,150 @@ def real_table(real: list[dict[str, Any]]) -> TableData:
     return TableData(columns, rows, "Real data: iterations from least squares (–: not converged)")
 
 
-# ---------------------------------------------------------------- sentences
+# ---------------------------------------------------------------- outcomes
 
 
-def target_sentences(records: list[dict[str, Any]]) -> list[str]:
-    """Say for both families of the targets how many times fewer iterations the best network takes at `MAIN_P`."""
-    lines = []
-    for letter, kinds in FAMILIES.items():
-        mine = [r for r in where(networks_of(records), p=MAIN_P) if r["kind"] in kinds]
-        if not mine:
-            lines.append(f"Family ({letter}), {' and '.join(kinds)}: no network, targets not met.")
-            continue
-        for one in mine:
-            parts, met = [], True
-            for method, factor in TARGETS.items():
-                ratio = times_fewer(records, one, method) or 0.0
-                met &= ratio >= factor
-                parts.append(
-                    f"{ratio:.3g} times fewer than {NAMES[method]} ({'met' if ratio >= factor else 'missed'}: "
-                    f"{factor:g} wanted)"
-                )
-            lines.append(
-                f"Family ({letter}), {one['kind']}, n = {one['n']}, p = {MAIN_P:g}, from least squares, "
-                f"{one['method']}: {one['median']:g} iterations in the median, {parts[0]}, {parts[1]}; targets "
-                f"{'met' if met else 'missed'}."
-            )
-    return lines
-
-
-def verdict(
-    records: list[dict[str, Any]], times: list[dict[str, Any]], checks: list[dict[str, Any]], real: list[dict[str, Any]]
-) -> list[str]:
-    """Return the sentences."""
+def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Return what follows from the records: targets, the paper's claims, optima, times and real data."""
+    records = data["records"]
     networks = networks_of(records)
-    lines = target_sentences(records)
-    starts = where(networks, method=LEARNED, p=MAIN_P)
+    starts = where(networks, method=LEARNED_START, p=MAIN_P)
+    found = targets_met(records)
     ratios = [ratio for one in starts if (ratio := times_fewer(records, one, "damped")) is not None]
-    word = "reproduced" if ratios and max(ratios) >= PAPER else "not reproduced"
-    best = f"at most {max(ratios):.3g} times" if ratios else "no network"
-    lines.append(
-        f"The paper's about 4 times faster convergence: {word} against Newton with step 1/(p−1) ({best} at p = "
-        f"{MAIN_P:g}); the paper does not say which Newton it is against."
-    )
+    found["newton.four-times"] = outcome(
+        Verdict.REPRODUCED if ratios and max(ratios) >= PAPER else Verdict.NOT_REPRODUCED,
+        times=max(ratios, default=None), paper=PAPER, p=MAIN_P,
+    )  # fmt: skip
     for one in where(networks, method=DIRECTION, p=MAIN_P):
         ratio = times_fewer(records, one, "damped") or 0.0
-        word = "reproduced" if one["accepted"] > 0 and ratio >= PAPER else "not reproduced"
-        lines.append(
-            f"The paper's own way, a network that solves the Newton system: {word} by this training; of its steps one "
-            f"was good enough to be taken in {100 * one['accepted']:.3g} % of the problems at p = {MAIN_P:g}."
-        )
-    if networks:
-        for label in distinct(networks, "method"):
-            mine = where(networks, method=label)
-            worst = max(extra(records, one) for one in mine)
-            lines.append(
-                f"Never more than one iteration above Newton with exact line search, {label}: "
-                f"{'met' if worst <= 1 else 'missed'} (at most {worst} more, over "
-                f"{sum(len(one['iterations']) for one in mine):,} solves with the network)."
-            )
-        for method, start in ((NEIGHBOUR, "warm"), (PREVIOUS, "warm"), ("homotopy", "least-squares")):
-            for one in starts:
-                if (other := rival(records, one, method, start)) is None:
-                    continue
+        found[f"newton.learned-direction/{one['kind']}, n = {one['n']}"] = outcome(
+            Verdict.REPRODUCED if one["accepted"] > 0 and ratio >= PAPER else Verdict.NOT_REPRODUCED,
+            accepted=one["accepted"], times=ratio, p=MAIN_P,
+        )  # fmt: skip
+    for label in distinct(networks, "method"):
+        mine = where(networks, method=label)
+        worst = max(extra(records, one) for one in mine)
+        solves = sum(len(one["iterations"]) for one in mine)
+        found[f"newton.never-worse/{label}"] = outcome(met(worst <= 1), network=label, extra=worst, solves=solves)
+    for method, start in ((NEIGHBOUR, "warm"), (PREVIOUS, "warm"), ("homotopy", "least-squares")):
+        for one in starts:
+            if other := baseline(records, one, method, start):
                 ours, theirs = one["median"], other["median"]
-                word = "fewer than" if ours < theirs else "as many as" if ours == theirs else "more than"
-                lines.append(
-                    f"At p = {MAIN_P:g} the learned start takes {ours:g} iterations in the median, {word} "
-                    f"{NAMES.get(method, method)} ({theirs:g})."
-                )
-    solved, converged = sum(c["problems"] for c in checks), sum(c["converged"] for c in checks)
-    difference = max(c["difference"] for c in checks)
-    lines.append(
-        f"The same optimum on {solved:,} random problems (10,000 wanted): "
-        f"{'met' if converged == solved and difference <= SAME else 'missed'} on these, {converged:,} converged with "
-        f"both methods, objectives at most {difference:.2g} apart."
+                found[f"newton.start/{method}, {one['kind']}, n = {one['n']}"] = outcome(
+                    Verdict.HOLDS if ours < theirs else Verdict.INCONCLUSIVE if ours == theirs else Verdict.FAILS,
+                    method=NAMES.get(method, method), ours=ours, theirs=theirs, p=MAIN_P,
+                )  # fmt: skip
+    found["newton.same-optimum"] = same_optimum(data["checks"])
+    found |= times_of(data["times"])
+    failed = [f"{r['name']} p = {r['p']:g}" for r in data["real"] if not r["success"]]
+    found["newton.real-data"] = outcome(
+        Verdict.FAILS if failed else Verdict.HOLDS, problems=len(data["real"]), failed=", ".join(failed)
     )
-    lines += time_sentences(times)
-    failed = [f"{r['name']} p = {r['p']:g}" for r in real if not r["success"]]
-    lines.append(f"Real data: {'all converged' if not failed else 'not converged: ' + ', '.join(failed)}.")
-    return lines
+    return found
 
 
-def time_sentences(times: list[dict[str, Any]]) -> list[str]:
-    """Say where a network is faster than the fastest classical method, start and inference included."""
-    lines = []
-    for one in where(times, method=LEARNED, p=MAIN_P):
+def targets_met(records: list[dict[str, Any]]) -> dict[str, Outcome]:
+    """Return for both families of the targets how many times fewer iterations the networks take at `MAIN_P`."""
+    found = {}
+    for letter, kinds in FAMILIES.items():
+        chosen = [r for r in where(networks_of(records), p=MAIN_P) if r["kind"] in kinds]
+        if not chosen:
+            found[f"newton.target/{letter}"] = outcome(Verdict.INCONCLUSIVE, family=letter, kind=" and ".join(kinds))
+        for one in chosen:
+            ratios = {method: times_fewer(records, one, method) or 0.0 for method in TARGETS}
+            found[f"newton.target/{letter}, {one['method']}, {one['kind']}, n = {one['n']}"] = outcome(
+                met(all(ratios[method] >= factor for method, factor in TARGETS.items())), family=letter,
+                kind=one["kind"], n=one["n"], p=MAIN_P, network=one["method"], median=one["median"], **ratios,
+            )  # fmt: skip
+    return found
+
+
+def same_optimum(checks: list[dict[str, Any]]) -> Outcome:
+    """Return whether two methods find the same optimum of every random problem."""
+    solved, converged = (sum(check[key] for check in checks) for key in ("problems", "converged"))
+    difference = max(check["difference"] for check in checks)
+    verdict = met(converged == solved and difference <= MAX_DIFFERENCE)
+    return outcome(verdict, problems=solved, converged=converged, difference=difference, wanted=WANTED_PROBLEMS)
+
+
+def times_of(times: list[dict[str, Any]]) -> dict[str, Outcome]:
+    """Return where a network is faster than the fastest classical method, start and inference included."""
+    found = {}
+    for one in where(times, method=LEARNED_START, p=MAIN_P):
         same = where(times, **{key: one[key] for key in TIMED})
         others = {t["method"]: t["seconds"] for t in same if t["method"] in NAMES}
         fastest = min(others, key=lambda method: others[method])
         ratio = others[fastest] / one["seconds"]
-        lines.append(
-            f"Time, {one['kind']}, n = {one['n']}, p = {MAIN_P:g}, {one['batch']} at once: the learned start takes "
-            f"{1e3 * one['seconds']:.3g} ms a problem, {NAMES[fastest]} {1e3 * others[fastest]:.3g} ms: the "
-            f"{'network' if ratio > 1 else 'classical method'} is {max(ratio, 1 / ratio):.3g} times faster."
-        )
-    return lines
+        found[f"newton.time/{one['kind']}, n = {one['n']}, batch {one['batch']}"] = outcome(
+            Verdict.HOLDS if ratio > 1 else Verdict.FAILS, kind=one["kind"], n=one["n"], p=MAIN_P, batch=one["batch"],
+            ms=1e3 * one["seconds"], fastest=NAMES[fastest], fastest_ms=1e3 * others[fastest], ratio=ratio,
+        )  # fmt: skip
+    return found
+
+
+# ---------------------------------------------------------------- sentences
+
+
+def target_sentence(found: Outcome) -> str:
+    """Say how many times fewer iterations a network takes."""
+    if found.verdict == Verdict.INCONCLUSIVE:
+        return "Family ({family}), {kind}: no network, so the targets are not met.".format(**found.numbers)
+    parts = [
+        f"{found.numbers[method]:.3g} times fewer than {NAMES[method]} (target {factor:g}, "
+        f"{met(found.numbers[method] >= factor)})"
+        for method, factor in TARGETS.items()
+    ]
+    return (
+        f"Family ({{family}}), {{kind}}, n = {{n}}, p = {{p:g}}, from least squares, {{network}}: {{median:g}} "
+        f"iterations in the median, {', '.join(parts)}."
+    ).format(**found.numbers)
+
+
+def four_times_sentence(found: Outcome) -> str:
+    """Say whether Newton's method converges four times faster with a network."""
+    if found.numbers["times"] is None:
+        return "The paper's four times faster convergence: not reproduced, since there is no network."
+    return (
+        "The paper's four times faster convergence: {verdict} against Newton with step 1/(p−1) (at most {times:.3g} "
+        "times at p = {p:g}); the paper does not say which Newton method it compares with."
+    ).format(verdict=found.verdict, **found.numbers)
+
+
+def start_sentence(found: Outcome) -> str:
+    """Say whether the learned start saves iterations."""
+    how = {Verdict.HOLDS: "fewer than", Verdict.INCONCLUSIVE: "as many as", Verdict.FAILS: "more than"}[found.verdict]
+    return (
+        f"At p = {{p:g}} the learned start takes {{ours:g}} iterations in the median, {how} {{method}} ({{theirs:g}})."
+    ).format(**found.numbers)
+
+
+def time_sentence(found: Outcome) -> str:
+    """Say who is faster."""
+    ratio = found.numbers["ratio"]
+    faster = f"{'network' if ratio > 1 else 'classical method'} is {max(ratio, 1 / ratio):.3g} times faster"
+    return (
+        f"Time, {{kind}}, n = {{n}}, p = {{p:g}}, {{batch}} at once: the learned start takes {{ms:.3g}} ms per "
+        f"problem, {{fastest}} {{fastest_ms:.3g}} ms: the {faster}."
+    ).format(**found.numbers)
+
+
+SENTENCES: Sentences = {
+    "newton.target": target_sentence,
+    "newton.four-times": four_times_sentence,
+    "newton.learned-direction": "The paper's own way, a network that solves the Newton system: {verdict} by this "
+    "training; at least one of its steps was taken in {accepted:.3%} of the problems at p = {p:g}.",
+    "newton.never-worse": "Never more than one iteration above Newton with exact line search, {network}: {verdict} "
+    "(at most {extra} more, over {solves:,} solves with the network).",
+    "newton.start": start_sentence,
+    "newton.same-optimum": "The same optimum on {problems:,} random problems (target {wanted:,}): {verdict} on these, "
+    "{converged:,} converged with both methods, objectives at most {difference:.2g} apart.",
+    "newton.time": time_sentence,
+    "newton.real-data": lambda found: (
+        f"Real data: not converged: {found.numbers['failed']}."
+        if found.numbers["failed"]
+        else "Real data: all converged."
+    ),
+}
 
 
 def summary(
@@ -271,7 +323,7 @@ def summary(
     real: list[dict[str, Any]],
     networks: list[dict[str, Any]],
 ) -> Report:
-    """Return tables, verdict and data."""
+    """Return tables, outcomes and data."""
     learned = ((method, "least-squares") for method in distinct(networks_of(records), "method"))
     more = (*learned, (NEIGHBOUR, "warm"), (PREVIOUS, "warm"))
     tables = [
@@ -289,4 +341,5 @@ def summary(
         "real": real,
         "networks": [{"name": n["name"], "family": n["family"], "seconds": n["seconds"]} for n in networks],
     }
-    return Report(tables, verdict(records, times, checks, real), data)
+    found = outcomes(data)
+    return Report(tables, found, conclusions(found, SENTENCES), data)

@@ -23,7 +23,7 @@ STYLES = {
 
 
 def figure(data: Mapping[str, Any]) -> Figure:
-    """Draw the median errors of every family against the noise level, with intervals; solid: told no truth."""
+    """Draw the median errors of every family against the noise level, with intervals; dotted: oracles."""
     families = data["families"]
     figure, panels = panel_grid(len(families), more=0.8)
     for axes, family in zip(panels, families, strict=True):
@@ -37,5 +37,5 @@ def figure(data: Mapping[str, Any]) -> Figure:
         axes.set(title=family, xlabel="relative noise level", ylabel="median relative error")
         axes.grid(alpha=0.3)
     legend_below(figure, panels, columns=4)
-    figure.suptitle(f"n = {data['n']}, all priors; dotted: told what nobody knows; bands: 90 % bootstrap intervals")
+    figure.suptitle(f"n = {data['n']}, all priors; dotted: oracles; bands: 90 % bootstrap intervals")
     return figure

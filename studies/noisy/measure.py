@@ -1,10 +1,10 @@
-"""Where a learned solver wins on noisy, ill-posed systems, and where it does not: every family, prior, level and peer.
+"""Where a learned solver wins on noisy, ill-posed systems, and where not: every family, prior, level and method.
 
 A cell is a family, a prior and a noise level. The cells of a family and a prior hold the same matrices, signals and
 unit noise, so that levels and methods differ in nothing else. Relative errors are ||x - true x||_2 / ||true x||_2; what
-each method is told stands in `noisy_peers`. Methods that follow a path one system at a time get the first few systems
-of a cell, and are compared with others on these alone. Intervals are percentiles of medians of bootstrap samples, the
-same samples for every method.
+each method is given is listed in `studies.baselines.noisy`. Methods that follow a path one system at a time get the
+first few systems of a cell, and are compared with others on these alone. Intervals are percentiles of medians of
+bootstrap samples, the same samples for every method.
 
 A learned solver is a shipped model, absent where none ships of that name, or a recipe that is trained first.
 """
@@ -20,15 +20,12 @@ from typing import cast
 from rich.progress import Progress
 
 from algebraformer import problems
-from algebraformer.checkpoint import pretrained_names
 from algebraformer.evaluation import quietly
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import relative_errors
-from algebraformer.models import ModelConfig
 from algebraformer.problems import Systems
 from algebraformer.reporting import Report
 from algebraformer.solver import LearnedSolver
-from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
 from studies.baselines.noisy import (
     LASSO,
@@ -42,7 +39,8 @@ from studies.baselines.noisy import (
     prior_of,
     slow,
 )
-from studies.harness.runs import computed_once, run_once
+from studies.harness.estimators import Models, described, learned_solvers, small
+from studies.harness.runs import computed_once
 from studies.harness.timing import in_turn
 from studies.noisy.report import Errors, summary
 
@@ -53,8 +51,6 @@ SPARSE_PRIORS = ("spikes", "mixture")
 """Priors that lasso and matching pursuit are tried on."""
 BATCHES = (1, 64)
 TIMED_LEVEL = 1e-2
-
-Models = Mapping[str, str | Recipe]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,14 +74,6 @@ class Plan:
         default_factory=lambda: {name: f"{name}-64" for name in ("deblur", "gravity", "fredholm")}
     )
     """Model of a family, or "fredholm" for that of all: a shipped one, or a recipe."""
-
-
-def small(family: str) -> Recipe:
-    """Return a recipe of a few seconds, for the presets quick."""
-    model = ModelConfig(
-        n=12, architecture="feedback", head="estimate", encoding="column-tikhonov", n_layer=1, n_head=2, n_embd=16
-    )
-    return Recipe(family=family, model=model, steps=30, batch_size=16)
 
 
 PRESETS = {
@@ -126,23 +114,6 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
     return summary(errors, times, about)
 
 
-def learned_solvers(models: Models, folder: Path) -> dict[str, LearnedSolver]:
-    """Return the solvers that ship or are trained, by family."""
-    shipped = pretrained_names()
-    solvers = {}
-    for family, model in models.items():
-        if isinstance(model, Recipe):
-            solvers[family] = run_once(model, folder / f"model-{family}").solver
-        elif model in shipped:
-            solvers[family] = LearnedSolver.from_pretrained(model)
-    return solvers
-
-
-def described(models: Models, solvers: Mapping[str, LearnedSolver]) -> dict[str, str | None]:
-    """Return the name of every solver, None for those that do not ship."""
-    return {family: solvers[family].info.name if family in solvers else None for family in models}
-
-
 def of_family(solvers: Mapping[str, LearnedSolver], family: str) -> dict[str, LearnedSolver]:
     """Return a family's own solver and that of all families, where there are such."""
     labels = {LEARNED: family, LEARNED_ALL: "fredholm"}
@@ -161,8 +132,8 @@ def relative(x: FloatArray, systems: Systems) -> list[float]:
 
 def classical_errors(plan: Plan, name: str, prior: str, folder: Path) -> list[dict[str, list[float]]]:
     """Return the errors of the classical methods at every level, from the folder if they are there."""
-    asked = {"n": plan.n, "levels": plan.levels, "systems": plan.systems, "slow": plan.slow}
-    found = computed_once(folder / f"{name}-{prior}.json", asked, partial(errors_of_cells, plan, name, prior))
+    settings = {"n": plan.n, "levels": plan.levels, "systems": plan.systems, "slow": plan.slow}
+    found = computed_once(folder / f"{name}-{prior}.json", settings, partial(errors_of_cells, plan, name, prior))
     return cast(list[dict[str, list[float]]], found)
 
 

@@ -1,26 +1,29 @@
-"""Tables, sentences and data of the study `noisy`, from the relative errors of every cell."""
+"""Tables, outcomes and data of the study `noisy`, from the relative errors of every cell."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from algebraformer.linalg import FloatArray
-from algebraformer.reporting import Cell, Report, TableData
-from studies.baselines.noisy import LEARNED, LEARNED_ALL, LMMSE, METHODS, NOTHING, TIKHONOV, TOTAL_VARIATION
+from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, met, outcome
+from studies.baselines.noisy import LEARNED, LEARNED_ALL, LMMSE, METHODS, TIKHONOV, TOTAL_VARIATION, UNREGULARIZED
+from studies.harness.statistics import rounded
+from studies.harness.study import where
 
 Errors = dict[tuple[str, str, float], dict[str, list[float]]]
 """(family, prior, level) -> method -> relative errors."""
 CV, ORACLE = "Tikhonov, cross-validation", "Tikhonov, oracle"
 """The best of the orders in the median, for each family and level."""
 TV_ORACLE, TV_DISCREPANCY = f"{TOTAL_VARIATION}, oracle", f"{TOTAL_VARIATION}, discrepancy"
-MAIN = (NOTHING, CV, "TSVD, cross-validation", TV_DISCREPANCY, LEARNED, LEARNED_ALL, ORACLE, LMMSE, TV_ORACLE)
-"""Methods of the main table: told nothing, told the level, learned, told what nobody knows."""
+MAIN = (UNREGULARIZED, CV, "TSVD, cross-validation", TV_DISCREPANCY, LEARNED, LEARNED_ALL, ORACLE, LMMSE, TV_ORACLE)
+"""Methods of the main table: given nothing, given the noise level, learned, and oracles, which are given the truth."""
 RESAMPLES = 1000
 CONFIDENCE = 0.9
-AIM_CV, AIM_TIME, AIM_OTHERS, NOISY = 0.6, 1 / 20, 1.02, 1e-2
+AIM_CV, AIM_TIME, AIM_OTHERS, MIN_NOISY_LEVEL = 0.6, 1 / 20, 1.02, 1e-2
 TARGETED = ("deblur", "gravity")
 
 
@@ -74,7 +77,7 @@ def in_words(errors: Sequence[float] | FloatArray | None, share: float = 0.5) ->
 
 
 def summary(errors: Errors, times: dict[str, dict[str, Any]], about: dict[str, Any]) -> Report:
-    """Put errors and times into tables and sentences.
+    """Put errors and times into tables and outcomes.
 
     Parameters
     ----------
@@ -123,8 +126,19 @@ def summary(errors: Errors, times: dict[str, dict[str, Any]], about: dict[str, A
             point(name, level, m, found[m]) for (name, level), found in together.items() for m in shown if m in found
         ],
         "priors": [prior_point(*cell, medians_of(found)) for cell, found in errors.items()],
+        "paired": [
+            {
+                "family": name,
+                "level": level,
+                "theirs": TV_ORACLE,
+                "ratio": ratio(errors, name, level, LEARNED, TV_ORACLE),
+            }
+            for (name, level), found in together.items()
+            if LEARNED in found and TV_ORACLE in found
+        ],
     }
-    return Report(tables, verdict(errors, times, about), data)
+    found = outcomes(data)
+    return Report(tables, found, conclusions(found, SENTENCES), data)
 
 
 def point(family: str, level: float, method: str, errors: FloatArray) -> dict[str, Any]:
@@ -137,7 +151,7 @@ def point(family: str, level: float, method: str, errors: FloatArray) -> dict[st
 
 def medians_of(found: Mapping[str, list[float]]) -> dict[str, float]:
     """Return the medians of one cell, without those of no regularisation."""
-    return {method: rounded(np.median(errors)) for method, errors in found.items() if method != NOTHING}
+    return {method: rounded(np.median(errors)) for method, errors in found.items() if method != UNREGULARIZED}
 
 
 def prior_point(family: str, prior: str, level: float, medians: dict[str, float]) -> dict[str, Any]:
@@ -151,95 +165,101 @@ def prior_point(family: str, prior: str, level: float, medians: dict[str, float]
     }
 
 
-def rounded(value: Any) -> float:
-    """Return a number to four digits."""
-    return float(f"{float(value):.3e}")
+# ---------------------------------------------------------------- outcomes
+
+
+def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Return for every family whether the learned solver meets its targets, and which method has the lowest errors."""
+    found: dict[str, Outcome] = {}
+    for name in data["families"]:
+        medians = {(one["method"], one["level"]): one["median"] for one in where(data["pooled"], family=name)}
+        ours = next((m for m in (LEARNED, LEARNED_ALL) if all((m, level) in medians for level in data["levels"])), None)
+        if ours is None:
+            found[f"noisy.learned/{name}"] = outcome(Verdict.INCONCLUSIVE, family=name)
+        elif name in TARGETED and ours == LEARNED:
+            found |= targets(data, name, medians)
+        else:
+            found[f"noisy.aim/{name}, {CV}"] = aimed(name, ours, CV, ratios(data, medians, ours, CV), AIM_OTHERS)
+        found[f"noisy.lowest-error/{name}"] = lowest(data["priors"], name)
+    return found
+
+
+def targets(data: Mapping[str, Any], name: str, medians: Mapping[tuple[str, float], float]) -> dict[str, Outcome]:
+    """Return whether the targets of deblur and gravity are met."""
+    found = {
+        f"noisy.aim/{name}, {theirs}": aimed(name, LEARNED, theirs, ratios(data, medians, LEARNED, theirs), aim, how)
+        for theirs, aim, how in ((CV, AIM_CV, "at most"), (ORACLE, 1.0, "below"), (LMMSE, 1.0, "below"))
+    }
+    noisy = [level for level in data["levels"] if level >= MIN_NOISY_LEVEL]
+    paired = {one["level"]: one["ratio"] for one in where(data.get("paired", ()), family=name, theirs=TV_ORACLE)}
+    if noisy:
+        over = {level: paired[level] for level in noisy if level in paired}
+        found[f"noisy.aim/{name}, {TV_ORACLE}"] = aimed(name, LEARNED, TV_ORACLE, over, 1.0)
+    if times := data["times"].get(name):
+        batch = max(times, key=int)
+        mine, theirs = times[batch][LEARNED], min(times[b][TOTAL_VARIATION] for b in times)
+        found[f"noisy.time/{name}"] = outcome(
+            met(mine <= AIM_TIME * theirs), family=name, batch=int(batch), target=1 / AIM_TIME, speed_up=theirs / mine,
+            ms=1e3 * mine, total_variation_ms=1e3 * theirs,
+        )  # fmt: skip
+    return found
+
+
+def ratios(
+    data: Mapping[str, Any], medians: Mapping[tuple[str, float], float], ours: str, theirs: str
+) -> dict[float, float]:
+    """Return our median over theirs, by level, of methods that saw the same systems."""
+    return {level: medians[ours, level] / medians[theirs, level] for level in data["levels"]}
+
+
+def aimed(name: str, ours: str, theirs: str, found: Mapping[float, float], aim: float, how: str = "at most") -> Outcome:
+    """Return whether our median over theirs is as aimed at, at every level; inconclusive if there are no ratios."""
+    missed = [level for level, r in found.items() if not (r < aim if how == "below" else r <= aim)]
+    return outcome(
+        met(not missed) if found else Verdict.INCONCLUSIVE, family=name, ours=ours, theirs=theirs, how=how, aim=aim,
+        missed=len(missed), **{f"{level:g}": r for level, r in found.items()},
+    )  # fmt: skip
+
+
+def lowest(priors: Sequence[Mapping[str, Any]], name: str) -> Outcome:
+    """Return in how many cells of prior and level each method that is given no truth has the lowest median."""
+    counts: Counter[str] = Counter()
+    for cell in where(priors, family=name):
+        medians = {method: value for method, value in cell["medians"].items() if "oracle" not in method}
+        counts[min(medians, key=medians.__getitem__)] += 1
+    return Outcome(Verdict.MEASURED, {"family": name, "cells": counts.total(), **dict(counts.most_common())})
 
 
 # ---------------------------------------------------------------- sentences
 
 
-def verdict(errors: Errors, times: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> list[str]:
-    """Return plain sentences: what was aimed at and what came out."""
-    families = list(dict.fromkeys(name for name, _, _ in errors))
-    levels = sorted({level for _, _, level in errors})
-    sentences = []
-    for name in families:
-        cells = [cell for (family, _, _), cell in errors.items() if family == name]
-        ours = next((m for m in (LEARNED, LEARNED_ALL) if all(m in cell for cell in cells)), None)
-        if ours is None:
-            sentences.append(f"{name}: no model, the learned solver is absent.")
-        elif name in TARGETED and ours == LEARNED:
-            sentences += targeted(errors, name, levels, times.get(name, {}))
-        else:
-            sentences.append(others(errors, name, levels, ours))
-        sentences.append(winners(errors, name))
-    return sentences
+def aim_sentence(found: Outcome) -> str:
+    """Say at which levels a target is missed, or that it is met, with the ratios."""
+    numbers = found.numbers
+    at = {key: value for key, value in numbers.items() if key not in AIM_KEYS}
+    goal = "{family} ({ours}): median error {how} {times}that of {theirs}".format(
+        times="" if numbers["aim"] == 1 else f"{numbers['aim']:g} times ", **numbers
+    )
+    if not at:
+        return f"{goal}: not measured on the same systems."
+    text = ", ".join(f"{ratio:.3g} at noise {level}" for level, ratio in at.items())
+    return f"{goal}: {found.verdict} at {len(at) - numbers['missed']} of {len(at)} levels (ratio {text})."
 
 
-def targeted(errors: Errors, name: str, levels: Sequence[float], times: Mapping[str, Any]) -> list[str]:
-    """Return the sentences on the targets of deblur and gravity."""
-    said = [
-        aimed(errors, name, levels, LEARNED, CV, AIM_CV, "at most"),
-        aimed(errors, name, levels, LEARNED, ORACLE, 1.0, "below"),
-        aimed(errors, name, levels, LEARNED, LMMSE, 1.0, "below"),
-    ]
-    if noisy := [level for level in levels if level >= NOISY]:
-        said.append(aimed(errors, name, noisy, LEARNED, TV_ORACLE, 1.0, "at most"))
-    if times:
-        batch = max(times, key=int)
-        mine, theirs = times[batch][LEARNED], min(times[b][TOTAL_VARIATION] for b in times)
-        met = "met" if mine <= AIM_TIME * theirs else "missed"
-        said.append(
-            f"{name}: at batch {batch} at most 1/{1 / AIM_TIME:.0f} of the time of one total-variation solve: {met}, "
-            f"1/{theirs / mine:.3g} ({1e3 * mine:.3g} ms against {1e3 * theirs:.3g} ms)."
-        )
-    return said
+AIM_KEYS = ("family", "ours", "theirs", "how", "aim", "missed")
 
 
-def aimed(errors: Errors, name: str, levels: Sequence[float], ours: str, theirs: str, aim: float, how: str) -> str:
-    """Return whether our median over theirs is as aimed at, at every level, with the ratios where it is not."""
-    ratios = {level: ratio(errors, name, level, ours, theirs) for level in levels}
-    missed = {level: r for level, r in ratios.items() if not (r < aim if how == "below" else r <= aim)}
-    goal = f"{name}: {how} {'' if aim == 1 else f'{aim:g} times '}the median error of {theirs}"
-    if not missed:
-        return f"{goal}: met at {each(levels)}, {span(ratios.values())} of it."
-    if len(missed) == len(ratios):
-        return f"{goal}: missed at {each(levels)}, {span(ratios.values())} of it."
-    met = span(r for level, r in ratios.items() if level not in missed)
-    return f"{goal}: missed at {listed(missed)}; met elsewhere, {met} of it."
+def lowest_sentence(found: Outcome) -> str:
+    """Say which methods have the lowest errors."""
+    name, cells, *counts = found.numbers.items()
+    by_method = ", ".join(f"{method} in {count}" for method, count in counts)
+    return f"{name[1]}: lowest median error, oracles aside, in {cells[1]} cells: {by_method}."
 
 
-def others(errors: Errors, name: str, levels: Sequence[float], ours: str) -> str:
-    """Return whether we are never much worse than Tikhonov's regularisation with cross-validation."""
-    return aimed(errors, name, levels, ours, CV, AIM_OTHERS, "at most").replace(f"{name}:", f"{name} ({ours}):", 1)
-
-
-def winners(errors: Errors, name: str) -> str:
-    """Return in how many cells of prior and level each method that is told no truth has the lowest median."""
-    counts: dict[str, int] = {}
-    for (family, _, _), cell in errors.items():
-        if family == name:
-            honest = {m: float(np.median(e)) for m, e in cell.items() if "oracle" not in m and m != NOTHING}
-            first = min(honest, key=lambda m: honest[m])
-            counts[first] = counts.get(first, 0) + 1
-    ranked = sorted(counts.items(), key=lambda item: -item[1])
-    by_method = ", ".join(f"{method} in {count}" for method, count in ranked)
-    return f"{name}: lowest median error, oracles aside, of {sum(counts.values())} cells: {by_method}."
-
-
-def each(levels: Sequence[float]) -> str:
-    """Return the levels as text."""
-    return f"noise {levels[0]:g}" if len(levels) == 1 else f"every level from {min(levels):g} to {max(levels):g}"
-
-
-def listed(ratios: Mapping[float, float]) -> str:
-    """Return levels with their ratios as text."""
-    return ", ".join(f"{level:g} ({r:.3g} of it)" for level, r in ratios.items())
-
-
-def span(values: Iterable[float]) -> str:
-    """Return the smallest and the largest as text."""
-    found = list(values)
-    low, high = f"{min(found):.3g}", f"{max(found):.3g}"
-    return low if low == high else f"{low} to {high}"
+SENTENCES: Sentences = {
+    "noisy.learned": "{family}: no model, so there is no learned solver to measure.",
+    "noisy.aim": aim_sentence,
+    "noisy.time": "{family}, batch {batch}: at most 1/{target:.0f} of the time of one total-variation solve: "
+    "{verdict}, 1/{speed_up:.3g} ({ms:.3g} ms against {total_variation_ms:.3g} ms).",
+    "noisy.lowest-error": lowest_sentence,
+}

@@ -3,3 +3,5 @@
 from studies.operator.figures import figure as figure
 from studies.operator.measure import PRESETS as PRESETS
 from studies.operator.measure import run as run
+from studies.operator.report import SENTENCES as SENTENCES
+from studies.operator.report import outcomes as outcomes

@@ -3,7 +3,7 @@
 On every family, the same unseen systems are solved by the operator head with a Transformer and with a perceptron, by
 classical ways to find coefficients of the same basis (polynomial ridge regression, projection), by interpolation of
 exact inverses, by the nearest sample's inverse, by the mean's inverse alone, by a reduced basis and by LAPACK. All but
-LAPACK are refined to the same certificate by the same iteration (`classical.refinement`), so they are compared at equal
+LAPACK are refined to the same certificate by the same iteration (`numerics.gcr`), so they are compared at equal
 accuracy: by refinements needed, and by time.
 """
 
@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from algebraformer.linalg import FloatArray, is_certified, measures, normalized_mse, relative_error
-from algebraformer.models import ModelConfig
-from algebraformer.numerics import gcr, refinement
-from algebraformer.numerics.gcr import Preconditioner
+from algebraformer.models import ModelConfig, OperatorConfig
+from algebraformer.numerics import gcr
+from algebraformer.numerics.preconditioner import Preconditioner
 from algebraformer.problems import Systems
 from algebraformer.reporting import Report
 from algebraformer.result import plain
@@ -61,7 +61,7 @@ class Plan:
     checked: int = 20
     """Systems that are solved with 50 digits as well."""
     samples: int = 50_000
-    """Systems the peers are prepared from: the first ones of the networks' training set."""
+    """Systems that the baselines are fitted on: the first ones of the networks' training set."""
     snapshots: int = 4096
     """How many of these the snapshots of the interpolation are chosen from."""
     columns: int = 16
@@ -71,15 +71,19 @@ class Plan:
     rounds: int = 7
     """Rounds whose median time is reported."""
     runs: Path = Path("runs")
-    """Where the log of a shipped network's training is looked for: it says how long that took."""
+    """Folder of the logs of shipped networks' trainings, which hold their times."""
 
 
 def small(family: str, architecture: str) -> Recipe:
     """Return the recipe of a network for 16 unknowns that trains in seconds."""
     model = ModelConfig(
-        n=16, architecture="mlp" if architecture == "mlp" else "transformer", head="operator", rank=32, n_column=8,
-        n_row=8, n_layer=2, n_head=2, n_embd=32,
-    )  # fmt: skip
+        n=16,
+        architecture="mlp" if architecture == "mlp" else "transformer",
+        head=OperatorConfig(rank=32, n_column=8, n_row=8),
+        n_layer=2,
+        n_head=2,
+        n_embd=32,
+    )
     return Recipe(family=family, model=model, samples=2000, steps=300, lr=3e-3)
 
 
@@ -202,11 +206,11 @@ def measured(method: Method, systems: Systems, exact: FloatArray, contractions: 
         "relative_error_max": plain(errors.max()),
     }
     if method.start is None:
-        radii = refinement.contraction(A[:contractions], M.take(np.arange(min(contractions, len(A)))))
+        radii = gcr.contraction(A[:contractions], M[:contractions])
         record |= {f"contraction_{name}": plain(np.quantile(radii, q)) for name, q in QUANTILES.items()}
-        refined = refinement.plain(A, b, M, None, LIMIT)
+        refined = gcr.richardson(A, b, gcr.as_correction(M), None, LIMIT, monotone=False)
         record["plain"] = counts(refined.refinements, refined.certified)
-    found = refinement.accelerated(A, b, M, None, LIMIT, bare if method.start else None, method.slow)
+    found = gcr.gcr_restarted(A, b, M, None, LIMIT, bare if method.start else None, method.stagnation_factor)
     record["accelerated"] = counts(found.refinements, found.certified)
     return record | forward(found.x, found.certified, x, exact)
 
@@ -260,10 +264,10 @@ def curve(systems: Systems, exact: FloatArray, M: Preconditioner) -> dict[str, A
     for count in range(CURVE + 1):
         plain.append(levels(systems, exact, x))
         x = x + M.right(M.left(b - A @ x))
-        found = gcr.solve(A, b, M, 0.0, count + 1, slow=np.inf)
+        found = gcr.solve(A, b, M, 0.0, count + 1, stagnation_factor=np.inf)
         y, steps = found.x, found.steps
         while (left := np.flatnonzero(steps <= count)).size:
-            part = M.take(left)
+            part = M[left]
             y[left] += part.right(part.left(b[left] - A[left] @ y[left]))
             steps[left] += 1
         accelerated.append(levels(systems, exact, y))

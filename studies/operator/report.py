@@ -1,14 +1,14 @@
-"""What the study of the operator head found, in tables and sentences: from its records alone."""
+"""What the study of the operator head found, in tables and outcomes: from its records alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from algebraformer.assessment import ENOUGH, QUIET
-from algebraformer.reporting import Cell, Report, TableData
+from algebraformer.assessment import MIN_CERTIFIED, TIMING_NOISE
+from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, met, outcome
 from studies.baselines.methods import LAPACK, MEAN, MLP, NETWORKS, PROJECTED, REDUCED, RIDGE, TRANSFORMER
 
 Record = dict[str, Any]
@@ -20,14 +20,18 @@ TARGETS = {
     "random-diffusion": (1e-5, 1.5e-2, 0.999, 8),
 }
 """At n = 64: normalized_mse, median contraction, share certified, and within how many refinements."""
+MAX_PROJECTED = 0.1
+"""A family's inverses lie near few operators if their best combination leaves less than this of an error."""
 FORWARD = 1e-9
 """Target for the relative error of certified answers."""
 
 
 def summary(records: Sequence[Record]) -> Report:
-    """Put the records of all families into tables and sentences."""
+    """Put the records of all families into tables and outcomes."""
     tables = (main(records), targets(records), accuracy(records), refinements(records), curves(records))
-    return Report([table for table in tables if table.rows], verdict(records), {"records": list(records)})
+    data = {"records": list(records)}
+    found = outcomes(data)
+    return Report([table for table in tables if table.rows], found, conclusions(found, SENTENCES), data)
 
 
 # ---------------------------------------------------------------- tables
@@ -73,7 +77,7 @@ def accuracy(records: Sequence[Record]) -> TableData:
 
 
 def refinements(records: Sequence[Record]) -> TableData:
-    """Plain refinement beside accelerated, and the forward errors of certified answers."""
+    """Plain and accelerated refinement, and the forward errors of certified answers."""
     rows = each(
         records,
         lambda m: [
@@ -157,100 +161,140 @@ def better(record: Record) -> Record:
     return found
 
 
-# ---------------------------------------------------------------- sentences
+# ---------------------------------------------------------------- outcomes
 
 
-def verdict(records: Sequence[Record]) -> list[str]:
-    """Return plain sentences: is it worth it, does the Transformer earn its place, who wins where, what was missed."""
-    lines = [worth(records)]
-    lines.append(
-        "A network earns its place against a rival unless that one has both the smaller median contraction and a "
-        f"certified solve that is no slower ({largest(records[0])} systems per call)."
-    )
-    for rival in (MLP, RIDGE, PROJECTED):
-        lines.append(place(records, TRANSFORMER, rival))
-    for rival in (RIDGE, PROJECTED):
-        lines.append(place(records, MLP, rival))
-    lines += [standing(record) for record in records]
-    met = [bool(row[-1]) for row in targets(records).rows]
-    missed = [f"{row[0]} ({row[1]} {row[2]:g})" for row in targets(records).rows if not row[-1]]
-    if met:
-        lines.append(
-            f"{sum(met)} of {len(met)} targets are met" + (f"; missed: {', '.join(missed)}." if missed else ".")
-        )
-    return lines
-
-
-def worth(records: Sequence[Record]) -> str:
-    """Say on which families a network is the fastest way to a certified answer at this n, and what is where not."""
-    n, batch = records[0]["n"], largest(records[0])
-    won, lost, alone = [], [], []
+def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Return whether it is worth it, whether the networks beat each baseline, who is best where, and the targets."""
+    records = data["records"]
+    found = {f"operator.worth-it/{record['family']}": worth(record) for record in records}
+    for name, other in (
+        (TRANSFORMER, MLP),
+        (TRANSFORMER, RIDGE),
+        (TRANSFORMER, PROJECTED),
+        (MLP, RIDGE),
+        (MLP, PROJECTED),
+    ):
+        for record in records:
+            found[f"operator.better/{name}, {other}, {record['family']}"] = better_than(record, name, other)
     for record in records:
-        network, fastest = quickest(record, networks(record)), quickest(record, solvers(record))
-        if seconds(record, network) < (1 - QUIET) * min(seconds(record, name) for name in rivals(record)):
-            won.append(record["family"])
-        else:
-            times = f"{micro(record, fastest)} per system against {micro(record, network)} of the {network}"
-            lost.append(f"{record['family']} ({fastest}, {times})")
-            if network == quickest(record, [name for name in solvers(record) if name != LAPACK]):
-                alone.append(record["family"])
-    where = f"at n = {n}, {batch} systems per call"
-    if not lost:
-        return f"The learned solver is worth it on every family {where}: nothing is as fast to a certified answer."
-    if not won:
-        text = (
-            f"The learned solver is not worth it for speed {where}: a classical method is at least as fast on every "
-            f"family: {', '.join(lost)}."
-        )
-    else:
-        text = (
-            f"The learned solver is worth it {where} on {', '.join(won)}; not on {', '.join(lost)}, where a classical "
-            "method is at least as fast."
-        )
-    if alone:
-        text += f" Without a factorisation, a network is the fastest way on {', '.join(alone)}."
-    return text + " LAPACK's time grows as n^3 and holds no certificate; the study `scaling` has larger n."
+        found[f"operator.smooth/{record['family']}"] = smooth(record)
+        found[f"operator.best/{record['family']}"] = best(record)
+    rows = targets(records).rows
+    if rows:
+        missed = ", ".join(f"{row[0]} ({row[1]} {row[2]:g})" for row in rows if not row[-1])
+        reached = sum(bool(row[-1]) for row in rows)
+        found["operator.targets"] = outcome(met(not missed), met=reached, targets=len(rows), missed=missed)
+    return found
 
 
-def place(records: Sequence[Record], name: str, rival: str) -> str:
-    """Say on which families a network earns its place against a rival, with contraction and time of both."""
-    earned: list[str] = []
-    not_earned: list[str] = []
-    for record in records:
-        own, other = record["methods"][name], record["methods"][rival]
-        rho, rho_rival = own["contraction_median"], other["contraction_median"]
-        more_accurate = rho_rival is not None and (rho is None or rho_rival < rho)
-        as_fast = seconds(record, rival) <= (1 + QUIET) * seconds(record, name)
-        figures = " against ".join(
-            f"{'none' if m['contraction_median'] is None else format(m['contraction_median'], '.1e')} and "
-            f"{micro(record, who)}"
-            for who, m in ((name, own), (rival, other))
-        )
-        dominated = more_accurate and as_fast
-        (not_earned if dominated else earned).append(f"{record['family']} (contraction {figures})")
-    text = f"{name} against {rival}: it "
-    parts = [f"earns its place on {', '.join(earned)}"] if earned else []
-    parts += [f"does not earn it on {', '.join(not_earned)}"] if not_earned else []
-    return text + "; ".join(parts) + "."
+def worth(record: Record) -> Outcome:
+    """Return whether a network is the fastest way to a certified answer on a family, by more than the noise of "
+    "times."""
+    network, fastest = quickest(record, networks(record)), quickest(record, baselines(record))
+    ours, theirs = seconds(record, network), seconds(record, fastest)
+    without_lu = quickest(record, [name for name in solvers(record) if name != LAPACK])
+    return outcome(
+        Verdict.WORTH_IT if ours < (1 - TIMING_NOISE) * theirs else Verdict.NOT_WORTH_IT, family=record["family"],
+        n=record["n"], batch=int(largest(record)), network=network, seconds=ours, baseline=fastest,
+        baseline_seconds=theirs, without_factorisation=without_lu,
+    )  # fmt: skip
 
 
-def standing(record: Record) -> str:
-    """Say who contracts most and who is fastest on a family, and name it where that is a classical method."""
+def better_than(record: Record, name: str, other: str) -> Outcome:
+    """Return whether a network earns its place against another method.
+
+    It does unless that one has both the smaller median contraction and a certified solve that is no slower.
+    """
+    rho, rho_other = (record["methods"][who]["contraction_median"] for who in (name, other))
+    more_accurate = rho_other is not None and (rho is None or rho_other < rho)
+    as_fast = seconds(record, other) <= (1 + TIMING_NOISE) * seconds(record, name)
+    return outcome(
+        Verdict.FAILS if more_accurate and as_fast else Verdict.HOLDS, method=name, other=other,
+        family=record["family"], contraction=rho, other_contraction=rho_other, seconds=seconds(record, name),
+        other_seconds=seconds(record, other),
+    )  # fmt: skip
+
+
+def smooth(record: Record) -> Outcome:
+    """Return how well a linear basis of a family's inverses can do: holds if a short one leaves little."""
+    left = record["methods"][PROJECTED]["contraction_median"]
+    verdict = Verdict.HOLDS if left < MAX_PROJECTED else Verdict.FAILS
+    return outcome(verdict, family=record["family"], rank=record["rank"], contraction=left)
+
+
+def best(record: Record) -> Outcome:
+    """Return who contracts most, who is fastest and whose bare answers are best; holds if these are all networks."""
     methods = record["methods"]
     known = [name for name in methods if methods[name].get("contraction_median") is not None]
     sharpest = min(known, key=lambda name: methods[name]["contraction_median"])
-    ordered = sorted(solvers(record), key=lambda name: seconds(record, name))
-    order = ", ".join(f"{name} {micro(record, name)}" for name in ordered[:4])
+    first, second, *_ = sorted(solvers(record), key=lambda name: seconds(record, name))
+    bare = min((*networks(record), REDUCED), key=lambda name: methods[name]["normalized_mse"] or np.inf)
+    won = all(name in NETWORKS.values() for name in (sharpest, first, bare))
+    return outcome(
+        Verdict.HOLDS if won else Verdict.PARTLY, family=record["family"], smallest_contraction=sharpest,
+        contraction=methods[sharpest]["contraction_median"], fastest=first, seconds=seconds(record, first),
+        second=second, second_seconds=seconds(record, second), most_accurate=bare,
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- sentences
+
+
+def worth_sentence(found: Outcome) -> str:
+    """Say whether a network is the fastest way to a certified answer."""
+    numbers = found.numbers
     text = (
-        f"{record['family']}: the smallest median contraction is that of {sharpest} "
-        f"({methods[sharpest]['contraction_median']:.1e}); the fastest to a certified answer are {order}."
+        f"{{family}}, n = {{n}}, {{batch}} systems per call: the learned solver is {found.verdict}; certified with the "
+        f"{{network}} in {micro(numbers['seconds'])} per system, with {{baseline}} in "
+        f"{micro(numbers['baseline_seconds'])}."
+    ).format(**numbers)
+    if found.verdict == Verdict.NOT_WORTH_IT and numbers["without_factorisation"] == numbers["network"]:
+        text += " Without a factorisation, the network is the fastest."
+    return text
+
+
+def better_sentence(found: Outcome) -> str:
+    """Say whether a network earns its place against another method, with contraction and time of both."""
+    numbers = found.numbers
+    rho, rho_other = (
+        "none" if numbers[key] is None else f"{numbers[key]:.1e}" for key in ("contraction", "other_contraction")
     )
-    wins = [("in contraction", sharpest), ("in time", ordered[0])]
-    classical = [f"{what} ({name})" for what, name in wins if name not in NETWORKS.values()]
-    reduced = methods[REDUCED]["normalized_mse"]
-    if reduced is not None and reduced < min(methods[name]["normalized_mse"] or np.inf for name in networks(record)):
-        classical.append("in bare accuracy (reduced basis)")
-    return text + (f" A classical method wins {' and '.join(classical)}." if classical else "")
+    result = "is not dominated" if found.verdict == Verdict.HOLDS else "is dominated"
+    return (
+        f"{numbers['family']}: {numbers['method']} {result} by {numbers['other']} in contraction and time ({rho} and "
+        f"{micro(numbers['seconds'])} against {rho_other} and {micro(numbers['other_seconds'])})."
+    )
+
+
+def best_sentence(found: Outcome) -> str:
+    """Say who contracts most, who is fastest and whose bare answers are best."""
+    numbers = found.numbers
+    return (
+        f"{{family}}: smallest median contraction {{smallest_contraction}} ({{contraction:.1e}}); fastest to a "
+        f"certified answer {{fastest}} ({micro(numbers['seconds'])}), then {{second}} "
+        f"({micro(numbers['second_seconds'])}); best bare "
+        "answers {most_accurate}."
+    ).format(**numbers)
+
+
+def micro(seconds: float) -> str:
+    """Return a time as text, in microseconds to three digits."""
+    value = 1e6 * seconds
+    return f"{value:.0f} µs" if value >= 100 else f"{value:.3g} µs"
+
+
+SENTENCES: Sentences = {
+    "operator.worth-it": worth_sentence,
+    "operator.better": better_sentence,
+    "operator.smooth": "{family}: the best combination of {rank} operators leaves {contraction:.2g} of an error "
+    "(median).",
+    "operator.best": best_sentence,
+    "operator.targets": lambda found: (
+        "{met} of {targets} targets are met".format(**found.numbers)
+        + (f"; missed: {found.numbers['missed']}." if found.numbers["missed"] else ".")
+    ),
+}
 
 
 def networks(record: Record) -> list[str]:
@@ -261,10 +305,10 @@ def networks(record: Record) -> list[str]:
 def solvers(record: Record) -> list[str]:
     """Return the methods that certify nearly all systems of a family; LAPACK always counts."""
     methods = record["methods"]
-    return [name for name in methods if name == LAPACK or methods[name]["accelerated"]["certified"] >= ENOUGH]
+    return [name for name in methods if name == LAPACK or methods[name]["accelerated"]["certified"] >= MIN_CERTIFIED]
 
 
-def rivals(record: Record) -> list[str]:
+def baselines(record: Record) -> list[str]:
     """Return the classical methods among them."""
     return [name for name in solvers(record) if name not in NETWORKS.values()]
 
@@ -277,12 +321,6 @@ def largest(record: Record) -> str:
 def seconds(record: Record, name: str) -> float:
     """Return the time per system of a method at the largest batch."""
     return float(record["methods"][name]["seconds"][largest(record)])
-
-
-def micro(record: Record, name: str) -> str:
-    """Return that time as text, in microseconds to three digits."""
-    value = 1e6 * seconds(record, name)
-    return f"{value:.0f} µs" if value >= 100 else f"{value:.3g} µs"
 
 
 def quickest(record: Record, names: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 Groups of systems from ever further away: the family itself, its own equation with parameters beyond those of the
 training, other families, other boundary conditions, rows permuted or scaled, and random matrices. For each of them who
-computed the answers, how many refinements that took, and whether `in_distribution` told.
+computed the answers, how many refinements that took, and whether `in_distribution` was False.
 
 The distance of a system is the largest of the three things `in_distribution` looks at, each relative to its limit: the
 z-scores of the entries that are read, the share of the preconditioned residual that the first answer leaves, and the
@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -36,15 +36,15 @@ from scipy.linalg import LinAlgWarning
 
 from algebraformer import problems
 from algebraformer.linalg import EPS, FloatArray, backward_error, skeel_condition_number
-from algebraformer.models import ModelConfig
-from algebraformer.numerics import gcr
+from algebraformer.models import ModelConfig, OperatorConfig
 from algebraformer.problems import BoundaryValueFamily, generator
 from algebraformer.problems.base import Parameters
 from algebraformer.problems.chebyshev import differentiation_matrix
-from algebraformer.reporting import Report, TableData
+from algebraformer.reporting import Outcome, Report, Sentences, TableData, Verdict, conclusions, outcome
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
+from studies.harness.distances import distances
 from studies.harness.runs import run_once
 
 ALPHA, OMEGA = (0.0, 0.3, 0.6, 0.9, 0.95, 0.99), (2.0, 3.0, 4.0, 6.0, 8.0)
@@ -72,11 +72,14 @@ class Plan:
 
 QUICK = Recipe(
     model=ModelConfig(
-        n=16, architecture="mlp", head="operator", rank=48, n_column=8, n_row=8, n_layer=3, n_head=1, n_embd=48
+        n=16, architecture="mlp", head=OperatorConfig(rank=48, n_column=8, n_row=8), n_layer=3, n_head=1, n_embd=48
     ),
     samples=4_096,
     steps=400,
     lr=3e-3,
+    scaler_samples=1_024,
+    basis_samples=256,
+    calibration_samples=1_024,
 )
 
 PRESETS = {
@@ -155,7 +158,7 @@ def with_condition(family: BoundaryValueFamily, params: Parameters, gamma: float
 
 
 def run(plan: Plan, folder: Path, bar: Progress) -> Report:
-    """Solve every group, after training the network if the plan says so."""
+    """Solve every group, after training the network if the plan has a recipe."""
     solver = load(plan, folder)
     chosen = list(groups(solver.n, plan.systems))
     task = bar.add_task("outside", total=len(chosen))
@@ -174,7 +177,7 @@ def load(plan: Plan, folder: Path) -> LearnedSolver:
 
 
 def measure(solver: LearnedSolver, group: Group) -> dict[str, Any]:
-    """Solve a group; return what became of each system, as lists."""
+    """Solve a group; return the results of each system, as lists."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LinAlgWarning)  # LAPACK's, about matrices that are meant to be bad
         result = solver.solve(group.A, group.b)
@@ -198,20 +201,7 @@ def measure(solver: LearnedSolver, group: Group) -> dict[str, Any]:
     }
 
 
-def distances(solver: LearnedSolver, A: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return how far systems A (B, n, n), b (B, n) are from an operator head's family by entries and by answers, (B,).
-
-    All that `in_distribution` looks at, each relative to where it draws the line; of the two answers, to b and to a
-    random vector, the one that leaves more.
-    """
-    head, inverse = solver.model.operator_head, solver.model.approximate_inverse(A)
-    first = gcr.solve(A, b[:, :, None], inverse, 0.0, maxiter=1).first
-    random = gcr.share_left(A, inverse)
-    answers = np.maximum(first, random) / head.max_defect()
-    return head.distance(A) / head.max_distance(), answers
-
-
-# ---------------------------------------------------------------- what came out
+# ---------------------------------------------------------------- tables and outcomes
 
 
 def share(values: Any) -> float | None:
@@ -241,7 +231,7 @@ def of_group(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def by_distance(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return for every bin of the distance that is not empty who answered, and what `in_distribution` said."""
+    """Return for every bin of the distance that is not empty who answered, and how often `in_distribution` was True."""
     distance, method, familiar, refinements = (
         np.concatenate([record[key] for record in records])
         for key in ("distance", "method", "in_distribution", "refinements")
@@ -267,7 +257,7 @@ def by_distance(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def summary(model: str, n: int, records: list[dict[str, Any]]) -> Report:
-    """Put the groups into tables and sentences."""
+    """Put the groups into tables and outcomes."""
     rows = [of_group(record) for record in records]
     bins = by_distance(records)
     columns = (
@@ -288,9 +278,9 @@ def summary(model: str, n: int, records: list[dict[str, Any]]) -> Report:
         ],
         "All groups together, by distance",
     )
-    told = detection(records)
-    data = {"model": model, "n": n, "groups": rows, "distances": bins, "detection": told}
-    return Report((main, distances), verdict(rows, records, told), data)
+    data = {"model": model, "n": n, "groups": rows, "distances": bins, "detection": detection(records)}
+    found = outcomes(data)
+    return Report((main, distances), found, conclusions(found, SENTENCES), data)
 
 
 def detection(records: list[dict[str, Any]]) -> dict[str, float | None]:
@@ -316,44 +306,76 @@ def detection(records: list[dict[str, Any]]) -> dict[str, float | None]:
     }
 
 
-def verdict(rows: list[dict[str, Any]], records: list[dict[str, Any]], told: dict[str, float | None]) -> list[str]:
-    """Return plain sentences."""
-    total = sum(r["systems"] for r in rows)
-    certified = sum(sum(record["certified"]) for record in records)
-    beyond = sum(sum(value > 1 for value in record["of_bound"]) for record in records)
-    if certified == total and not beyond:
-        worst = max(r["of_bound_max"] for r in rows)
-        lines = [
-            f"Never wrong: all {total} answers in {len(rows)} groups are certified, and none differs from LU's by more "
-            f"than the condition number allows (at most {100 * worst:.2g} % of that)."
-        ]
-    else:
-        lines = [
-            f"Of {total} answers in {len(rows)} groups {total - certified} are not certified, and {beyond} differ from "
-            f"LU's by more than the condition number allows."
-        ]
-    base = rows[0]["refinements_median"]
-    slower = [
-        f"{r['group']} ({r['refinements_median']:g})"
-        for r in rows[1:]
-        if base is not None and r["refinements_median"] is not None and r["refinements_median"] > base
-    ]
-    if base is not None:
-        text = f"Inside the family the network's answers take {base:g} refinements (median)"
-        lines.append(f"{text}; more in: {', '.join(slower)}." if slower else f"{text}, and nowhere more.")
-    back = [f"{r['group']} ({100 * r['lapack']:.3g} %)" for r in rows if r["lapack"]]
-    lines.append(f"LAPACK answers in: {', '.join(back)}." if back else "LAPACK is needed nowhere.")
+def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Return whether every answer was right, who gave it, and what `in_distribution` found."""
+    groups = data["groups"]
+    total = sum(g["systems"] for g in groups)
+    uncertified = round(sum(g["systems"] * (1 - g["certified"]) for g in groups))
+    worst = max(g["of_bound_max"] for g in groups)
+    found = {
+        "outside.never-wrong": outcome(
+            Verdict.FAILS if uncertified or worst > 1 else Verdict.HOLDS, answers=total, groups=len(groups),
+            uncertified=uncertified, of_bound=worst,
+        ),
+    }  # fmt: skip
+    inside = groups[0]["refinements_median"]
+    if inside is not None:
+        more = {
+            g["group"]: g["refinements_median"]
+            for g in groups[1:]
+            if g["refinements_median"] is not None and g["refinements_median"] > inside
+        }
+        found["outside.refinements"] = outcome(Verdict.MEASURED, **{INSIDE: inside}, **more)
+    fallback = {g["group"]: g["lapack"] for g in groups if g["lapack"]}
+    found["outside.fallback"] = Outcome(Verdict.MEASURED, fallback)
+    found["outside.detection"] = Outcome(Verdict.MEASURED, dict(data["detection"]))
+    return found
+
+
+def right_sentence(found: Outcome) -> str:
+    """Say whether an answer was wrong."""
+    if found.verdict == Verdict.HOLDS:
+        return (
+            "Never wrong: all {answers} answers in {groups} groups are certified, and none differs from LU's by more "
+            "than the condition number allows (at most {of_bound:.2g} of that)."
+        ).format(**found.numbers)
+    return (
+        "Of {answers} answers in {groups} groups {uncertified} are not certified; the largest difference from LU's is "
+        "{of_bound:.2g} times what the condition number allows."
+    ).format(**found.numbers)
+
+
+def refinements_sentence(found: Outcome) -> str:
+    """Say in which groups the network takes more refinements."""
+    inside, *more = found.numbers.items()
+    text = f"Inside the family the network's answers take {inside[1]:g} refinements (median)"
+    return f"{text}; more in: {', '.join(f'{g} ({v:g})' for g, v in more)}." if more else f"{text}, and nowhere more."
+
+
+def detection_sentence(found: Outcome) -> str:
+    """Say how often `in_distribution` is False."""
     parts = [
-        f"{100 * flagged:.3g} % of the systems {what}"
+        f"{100 * found.numbers[key]:.3g} % of the systems {what}"
         for key, what in (
             ("fallback", "that fell back to LAPACK"),
             ("inside", "inside the family (false alarms)"),
-            ("outside_learned", "outside that the network solved all the same"),
+            ("outside_learned", "outside it that the network solved"),
         )
-        if (flagged := told[key]) is not None
+        if found.numbers[key] is not None
     ]
-    lines.append(f"in_distribution is False for {', '.join(parts)}.")
-    if told["by_entries"] is not None:
-        text = f"{100 * told['by_entries']:.3g} % of the systems that fell back"
-        lines.append(f"The entries alone would tell {text}: the rest is told by the residual of the first answer.")
-    return lines
+    text = f"in_distribution is False for {', '.join(parts)}."
+    if found.numbers["by_entries"] is None:
+        return text
+    return text + f" The entries alone detect {100 * found.numbers['by_entries']:.3g} % of the systems that fell back."
+
+
+SENTENCES: Sentences = {
+    "outside.never-wrong": right_sentence,
+    "outside.refinements": refinements_sentence,
+    "outside.fallback": lambda found: (
+        f"LAPACK answers in: {', '.join(f'{group} ({100 * share:.3g} %)' for group, share in found.numbers.items())}."
+        if found.numbers
+        else "LAPACK is needed nowhere."
+    ),
+    "outside.detection": detection_sentence,
+}

@@ -1,10 +1,10 @@
-"""The paper's table: the Transformer against LSTM and GRU on three boundary value problems, and what is beside them.
+"""The paper's table: the Transformer against LSTM and GRU on three boundary value problems, with other baselines.
 
 Every network has about the same number of parameters and gets the same floating-point operations of training, counted
-by `efficiency.flops`, offline work of the operator heads included; the same data, a fresh system every time (operator
-heads: a set as large as their steps can see); and the same grid of learning rates, from which each chooses on the
-validation set of the first family with the first seed. Recurrent networks are trained by AdamW, as in the paper, and by
-Muon; the better one of the two, chosen likewise, is in the table.
+by `studies.harness.flops`, offline work of the operator heads included; the same data, a fresh system every time
+(operator heads: a set as large as their steps can see); and the same grid of learning rates, from which each chooses on
+the validation set of the first family with the first seed. Recurrent networks are trained by AdamW, as in the paper,
+and by Muon; the better one of the two, chosen likewise, is in the table.
 
 Classical rows: LU in float64 and float32, conjugate residuals with the inverse of the family's mean, and four that are
 fitted on as many systems as the token head saw, but `CLASSICAL_SAMPLES` at most: the linear minimum mean square
@@ -29,30 +29,27 @@ from rich.progress import Progress
 
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import answer_scores, score
-from algebraformer.models import ModelConfig
+from algebraformer.models import ModelConfig, OperatorConfig
+from algebraformer.models.heads import Sample
+from algebraformer.models.heads.operator import fit_basis
 from algebraformer.numerics import operator_basis
-from algebraformer.numerics.operator_basis import MeanInverse, OperatorBasis
-from algebraformer.reporting import Report
+from algebraformer.numerics.operator_basis import OperatorBasis
+from algebraformer.numerics.preconditioner import MeanInverse
+from algebraformer.reporting import Report, conclusions
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import RECIPES, Recipe
-from algebraformer.training.data import TEST_SEED, TEST_SIZE, VALIDATION_SEED, VALIDATION_SIZE
-from algebraformer.training.operator import basis_for
+from algebraformer.training.data import TEST_SEED, VALIDATION_SEED
 from studies.baselines import lmmse, methods, reduced_basis
 from studies.baselines.nearest import NearestInverse
-from studies.efficiency import measure as efficiency
+from studies.harness.flops import flops as training_flops
+from studies.harness.flops import steps_for
 from studies.harness.memory import KERNELS, peak_bytes
 from studies.harness.runs import Bases, Trained, folder_name, run_once, shared_basis
 from studies.harness.study import where
 from studies.harness.timing import in_turn
 from studies.spectral import report
+from studies.spectral.report import BIGRU, BILSTM, GRU, LSTM, OPERATOR, PERCEPTRON, TOKEN
 
-TOKEN, OPERATOR, PERCEPTRON = "Algebraformer, token head", "Algebraformer, operator head", "operator head, MLP"
-LSTM, GRU, BILSTM, BIGRU = "LSTM", "GRU", "LSTM, two directions", "GRU, two directions"
-PAPER_MSE = {TOKEN: 0.00024131, LSTM: 0.00048211, GRU: 0.00031371}
-"""The paper's table, diffusion, 12 blocks of width 256, 50,000 systems and 400 epochs."""
-GOALS = {LSTM: 0.5, GRU: 0.77}
-"""Our token head's mse is to be at most this share of theirs: the paper's own ratios."""
-MSE_GOALS = {TOKEN: 2.4e-5, OPERATOR: 2.4e-7}
 CLASSICAL_SAMPLES = 4096
 
 
@@ -82,7 +79,7 @@ class Plan:
     """Steps that it is run for."""
     full: int
     """Steps of the full recipe."""
-    test: int = TEST_SIZE
+    test: int = Recipe.test_systems
     rounds: int = 5
 
 
@@ -100,7 +97,7 @@ def networks(
     return {TOKEN: token, OPERATOR: operator, PERCEPTRON: perceptron, **recurrent}
 
 
-SMALL = networks(
+SMALL_NETWORKS = networks(
     64,
     token=ModelConfig(n=64, n_layer=4, n_head=4, n_embd=64),
     operator=dataclasses.replace(RECIPES["diffusion-64-transformer"].model, n_embd=48),
@@ -108,10 +105,10 @@ SMALL = networks(
     lstm=112,
     gru=128,
 )
-TOY = networks(
+TOY_NETWORKS = networks(
     16,
     token=ModelConfig(n=16, n_layer=2, n_head=2, n_embd=32),
-    operator=ModelConfig(n=16, head="operator", rank=16, n_column=8, n_row=8, n_layer=2, n_head=2, n_embd=24),
+    operator=ModelConfig(n=16, head=OperatorConfig(rank=16, n_column=8, n_row=8), n_layer=2, n_head=2, n_embd=24),
     width=32,
     lstm=40,
     gru=48,
@@ -120,7 +117,7 @@ FAMILIES = ("diffusion", "reaction-diffusion", "advection-diffusion")
 PRESETS = {
     "quick": Plan(
         families=FAMILIES[:2],
-        networks={name: TOY[name] for name in (TOKEN, OPERATOR, LSTM, GRU)},
+        networks={name: TOY_NETWORKS[name] for name in (TOKEN, OPERATOR, LSTM, GRU)},
         flops=1e10,
         tuning=4e9,
         rates=(1e-3,),
@@ -136,7 +133,7 @@ PRESETS = {
     ),
     "cpu": Plan(
         families=FAMILIES,
-        networks=SMALL,
+        networks=SMALL_NETWORKS,
         flops=1.5e12,
         tuning=3e11,
         rates=(1e-3, 3e-3),
@@ -188,8 +185,8 @@ def candidates(model: ModelConfig, rates: Sequence[float]) -> list[Rates]:
 
 def recipe_of(plan: Plan, family: str, model: ModelConfig, chosen: Rates, flops: float, seed: int) -> Recipe:
     """Return the recipe whose training takes this many operations."""
-    operator = model.head == "operator"
-    model = dataclasses.replace(model, whiten=True) if operator and family == "reaction-diffusion" else model
+    operator = model.head.is_linear
+    model = model.with_head(whiten=True) if operator and family == "reaction-diffusion" else model
     muon_lr = (3 if operator else 10) * chosen.lr
 
     def of(steps: int) -> Recipe:
@@ -199,7 +196,7 @@ def recipe_of(plan: Plan, family: str, model: ModelConfig, chosen: Rates, flops:
             optimizer="adamw" if chosen.optimizer == "adamw" else "muon", lr=chosen.lr, muon_lr=muon_lr, seed=seed,
         )  # fmt: skip
 
-    return of(efficiency.steps_for(lambda steps: sum(efficiency.flops(of(steps)).values()), flops))
+    return of(steps_for(lambda steps: sum(training_flops(of(steps)).values()), flops))
 
 
 def run(plan: Plan, folder: Path, bar: Progress) -> Report:
@@ -212,7 +209,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
     bases: Bases = {}
 
     def trained(recipe: Recipe, name: str, *words: object, basis: Any = None) -> Trained:
-        if basis is None and recipe.model.head == "operator":
+        if basis is None and recipe.model.head.is_linear:
             basis = partial(shared_basis, recipe, bases)
         found = run_once(recipe, folder / folder_name(name, recipe.family, *words), basis)
         bar.advance(task)
@@ -225,7 +222,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
         for rates in grid[name]:
             recipe = recipe_of(plan, first, model, rates, plan.tuning, plan.seeds[0])
             solver = trained(recipe, name, "tuning", rates.optimizer, rates.lr).solver
-            validation = solver.info.problem_family().sample(VALIDATION_SIZE, VALIDATION_SEED)
+            validation = solver.info.problem_family().sample(recipe.validation_systems, VALIDATION_SEED)
             scores.append(score(solver.model, validation)["normalized_mse"])
             tuning.append({"network": name, **dataclasses.asdict(rates), "validation": scores[-1]})
         chosen[name] = grid[name][int(np.argmin(scores))]
@@ -244,7 +241,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
         "runs": runs,
         "times": seconds,
         "memory": {name: peak_bytes(model, KERNELS["default"]) for name, model in plan.networks.items()
-                   if model.head == "token"},
+                   if model.head.name == "token"},
         "classical": [row for family in plan.families for row in classical(plan, family, runs)],
         "small": small_samples(plan, chosen, trained),
         "paper": [
@@ -253,7 +250,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
             for recipe in (dataclasses.replace(plan.paper, family=first, steps=steps),)
         ],
     }  # fmt: skip
-    data["full_flops"] = sum(efficiency.flops(dataclasses.replace(plan.paper, steps=plan.full)).values())
+    data["full_flops"] = sum(training_flops(dataclasses.replace(plan.paper, steps=plan.full)).values())
     return summary(plan, data)
 
 
@@ -264,7 +261,7 @@ def described(recipe: Recipe, found: Trained) -> dict[str, Any]:
         "steps": recipe.steps,
         "systems": recipe.steps * recipe.batch_size,
         "parameters": found.solver.model.parameter_count(),
-        "flops": sum(efficiency.flops(recipe).values()),
+        "flops": sum(training_flops(recipe).values()),
         "seconds": found.seconds,
         **{name: scores.get(name) for name in ("mse", "normalized_mse", "relative_error_median", "relative_error_95")},
     }
@@ -289,10 +286,11 @@ def small_samples(plan: Plan, chosen: dict[str, Rates], trained: Callable[..., T
                 continue
             recipe = dataclasses.replace(recipe, samples=count)
             basis = None
-            if recipe.model.head == "operator":
-                model = dataclasses.replace(recipe.model, rank=min(recipe.model.rank, count // 2))
+            if recipe.model.head.is_linear:
+                rank = min(OperatorConfig.of(recipe.model).rank, count // 2)
+                model = recipe.model.with_head(rank=rank)
                 recipe = dataclasses.replace(recipe, model=model)
-                few = min(count, operator_basis.snapshot_count(model.n, model.rank))
+                few = min(count, operator_basis.snapshot_count(model.n, rank))
                 basis = partial(own_basis, recipe, few)
             found = trained(recipe, name, "of", count, basis=basis)
             rows.append({"network": name, "count": count, **described(recipe, found)})
@@ -301,7 +299,8 @@ def small_samples(plan: Plan, chosen: dict[str, Rates], trained: Callable[..., T
 
 def own_basis(recipe: Recipe, count: int) -> tuple[OperatorBasis, float]:
     """Return a basis from the first systems of the recipe's training set; it is not timed."""
-    return basis_for(recipe.model, recipe.problem_family(), recipe.seed, count), 0.0
+    sample = Sample(recipe.problem_family(), count, recipe.seed)
+    return fit_basis(OperatorConfig.of(recipe.model), sample, few=True), 0.0
 
 
 # ---------------------------------------------------------------- classical rows
@@ -314,13 +313,15 @@ def classical(plan: Plan, name: str, runs: list[dict[str, Any]]) -> list[dict[st
     count = min(seen, CLASSICAL_SAMPLES)
     family = Recipe(family=name, model=plan.networks[TOKEN]).problem_family()
     q, snapshots = min(16, n), min(count, 1024)
-    basis = operator_basis.fit(family, min(n, 64), q, q, seed=0, count=snapshots)
+    basis = operator_basis.fit(
+        lambda indices: family.assembled(indices, seed=0)[0], n, min(n, 64), q, q, count=snapshots
+    )
     sample = methods.draw(family, basis, count, seed=0)
     sources = family.sample(count, seed=0)
     estimator = lmmse.fit(sources.b, sources.x)
     mean = MeanInverse(basis.inverse)
     reduced = reduced_basis.fit(sources.x, basis.inverse, rank=max(1, n // 2))
-    nearest = NearestInverse(basis.reading, basis.inverse, sample.z, sample.T)
+    nearest = NearestInverse(basis.sampler, basis.inverse, sample.z, sample.T)
 
     def of_single(A: FloatArray, b: FloatArray) -> FloatArray:
         x = np.linalg.solve(A.astype(np.float32), b[:, :, None].astype(np.float32))
@@ -351,16 +352,15 @@ def classical(plan: Plan, name: str, runs: list[dict[str, Any]]) -> list[dict[st
     ]  # fmt: skip
 
 
-# ---------------------------------------------------------------- what came out
+# ---------------------------------------------------------------- tables and outcomes
 
 
 def summary(plan: Plan, data: dict[str, Any]) -> Report:
-    """Put the measurements into tables and sentences."""
+    """Put the measurements into tables and outcomes."""
     first = plan.families[0]
-    tables = [report.family_table(data, family, PAPER_MSE) for family in plan.families]
+    tables = [report.family_table(data, family) for family in plan.families]
     tables += [report.tuning_table(data), report.paper_table(data)]
     if data["small"]:
         tables.append(report.sample_table(data, first))
-    goals = MSE_GOALS if first == "diffusion" else {}
-    verdict = report.verdict(data, plan.families, TOKEN, GOALS, goals, (BILSTM, BIGRU))
-    return Report(tables, verdict, data)
+    found = report.outcomes(data)
+    return Report(tables, found, conclusions(found, report.SENTENCES), data)

@@ -3,7 +3,7 @@
 A network that knows diffusion is fine-tuned on N systems of another family, and one with new weights and the same
 architecture learns from the same N systems. For both every point of a curve is the end of a run of its own, whose
 learning rate has gone to zero: no curve is judged in the middle of its schedule. Scaler or basis, read-out and
-calibration come from the N systems in both (`training.FewSystems`).
+calibration come from the N systems in both (`training.FinetuneRecipe`).
 
 What is tried first: every variant with every learning rate, on the N systems of the first seed, for the same number of
 epochs in every trial of a kind. The lowest normalized_mse on the frozen validation set of 256 systems, which is none of
@@ -25,11 +25,11 @@ from rich.progress import Progress
 
 from algebraformer.checkpoint import load, resolve
 from algebraformer.metrics import score
-from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.models import Algebraformer, ModelConfig, OperatorConfig
 from algebraformer.reporting import Report
 from algebraformer.result import plain
-from algebraformer.training import RECIPES, FewSystems, Recipe, fine_tuning
-from algebraformer.training.data import VALIDATION_SEED, VALIDATION_SIZE, limited
+from algebraformer.training import RECIPES, FinetuneRecipe, Recipe, fine_tuning
+from algebraformer.training.data import VALIDATION_SEED, capped_sample_size
 from studies.harness.runs import folder_name, run_once
 from studies.transfer.report import FINE, SCRATCH, summary, validation
 
@@ -40,7 +40,7 @@ class Variant:
 
     name: str
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Settings of `FewSystems`."""
+    """Settings of `FinetuneRecipe`."""
     whiten: bool = False
     """Read whitened entries; the basis is refitted then."""
 
@@ -98,10 +98,17 @@ RATES = (1 / 3, 1.0, 3.0)
 
 def quick_heads() -> tuple[Head, ...]:
     """Return both heads at n = 16 and toy sizes."""
-    token = dataclasses.replace(RECIPES["quick"], steps=250, batch_size=32)
+    sizes: dict[str, Any] = {
+        "scaler_samples": 128,
+        "basis_samples": 128,
+        "calibration_samples": 128,
+        "validation_systems": 64,
+        "test_systems": 200,
+    }
+    token = dataclasses.replace(RECIPES["quick"], steps=250, batch_size=32, **sizes)
     model = ModelConfig(
-        n=16, head="operator", architecture="mlp", rank=12, n_column=8, n_row=8, n_layer=2, n_head=1, n_embd=32
-    )  # fmt: skip
+        n=16, head=OperatorConfig(rank=12, n_column=8, n_row=8), architecture="mlp", n_layer=2, n_head=1, n_embd=32
+    )
     operator = dataclasses.replace(token, model=model, samples=1_000, lr=3e-3)
     return (
         Head(name="token head", start=token, batch_sizes=(20, 20), fine=TOKEN),
@@ -184,9 +191,9 @@ class Setup:
 
     def recipe(
         self, variant: Variant, rate: float, epochs: int, seed: int, initial: Algebraformer
-    ) -> tuple[FewSystems, Algebraformer | None]:
+    ) -> tuple[FinetuneRecipe, Algebraformer | None]:
         """Return the recipe of a run and what it starts from."""
-        model = dataclasses.replace(initial.config, whiten=variant.whiten) if variant.whiten else initial.config
+        model = initial.config.with_head(whiten=variant.whiten) if variant.whiten else initial.config
         recipe, found = fine_tuning(
             self.start,
             self.family,
@@ -232,11 +239,12 @@ def known(head: Head, folder: Path) -> str:
     return str(output)
 
 
-def measured(recipe: FewSystems, initial: Algebraformer | None, output: Path) -> dict[str, float | None]:
+def measured(recipe: FinetuneRecipe, initial: Algebraformer | None, output: Path) -> dict[str, float | None]:
     """Return normalized_mse on the frozen test set and on the frozen validation set, None if not finite."""
     solver, record = run_once(recipe, output, initial=initial).solver, output / "validation.json"
     if not record.exists():
-        systems = recipe.problem_family().sample(limited(VALIDATION_SIZE, recipe.model.n), VALIDATION_SEED)
+        size = capped_sample_size(recipe.validation_systems, recipe.model.n)
+        systems = recipe.problem_family().sample(size, VALIDATION_SEED)
         found = score(solver.model, systems)["normalized_mse"]
         record.write_text(json.dumps(plain(found)))
     return {"normalized_mse": solver.info.scores.get("normalized_mse"), "validation": json.loads(record.read_text())}

@@ -1,20 +1,20 @@
-"""What the runs of the study `transfer` add up to: epochs to an error, tables and sentences."""
+"""What the runs of the study `transfer` add up to: epochs to an error, tables and outcomes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from algebraformer.reporting import Cell, Report, TableData
+from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, met, outcome
 from algebraformer.result import plain
-from studies.harness.study import distinct, number, where
+from studies.harness.study import FULL_SIZE, distinct, number, where
 
 SCRATCH, FINE = "from scratch", "fine-tuned"
-PAPER_SIZE, PAPER_N, PAPER_EPOCHS = 9_511_169, 64, 1_000
-"""Parameters, n and epochs from scratch in the paper."""
+PAPER_N, PAPER_EPOCHS = 64, 1_000
+"""n and epochs from scratch in the paper."""
 TARGETS = {"token": 10.0, "operator": 30.0}
 """How many times fewer epochs are wanted of a head of this type; of the token head what the paper claims."""
 
@@ -83,7 +83,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def summary(records: list[Record], seeds: Sequence[int], references: Sequence[int]) -> Report:
-    """Put the runs into tables and sentences."""
+    """Put the runs into tables and outcomes."""
     comparisons, main, tuning, curves = [], [], [], []
     for head, family in distinct(records, "head", "family"):
         own = where(records, head=head, family=family)
@@ -121,7 +121,8 @@ def summary(records: list[Record], seeds: Sequence[int], references: Sequence[in
         ),
     )
     data = {"records": records, "comparisons": plain(comparisons), "references": list(references)}
-    return Report(tables, verdict(comparisons, records, len(seeds)), data)
+    found = outcomes(data)
+    return Report(tables, found, conclusions(found, SENTENCES), data)
 
 
 def by_length(runs: Sequence[Record], kind: str) -> dict[int, float]:
@@ -163,109 +164,142 @@ def validation(record: Record) -> float:
     return number(record["validation"])
 
 
+# ---------------------------------------------------------------- outcomes
+
+
+def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Return how many times fewer epochs fine-tuning needs, where it ends, and what whitening gains."""
+    records = data["records"]
+    seeds = len(distinct(where(records, trial=False), "seed"))
+    chosen = where(data["comparisons"], reference=max(data["references"]))
+    found = {
+        f"transfer.fewer-epochs/{head}": fewer_epochs(where(chosen, head=head)) for head in distinct(chosen, "head")
+    }
+    for c in chosen:
+        task = f"{c['head']}, {c['family']}"
+        names = (
+            "head",
+            "family",
+            "samples",
+            "reference",
+            "error",
+            "fine",
+            "fewer",
+            "scratch",
+            "beside_short_runs",
+            "reached",
+        )
+        found[f"transfer.epochs/{task}"] = outcome(
+            Verdict.FAILS if c["fine"] is None else Verdict.HOLDS, **{name: c[name] for name in names}, seeds=seeds,
+            variant=c["variants"][FINE],
+        )  # fmt: skip
+        fine, scratch = number(c["fine_lowest"]), number(c["scratch_lowest"])
+        found[f"transfer.lowest-error/{task}"] = outcome(
+            Verdict.HOLDS if fine < scratch else Verdict.FAILS, head=c["head"], family=c["family"], fine=fine,
+            fine_epochs=c["fine_epochs"], scratch=scratch, scratch_epochs=c["scratch_epochs"],
+        )  # fmt: skip
+    tried = where(records, trial=True)
+    found |= whitening(tried)
+    found["transfer.trials"] = outcome(Verdict.MEASURED, **{
+        f"{name} {what}": value
+        for name, kind in (("scratch", SCRATCH), ("fine", FINE))
+        for what, value in (("trials", len(where(tried, kind=kind))), ("epochs", where(tried, kind=kind)[0]["epochs"]))
+    })  # fmt: skip
+    return found
+
+
+def fewer_epochs(chosen: Sequence[Record]) -> Outcome:
+    """Return whether a head does on every task what the paper claims, or what was aimed at with ours."""
+    first, good = chosen[0], [c["family"] for c in chosen if c["fewer"] >= TARGETS[c["type"]]]
+    if first["type"] == "operator":
+        verdict = Verdict.PARTLY if 0 < len(good) < len(chosen) else met(bool(good))
+    elif len(good) < len(chosen):
+        verdict = Verdict.PARTLY_REPRODUCED if good else Verdict.NOT_REPRODUCED
+    else:
+        full = all(c["parameters"] >= FULL_SIZE and c["n"] >= PAPER_N for c in chosen)
+        verdict = Verdict.REPRODUCED if full and first["reference"] >= PAPER_EPOCHS else Verdict.SMALLER_SCALE
+    return outcome(
+        verdict, head=first["head"], target=TARGETS[first["type"]], parameters=first["parameters"], n=first["n"],
+        tasks=len(chosen), met=len(good), **{c["family"]: c["fewer"] for c in chosen},
+    )  # fmt: skip
+
+
+def whitening(tried: Sequence[Record]) -> dict[str, Outcome]:
+    """Return what whitened entries gain, wherever both ways were tried; holds if their error is lower."""
+    found = {}
+    for head, family, kind in distinct(tried, "head", "family", "kind"):
+        own = where(tried, head=head, family=family, kind=kind)
+        name = "new weights" if kind == SCRATCH else "basis refitted"
+        errors = [
+            min(map(validation, where(own, variant=variant)), default=None) for variant in (name, f"{name}, whitened")
+        ]
+        if errors[0] is not None and errors[1] is not None:
+            found[f"transfer.whitening/{head}, {family}, {kind}"] = outcome(
+                Verdict.HOLDS if errors[1] < errors[0] else Verdict.FAILS, head=head, family=family, kind=kind,
+                plain=errors[0], whitened=errors[1],
+            )  # fmt: skip
+    return found
+
+
 # ---------------------------------------------------------------- sentences
 
 
-def verdict(comparisons: Sequence[Record], records: Sequence[Record], seeds: int) -> list[str]:
-    """Return plain sentences."""
-    longest = max(c["reference"] for c in comparisons)
-    lines = []
-    for head in distinct(comparisons, "head"):
-        lines.append(conclusion(head, where(comparisons, head=head, reference=longest)))
-    for comparison in comparisons:
-        if comparison["reference"] == longest:
-            lines.append(sentence(comparison, seeds))
-            lines.append(in_the_end(comparison))
-    lines += readings(records)
-    lines.append(effort(records))
-    return lines
-
-
-def conclusion(head: str, chosen: Sequence[Record]) -> str:
-    """Return whether a head does what the paper claims, or what is wanted of ours."""
-    target = TARGETS[chosen[0]["type"]]
-    good = [c["family"] for c in chosen if c["fewer"] >= target]
-    bad = [c["family"] for c in chosen if c["fewer"] < target]
-    found = "; ".join(f"{c['family']} {factor(c)}" for c in chosen)
-    if chosen[0]["type"] == "operator":
-        outcome = (
-            "met" if not bad else "missed" if not good else f"met on {', '.join(good)}, missed on {', '.join(bad)}"
-        )
-        return f"{head.capitalize()}: the target of {target:g} times fewer epochs is {outcome} ({found})."
-    full = all(c["parameters"] >= PAPER_SIZE and c["n"] >= PAPER_N for c in chosen)
-    full = full and chosen[0]["reference"] >= PAPER_EPOCHS
-    if bad and good:
-        outcome = f"reproduced {'' if full else 'at smaller scale '}on {', '.join(good)} and not on {', '.join(bad)}"
-    elif bad:
-        outcome = "not reproduced"
-    else:
-        outcome = "reproduced" if full else "reproduced at smaller scale"
-    size = "" if full else f"; {chosen[0]['parameters']:,} parameters, n = {chosen[0]['n']}"
-    return f"{head.capitalize()}: the paper's 100 epochs instead of 1,000 are {outcome} ({found}{size})."
-
-
-def factor(comparison: Record) -> str:
-    """Return how many times fewer epochs, in words."""
-    return f"{comparison['fewer']:.3g} times fewer" if comparison["fine"] < math.inf else "not reached"
-
-
-def sentence(comparison: Record, seeds: int) -> str:
-    """Return what fine-tuning gains on one task, and how much of it a short run from scratch gains as well."""
-    c = comparison
-    where = f"{c['head'].capitalize()}, {c['samples']:,} systems of {c['family']}"
-    goal = f"the normalized_mse of {c['reference']:,} epochs from scratch, {c['error']:.2g},"
-    if c["fine"] == math.inf:
-        reached = f"{c['reached']} of {seeds} seeds do" if c["reached"] else "no seed does"
-        return f"{where}: fine-tuning ({c['variants'][FINE]}) does not reach {goal} at any length ({reached})."
-    text = (
-        f"{where}: fine-tuning ({c['variants'][FINE]}) reaches {goal} after {c['fine']:g} "
-        f"epoch{'' if c['fine'] == 1 else 's'}, {c['fewer']:.3g} times fewer"
+def fewer_sentence(found: Outcome) -> str:
+    """Say whether a head does what is claimed or aimed at."""
+    numbers = found.numbers
+    tasks = ", ".join(
+        f"{key} {value:.3g}" if value else f"{key} not reached"
+        for key, value in numbers.items()
+        if key not in FEWER_KEYS
     )
-    if c["scratch"] >= c["reference"]:
+    return (
+        f"{str(numbers['head']).capitalize()} ({{parameters:,}} parameters, n = {{n}}): at least {{target:g}} times "
+        f"fewer epochs by fine-tuning: {found.verdict} ({tasks})."
+    ).format(**numbers)
+
+
+FEWER_KEYS = ("head", "target", "parameters", "n", "tasks", "met")
+
+
+def epochs_sentence(found: Outcome) -> str:
+    """Say what fine-tuning gains on one task, and how much of it a short run from scratch gains as well."""
+    numbers = found.numbers
+    start = "{}, {samples:,} systems of {family}: fine-tuning ({variant})".format(
+        str(numbers["head"]).capitalize(), **numbers
+    )
+    goal = "the normalized_mse of {reference:,} epochs from scratch, {error:.2g},".format(**numbers)
+    if found.verdict == Verdict.FAILS:
+        return f"{start} does not reach {goal} at any length ({{reached}} of {{seeds}} seeds do).".format(**numbers)
+    text = f"{start} reaches {goal} after {{fine:g}} epochs, {{fewer:.3g}} times fewer".format(**numbers)
+    if numbers["scratch"] is None or numbers["scratch"] >= numbers["reference"]:
         return f"{text}; no shorter run from scratch gets there."
     return (
-        f"{text}. A shorter run from scratch, of {c['scratch']:g} epochs, gets there too: beside it "
-        f"{c['beside_short_runs']:.3g} times fewer."
-    )
+        f"{text}. A shorter run from scratch, of {{scratch:g}} epochs, gets there too; compared with that it is "
+        "{beside_short_runs:.3g} times fewer."
+    ).format(**numbers)
 
 
-def in_the_end(comparison: Record) -> str:
-    """Return which of both ends lower, each at its best length."""
-    c = comparison
-    better = "lower" if c["fine_lowest"] < c["scratch_lowest"] else "not lower"
+def lowest_sentence(found: Outcome) -> str:
+    """Say which of both ends lower, each at its best length."""
+    lower = "lower" if found.verdict == Verdict.HOLDS else "not lower"
     return (
-        f"{c['head'].capitalize()}, {c['family']}: at its best length fine-tuning ends {better} than training from "
-        f"scratch, {c['fine_lowest']:.2g} after {c['fine_epochs']:,} against {c['scratch_lowest']:.2g} after "
-        f"{c['scratch_epochs']:,} epochs."
-    )
+        f"{str(found.numbers['head']).capitalize()}, {{family}}: at its best length fine-tuning ends {lower} than "
+        f"training "
+        "from scratch, {fine:.2g} after {fine_epochs:,} epochs against {scratch:.2g} after {scratch_epochs:,}."
+    ).format(**found.numbers)
 
 
-def readings(records: Sequence[Record]) -> list[str]:
-    """Return what whitened reading is worth, wherever both ways were tried."""
-    lines = []
-    tried = where(records, trial=True)
-    for head, family, kind in distinct(tried, "head", "family", "kind"):
-        own = where(tried, head=head, family=family, kind=kind)
-        plain_name = "new weights" if kind == SCRATCH else "basis refitted"
-        found = {
-            name: min(map(validation, where(own, variant=name)), default=None)
-            for name in (plain_name, f"{plain_name}, whitened")
-        }
-        plain_error, whitened = found.values()
-        if plain_error is not None and whitened is not None:
-            lines.append(
-                f"{head.capitalize()}, {family}, {kind}: plain entries {plain_error:.2g}, whitened ones {whitened:.2g} "
-                "(normalized_mse on the validation set, trials)."
-            )
-    return lines
-
-
-def effort(records: Sequence[Record]) -> str:
-    """Return how much was tried for each kind."""
-    parts = []
-    for kind in (SCRATCH, FINE):
-        tried = where(records, trial=True, kind=kind)
-        parts.append(f"{len(tried)} trials of {tried[0]['epochs']} epochs {kind}")
-    return (
-        f"Variants and learning rates were chosen on the frozen validation set with the first seed: {', '.join(parts)}."
-    )
+SENTENCES: Sentences = {
+    "transfer.fewer-epochs": fewer_sentence,
+    "transfer.epochs": epochs_sentence,
+    "transfer.lowest-error": lowest_sentence,
+    "transfer.whitening": lambda found: (
+        f"{str(found.numbers['head']).capitalize()}, {{family}}, {{kind}}: normalized_mse on the validation set "
+        f"(trials) "
+        "{plain:.2g} with plain entries, {whitened:.2g} with whitened ones."
+    ).format(**found.numbers),
+    "transfer.trials": lambda found: (
+        "Variants and learning rates were chosen on the frozen validation set with the first seed: {} trials of {} "
+        "epochs from scratch, {} trials of {} epochs fine-tuned."
+    ).format(*found.numbers.values()),
+}

@@ -24,7 +24,7 @@ def main(
     Parameters
     ----------
     name : str
-        reliability: what must hold whatever a network says; soak: memory and time over many calls.
+        reliability: what must hold for any output of a network; soak: memory and time over many calls.
     preset : str
         quick, cpu or paper.
     output : Path

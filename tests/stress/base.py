@@ -1,4 +1,4 @@
-"""One line of the wall: what must hold, how often it was tried, and where it did not hold."""
+"""The result of a stress check: what must hold, how often it was tried, and where it did not hold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """What came of one check.
+    """The result of one check.
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
 """No false certificate: systems that hypothesis makes up, and every answer measured again by other arithmetic.
 
 `exact_measures` computes b - A x in NumPy's longdouble (64 bits of mantissa and any exponent where it is the 80-bit
-type), `mpmath_measures` in 50 digits. What float64 says may differ from them by the rounding of b - A x itself, at most
+type), `mpmath_measures` in 50 digits. Values in float64 may differ from them by the rounding of b - A x itself, at most
 (n + 2) eps of |A| |x| + |b|, entry by entry.
 """
 
@@ -39,7 +39,7 @@ NETWORKS = (*fakes.GOOD, "consistent", "opposite", "zeros", "nan", "1e308")
 SHIPPED = ("diffusion-64", "diffusion-64-token", "random-diffusion-64", "advection-diffusion-64-transformer")
 POWERS = (-150, -10, 0, 10, 150)
 UNFINISHED = (Status.SINGULAR, Status.INACCURATE, Status.UNCERTIFIED)
-"""What says that there may be no number in x."""
+"""Statuses with which x may hold no number."""
 DIGITS = 50
 
 
@@ -68,7 +68,7 @@ class Case:
             return fakes.shipped(self.network)
         answers = fakes.GOOD | fakes.WRONG | {"consistent": fakes.consistent}
         # What solves singular systems too must not be trusted with them.
-        return fakes.stand_in(answers[self.network], self.n, 0.0 if self.network == "consistent" else np.inf)
+        return fakes.fake_solver(answers[self.network], self.n, 0.0 if self.network == "consistent" else np.inf)
 
     def systems(self) -> tuple[Array, Array]:
         """Return A (B, n, n) and b (B, n, k)."""
@@ -174,7 +174,7 @@ def mpmath_measures(A: Array, b: Array, x: Array) -> tuple[Any, Any, Any]:
 
 
 def disagreements(case: Case, measured_by: Any = exact_measures) -> tuple[list[str], list[Status]]:
-    """Solve one case; return what is wrong with what was said of it, and the statuses."""
+    """Solve one case; return what is wrong in the result, and the statuses."""
     A, b = case.systems()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -208,7 +208,7 @@ def _is_singular(case: Case, A: Array) -> bool:
 
 
 def wrong_about(case: Case, result: SolveResult, A: Array, b: Array, i: int, measured_by: Any) -> list[str]:
-    """Return what is wrong with what the result says of system i."""
+    """Return what is wrong in the result of system i."""
     n, wrong = case.n, []
     columns = [measured_by(A[i], b[i, :, j], result.x[i, :, j]) for j in range(b.shape[-1])]
     top = float(np.finfo(float).max)
@@ -236,8 +236,8 @@ def wrong_about(case: Case, result: SolveResult, A: Array, b: Array, i: int, mea
     return wrong
 
 
-def _near(said: float, true: float, slack: float) -> bool:
-    return abs(said - true) <= max(1e-9 * abs(true), slack)
+def _near(reported: float, true: float, slack: float) -> bool:
+    return abs(reported - true) <= max(1e-9 * abs(true), slack)
 
 
 # ---------------------------------------------------------------- the check
@@ -273,5 +273,5 @@ def check(count: int, seed: int = 0, with_mpmath: int = 500) -> Check:
 
     tried()
     cases_done = counts.pop("cases")
-    claim = "no false certificate, no NaN or infinity without an error or a status that says so"
+    claim = "no false certificate, no NaN or infinity without an error or a status"
     return Check("made-up systems", claim, cases_done, failures, dict(counts))

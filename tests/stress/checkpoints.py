@@ -1,12 +1,12 @@
 """Checkpoints that were damaged or forged: refused with a typed error, or harmless.
 
-A mutation either leaves sha256sums as it was, as damage does, or writes new hashes, as somebody would who forges a
-checkpoint. What may load after it is decided so:
+A mutation either leaves sha256sums as it was, as damage does, or writes new hashes, as a forger would. What may load
+after it is decided so:
 
 - With the old hashes nothing but the original: every listed file has the original's bytes, and the network answers with
   the same bits.
 - With new hashes, or a new config.json, a whole checkpoint of another network: every tensor is finite, has the shape
-  that its own configuration asks for, and what `solve` then says of a system is measured again and true.
+  that its own configuration asks for, and the result of `solve` for a system is measured again and true.
 
 Nothing is executed: some files are pickles that would create a file. Nothing is left half done: the folder holds the
 same files as before, and a solver that was loaded earlier, torch's generator and its settings are the same afterwards.
@@ -257,7 +257,7 @@ def state_outside(models: Sequence[str]) -> tuple[Any, ...]:
 
 
 def loaded(folder: Path, files: Files, original: Files, signed: bool, shipped: LearnedSolver) -> tuple[str, list[str]]:
-    """Load a folder; return what came of it and what is wrong with that."""
+    """Load a folder; return the result and what is wrong with it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -22,8 +22,8 @@ import scipy.linalg
 from numpy.typing import NDArray
 from scipy.special import factorial
 
-from algebraformer.problems.base import log_uniform
 from algebraformer.problems.chebyshev import differentiation_matrix, points
+from algebraformer.problems.sampling import log_uniform
 
 Array = NDArray[np.float64]
 Generator = np.random.Generator

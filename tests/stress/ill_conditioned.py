@@ -9,7 +9,7 @@ error exceeds
 
 This is Skeel's condition number. ||A|| ||A^-1|| is larger, and would excuse any answer to a badly scaled system. There
 is no limit where `scipy.linalg.solve` raises `LinAlgError`, nor where longdouble does not resolve x*: cond(A, x*) is
-then above about 1e16, its computed value only a lower bound, and a small backward error says nothing about x.
+then above about 1e16, its computed value only a lower bound, and a small backward error does not bound the error of x.
 Certified answers with more than ten times SciPy's error that are excused for this reason are counted.
 
 `forward_error` is compared with ||x - x*||_2 / ||x||_2 where the uncertainty of x* is at most `RESOLVED`.
@@ -31,7 +31,7 @@ from algebraformer.checkpoint import pretrained_names
 from algebraformer.errors import SingularSystemError
 from algebraformer.linalg import EPS
 from algebraformer.problems import ProblemFamily, generator
-from algebraformer.problems.base import log_uniform
+from algebraformer.problems.sampling import log_uniform
 from algebraformer.reporting import finite
 from algebraformer.result import SolveResult
 from algebraformer.solver import LearnedSolver
@@ -149,7 +149,7 @@ def models() -> tuple[str, ...]:
     return tuple(
         name
         for name, solver in solvers.items()
-        if solver.n == N and not solver.info.instead_of_solving(solver.model.config.head)
+        if solver.n == N and not solver.info.unsupported_reason(solver.model.config.head)
     )
 
 

@@ -37,7 +37,7 @@ from algebraformer.errors import CheckpointError
 from algebraformer.models import ModelConfig
 from algebraformer.training import Recipe, RunOptions, Trainer
 from algebraformer.training.data import Batch
-from algebraformer.training.loop import OPTIMIZERS, RNG, STATE
+from algebraformer.training.trainer import OPTIMIZERS, RNG, STATE
 from tests.stress.base import Check
 
 RECIPE = Recipe(model=ModelConfig(n=8, n_layer=1, n_head=2, n_embd=16), steps=24, batch_size=8)

@@ -34,7 +34,7 @@ from tests.stress.base import Check
 Array = NDArray[np.float64]
 SIZES = (0, 1, 2, 3, 5, 10, 50, 64)
 RIGHT_HAND_SIDES = (1, 2, 15)
-LIMIT = 30.0
+MAX_TEST_RATIO = 30.0
 """LAPACK's tests pass below this ratio."""
 SMALL = 0.25 * float(np.finfo(np.float64).tiny) / EPS
 """Largest singular value of type 10; that of type 11 is its reciprocal."""
@@ -101,13 +101,14 @@ def check(seeds: int, right_hand_sides: Sequence[int] = RIGHT_HAND_SIDES) -> Che
                         worst[name] = max(worst[name], ratio)
                         must_raise = kind in WITH_ZERO_COLUMN and n > 0
                         of_network = outcome.startswith("learned")
-                        counts["learned, above LAPACK's limit"] += of_network and ratio >= LIMIT
-                        limit = max(LIMIT, 2 * STABILITY_FACTOR * n) if of_network else LIMIT
+                        counts["learned, above LAPACK's limit"] += of_network and ratio >= MAX_TEST_RATIO
+                        limit = max(MAX_TEST_RATIO, 2 * STABILITY_FACTOR * n) if of_network else MAX_TEST_RATIO
                         if must_raise != (outcome == "LinAlgError") or ratio >= limit:
                             failures.append(f"{label}: {name}, n = {n}, k = {k}, seed {seed}: {outcome}, {ratio:.3g}")
     data: dict[str, Any] = {"worst_ratio": worst}
     claim = (
-        f"LAPACK's test ratio below {LIMIT:g} (a network's: 2 n, if more), and LinAlgError wherever a column is zero"
+        f"LAPACK's test ratio below {MAX_TEST_RATIO:g} (a network's: 2 n, if more), and LinAlgError wherever a column "
+        "is zero"
     )
     return Check("LAPACK's matrix types", claim, cases, failures, dict(counts), data)
 
@@ -130,8 +131,8 @@ def solved(solver: LearnedSolver, A: Array, b: Array) -> tuple[str, float]:
 SOLVERS: dict[str, Callable[[int], LearnedSolver]] = {
     "diffusion-64": lambda n: fakes.shipped(),
     "diffusion-64-token": lambda n: fakes.shipped("diffusion-64-token"),
-    "nearly right": lambda n: fakes.stand_in(fakes.nearly_right, n or 1),
-    "solves singular systems": lambda n: fakes.stand_in(fakes.consistent, n or 1),
-    "wrong": lambda n: fakes.stand_in(fakes.WRONG["1e30"], n or 1),
-    "NaN": lambda n: fakes.stand_in(fakes.WRONG["nan"], n or 1),
+    "nearly right": lambda n: fakes.fake_solver(fakes.nearly_right, n or 1),
+    "solves singular systems": lambda n: fakes.fake_solver(fakes.consistent, n or 1),
+    "wrong": lambda n: fakes.fake_solver(fakes.WRONG["1e30"], n or 1),
+    "NaN": lambda n: fakes.fake_solver(fakes.WRONG["nan"], n or 1),
 }

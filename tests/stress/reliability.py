@@ -1,7 +1,7 @@
-"""The wall of reliability: what must never happen, tried as often as time allows, with the failures counted.
+"""The stress checks: what must never happen, tried as often as time allows, with the failures counted.
 
-Every line of the main table is a module of `studies.wall`, which says what exactly is tried. A line that is done is
-kept in the folder of the study; one that was made with other numbers is made anew.
+Every row of the main table is a module of `tests.stress`, which documents what exactly is tried. A check that is done
+is kept in the working folder; one that was run with other numbers is run again.
 
 SciPy's tests need pytest and the made-up systems need hypothesis: both come with the extra `algebraformer[test]`.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.progress import Progress
 
-from algebraformer.reporting import Report, TableData
+from algebraformer.reporting import Outcome, Report, Sentences, TableData, Verdict, conclusions, met, outcome
 from studies.harness.panels import WHO
 from studies.harness.runs import computed_once
 from tests.stress import (
@@ -35,12 +35,12 @@ from tests.stress import (
 from tests.stress.base import Check
 
 WANTED = {"made-up systems": 100_000, "ill-conditioned systems": 100_000, "checkpoints": 10_000}
-"""Cases that these lines were meant to have; the verdict says where a preset has fewer."""
+"""Cases that these checks are to have; the conclusions list those with fewer."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How often each line is tried."""
+    """How often each check is tried."""
 
     networks: tuple[str, ...]
     """Networks that SciPy's tests run with."""
@@ -109,8 +109,8 @@ PRESETS = {
 PRESETS["paper"] = dataclasses.replace(PRESETS["cpu"], made_up=WANTED["made-up systems"])
 
 
-def lines(plan: Plan) -> dict[str, tuple[Callable[..., Check], tuple[Any, ...]]]:
-    """Return the function of every line and what it is called with."""
+def checks(plan: Plan) -> dict[str, tuple[Callable[..., Check], tuple[Any, ...]]]:
+    """Return the function of every check and what it is called with."""
     return {
         "scipy": (scipy_suite.check, (plan.networks, plan.chosen)),
         "lapack": (lapack_types.check, (plan.seeds, plan.right_hand_sides)),
@@ -125,8 +125,8 @@ def lines(plan: Plan) -> dict[str, tuple[Callable[..., Check], tuple[Any, ...]]]
 
 
 def run(plan: Plan, folder: Path, bar: Progress) -> Report:
-    """Try every line that has not been tried with these numbers."""
-    todo = lines(plan)
+    """Run every check that has not been run with these numbers."""
+    todo = checks(plan)
     task = bar.add_task("reliability", total=len(todo))
     records = []
     for name, (check, arguments) in todo.items():
@@ -138,12 +138,12 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
 
 
 def tried(check: Callable[..., Check], arguments: tuple[Any, ...]) -> dict[str, Any]:
-    """Return what came out of a line, as plain JSON values."""
+    """Return the result of a check, as plain JSON values."""
     return check(*arguments).record()
 
 
 def summary(records: list[dict[str, Any]]) -> Report:
-    """Put the lines into tables and sentences."""
+    """Put the checks into tables and outcomes."""
     by_name = {record["name"]: record for record in records}
     main = TableData(
         ("what was tried", "what must hold", "cases", "failed"),
@@ -159,13 +159,15 @@ def summary(records: list[dict[str, Any]]) -> Report:
     tables.append(TableData(("type", "worst ratio"), [[*item] for item in ratios.items()], "LAPACK's matrix types"))
     tables += ill_conditioned_tables(by_name["ill-conditioned systems"])
     kinds = by_name["checkpoints"]["kinds"]
-    outcomes = sorted({outcome for kind in kinds.values() for outcome in kind})
-    rows = [[kind, *(counts.get(outcome, 0) for outcome in outcomes)] for kind, counts in kinds.items()]
-    tables.append(TableData(("mutation", *outcomes), rows, "Mutated checkpoints"))
+    ends = sorted({end for kind in kinds.values() for end in kind})
+    rows = [[kind, *(counts.get(end, 0) for end in ends)] for kind, counts in kinds.items()]
+    tables.append(TableData(("mutation", *ends), rows, "Mutated checkpoints"))
     failures = [[r["name"], text] for r in records for text in r["failures"]]
     if failures:
         tables.append(TableData(("what was tried", "what failed"), failures, "Failures"))
-    return Report(tables, verdict(by_name), {"records": records})
+    data = {"records": records}
+    found = outcomes(data)
+    return Report(tables, found, conclusions(found, SENTENCES), data)
 
 
 def ill_conditioned_tables(record: dict[str, Any]) -> list[TableData]:
@@ -183,53 +185,78 @@ def ill_conditioned_tables(record: dict[str, Any]) -> list[TableData]:
     return [kinds, TableData(measures, rows, "forward_error inside and outside the family")]
 
 
-def verdict(by_name: dict[str, dict[str, Any]]) -> list[str]:
-    """Return a sentence on the whole, and one each on what the numbers alone do not say."""
+def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Return what failed, how much was tried, and what the numbers of the checks say about the solver."""
+    by_name = {record["name"]: record for record in data["records"]}
     cases, failed = (sum(record[key] for record in by_name.values()) for key in ("cases", "failed"))
-    broken = [f"{record['failed']} of {name}" for name, record in by_name.items() if record["failed"]]
-    sentences = [
-        f"{cases} cases in {len(by_name)} lines, "
-        + (f"{failed} of them failed: {', '.join(broken)}." if failed else "none of them failed.")
-    ]
+    broken = {name: record["failed"] for name, record in by_name.items() if record["failed"]}
+    found = {
+        "reliability.nothing-fails": outcome(
+            Verdict.FAILS if failed else Verdict.HOLDS, cases=cases, checks=len(by_name), failed=failed, **broken
+        )
+    }
     for name, wanted in WANTED.items():
-        if by_name[name]["cases"] < wanted:
-            sentences.append(f"Of the {name}, {by_name[name]['cases']} cases were tried instead of {wanted}.")
+        tried = by_name[name]["cases"] if name in by_name else 0
+        verdict = met(tried >= wanted) if tried else Verdict.INCONCLUSIVE
+        found[f"reliability.cases/{name}"] = outcome(verdict, check=name, cases=tried, wanted=wanted)
     counts = by_name["SciPy's tests"]["counts"]
-    answered, given = counts["systems answered by a network"], counts["systems given to LAPACK"]
-    sentences.append(
-        f"In SciPy's tests {answered} of the {answered + given} systems that reached a solver were answered by the "
-        f"network, the others by LAPACK."
-    )
-    above = by_name["LAPACK's matrix types"]["counts"].get("learned, above LAPACK's limit", 0)
-    learned = sum(by_name["LAPACK's matrix types"]["counts"].get(key, 0) for key in ("learned", "learned+refined"))
-    sentences.append(
-        f"Of LAPACK's matrices, {above} of {learned} answers by a network were certified with a test ratio above "
-        f"LAPACK's own limit of {lapack_types.LIMIT:g}, which the certificate allows."
-    )
-    sentences.append(estimates_held(by_name["ill-conditioned systems"]["forward_error"]))
-    counts = by_name["one bad system among many"]["counts"]
-    noticed = [counts.get(f"two equal rows: {how}", 0) for how in ("LinAlgError", "LinAlgWarning", "not noticed")]
-    sentences.append(
-        f"A limit: of {sum(noticed)} matrices of a family with two rows made equal and b in their range, {noticed[0]} "
-        f"raised, {noticed[1]} warned, and {noticed[2]} were answered without a word."
-    )
-    return sentences
-
-
-def estimates_held(rows: list[dict[str, Any]]) -> str:
-    """Return a sentence on how often `forward_error` was at least the true error."""
-    parts = []
+    network, fallback = counts["systems answered by a network"], counts["systems given to LAPACK"]
+    found["reliability.scipy-by-network"] = outcome(Verdict.MEASURED, network=network, systems=network + fallback)
+    counts = by_name["LAPACK's matrix types"]["counts"]
+    found["reliability.above-lapack-limit"] = outcome(
+        Verdict.MEASURED, above=counts.get("learned, above LAPACK's limit", 0), limit=lapack_types.MAX_TEST_RATIO,
+        answers=sum(counts.get(key, 0) for key in ("learned", "learned+refined")),
+    )  # fmt: skip
     for inside, where in ((True, "inside the family"), (False, "outside")):
+        rows = by_name.get("ill-conditioned systems", {}).get("forward_error", ())
         chosen = [row for row in rows if row["inside"] == inside and row["held"] is not None]
         total = sum(row["cases"] - row["unknown"] for row in chosen)
         held = sum(row["held"] * (row["cases"] - row["unknown"]) for row in chosen)
         if total:
-            parts.append(f"{100 * held / total:.5g} % of {total} answers {where}")
-    return f"forward_error is at least the true error for {' and '.join(parts)}."
+            found[f"reliability.forward-error/{where}"] = outcome(
+                Verdict.HOLDS if held == total else Verdict.PARTLY, where=where, share=held / total, answers=total
+            )
+    counts = by_name["one bad system among many"]["counts"]
+    raised, warned, silent = (counts.get(f"two equal rows: {how}", 0) for how in EQUAL_ROWS)
+    found["reliability.equal-rows"] = outcome(
+        Verdict.PARTLY if silent else Verdict.HOLDS, matrices=raised + warned + silent, raised=raised, warned=warned,
+        silent=silent,
+    )  # fmt: skip
+    return found
+
+
+EQUAL_ROWS = ("LinAlgError", "LinAlgWarning", "not noticed")
+"""Ways in which a matrix with two equal rows ends."""
+
+
+def failures_sentence(found: Outcome) -> str:
+    """Say how much was tried and what failed."""
+    numbers = dict(found.numbers)
+    cases, checks, failed = (numbers.pop(key) for key in ("cases", "checks", "failed"))
+    text = f"{cases:,} cases in {checks} checks, {failed or 'none'} of them failed"
+    return f"{text}: {', '.join(f'{count} of {name}' for name, count in numbers.items())}." if numbers else f"{text}."
+
+
+SENTENCES: Sentences = {
+    "reliability.nothing-fails": failures_sentence,
+    "reliability.cases": lambda found: (
+        ""
+        if found.verdict == Verdict.MET
+        else "Of the {check}, {cases:,} cases were tried instead of {wanted:,}.".format(**found.numbers)
+    ),
+    "reliability.scipy-by-network": "In SciPy's tests {network:,} of {systems:,} systems were solved by the network, "
+    "the others by LAPACK.",
+    "reliability.above-lapack-limit": "Of {answers:,} answers by a network to LAPACK's test matrices, {above} were "
+    "certified with a test ratio above LAPACK's own limit of {limit:g}, which the certificate allows.",
+    "reliability.forward-error": "{where}: forward_error is at least the true error for {share:.3%} of {answers:,} "
+    "answers.",
+    "reliability.equal-rows": "Limit: of {matrices} matrices of a family with two rows made equal and b in their "
+    "range, {raised} raised an error, {warned} a warning, and {silent} neither.",
+}
 
 
 def figure(data: Mapping[str, Any]) -> Figure:
-    """Draw the cases of every line, failed ones in red, and who answered the systems in SciPy's tests."""
+    """Draw the cases of every check, failed ones in red, and who answered the systems in SciPy's tests."""
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     records = data["records"]

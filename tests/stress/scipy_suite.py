@@ -29,8 +29,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from algebraformer.drop_in import solve
 from algebraformer.errors import ConfigurationError, SingularSystemError
-from algebraformer.solver import LearnedSolver, solve
+from algebraformer.solver import LearnedSolver
 from tests import fakes
 from tests.stress.base import Check
 
@@ -41,11 +42,11 @@ MODULE = "scipy.linalg.tests.test_basic"
 
 
 def _wrong_head() -> LearnedSolver:
-    return fakes.spoilt(fakes.shipped(), fakes.noise)
+    return fakes.corrupted(fakes.shipped(), fakes.noise)
 
 
 def _nan_head() -> LearnedSolver:
-    return fakes.spoilt(fakes.shipped(), fakes.not_a_number)
+    return fakes.corrupted(fakes.shipped(), fakes.not_a_number)
 
 
 OF_64: dict[str, Callable[[], LearnedSolver]] = {
@@ -74,7 +75,7 @@ def require(*packages: str) -> None:
 
 @dataclasses.dataclass
 class Counts:
-    """What became of the tests and of the systems in them, for one network."""
+    """Results of the tests and methods of the systems in them, for one network."""
 
     outcomes: Counter[str] = dataclasses.field(default_factory=Counter)
     methods: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -102,7 +103,7 @@ def counted(solver: LearnedSolver, methods: Counter[str]) -> LearnedSolver:
 
 @functools.cache
 def replacement(network: str) -> Callable[..., NDArray[Any]]:
-    """Return what stands in the place of `scipy.linalg.solve`."""
+    """Return the replacement of `scipy.linalg.solve`."""
     methods = COUNTS.setdefault(network, Counts()).methods
     if network in OF_64:
         model = counted(OF_64[network](), methods)
@@ -110,7 +111,7 @@ def replacement(network: str) -> Callable[..., NDArray[Any]]:
 
     @functools.cache
     def of_size(n: int) -> LearnedSolver:
-        return counted(fakes.stand_in(ANY_SIZE[network], n), methods)
+        return counted(fakes.fake_solver(ANY_SIZE[network], n), methods)
 
     def any_size(a: Any, *arguments: Any, **options: Any) -> NDArray[Any]:
         n = (*np.shape(a), 1)[-2] if np.ndim(a) > 1 else 1
@@ -145,7 +146,7 @@ def pytest_configure(config: Any) -> None:
 
 
 def pytest_runtest_makereport(item: Any, call: Any) -> None:
-    """Count what becomes of a test."""
+    """Count the result of a test."""
     if call.when == "call" or call.excinfo is not None:
         skipped = call.excinfo is not None and call.excinfo.typename in ("Skipped", "XFailed")
         outcome = "passed" if call.excinfo is None else "skipped" if skipped else "failed"
@@ -199,7 +200,7 @@ def check(networks: Sequence[str] = NETWORKS, chosen: str = "", tests: Sequence[
     answered = sum(row["learned"] + row["learned+refined"] for row in rows)
     return Check(
         "SciPy's tests",
-        "scipy.linalg's TestSolve and TestDTypes::test_solve pass unmodified, whatever the network says",
+        "scipy.linalg's TestSolve and TestDTypes::test_solve pass unmodified, for any output of the network",
         ran,
         failures,
         {

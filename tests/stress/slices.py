@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgWarning
 
 from algebraformer import problems
+from algebraformer.drop_in import solve
 from algebraformer.errors import SingularSystemError, Status
-from algebraformer.solver import LearnedSolver, solve
+from algebraformer.solver import LearnedSolver
 from tests import fakes
 from tests.stress.base import Check
 
@@ -51,7 +52,7 @@ def spoiled_batch(
     rng: np.random.Generator,
     counts: Counter[str],
 ) -> list[str]:
-    """Spoil three systems; return what was not said, or said wrongly."""
+    """Corrupt three systems; return what was not reported, or reported wrongly."""
     singular, unknown, nearly = where
     n = A.shape[-1]
     A[nearly] = rng.permutation(scipy.linalg.hilbert(n))
@@ -63,7 +64,7 @@ def spoiled_batch(
             call(A, b)
         except ValueError as error:
             if f"A contains NaN or infinity, first at index ({unknown}, {row}, {column})" not in str(error):
-                wrong.append(f"of NaN it says: {error}")
+                wrong.append(f"error on NaN: {error}")
         else:
             wrong.append("NaN is not refused")
     A[unknown] = np.eye(n)  # put right
@@ -76,7 +77,7 @@ def spoiled_batch(
             A[singular] = 1.0
         case 3:
             A[singular] = np.outer(*rng.choice([-2.0, 1.0, 4.0], (2, n)))
-    b[singular] = A[singular] @ rng.standard_normal(n)  # so that no residual tells
+    b[singular] = A[singular] @ rng.standard_normal(n)  # so that no residual reveals it
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -84,14 +85,14 @@ def spoiled_batch(
         except SingularSystemError as error:
             result, named = error.result, error.indices
             if f"singular in system {singular} of the batch" not in str(error):
-                wrong.append(f"of the singular system it says: {error}")
+                wrong.append(f"error on the singular system: {error}")
         else:
             return [*wrong, "the singular system is answered"]
-    said = " ".join(str(w.message) for w in caught if issubclass(w.category, LinAlgWarning))
+    warned = " ".join(str(w.message) for w in caught if issubclass(w.category, LinAlgWarning))
     if named != (singular,):
         wrong.append(f"the error names {named}")
-    if re.findall(r"system (\d+) of the batch", said) != [str(nearly)]:
-        wrong.append(f"of the nearly singular system it says: {said}")
+    if re.findall(r"system (\d+) of the batch", warned) != [str(nearly)]:
+        wrong.append(f"warning on the nearly singular system: {warned}")
     if not np.isnan(result.x[singular]).all() or result.status[singular] is not Status.SINGULAR:
         wrong.append("x of the singular system is not NaN")
     others = np.delete(np.arange(len(A)), singular)
@@ -102,10 +103,10 @@ def spoiled_batch(
 
 
 def equal_rows(solver: LearnedSolver, systems: problems.Systems) -> Counter[str]:
-    """Count what becomes of matrices of the family with two rows made equal, and right-hand sides in their range.
+    """Count the results for matrices of the family with two rows made equal, and right-hand sides in their range.
 
-    Elimination in float64 finds some of them exactly singular; of the others it says that they are ill-conditioned. The
-    network may solve them, and nothing but another right-hand side tells that they are singular.
+    Elimination in float64 finds some of them exactly singular; the others it reports as ill-conditioned. The
+    network may solve them: only another right-hand side reveals that they are singular.
     """
     A, rng = systems.A.copy(), np.random.default_rng(len(systems.A))
     for matrix in A:

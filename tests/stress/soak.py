@@ -32,9 +32,10 @@ from scipy.sparse.linalg import gmres
 
 from algebraformer import io, problems
 from algebraformer.checkpoint import pretrained_names
+from algebraformer.drop_in import solve
 from algebraformer.errors import FallbackWarning, SingularSystemError, Status
-from algebraformer.reporting import Report, TableData
-from algebraformer.solver import LearnedSolver, solve
+from algebraformer.reporting import Outcome, Report, Sentences, TableData, Verdict, conclusions, met, outcome
+from algebraformer.solver import LearnedSolver
 
 TOLERANCE = 20.0
 """Megabytes that memory may differ by after the warm-up."""
@@ -67,7 +68,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
     """Solve until the time is over."""
     task = bar.add_task("soak", total=plan.seconds)
     every = map(LearnedSolver.from_pretrained, plan.models or pretrained_names())
-    solvers = [one for one in every if not one.info.instead_of_solving(one.model.config.head)]
+    solvers = [one for one in every if not one.info.unsupported_reason(one.model.config.head)]
     for solver in solvers:
         warmed(solver)
     rng, counts, failures = np.random.default_rng(0), Counter[str](), []
@@ -175,7 +176,7 @@ def preconditioned(solver: LearnedSolver, rng: np.random.Generator, scratch: Pat
     """Ask for the bare answer, and use an operator head as a preconditioner."""
     systems = drawn(rng, solver.n)
     x = solver.predict(systems.A, systems.b)
-    if solver.model.config.head == "operator":
+    if solver.model.config.head.name == "operator":
         gmres(systems.A[0], systems.b[0], M=solver.operator(systems.A[0]), maxiter=3, restart=10)
     return "" if x.shape == systems.b.shape else f"shape {x.shape}"
 
@@ -205,7 +206,7 @@ CALLS = {
 """Calls and their shares."""
 
 
-# ---------------------------------------------------------------- what came out
+# ---------------------------------------------------------------- tables and outcomes
 
 
 def summary(
@@ -218,7 +219,7 @@ def summary(
     failures: list[str],
     counts: Counter[str],
 ) -> Report:
-    """Compare the memory after the warm-up with what it was then, and put it into a table and sentences."""
+    """Compare the memory after the warm-up with what it was then, and put it into tables and outcomes."""
     settled = {name: after(plan.warm_up, seconds, values) for name, values in (("use", in_use), ("resident", memory))}
     rows: list[list[Any]] = [["minutes", seconds[-1] / 60], ["calls", calls], ["failures", len(failures)]]
     for name, words in (("use", "memory in use"), ("resident", "resident memory")):
@@ -233,17 +234,6 @@ def summary(
     tables = [TableData(("measure", "value"), rows), happened]
     if failures:
         tables.append(TableData(("failure",), [[text[:300]] for text in failures[:20]], "Failures"))
-    verdict = [f"{calls} calls in {seconds[-1] / 60:.3g} minutes, {len(failures) or 'none'} of them failed."]
-    for name, words in (("use", "the memory in use"), ("resident", "resident memory")):
-        values = settled[name]
-        flat = max(values) - values[0] <= TOLERANCE and values[0] - min(values) <= TOLERANCE
-        verdict.append(
-            f"After {plan.warm_up / 60:.2g} minutes {words} stayed between {min(values):.0f} and {max(values):.0f} MB, "
-            f"from {values[0]:.0f} MB: the target of {TOLERANCE:g} MB more or less is {'met' if flat else 'missed'}."
-        )
-    verdict.append(
-        f"When malloc gives back what it keeps, {trimmed:.0f} MB of the last {memory[-1]:.0f} MB stay resident."
-    )
     data = {
         "seconds": seconds,
         "memory_mb": memory,
@@ -255,7 +245,36 @@ def summary(
         "failed": len(failures),
         "failures": failures[:20],
     }
-    return Report(tables, verdict, data)
+    found = outcomes(data)
+    return Report(tables, found, conclusions(found, SENTENCES), data)
+
+
+def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Return whether a call failed, and whether the memory stayed where it was after the warm-up."""
+    seconds = data["seconds"]
+    found = {
+        "soak.nothing-fails": outcome(
+            Verdict.FAILS if data["failed"] else Verdict.HOLDS, calls=data["calls"], failed=data["failed"],
+            minutes=seconds[-1] / 60,
+        ),
+    }  # fmt: skip
+    for key, name in (("in_use_mb", "memory in use"), ("memory_mb", "resident memory")):
+        first, *others = after(data["warm_up"], seconds, data[key])
+        low, high = min(first, *others), max(first, *others)
+        found[f"soak.flat/{name}"] = outcome(
+            met(high - first <= data["tolerance"] and first - low <= data["tolerance"]), memory=name, first=first,
+            low=low, high=high, tolerance=data["tolerance"], minutes=data["warm_up"] / 60,
+        )  # fmt: skip
+    found["soak.trimmed"] = outcome(Verdict.MEASURED, trimmed=data["trimmed_mb"], last=data["memory_mb"][-1])
+    return found
+
+
+SENTENCES: Sentences = {
+    "soak.nothing-fails": "{calls:,} calls in {minutes:.3g} minutes, {failed} of them failed.",
+    "soak.flat": "After {minutes:.2g} minutes the {memory} stayed between {low:.0f} and {high:.0f} MB, from "
+    "{first:.0f} MB; target {tolerance:g} MB more or less, {verdict}.",
+    "soak.trimmed": "When malloc returns its free memory, {trimmed:.0f} MB of the last {last:.0f} MB stay resident.",
+}
 
 
 def after(warm_up: float, seconds: list[float], values: list[float]) -> list[float]:

@@ -12,10 +12,10 @@ from algebraformer.cli.files import FormatName, read_system
 from algebraformer.cli.output import (
     DONE,
     NOT_SOLVED,
+    all_true,
     check_figure,
     check_output,
     emit,
-    every,
     paths,
     show_paths,
     show_rows,
@@ -25,10 +25,10 @@ from algebraformer.result import plain
 
 @dataclasses.dataclass(frozen=True)
 class Newton:
-    """Minimise ||A x - b||_p from files by Newton's method, with a learned step if a model is named.
+    """Minimise ||A x - b||_p from files by Newton's method, with a learned step if a model is given.
 
     Files: .npy, .npz, .mtx, .mtx.gz, .mat. Without the second file, the first one (.npz or .mat) holds A and b.
-    FILE:NAME names a variable, - is standard input. A has as many rows as columns or more, and independent columns.
+    FILE:NAME names a variable, - is standard input. A has at least as many rows as columns, and full column rank.
     Exit codes: 0 converged, 1 not converged, 2 bad input.
     """
 
@@ -41,19 +41,19 @@ class Newton:
     p: Annotated[float, tyro.conf.arg(aliases=["-p"])] = 8.0
     """Exponent of the norm, from 2 to 16."""
     model: str | None = None
-    """Name of a shipped model for such regressions, or folder of a checkpoint or of a training run. None: Newton's
-    method with exact line search."""
+    """Name of a shipped model for such regressions, or folder of a checkpoint or of a training run. If not given:
+    Newton's method with exact line search."""
     tol: float = 1e-8
     """Tolerance on the relative gradient norm."""
     maxiter: int = 200
-    """Largest number of iterations."""
+    """Maximum number of iterations."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File that x is written to; its ending decides the format."""
+    """File that x is written to; its extension determines the format."""
     figure: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None
-    """File for a figure: gradient norm and objective against the iteration, learned steps marked, beside Newton's
-    method without the model. For one problem, not for a batch."""
+    """File for a PNG: gradient norm and objective against the iteration, learned steps marked, compared with Newton's
+    method without the model. One problem, not a batch."""
     max_bytes: int = 2**31
-    """Largest array, and largest standard input, that is read, in bytes."""
+    """Size limit of an array, and of standard input, in bytes."""
     json: bool = False
     """Print one JSON object instead of a table."""
 
@@ -90,7 +90,7 @@ class Newton:
             emit(record)
         else:
             self._show(record, [name for name in names if name not in ("success", "message")])
-        return DONE if every(record["success"]) else NOT_SOLVED
+        return DONE if all_true(record["success"]) else NOT_SOLVED
 
     def _show(self, record: dict[str, Any], names: list[str]) -> None:
         title = f"{self.A}, {record['m']} x {record['n']}, p = {self.p:g}, model {self.model}"

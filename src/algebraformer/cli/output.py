@@ -1,22 +1,26 @@
-"""What the commands share: exit codes, JSON for programs, tables for people."""
+"""Helpers of all commands: exit codes, JSON for programs, tables for people."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from algebraformer.errors import ConfigurationError
 from algebraformer.writing import check_file
 
+if TYPE_CHECKING:
+    from algebraformer.reporting import Report
+
 DONE, NOT_SOLVED, BAD_INPUT, FALLBACK = 0, 1, 2, 3
 INTERRUPTED = 130
-SHOWN = 20
-"""Systems that are shown at most; --json lists all."""
+MAX_ROWS = 20
+"""Rows of a table that are printed; --json lists all systems."""
 
 
 def emit(data: Any) -> None:
@@ -73,6 +77,26 @@ def check_figure(path: Path | None) -> None:
         require_matplotlib()
 
 
+def save_report(report: Report, folder: Path) -> Path:
+    """Write report.json, report.md and report.png into a folder; return the path of report.json."""
+    from algebraformer import plotting
+
+    return plotting.save_report(report, folder, shlex.join(["algebraformer", *sys.argv[1:]]))
+
+
+def show_report(report: Report, path: Path | None) -> None:
+    """Print the tables and the verdict of a report, and where it was written."""
+    from algebraformer.reporting import print_table
+
+    for table in report.tables:
+        print_table(table)
+    print("\n".join(report.conclusions))
+    if path is not None:
+        print(f"Report: {path.with_suffix('.md')}")
+        if not path.with_suffix(".png").exists():
+            print("No figure in it: that needs matplotlib, pip install algebraformer[plot]")
+
+
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table for a person."""
     from algebraformer.reporting import TableData, print_table
@@ -81,27 +105,27 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> N
 
 
 def show_rows(title: str, what: str, names: Sequence[str], record: Mapping[str, Any]) -> None:
-    """Print the fields of these names, one row for each system of a batch; `what` is the word for one of them."""
+    """Print these fields, one row per system of a batch; `what` is the word for one of them."""
     values = [v if isinstance(v, list) else [v] for v in (record[name] for name in names)]
     rows = [[i, *row] for i, row in enumerate(zip(*values, strict=True))]
-    show(title, (what, *names), rows[:SHOWN])
-    if len(rows) > SHOWN:
-        print(f"... and {len(rows) - SHOWN} more {what}s (--json lists all)")
+    show(title, (what, *names), rows[:MAX_ROWS])
+    if len(rows) > MAX_ROWS:
+        print(f"... and {len(rows) - MAX_ROWS} more {what}s (--json lists all)")
 
 
 def paths(command: Any, *options: str) -> dict[str, str | None]:
-    """Return the paths that were given for these options, None where there is none."""
+    """Return the paths given for these options as text, None where there is none."""
     given = {option: getattr(command, option) for option in options}
     return {option: None if path is None else str(path) for option, path in given.items()}
 
 
 def show_paths(command: Any) -> None:
-    """Say where x and the figure went."""
+    """Print where x and the figure were written."""
     for what, path in (("x", command.output), ("figure", command.figure)):
         if path is not None:
             print(f"{what} written to {path}")
 
 
-def every(value: bool | list[bool]) -> bool:
-    """Say whether a field is true, of a batch for every system."""
+def all_true(value: bool | list[bool]) -> bool:
+    """Return whether a field is true; for a batch, whether it is true for every system."""
     return all(value) if isinstance(value, list) else value

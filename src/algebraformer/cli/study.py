@@ -1,4 +1,4 @@
-"""The command `study`: runs a study of the repository that this package was installed from."""
+"""The command `study`: runs a study of the repository's folder studies."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import tyro
 
 from algebraformer.cli.output import DONE, emit
 from algebraformer.errors import ConfigurationError, MissingExtraError
+from algebraformer.reporting import in_json
 from algebraformer.writing import check_folder
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -22,7 +23,7 @@ EXTRA = ("matplotlib", "mpmath", "sklearn", "statsmodels")
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Run a study: a question about the method, answered by measurements, with a table, a figure and a verdict.
+    """Run a study: measurements that answer a question about the method, with tables, a figure and conclusions.
 
     Writes NAME.json, NAME.md and NAME.png. A study that was stopped resumes when the same command is given again. The
     studies are not part of the installed package: run this in a checkout of the repository.
@@ -57,7 +58,10 @@ class Study:
         report = command.run(study, self.preset, self.output, self.work, self.json, words)
         if self.json:
             path = self.output / f"{self.name}.json"
-            emit({"output": str(path), "verdict": list(report.verdict), "table": report.tables[0].settings()})
+            emit({
+                "output": str(path), **in_json(report.outcomes, report.conclusions),
+                "table": report.tables[0].settings(),
+            })  # fmt: skip
         return DONE
 
 

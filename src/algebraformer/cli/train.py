@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,37 +11,27 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
-from algebraformer.cli.output import DONE, INTERRUPTED, emit, show
-from algebraformer.training.config import Basis, Recipe, Scaler, get_recipe
+from algebraformer.cli.output import DONE, INTERRUPTED, emit, save_report, show, show_report
+from algebraformer.training.recipes import Basis, Recipe, Scaler, get_recipe
 from algebraformer.writing import check_folder
 
 if TYPE_CHECKING:
     from algebraformer.problems import ProblemFamily
-    from algebraformer.reporting import Report
-    from algebraformer.training.loop import RunOptions, TrainResult
-    from algebraformer.training.monitor import ProgressCallback
+    from algebraformer.progress import ProgressCallback
+    from algebraformer.training.trainer import RunOptions, TrainResult
 
 SomeRecipe = TypeVar("SomeRecipe", bound=Recipe)
 
 
-@dataclasses.dataclass(frozen=True)
-class Train:
-    """Train a network by a named recipe, or for a family of your own; --set changes every setting of the recipe.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunFlags:
+    """Options that the commands have in common."""
 
-    For FILE.py:NAME, a family or a function that samples A, the recipe is made, and the folder of the run also gets a
-    report on whether the network is worth it; on noisy systems there is none, and evaluate scores the estimates. A run
-    that was stopped (Ctrl-C, SIGTERM, a crash) goes on when the same command is given again.
-    """
-
-    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE|FILE.py:NAME")]
-    """Name of a recipe, `algebraformer models` lists them; or a family in a Python file, which is executed."""
-    output: Path
-    """Folder of the run: log.jsonl, checkpoints, and model/ at the end; for a family of your own also report.md."""
     name: str = ""
-    """Name of the model, recorded in its checkpoints; that of the recipe or the family if not given."""
+    """Name of the model, recorded in its checkpoints; by default that of the recipe or of the family."""
     set: tuple[str, ...] = ()
-    """Changes to the recipe, as name=value: steps=500 model.n_layer=2 family=reaction-diffusion
-    family_settings.alpha=[0,0.5]. Values are JSON."""
+    """Changes to the recipe, as name=value: steps=500 model.n_layer=2 family_settings.alpha=[0,0.5]. Values are
+    JSON."""
     device: str = "cpu"
     """Device of torch, for instance cuda."""
     autocast: bool = False
@@ -51,66 +39,76 @@ class Train:
     compile: bool = False
     """Compile the network with torch.compile."""
     workers: int = 1
-    """Processes that make training systems in the background."""
+    """Background processes that generate training systems."""
     json: bool = False
     """Print one JSON object at the end and no progress bar."""
 
+    def options(self) -> RunOptions:
+        """Return the options of the run."""
+        from algebraformer.training.trainer import RunOptions
+
+        check_device(self.device)
+        names = ("device", "autocast", "compile", "workers")
+        return RunOptions(progress=not self.json, **{name: getattr(self, name) for name in names})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(RunFlags):
+    """Train a network by a named recipe, or on your own problem; --set changes any setting of the recipe.
+
+    For FILE.py:NAME, a family or a function that samples A, the recipe is chosen automatically, and the folder of the
+    run also gets a report on whether the network is worth it (not for noisy systems: use evaluate). A run that was
+    stopped (Ctrl-C, SIGTERM, a crash) resumes when the same command is given again.
+    """
+
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE|FILE.py:NAME")]
+    """Name of a recipe (`algebraformer models` lists them), or a family in a Python file, which is executed."""
+    output: Path
+    """Folder of the run: log.jsonl, checkpoints, and model/ at the end; for a family of your own also report.md."""
+
     def run(self) -> int:
-        from algebraformer.reporting import print_table
-        from algebraformer.training.from_file import names_a_file
-        from algebraformer.training.loop import train
+        from algebraformer.problems.custom import names_a_file
+        from algebraformer.reporting import in_json
         from algebraformer.training.monitor import Monitor
+        from algebraformer.training.trainer import train
 
         check_folder(self.output)
-        own = names_a_file(self.recipe)
+        from_file = names_a_file(self.recipe)
         with Monitor(not self.json) as monitor:
             part = monitor.part("spectrum")
-            recipe = own_recipe(self.recipe, self.set, part) if own else changed(get_recipe(self.recipe), self.set)
-        options = run_options(self)
+            name = self.recipe
+            recipe = recipe_for_file(name, self.set, part) if from_file else changed(get_recipe(name), self.set)
+        options = self.options()
         fresh, begin = not self.output.exists(), time.monotonic()
-        result = train(recipe, self.output, options, self.name or (recipe.family if own else self.recipe))
+        result = train(recipe, self.output, options, self.name or (recipe.family if from_file else self.recipe))
         report = None
-        if result.finished and own and recipe.model.head == "operator":
+        if result.finished and from_file and recipe.model.head.is_linear:
+            from algebraformer.assessment import assess
+
             seconds = time.monotonic() - begin if fresh else None
             with Monitor(not self.json) as monitor:
-                report = self._report(seconds, monitor.part("report"))
+                report = assess(self.output, training_seconds=seconds, progress=monitor.part("report"))
+        path = None if report is None else save_report(report, self.output)
         if self.json:
-            emit(
-                as_json(result) | ({} if report is None else {"report": str(self._file), "verdict": [*report.verdict]})
+            about = {} if report is None else {"report": str(path)} | in_json(report.outcomes, report.conclusions)
+            emit(as_json(result) | about)
+            return DONE if result.finished else INTERRUPTED
+        show_result(result, recipe)
+        if report is not None:
+            show_report(report, path)
+        elif result.finished and from_file:
+            print(
+                f"Noisy systems have no report: algebraformer evaluate {self.output} --family {self.recipe} scores it"
             )
-        else:
-            tell(result, recipe)
-        if report is not None and not self.json:
-            for table in report.tables:
-                print_table(table)
-            print("\n".join([*report.verdict, f"Report: {self._file.with_suffix('.md')}"]))
-            if not self._file.with_suffix(".png").exists():
-                print("No figure in it: that needs matplotlib, pip install algebraformer[plot]")
-        elif result.finished and own and not self.json:
-            print(f"No report on noisy systems: algebraformer evaluate {self.output} --family {self.recipe} scores it")
         return DONE if result.finished else INTERRUPTED
 
-    @property
-    def _file(self) -> Path:
-        """Where the report is written to."""
-        return self.output / "report.json"
 
-    def _report(self, training_seconds: float | None, progress: ProgressCallback) -> Report:
-        """Measure whether the network is worth it, and write the report into the folder of the run."""
-        from algebraformer import plotting
-        from algebraformer.assessment import assess
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finetune(RunFlags):
+    """Train a model further on a few systems of another family.
 
-        report = assess(self.output, training_seconds=training_seconds, progress=progress)
-        plotting.save_report(report, self.output, shlex.join(["algebraformer", *sys.argv[1:]]))
-        return report
-
-
-@dataclasses.dataclass(frozen=True)
-class Finetune:
-    """Train a model further on few systems of another family.
-
-    Scaler or basis, read-out and calibration come from these systems too. A run that was stopped goes on when the same
-    command is given again.
+    Scaler or basis, read-out and calibration are fitted to these systems, too. A run that was stopped resumes when the
+    same command is given again.
     """
 
     start: Annotated[str, tyro.conf.arg(name="from", metavar="MODEL")]
@@ -118,91 +116,68 @@ class Finetune:
     family: Annotated[str, tyro.conf.arg(metavar="NAME|FILE.py:NAME")]
     """The new family, of the size of the model; or one in a Python file, which is executed."""
     samples: int
-    """Number of systems of this family that are learned from."""
+    """Number of systems of this family to learn from."""
     output: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Folder of the run: log.jsonl, checkpoints, and model/ at the end."""
     epochs: int = 100
-    """How often the systems are gone through."""
+    """Passes over the systems."""
     batch_size: int | None = None
-    """Systems per step; 50, or all of them where these are fewer, if not given."""
+    """Systems per step; by default 50, or all of them if there are fewer."""
     scaler: Scaler = "refitted"
-    """What becomes of a token head's scaling and z-scores: refitted on the systems, or kept."""
+    """Scaling and z-scores of a token head: refitted on the systems, or kept."""
     basis: Basis = "refitted"
-    """What becomes of an operator head's basis and reading: refitted on the systems; extended by what it leaves of
-    them; or kept."""
+    """Basis and read entries of an operator head: refitted on the systems; extended by components for their remainder;
+    or kept."""
     rank: int | None = None
-    """Components of an operator head's basis in the end; as many as before, 64 more where it is extended."""
+    """Final number of basis components of an operator head; by default unchanged, or 64 more if extended."""
     layer_decay: float = 1.0
-    """Factor by which learning rates fall from each layer to the one before it."""
+    """Factor between the learning rates of a layer and the next one."""
     frozen: int = 0
-    """Number of first blocks that stay as they are; with them the embedding."""
-    name: str = ""
-    """Name of the new model, recorded in its checkpoints; that of the family if not given."""
-    set: tuple[str, ...] = ()
-    """Other changes to the recipe, as name=value: lr=3e-4 seed=1 family_settings.s=[0,5]. Values are JSON."""
-    device: str = "cpu"
-    """Device of torch, for instance cuda."""
-    autocast: bool = False
-    """Compute in bfloat16 where that is safe; CUDA only."""
-    compile: bool = False
-    """Compile the network with torch.compile."""
-    workers: int = 1
-    """Processes that make training systems in the background."""
-    json: bool = False
-    """Print one JSON object at the end and no progress bar."""
+    """Number of leading blocks that are frozen, and with them the embedding."""
 
     def run(self) -> int:
+        from algebraformer.problems.custom import names_a_file
         from algebraformer.training.finetuning import fine_tuning
-        from algebraformer.training.from_file import names_a_file
-        from algebraformer.training.loop import train
+        from algebraformer.training.trainer import train
 
         check_folder(self.output)
         names = ("epochs", "batch_size", "scaler", "basis", "rank", "layer_decay", "frozen")
-        family = own_family(self.family, self.set) if names_a_file(self.family) else self.family
+        family = family_in_file(self.family, self.set) if names_a_file(self.family) else self.family
         recipe, initial = fine_tuning(self.start, family, self.samples, **{name: getattr(self, name) for name in names})
         recipe = changed(recipe, self.set)
-        result = train(recipe, self.output, run_options(self), self.name, initial=initial)
+        result = train(recipe, self.output, self.options(), self.name, initial=initial)
         if self.json:
             emit(as_json(result))
         else:
-            tell(result, recipe)
+            show_result(result, recipe)
         return DONE if result.finished else INTERRUPTED
 
 
-def run_options(command: Train | Finetune) -> RunOptions:
-    """Return how the run of a command is carried out."""
-    from algebraformer.training.loop import RunOptions
-
-    check_device(command.device)
-    names = ("device", "autocast", "compile", "workers")
-    return RunOptions(progress=not command.json, **{name: getattr(command, name) for name in names})
-
-
-def tell(result: TrainResult, recipe: Recipe) -> None:
-    """Tell a person how a run ended."""
+def show_result(result: TrainResult, recipe: Recipe) -> None:
+    """Print the scores of a finished run, or where it stopped."""
     if result.finished:
         scores = [list(score) for score in result.scores.items()]
         show(f"{result.folder} on the frozen test set", ("measure", "value"), scores)
     else:
-        print(f"Stopped at step {result.step} of {recipe.steps}; the same command goes on from there.")
+        print(f"Stopped at step {result.step} of {recipe.steps}; the same command resumes from there.")
 
 
 def as_json(result: TrainResult) -> dict[str, Any]:
-    """Return how a run ended as plain JSON values."""
+    """Return the result of a run as plain JSON values."""
     return {**dataclasses.asdict(result), "folder": str(result.folder)}
 
 
-def own_family(source: str, changes: Sequence[str]) -> ProblemFamily:
-    """Return the family in a Python file with the changes of its settings and its n."""
+def family_in_file(source: str, changes: Sequence[str]) -> ProblemFamily:
+    """Return the family in a Python file, with its settings and its n changed."""
     from algebraformer.models.config import ModelConfig
     from algebraformer.problems import NoisyFamily
+    from algebraformer.problems.custom import family_from_file
     from algebraformer.training.automatic import estimate_network
-    from algebraformer.training.from_file import family_from_file
 
     family = family_from_file(source)
     names, model = ["model.n=", "family_settings."], ModelConfig(n=family.n)
     if isinstance(family, NoisyFamily):
-        names, model = [*names, "model.n_row="], estimate_network(family)
+        names, model = [*names, "model.head.n_equations="], estimate_network(family)
     plain = Recipe(family=family.name, family_settings=family.own_settings(), model=model)
     of_family = [change for change in changes if change.startswith(tuple(names))]
     family = changed(plain, of_family).problem_family()
@@ -210,12 +185,12 @@ def own_family(source: str, changes: Sequence[str]) -> ProblemFamily:
     return family
 
 
-def own_recipe(source: str, changes: Sequence[str], progress: ProgressCallback) -> Recipe:
-    """Return the recipe for a family in a Python file; its settings and n are changed before its rank is read."""
+def recipe_for_file(source: str, changes: Sequence[str], progress: ProgressCallback) -> Recipe:
+    """Return the recipe for a family in a Python file; its settings and n are changed before the spectrum is taken."""
     from algebraformer.training.automatic import recipe_for
 
-    family = own_family(source, changes)
-    with_changes(Recipe().settings(), changes)  # names that do not exist, before the spectrum takes its time
+    family = family_in_file(source, changes)
+    with_changes(Recipe().settings(), changes)  # unknown names, before the spectrum is computed
     return changed(recipe_for(family, progress), changes)
 
 
@@ -228,7 +203,7 @@ def changed(recipe: SomeRecipe, changes: Sequence[str]) -> SomeRecipe:
 
 
 def with_changes(fields: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of a recipe, which are changed, after the changes; `ConfigurationError` for unknown names."""
+    """Change the settings of a recipe in place and return them; `ConfigurationError` for unknown names."""
     from algebraformer.errors import ConfigurationError
 
     for change in changes:

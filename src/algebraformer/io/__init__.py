@@ -1,8 +1,8 @@
 """Linear systems from and to files: .npy, .npz, .mtx, .mtx.gz and .mat (MATLAB 4 and 5 to 7).
 
-A file from elsewhere is not trusted. Its header is read first and the size it declares is checked against a limit
-before anything of that size is allocated; compressed data is unpacked no further than the header promised; nothing is
-ever unpickled or evaluated. Whatever is wrong with a file, the caller sees one `InputFormatError` of one line.
+Files are not trusted. The header is read first, and the declared size is checked against a limit before memory is
+allocated; compressed data is unpacked only up to the declared size; nothing is ever unpickled or evaluated. Any defect
+of a file raises an `InputFormatError` with a message of one line.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _format_of(path: FilePath) -> _Format:
 
 @dataclasses.dataclass(frozen=True)
 class _Input:
-    """A file to read, or what is left of a file object."""
+    """A file to read, or the rest of a file object."""
 
     file: FilePath | IO[bytes]
     name: FilePath
@@ -91,7 +91,7 @@ class _Input:
             return arrays
 
     def _open(self, max_bytes: int) -> IO[bytes]:
-        """Open the file; of a file object, which may be a pipe, take what is left into memory."""
+        """Open the file; the rest of a file object, which may be a pipe, is read into memory."""
         if isinstance(self.file, (str, os.PathLike)):
             if "\0" in os.fspath(self.file):  # a name that no file can have
                 raise FileNotFoundError
@@ -110,7 +110,7 @@ class _Input:
 
 
 def _wanted(key: str | None, option: str, names: tuple[str, ...], both: bool = False) -> Wanted:
-    """Return the variable called `key`, or else the first of these names; `both` where one file is to hold A and b."""
+    """Return the variable `key` or, if None, the first of these names; `both` if one file should contain A and b."""
     if key is not None:
         return Wanted((key,))
     if both:
@@ -120,7 +120,7 @@ def _wanted(key: str | None, option: str, names: tuple[str, ...], both: bool = F
 
 
 def _inputs(format: str | None, *files: FilePath | IO[bytes]) -> list[_Input]:
-    """Return the files with their formats: of paths by suffix, of file objects as the argument says."""
+    """Return the files with their formats: paths by suffix, file objects by the argument."""
     inputs = []
     for file in files:
         if isinstance(file, (str, os.PathLike)):
@@ -144,31 +144,30 @@ def read_array(
     format: str | None = None,
     max_bytes: int = DEFAULT_MAX_BYTES,
 ) -> Array:
-    """Read one array of numbers from a file; its name's suffix says the format.
+    """Read one array of numbers from a file; the suffix determines the format.
 
     Parameters
     ----------
     file : str, path-like or binary file object
         A .npy, .npz, .mtx, .mtx.gz or .mat file. A file object, for instance ``sys.stdin.buffer``, is read to its end.
     key : str, optional
-        Which variable of a .npz or .mat file to read. Without it the file must hold exactly one array. "S.A" is the
+        Variable of a .npz or .mat file to read. Without it the file must contain exactly one array. "S.A" is the
         field A of a MATLAB struct S. A .npz file of `scipy.sparse.save_npz` is one array without a name.
     format : {"npy", "npz", "mtx", "mtx.gz", "mat"}, optional
         Format of a file object.
     max_bytes : int, default 2**31
-        Largest size of the array in memory, in bytes, and of what a file object holds. A sparse matrix counts with the
-        size of the dense one.
+        Size limit of the array in memory, and of a file object, in bytes. A sparse matrix counts as a dense one.
 
     Returns
     -------
     ndarray, any shape, dtype as in the file
-        Always dense. Matrix Market and MATLAB know no vectors: from them a vector comes as a column, shape (n, 1), or
-        as a row, shape (1, n).
+        Always dense. Matrix Market and MATLAB have no vectors: from them a vector is a column, shape (n, 1), or a row,
+        shape (1, n).
 
     Raises
     ------
     InputFormatError
-        If there is no such file, or it is damaged, of unknown format, holds no numbers or exceeds `max_bytes`.
+        If there is no such file, or it is damaged, of unknown format, contains no numbers or exceeds `max_bytes`.
 
     Examples
     --------
@@ -206,18 +205,18 @@ def read_system(
         File of b.
     A_key, b_key : str, optional
         Names of the variables in .npz and .mat files. Without them they are "A" and "b", or in a MATLAB struct
-        "Problem.A" and "Problem.b" as in the SuiteSparse Matrix Collection; in two files also the only array there is.
+        "Problem.A" and "Problem.b" as in the SuiteSparse Matrix Collection; in two files also the only array.
     format : {"npy", "npz", "mtx", "mtx.gz", "mat"}, optional
         Format of file objects.
     max_bytes : int, default 2**31
-        Largest size of each array in memory, in bytes, and of what a file object holds.
+        Size limit of each array in memory, and of a file object, in bytes.
 
     Returns
     -------
     A, b : ndarray
-        As read; whether their shapes fit each other is for the solver to say. Beside a single A of shape (m, n), b is
-        returned with shape (m,) where it can only be a vector: a row of shape (1, m), m > 1, and from a Matrix Market
-        or MATLAB file, which know no vectors, a column of shape (m, 1).
+        As read; the solver checks whether their shapes match. For a single A of shape (m, n), b has shape (m,) if it
+        can only be a vector: a row of shape (1, m), m > 1, or a column of shape (m, 1) from a Matrix Market or MATLAB
+        file, which have no vectors.
 
     Raises
     ------
@@ -235,7 +234,7 @@ def read_system(
     >>> A.shape, b
     ((2, 2), array([3., 4.]))
 
-    Variables of other names:
+    Variables with other names:
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = pathlib.Path(folder) / "system.npz"
@@ -271,13 +270,13 @@ def read_system(
 
 
 def _write(path: FilePath, form: _Format, arrays: Mapping[str, Array]) -> None:
-    """Write a temporary file beside the target, then put it in the target's place in one step."""
+    """Write the arrays to memory first, and then to the file atomically."""
     with naming(path, form.title):
         for name, x in arrays.items():
             if x.dtype.kind not in NUMERIC:
                 raise Refused(f"expected {name} to be an array of numbers, received dtype {x.dtype}")
     check_file(Path(path))
-    content = io.BytesIO()  # NumPy writes to a file behind Python's back, and does not notice that a disk is full
+    content = io.BytesIO()  # NumPy writes to a file through C's stdio, and misses the error of a full disk
     try:
         form.write(content, arrays)
     except Refused as problem:
@@ -291,9 +290,9 @@ def check_name(path: FilePath) -> None:
 
 
 def write_array(path: FilePath, x: ArrayLike) -> None:
-    """Write one array to a file; its name's suffix says the format. float64 comes back bit for bit.
+    """Write one array to a file; the suffix determines the format. float64 is preserved bit for bit.
 
-    The file appears whole or not at all: a file that was there before stays until the new one is complete.
+    Writing is atomic: an existing file is replaced only when the new one is complete.
 
     Parameters
     ----------
@@ -301,7 +300,7 @@ def write_array(path: FilePath, x: ArrayLike) -> None:
         A .npy, .npz, .mtx, .mtx.gz or .mat file; .npz and .mat call the array "x".
     x : array_like, any shape; a vector or matrix for Matrix Market
         Numbers. .npy and .npz keep shape and dtype. Matrix Market and MATLAB store a vector as a column, and Matrix
-        Market knows one type each for integers, real and complex numbers.
+        Market has one type each for integers, real and complex numbers.
 
     Raises
     ------
@@ -323,7 +322,7 @@ def write_array(path: FilePath, x: ArrayLike) -> None:
 
 
 def write_system(path: FilePath, A: ArrayLike, b: ArrayLike) -> None:
-    """Write A and b to one .npz or .mat file, under these names. float64 comes back bit for bit.
+    """Write A and b to one .npz or .mat file, under these names. float64 is preserved bit for bit.
 
     Parameters
     ----------
@@ -335,7 +334,7 @@ def write_system(path: FilePath, A: ArrayLike, b: ArrayLike) -> None:
     Raises
     ------
     InputFormatError
-        If the suffix is another, or the format cannot hold A or b.
+        If the suffix is not .npz or .mat, or the format cannot hold A or b.
     OSError
         If the file cannot be written.
     """

@@ -1,7 +1,8 @@
-"""What the readers of files from elsewhere share: the limit on sizes, and one error for whatever is wrong.
+"""Helpers of the readers of untrusted files: the size limit, and one error for all defects.
 
-A reader raises `Refused`, or whatever damaged data makes NumPy, zipfile, gzip, zlib or struct raise; `naming` turns
-either into one `InputFormatError` of one line that names the file. The words of those libraries never reach a user.
+A reader raises `Refused`, or damaged data makes NumPy, zipfile, gzip, zlib or struct raise an error; `naming` turns
+either into an `InputFormatError` with a message of one line that names the file. Messages of those libraries never
+reach a user.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ _REASONS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
 
 
 def _reason(problem: Exception) -> str:
-    """Return in our words what a library, or the operating system, has found wrong with a file."""
+    """Return our description of a defect that a library or the operating system has reported."""
     for kinds, reason in _REASONS:
         if isinstance(problem, kinds):
             return reason
@@ -79,7 +80,7 @@ def _one_line(text: str, limit: int = 300) -> str:
 
 @contextlib.contextmanager
 def naming(path: FilePath, expected: str) -> Iterator[None]:
-    """Turn whatever a damaged file provokes into one `InputFormatError` that names the file."""
+    """Turn any error that a damaged file causes into an `InputFormatError` that names the file."""
     name = os.fspath(path)
     name = name if name.isprintable() else repr(name)
     try:

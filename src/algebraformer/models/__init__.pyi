@@ -1,6 +1,12 @@
-from .algebraformer import Algebraformer as Algebraformer
-from .algebraformer import Estimates as Estimates
-from .algebraformer import estimates as estimates
-from .algebraformer import predict as predict
-from .algebraformer import systems_at_once as systems_at_once
+from .config import EstimateConfig as EstimateConfig
+from .config import HeadConfig as HeadConfig
 from .config import ModelConfig as ModelConfig
+from .config import OperatorConfig as OperatorConfig
+from .config import TokenConfig as TokenConfig
+from .heads.base import Head as Head
+from .heads.base import max_batch_size as max_batch_size
+from .heads.base import register_head as register_head
+from .heads.estimate import Estimates as Estimates
+from .network import Algebraformer as Algebraformer
+from .network import estimates as estimates
+from .network import predict as predict

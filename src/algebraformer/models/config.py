@@ -1,25 +1,275 @@
-"""What a network is made of. No torch here: the command line reads this before it needs a tensor."""
+"""What a network is made of. No torch here: the command line reads this before it needs a tensor.
+
+`ModelConfig` has the settings that all networks share; what belongs to one kind of head is in the `HeadConfig` of that
+kind, registered under the head's name. A new kind of head registers its own, see `models.heads.register_head`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from algebraformer.errors import ConfigurationError
 from algebraformer.validation import is_whole
 
 Architecture = Literal["transformer", "lstm", "gru", "mlp", "feedback"]
-Encoding = Literal["column", "row", "column-b", "entry", "column-tikhonov"]
-Head = Literal["token", "operator", "estimate"]
+Encoding = Literal["column", "row", "column-b", "entry"]
+EstimateEncoding = Literal["column", "column-tikhonov"]
+Norm = Literal["frobenius", "weighted"]
 MAX_READ = 64
 """An operator head reads at most this many columns and rows, whatever n is."""
 TIKHONOV = 5
 """Tikhonov solutions that a token of the encoding column-tikhonov holds an entry of."""
+MAX_SIZE = 2**20
+"""Largest size of anything in a network."""
+CHANGEABLE = {"refitted": ("rank", "whiten", "norm"), "extended": ("rank",), "kept": ()}
+"""Settings of an operator head that may differ from those of the network it starts from, by the choice of basis."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """Settings of one kind of head; the fields of a subclass are what `ModelConfig` leaves to it.
+
+    The class variables say what a head of this kind can do, so that nobody has to ask for its name.
+    """
+
+    name: ClassVar[str] = ""
+    """Name of the kind, set by `register_config`."""
+    architectures: ClassVar[tuple[Architecture, ...]] = ("transformer", "lstm", "gru")
+    """Bodies that the head can read its answer from."""
+    is_linear: ClassVar[bool] = False
+    """Whether it approximates the inverse of A itself, so that x is linear in b."""
+    estimates: ClassVar[bool] = False
+    """Whether it estimates x from noisy b, with a standard deviation, instead of solving A x = b."""
+    instead_of_solving: ClassVar[str] = ""
+    """What a model with this head is for, in words, if it does not solve systems."""
+    finetunes: ClassVar[bool] = True
+    """Whether it can be trained on a few systems of another family."""
+    held_out: ClassVar[float] = 0.0
+    """Share of few systems that no steps are taken on: they decide how strongly the read-out is fitted."""
+
+    @classmethod
+    def of(cls, model: ModelConfig) -> Self:
+        """Return the settings of a model's head; `ConfigurationError` if it is of another kind."""
+        if not isinstance(model.head, cls):
+            raise ConfigurationError(f"expected a model with head {cls.name!r}, received {model.head.name!r}")
+        return model.head
+
+    def check(self, model: ModelConfig) -> None:
+        """Raise `ConfigurationError` unless the settings fit those of the whole network."""
+
+    def n_equations_of(self, model: ModelConfig) -> int:
+        """Return the number m of equations of the systems that the network reads."""
+        return model.n
+
+    def n_token(self, model: ModelConfig) -> int:
+        """Return the number T of tokens per system."""
+        return model.n
+
+    def token_width(self, model: ModelConfig) -> int:
+        """Return the number of values in a token before the embedding."""
+        return model.n + 1
+
+    def position_shape(self, model: ModelConfig) -> tuple[int, ...]:
+        """Return how the T tokens are laid out; every axis gets learned positions of its own."""
+        return (self.n_token(model),)
+
+    def check_finetuning(self, samples: int, scaler: str, basis: str) -> None:
+        """Raise `ConfigurationError` unless a head of this kind can learn from few systems in this way.
+
+        Parameters
+        ----------
+        samples : int
+            Number of systems.
+        scaler, basis : str
+            As in `training.FinetuneRecipe`.
+        """
+        if (scaler, basis) != ("refitted", "refitted"):
+            raise ConfigurationError(f"{self.name} heads have no scaler and no basis to keep")
+
+    def changeable(self, basis: str) -> tuple[str, ...]:
+        """Return the settings that may differ from those of the network a fine-tuning starts from."""
+        return ()
+
+    def settings(self) -> dict[str, Any]:
+        """Return name and fields as plain JSON values."""
+        return {"name": self.name, **dataclasses.asdict(self)}
+
+
+SomeConfig = TypeVar("SomeConfig", bound=HeadConfig)
+_CONFIGS: dict[str, type[HeadConfig]] = {}
+
+
+def register_config(name: str) -> Callable[[type[SomeConfig]], type[SomeConfig]]:
+    """Class decorator: make the settings of a kind of head known under its name."""
+
+    def add(cls: type[SomeConfig]) -> type[SomeConfig]:
+        if _CONFIGS.get(name, cls).__qualname__ != cls.__qualname__:
+            raise ConfigurationError(f"a head named {name!r} is registered already")
+        cls.name = name
+        _CONFIGS[name] = cls
+        return cls
+
+    return add
+
+
+def head_names() -> list[str]:
+    """Return the names of all registered kinds of heads."""
+    return list(_CONFIGS)
+
+
+def head_config(head: HeadConfig | str | Mapping[str, Any]) -> HeadConfig:
+    """Return the settings of a head from what `ModelConfig` takes: these, a name, or `HeadConfig.settings`."""
+    if isinstance(head, HeadConfig):
+        return head
+    fields = dict(head) if isinstance(head, Mapping) else {"name": head}
+    name = fields.pop("name", None)
+    if not isinstance(name, str) or name not in _CONFIGS:
+        raise ConfigurationError(f"head must be one of {', '.join(_CONFIGS)}, received {name!r:.80}")
+    try:
+        return _CONFIGS[name](**fields)
+    except TypeError as error:  # a field that is unknown or missing
+        known = ", ".join(field.name for field in dataclasses.fields(_CONFIGS[name])) or "nothing"
+        raise ConfigurationError(f"settings of head {name!r} are {known}: {error}") from error
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise `ConfigurationError` unless a value is one of the choices."""
+    if value not in choices:
+        raise ConfigurationError(f"{name} must be one of {', '.join(choices)}, received {value!r:.80}")
+
+
+def check_size(name: str, value: Any, low: int = 1, high: int = MAX_SIZE) -> None:
+    """Raise `ConfigurationError` unless a value is a whole number between these bounds."""
+    if not is_whole(value) or not low <= value <= high:
+        raise ConfigurationError(f"{name} must be a whole number from {low} to {high}, received {value!r:.80}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise `ConfigurationError` unless a value is True or False."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be true or false, received {value!r:.80}")
+
+
+@register_config("token")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenConfig(HeadConfig):
+    """The paper's head: token i gives x_i."""
+
+    encoding: Encoding = "column"
+    """column: token i is [column i of A, b_i], the paper's. row: it is [row i of A, b_i]. column-b: it is [column i of
+    A, all of b]. These have n tokens. entry: one token [a_ij, b_i] per entry, n^2 tokens."""
+
+    def __post_init__(self) -> None:
+        check_choice("encoding", self.encoding, get_args(Encoding))
+
+    def n_token(self, model: ModelConfig) -> int:
+        return model.n**2 if self.encoding == "entry" else model.n
+
+    def token_width(self, model: ModelConfig) -> int:
+        return {"column": model.n + 1, "row": model.n + 1, "column-b": 2 * model.n, "entry": 2}[self.encoding]
+
+    def position_shape(self, model: ModelConfig) -> tuple[int, ...]:
+        return (model.n, model.n) if self.encoding == "entry" else (model.n,)
+
+    def check_finetuning(self, samples: int, scaler: str, basis: str) -> None:
+        if basis != "refitted":
+            raise ConfigurationError("basis is for operator heads; a token head has a scaler, which can be kept")
+
+
+@register_config("operator")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OperatorConfig(HeadConfig):
+    """The network returns coefficients of the inverse of A in a basis of the family, and x is linear in b (ours)."""
+
+    architectures: ClassVar[tuple[Architecture, ...]] = ("transformer", "lstm", "gru", "mlp")
+    is_linear: ClassVar[bool] = True
+    held_out: ClassVar[float] = 0.2
+
+    rank: int
+    """Number R of basis operators."""
+    n_column: int
+    """Columns of A that are read, a token each; at most 64."""
+    n_row: int
+    """Entries that are read of each column; at most 64."""
+    whiten: bool = False
+    """Read uncorrelated combinations of these entries, each of variance one, so that what is small in every entry is
+    seen as well; a token is then a row of such combinations, not a column of A."""
+    norm: Norm = "frobenius"
+    """Norm of the errors. frobenius: of the inverse times the mean matrix. weighted: of the inverse itself as well, so
+    that the few smooth directions that make up most of a solution count."""
+
+    def __post_init__(self) -> None:
+        check_flag("whiten", self.whiten)
+        check_choice("norm", self.norm, get_args(Norm))
+
+    def check(self, model: ModelConfig) -> None:
+        for name, limit in (
+            ("rank", model.n**2),
+            ("n_column", min(model.n, MAX_READ)),
+            ("n_row", min(model.n, MAX_READ)),
+        ):
+            check_size(name, getattr(self, name), high=limit)
+
+    def n_token(self, model: ModelConfig) -> int:
+        return 1 if model.architecture == "mlp" else self.n_column
+
+    def token_width(self, model: ModelConfig) -> int:
+        return self.n_row * self.n_column // self.n_token(model)
+
+    def check_finetuning(self, samples: int, scaler: str, basis: str) -> None:
+        if scaler != "refitted":
+            raise ConfigurationError("scaler is for token heads; an operator head has a basis, which can be kept")
+        if round(self.held_out * samples) == 0:
+            raise ConfigurationError(f"an operator head needs at least 3 systems, received {samples}")
+        if basis == "refitted" and self.rank >= samples:
+            raise ConfigurationError(
+                f"a basis refitted on {samples} systems has at most {samples - 1} components, received rank "
+                f"{self.rank}: choose a smaller rank, or keep or extend the basis"
+            )
+
+    def changeable(self, basis: str) -> tuple[str, ...]:
+        return CHANGEABLE[basis]
+
+
+@register_config("estimate")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EstimateConfig(HeadConfig):
+    """Token i gives mean and standard deviation of x_i, for noisy systems (ours)."""
+
+    architectures: ClassVar[tuple[Architecture, ...]] = ("transformer", "lstm", "gru", "feedback")
+    estimates: ClassVar[bool] = True
+    instead_of_solving: ClassVar[str] = "estimates x from noisy b and solves nothing exactly: use estimate"
+    finetunes: ClassVar[bool] = False
+
+    encoding: EstimateEncoding = "column"
+    """column: token i is [column i of A, b_i]. column-tikhonov: also entry i of Tikhonov solutions with five
+    parameters. With m other than n it is entry i of A^T b instead of b_i."""
+    n_equations: int | None = None
+    """Number m of equations; as many as unknowns if None."""
+
+    def __post_init__(self) -> None:
+        check_choice("encoding", self.encoding, get_args(EstimateEncoding))
+        if self.n_equations is not None:
+            check_size("n_equations", self.n_equations)
+
+    def n_equations_of(self, model: ModelConfig) -> int:
+        return model.n if self.n_equations is None else self.n_equations
+
+    def token_width(self, model: ModelConfig) -> int:
+        return self.n_equations_of(model) + 1 + (2 * TIKHONOV if self.encoding == "column-tikhonov" else 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Architecture of a network; the defaults are the paper's."""
+    """Architecture of a network; the defaults are the paper's.
+
+    Examples
+    --------
+    >>> ModelConfig(n=8, head=OperatorConfig(rank=6, n_column=4, n_row=4)).n_token
+    4
+    """
 
     n: int = 64
     """Number of unknowns of the systems the network reads."""
@@ -27,28 +277,9 @@ class ModelConfig:
     """The paper's Transformer, its recurrent baselines, residual perceptrons on the same entries (mlp; operator head
     only), or the Transformer with the residual of a first answer fed back between its blocks (feedback; estimate head
     only)."""
-    head: Head = "token"
-    """token: the paper's, token i gives x_i. operator: the network returns coefficients of the inverse of A in a basis
-    of the family, and x is linear in b (ours). estimate: token i gives mean and standard deviation of x_i, for noisy
-    systems (ours)."""
-    rank: int = 0
-    """Number R of basis operators; operator head only."""
-    n_column: int = 0
-    """Columns of A that are read, a token each; operator head only, at most 64."""
-    n_row: int = 0
-    """Entries that are read of each column. Operator head: at most 64. Estimate head: all of them, the number m of
-    equations; 0 for as many as unknowns."""
-    whiten: bool = False
-    """Read uncorrelated combinations of these entries, each of variance one, so that what is small in every entry is
-    seen as well; a token is then a row of such combinations, not a column of A. Operator head only."""
-    balance: bool = False
-    """Measure errors of the inverse itself beside those of its product with the mean matrix, so that the few smooth
-    directions that make up most of a solution count. Operator head only."""
-    encoding: Encoding = "column"
-    """column: token i is [column i of A, b_i], the paper's. row: it is [row i of A, b_i]. column-b: it is [column i of
-    A, all of b]. These have n tokens. entry: one token [a_ij, b_i] per entry, n^2 tokens. An operator head reads
-    columns. column-tikhonov: column, and entry i of Tikhonov solutions with five parameters; estimate head only (ours).
-    With m other than n an estimate head reads entry i of A^T b instead of b_i."""
+    head: HeadConfig = TokenConfig()
+    """Kind of head and its settings. A name, where all settings have defaults, or a dictionary with a name and
+    settings becomes such a configuration."""
     n_layer: int = 12
     """Number of blocks or recurrent layers."""
     n_head: int = 8
@@ -64,17 +295,15 @@ class ModelConfig:
     """Read the tokens in both directions; lstm and gru only."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "head", head_config(self.head))
         for name in ("n", "n_layer", "n_head", "n_embd"):
-            value = getattr(self, name)
-            if not is_whole(value) or not 1 <= value <= 2**20:
-                raise ConfigurationError(f"{name} must be a whole number from 1 to 2**20, received {value!r}")
-        for name, kind in (("architecture", Architecture), ("encoding", Encoding), ("head", Head)):
-            known = get_args(kind)
-            if getattr(self, name) not in known:
-                raise ConfigurationError(f"{name} must be one of {', '.join(known)}, received {getattr(self, name)!r}")
-        for name in ("whiten", "balance", "causal", "positions", "bidirectional"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigurationError(f"{name} must be true or false, received {getattr(self, name)!r:.80}")
+            check_size(name, getattr(self, name))
+        for name in ("causal", "positions", "bidirectional"):
+            check_flag(name, getattr(self, name))
+        check_choice("architecture", self.architecture, get_args(Architecture))
+        if self.architecture not in self.head.architectures:
+            known = ", ".join(self.head.architectures)
+            raise ConfigurationError(f"{self.head.name} heads go with {known}, received {self.architecture!r}")
         if self.architecture in ("transformer", "feedback"):
             if self.n_embd % self.n_head:
                 raise ConfigurationError(f"n_head must divide n_embd, received {self.n_head} and {self.n_embd}")
@@ -84,53 +313,29 @@ class ModelConfig:
             raise ConfigurationError("causal is for the transformer; lstm and gru have bidirectional=False")
         elif not self.positions:
             raise ConfigurationError("positions=False is for the transformer; lstm, gru and mlp know the order")
-        elif self.architecture == "mlp" and (self.head != "operator" or self.bidirectional):
-            raise ConfigurationError("mlp is for the operator head, and has no directions")
-        self._check_reading()
-
-    def _check_reading(self) -> None:
-        """Check what belongs to one kind of head alone."""
-        limits = {"rank": self.n**2, "n_column": min(self.n, MAX_READ), "n_row": min(self.n, MAX_READ)}
-        if self.head == "estimate":
-            if not is_whole(self.n_row) or not 0 <= self.n_row <= 2**20:
-                raise ConfigurationError(f"n_row must be from 0 to 2**20, received {self.n_row!r}")
-            del limits["n_row"]
-        for name, limit in limits.items():
-            value = getattr(self, name)
-            if not is_whole(value) or not (1 <= value <= limit if self.head == "operator" else value == 0):
-                expected = f"from 1 to {limit}" if self.head == "operator" else "0 without an operator head"
-                raise ConfigurationError(f"{name} must be {expected}, received {value!r}")
-        for name in ("whiten", "balance"):
-            if getattr(self, name) and self.head != "operator":
-                raise ConfigurationError(f"{name} is for the operator head")
-        if self.head == "operator" and self.encoding != "column":
-            raise ConfigurationError(f"the operator head reads columns, received encoding {self.encoding!r}")
-        if self.head == "estimate" and self.encoding not in ("column", "column-tikhonov"):
-            raise ConfigurationError(f"the estimate head reads columns, received encoding {self.encoding!r}")
-        if self.head != "estimate" and (self.architecture == "feedback" or self.encoding == "column-tikhonov"):
-            raise ConfigurationError("feedback and column-tikhonov are for the estimate head")
+        elif self.architecture == "mlp" and self.bidirectional:
+            raise ConfigurationError("bidirectional is for lstm and gru; mlp has no directions")
+        self.head.check(self)
 
     @property
-    def n_equation(self) -> int:
+    def n_equations(self) -> int:
         """Number m of equations of the systems the network reads."""
-        return self.n_row or self.n if self.head == "estimate" else self.n
+        return self.head.n_equations_of(self)
 
     @property
     def n_token(self) -> int:
         """Number of tokens a system becomes."""
-        if self.head == "operator":
-            return 1 if self.architecture == "mlp" else self.n_column
-        return self.n**2 if self.encoding == "entry" else self.n
+        return self.head.n_token(self)
 
     @property
     def token_width(self) -> int:
         """Number of values in a token before the embedding."""
-        if self.head == "operator":
-            return self.n_row * (self.n_column if self.architecture == "mlp" else 1)
-        if self.head == "estimate":
-            return self.n_equation + 1 + (2 * TIKHONOV if self.encoding == "column-tikhonov" else 0)
-        return {"column": self.n + 1, "row": self.n + 1, "column-b": 2 * self.n, "entry": 2}[self.encoding]
+        return self.head.token_width(self)
+
+    def with_head(self, **changes: Any) -> ModelConfig:
+        """Return the same network with other settings of its head."""
+        return dataclasses.replace(self, head=dataclasses.replace(self.head, **changes))
 
     def settings(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "head": self.head.settings()}

@@ -20,18 +20,18 @@ from numpy.typing import NDArray
 
 from algebraformer.linalg import EPS, FloatArray
 
-MODES = 32
+N_MODES = 32
 """Leading modes of A over the family that columns and rows are chosen on."""
-RARE = 1e-6
+WHITENING_RTOL = 1e-6
 """Combinations of entries whose spread over the family is below this share of the largest are not read."""
-CONSTANT = 1e-9
+CONSTANT_RTOL = 1e-9
 """An entry whose spread over the family is below this share of its size counts as constant and is not read."""
-ROUNDING = 16 * EPS
+ROUNDING_RTOL = 16 * EPS
 """An entry below this share of the largest in its row and in its column is a rounding error and is not read."""
 
 
 class Entries(Protocol):
-    """B matrices whose entries can be asked for: an array (B, n, n), or what computes them when they are needed."""
+    """B matrices by their entries: an array (B, n, n), or an object that computes entries on demand."""
 
     def __len__(self) -> int:
         """Return B."""
@@ -41,7 +41,7 @@ class Entries(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
+class EntrySampler:
     """Which entries of A are read, and their statistics over the family.
 
     Attributes
@@ -50,10 +50,10 @@ class Reading:
     weight : ndarray, shape (m, q)
         Reciprocal root mean square of the entries.
     mean, inverse_std : ndarray, shape (m, q)
-        Mean and reciprocal spread of the weighed entries of matrices of size one; 0 for constant entries.
+        Mean and reciprocal spread of the weighted entries of matrices of size one; 0 for constant entries.
     whitening : ndarray, shape (q m, q m), optional
         Takes the z-scored entries to uncorrelated combinations of variance one, the rarest last, and zeros. What is
-        small in every entry, as a reaction term beside a diffusion operator, shows in these alone.
+        small in every entry, such as a reaction term added to a diffusion operator, shows in these alone.
     """
 
     rows: NDArray[np.int64]
@@ -68,11 +68,11 @@ class Reading:
 
         With a whitening, their combinations in rows of m.
 
-        s is the signed root mean square of the weighed entries, so that d A gives the same entries and d s; it is 0
+        s is the signed root mean square of the weighted entries, so that d A gives the same entries and d s; it is 0
         where all entries that are read are 0.
         """
         E = A[:, self.rows[:, None], self.columns] * self.weight  # (B, m, q)
-        s = signed_size(E, self.mean)
+        s = signed_rms(E, self.mean)
         z = (E / np.where(s != 0, s, 1.0)[:, None, None] - self.mean) * self.inverse_std
         z = z.transpose(0, 2, 1)
         if self.whitening is not None:
@@ -80,44 +80,67 @@ class Reading:
         return z, s
 
 
-def choose(samples: Iterator[FloatArray], kept: int, n_column: int, n_row: int, whiten: bool) -> Reading:
-    """Choose columns and rows of A by pivoted QR on its leading modes over the first samples; take their statistics."""
+def select_entries(samples: Iterator[FloatArray], kept: int, n_column: int, n_row: int, whiten: bool) -> EntrySampler:
+    """Choose columns and rows of A on samples of a family, by pivoted QR [1]_, and take their statistics.
+
+    Parameters
+    ----------
+    samples : iterator of ndarray, shape (C, n, n)
+        Batches of matrices, at least `kept` in all.
+    kept : int
+        Number of samples that are used.
+    n_column, n_row : int
+        Numbers q and m of columns and rows.
+    whiten : bool
+        Read uncorrelated combinations of the entries.
+
+    Returns
+    -------
+    EntrySampler
+    """
     parts: list[FloatArray] = []
     while sum(map(len, parts)) < kept:
         parts.append(next(samples))
     A = np.concatenate(parts)[:kept]
     n = A.shape[-1]
+
+    # 1. Weight the entries by their size over the family, and divide each matrix by its own.
     rms = np.sqrt(np.mean(A**2, axis=0))
-    rounding = ROUNDING * np.minimum(rms.max(axis=1, keepdims=True), rms.max(axis=0, keepdims=True))
+    rounding = ROUNDING_RTOL * np.minimum(rms.max(axis=1, keepdims=True), rms.max(axis=0, keepdims=True))
     weight = np.where(rms > rounding, 1 / np.where(rms > 0, rms, 1.0), 0.0)
     A *= weight
-    s = signed_size(A, A.mean(axis=0))
+    s = signed_rms(A, A.mean(axis=0))
     A /= np.where(s != 0, s, 1.0)[:, None, None]
+
+    # 2. The leading modes of the z-scored entries, from the smaller of the two Gram matrices.
     flat = ((A - A.mean(axis=0)) * _inverse_std(A)).reshape(kept, -1)
-    values, vectors = np.linalg.eigh(flat.T @ flat if n**2 < kept else flat @ flat.T)  # the smaller Gram matrix
-    order = np.argsort(-values)[: min(MODES, kept)]
-    leading = vectors[:, order].T  # (MODES, n^2) or (MODES, kept)
+    values, vectors = np.linalg.eigh(flat.T @ flat if n**2 < kept else flat @ flat.T)
+    order = np.argsort(-values)[: min(N_MODES, kept)]
+    leading = vectors[:, order].T  # (N_MODES, n^2) or (N_MODES, kept)
     modes = np.sqrt(np.maximum(values[order], 0))[:, None] * leading if n**2 < kept else leading @ flat
     modes = modes.reshape(-1, n, n)
+
+    # 3. The columns and rows that span them best: the first pivots [1]_.
     columns = np.sort(_pivots(modes)[:n_column])
     rows = np.sort(_pivots(modes.transpose(0, 2, 1))[:n_row])
-    chosen = np.ix_(rows, columns)
+
+    # 4. Statistics of the entries where they meet, of matrices divided by the size of these entries alone.
     E = A[:, rows[:, None], columns]
-    size = signed_size(E, E.mean(axis=0))  # of what is read, now that this is known
-    E /= np.where(size != 0, size, 1.0)[:, None, None]
-    plain = Reading(rows, columns, weight[chosen], E.mean(axis=0), _inverse_std(E))
+    s = signed_rms(E, E.mean(axis=0))
+    E /= np.where(s != 0, s, 1.0)[:, None, None]
+    sampler = EntrySampler(rows, columns, weight[np.ix_(rows, columns)], E.mean(axis=0), _inverse_std(E))
     if not whiten:
-        return plain
-    z = ((E - plain.mean) * plain.inverse_std).transpose(0, 2, 1).reshape(kept, -1)
-    _, spread, directions = np.linalg.svd(
-        z / np.sqrt(kept), full_matrices=False
-    )  # a Gram matrix would blur what is rare
+        return sampler
+
+    # 5. Whitening by a singular value decomposition: a Gram matrix would square the spread and lose what is rare.
+    z = ((E - sampler.mean) * sampler.inverse_std).transpose(0, 2, 1).reshape(kept, -1)
+    _, spread, directions = np.linalg.svd(z / np.sqrt(kept), full_matrices=False)
     whitening = np.zeros((z.shape[1], z.shape[1]))
-    whitening[: len(spread)] = _inverse_or_zero(spread, RARE * spread[0])[:, None] * directions
-    return dataclasses.replace(plain, whitening=whitening)
+    whitening[: len(spread)] = _inverse_or_zero(spread, WHITENING_RTOL * spread[0])[:, None] * directions
+    return dataclasses.replace(sampler, whitening=whitening)
 
 
-def signed_size(E: FloatArray, reference: FloatArray) -> FloatArray:
+def signed_rms(E: FloatArray, reference: FloatArray) -> FloatArray:
     """Return the root mean square of each E[i], with the sign of its product with the reference; 0 only for E = 0."""
     largest = np.abs(E).max(axis=(1, 2), keepdims=True)
     unit = E / np.where(largest > 0, largest, 1.0)  # the squares of 1e300 overflow
@@ -127,7 +150,7 @@ def signed_size(E: FloatArray, reference: FloatArray) -> FloatArray:
 
 def _inverse_std(E: FloatArray) -> FloatArray:
     """Return the reciprocal spread over the first axis, 0 for what is constant."""
-    return _inverse_or_zero(E.std(axis=0), CONSTANT)
+    return _inverse_or_zero(E.std(axis=0), CONSTANT_RTOL)
 
 
 def _inverse_or_zero(v: FloatArray, floor: float) -> FloatArray:

@@ -14,6 +14,7 @@ References
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,15 +23,29 @@ from numpy.typing import NDArray
 
 from algebraformer.linalg import EPS, FloatArray, Measures, norm, ratio
 
-SAFETY = 2.0
-"""Factor on all of it: one random vector gives a defect that is about that of M A, and where the tolerance is loose the
-estimate would be up to 1 % too low without it."""
+MAX_DEFECT = 0.5
+"""Largest share of a random vector that M A may leave for M to count as an inverse of A: the factors of LAPACK, or a
+network's approximation. Singular matrices leave more."""
+SAFETY_FACTOR = 2.0
+"""Factor on the whole estimate: the defect of one random vector is only about that of M A, and where the tolerance is
+loose the estimate would be up to 1 % too low without it."""
 
 
+@functools.lru_cache(maxsize=8)
 def probe(n: int) -> FloatArray:
-    """Return the random vector (n, 1) of length one that tells how near M A is to the identity: the same every time."""
+    """Return the random vector (n, 1) of length one that measures how near M A is to the identity: always the same."""
     g = np.random.default_rng(0).standard_normal((n, 1))
-    return np.asarray(g / np.linalg.norm(g))
+    g /= np.linalg.norm(g)
+    g.flags.writeable = False
+    return g
+
+
+@functools.lru_cache(maxsize=8)
+def _probes(n: int, count: int) -> FloatArray:
+    """Return the random vectors (n, count) in place of rounding errors: always the same."""
+    d = np.random.default_rng(1).standard_normal((n, count))
+    d.flags.writeable = False
+    return d
 
 
 def rounding(n: int) -> float:
@@ -65,7 +80,7 @@ def forward_error(
         x = 0 with b = 0, infinity where something is not finite.
     """
     n = x.shape[1]
-    random = np.random.default_rng(1).standard_normal((n, probes))
+    random = _probes(n, probes)
     with np.errstate(all="ignore"):
         length = norm(x)[:, None, :]  # (B, 1, k)
         largest = length.max(axis=2, keepdims=True, initial=0.0)
@@ -79,7 +94,7 @@ def forward_error(
         columns = np.concatenate((r + d * random[:, :1], d * random[:, 1:]), axis=2)
         e = norm(M(columns))  # (B, k + probes - 1)
         k = r.shape[2]
-        size = SAFETY * e[:, :k].max(axis=1, initial=0.0) + norm(e[:, k:, None])[:, 0]
+        size = SAFETY_FACTOR * e[:, :k].max(axis=1, initial=0.0) + norm(e[:, k:, None])[:, 0]
 
         # 3. What M leaves out, as the sum of a geometric series.
         estimate = ratio(size, (1 - defect) * largest[:, 0, 0])

@@ -1,80 +1,265 @@
-"""Refinement, accelerated: generalised conjugate residuals with a fixed preconditioner, for a batch of systems.
+"""Iterative refinement with an approximate inverse: stationary, and by generalised conjugate residuals.
 
-Plain refinement x <- x + M (b - A x) with M = R L contracts by the spectral radius of I - M A. The same products, one
-with A and one with M a step, span a Krylov space; here the answer is the one of that space whose residual is least in
-the preconditioned norm ||L (b - A x)||, as in GMRES for L A R. The slow systems of a family have a few large
-eigenvalues of I - M A, and those this removes.
+`richardson` is stationary refinement, x <- x + M (b - A x), also with an M that is not linear. It contracts by the
+spectral radius of I - M A.
+
+With a linear M = R L the same products, one with A and one with M per step, span a Krylov space. `solve` returns that
+element of it whose residual is least in the preconditioned norm ||L (b - A x)||, as GMRES does for L A R. The slow
+systems of a family have a few large eigenvalues of I - M A, and those this removes. `gcr_restarted` starts it again
+from the true residual until the answer is certified.
 
 References
 ----------
 .. [1] S. C. Eisenstat, H. C. Elman and M. H. Schultz, "Variational iterative methods for nonsymmetric systems of linear
    equations", SIAM J. Numer. Anal. 20 (1983).
-.. [2] Y. Saad, "Iterative Methods for Sparse Linear Systems", 2nd ed., SIAM (2003), chapter 9.
+.. [2] Y. Saad, "Iterative Methods for Sparse Linear Systems", 2nd ed., SIAM (2003), section 6.9 and chapter 9.
+.. [3] N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., SIAM (2002), chapter 12.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol, Self
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from algebraformer.linalg import EPS, LARGE, FloatArray, multiply
+from algebraformer.linalg import EPS, GATHER_MIN_N, FloatArray, Measures, is_certified, measure, multiply, norm, ratio
 from algebraformer.numerics.forward_error import probe
+from algebraformer.numerics.preconditioner import Preconditioner
 
-SLOW = 0.9
-"""Default of `slow`: a learned inverse that gains this little has not understood the system."""
-SAFETY = 0.5
-"""The residual that is updated, not computed, has to meet this share of the tolerance."""
-STABLE = 0.5
+Indices = NDArray[np.int64]
+
+STAGNATION_FACTOR = 0.9
+"""Default of `stagnation_factor`: where a step reduces the preconditioned residual by less than a tenth, the learned
+inverse does not fit A, and LAPACK is faster than many such steps."""
+RESIDUAL_SAFETY = 0.5
+"""The recursively updated residual, which drifts from the true one, has to meet this share of the tolerance."""
+PRECISION_FLOOR = 0.5
 """Preconditioned residual, relative to that of x = 0 and in n eps, at which the iteration ends: then 99 % of a family's
 systems have a backward error of at most n eps, and the others after one step from the true residual. With 2 instead
 93 to 97 % have, with 0.1 all at a third of a step more (LOG.md, 2026-11-26)."""
-
-
-class Preconditioner(Protocol):
-    """M = R L, for B matrices."""
-
-    def left(self, r: FloatArray) -> FloatArray:
-        """Return L r (B, n, k)."""
-
-    def right(self, g: FloatArray) -> FloatArray:
-        """Return R g (B, n, k)."""
-
-    def take(self, chosen: NDArray[np.int64]) -> Self:
-        """Return the preconditioner of the chosen systems."""
+RESTARTS = 2
+"""Largest number of restarts from the true residual. One brings nearly all systems to the certificate, see above."""
 
 
 class Matrices(Protocol):
     """B matrices that are known by their products alone."""
 
-    def multiply(self, chosen: NDArray[np.int64], z: FloatArray) -> FloatArray:
+    def multiply(self, chosen: Indices, z: FloatArray) -> FloatArray:
         """Return A[chosen] z (C, n, k) for z (C, n, k)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class KrylovSolution:
-    """Answers to B systems.
+    """Answers to B systems, not yet certified.
 
     Attributes
     ----------
     x : ndarray, shape (B, n, k)
     steps : ndarray of int, shape (B,)
         Products with A and M that were used.
-    first : ndarray, shape (B,)
-        Share of ||L (b - A x0)|| that the first step left, the largest over the right-hand sides.
-    last : ndarray, shape (B,)
+    first_residual_ratio : ndarray, shape (B,)
+        ||L (b - A x)|| after the first step over that before it, the largest over the right-hand sides.
+    last_step_ratio : ndarray, shape (B,)
         ||last step|| / ||x||, the largest over the right-hand sides; NaN if there was one step only.
-    left : ndarray, shape (B,)
-        Share of ||L (b - A x0)|| that all steps left, likewise; infinity where no step was finite.
+    residual_ratio : ndarray, shape (B,)
+        ||L (b - A x)|| after all steps over that before them, likewise; infinity where no step was finite.
     """
 
     x: FloatArray
-    steps: NDArray[np.int64]
-    first: FloatArray
-    last: FloatArray
-    left: FloatArray
+    steps: Indices
+    first_residual_ratio: FloatArray
+    last_step_ratio: FloatArray
+    residual_ratio: FloatArray
+
+
+@dataclasses.dataclass(frozen=True)
+class RefinedSolution:
+    """Refined answers to B systems, measured.
+
+    Attributes
+    ----------
+    x : ndarray, shape (B, n, k)
+    refinements : ndarray of int, shape (B,)
+        Corrections of the first answer.
+    certified : ndarray of bool, shape (B,)
+        See `linalg.is_certified`; from the true residual, for all right-hand sides of a system together.
+    measures : Measures
+        Of x.
+    first_residual_ratio : ndarray, shape (B,)
+        As in `KrylovSolution`; infinity for stationary refinement.
+    last_step_ratio : ndarray, shape (B,)
+        ||last correction|| / ||x|| of stationary refinement, the largest over the right-hand sides; NaN if there was
+        none.
+    """
+
+    x: NDArray[Any]
+    refinements: Indices
+    certified: NDArray[np.bool_]
+    measures: Measures
+    first_residual_ratio: FloatArray
+    last_step_ratio: FloatArray
+
+    @property
+    def relative_residual(self) -> FloatArray:
+        """The largest relative residual over the right-hand sides (B,)."""
+        return np.asarray(self.measures.relative_residual.max(axis=-1, initial=0.0))
+
+    @property
+    def backward_error(self) -> FloatArray:
+        """The largest backward error over the right-hand sides (B,)."""
+        return np.asarray(self.measures.backward_error.max(axis=-1, initial=0.0))
+
+    @classmethod
+    def of(cls, A: NDArray[Any], b: NDArray[Any], x: NDArray[Any], rtol: float | None) -> RefinedSolution:
+        """Measure and certify first answers x."""
+        B, measures = len(b), measure(A, b, x)
+        met = is_certified(measures.relative_residual, measures.backward_error, A.shape[-1], rtol)
+        certified = np.asarray(met.all(axis=-1))
+        return cls(x, np.zeros(B, dtype=np.int64), certified, measures, np.full(B, np.inf), np.full(B, np.nan))
+
+    def assign(self, where: Indices, other: RefinedSolution, chosen: NDArray[np.bool_] | slice) -> None:
+        """Replace the answers of the systems `where`, and their measures, by the chosen ones of `other`."""
+        self.x[where], self.certified[where] = other.x[chosen], other.certified[chosen]
+        for old, new in zip(self.measures, other.measures, strict=True):
+            old[where] = new[chosen]
+
+
+def richardson(
+    A: NDArray[Any],
+    b: NDArray[Any],
+    correction: Callable[[Indices, NDArray[Any]], NDArray[Any]],
+    rtol: float | None,
+    maxiter: int,
+    monotone: bool = True,
+) -> RefinedSolution:
+    """Solve A x = b by x <- x + M (b - A x) from x = 0, with the residual in float64 [3]_, until certified.
+
+    Parameters
+    ----------
+    A : ndarray, shape (B, n, n), float64 or complex128
+    b : ndarray, shape (B, n, k), the same dtype
+    correction : callable
+        Takes indices (C,) of systems and their residuals r (C, n, k) to M r (C, n, k). It need not be linear in r.
+    rtol : float or None
+        Tolerance of the certificate, see `linalg.is_certified`.
+    maxiter : int
+        Largest number of refinements after the first answer.
+    monotone : bool
+        Take a correction only if it certifies the answer or lowers its backward error, and leave the system otherwise.
+        If False, go on while the residual is finite.
+
+    Returns
+    -------
+    RefinedSolution
+    """
+    # 1. The first answer, which is kept whatever it is.
+    active = np.arange(len(b))
+    with np.errstate(all="ignore"):
+        solution = RefinedSolution.of(A, b, np.array(correction(active, b), order="C"), rtol)
+        for count in range(1, maxiter + 1):
+            # 2. What is not certified, and has a residual to ask about.
+            active = active[~solution.certified[active]]
+            r = solution.measures.residual[active]
+            finite = np.isfinite(r).all(axis=(1, 2))
+            active, r = active[finite], r[finite]
+            if not active.size:
+                break
+
+            # 3. Correct and measure it.
+            step = correction(active, r)
+            matrices, right = (A, b) if len(active) == len(b) else (A[active], b[active])
+            new = RefinedSolution.of(matrices, right, solution.x[active] + step, rtol)
+
+            # 4. Take what is better, and go on with that.
+            if monotone:
+                better = new.certified | (new.backward_error < solution.backward_error[active])
+            else:
+                better = np.ones(len(active), dtype=bool)
+            active = active[better]
+            solution.assign(active, new, better)
+            solution.refinements[active] = count
+            solution.last_step_ratio[active] = ratio(norm(step), norm(new.x)).max(axis=-1, initial=0.0)[better]
+    return solution
+
+
+def as_correction(M: Preconditioner) -> Callable[[Indices, FloatArray], FloatArray]:
+    """Return a preconditioner in the form that `richardson` takes."""
+
+    def correction(chosen: Indices, r: FloatArray) -> FloatArray:
+        part = M[chosen]
+        return part.right(part.left(r))
+
+    return correction
+
+
+def gcr_restarted(
+    A: FloatArray,
+    b: FloatArray,
+    M: Preconditioner,
+    rtol: float | None,
+    maxiter: int,
+    x0: FloatArray | None = None,
+    stagnation_factor: float = STAGNATION_FACTOR,
+    max_first_ratio: float = np.inf,
+) -> RefinedSolution:
+    """Solve A x = b by generalised conjugate residuals, restarted from the true residual until certified.
+
+    The result of a restart is taken if its backward error is smaller; otherwise the system is left as it was.
+
+    Parameters
+    ----------
+    A : ndarray, shape (B, n, n), float64
+    b : ndarray, shape (B, n, k), float64
+    M : Preconditioner
+    rtol : float or None
+        Tolerance of the certificate, see `linalg.is_certified`.
+    maxiter : int
+        Largest number of refinements after the first answer.
+    x0 : ndarray, shape (B, n, k), optional
+        First answer; the first step of the iteration, a multiple of M b, if None.
+    stagnation_factor, max_first_ratio : float
+        As in `solve`.
+
+    Returns
+    -------
+    RefinedSolution
+    """
+    # 1. Divide each right-hand side by a power of two near its size: exact, and its square stays within float64.
+    largest = np.abs(b).max(axis=1, keepdims=True, initial=0.0)
+    _, exponent = np.frexp(np.where(largest > 0, largest, 1.0))
+    unit = np.ldexp(1.0, exponent - 1)  # (B, 1, k)
+
+    inner_rtol = 0.0 if rtol is None else rtol
+    first_step = 1 if x0 is None else 0  # it is the answer, not a refinement
+    with np.errstate(over="ignore"):
+        # 2. The first run.
+        start = None if x0 is None else x0 / unit
+        run = solve(
+            A, b / unit, M, inner_rtol, maxiter + first_step, start, stagnation_factor, max_first_ratio=max_first_ratio
+        )
+        solution = RefinedSolution.of(A, b, run.x * unit, rtol)
+        solution.refinements[:] = np.maximum(run.steps - first_step, 0)
+        solution.first_residual_ratio[:] = run.first_residual_ratio
+
+        # 3. The updated residual drifts from the true one: restart from the latter while that helps.
+        going = ~solution.certified & (run.steps > first_step) & (solution.refinements < maxiter)
+        for _ in range(RESTARTS):
+            active = np.flatnonzero(going)
+            if not active.size:
+                break
+            remaining = maxiter - solution.refinements[active]
+            start = solution.x[active] / unit[active]
+            right = b[active] / unit[active]
+            run = solve(A[active], right, M[active], inner_rtol, int(remaining.max()), start, stagnation_factor)
+            new = RefinedSolution.of(A[active], b[active], run.x * unit[active], rtol)
+            better = new.certified | (new.backward_error < solution.backward_error[active])
+            solution.assign(active[better], new, better)
+            solution.refinements[active] += np.where(better, np.minimum(run.steps, remaining), 0)
+            going[active] = better & ~new.certified & (solution.refinements[active] < maxiter)
+    return solution
 
 
 def solve(
@@ -84,15 +269,15 @@ def solve(
     rtol: float,
     maxiter: int,
     x0: FloatArray | None = None,
-    slow: float = SLOW,
-    enough: FloatArray | float = 0.0,
-    max_first: float = np.inf,
+    stagnation_factor: float = STAGNATION_FACTOR,
+    inner_rtol: FloatArray | float = 0.0,
+    max_first_ratio: float = np.inf,
 ) -> KrylovSolution:
-    """Solve A x = b from x0, or from x = 0.
+    """Solve A x = b by generalised conjugate residuals [1]_ from x0, or from x = 0: one run, without a certificate.
 
-    A system is left when its updated residual r meets the tolerance, when ||L r|| has fallen to `STABLE` n eps of
-    ||L b||, which is about where float64 ends, or to `enough` of it, when a step gains little, when it is not
-    finite, or after `maxiter` steps. Nothing is certified here: measure the answer.
+    A system is left when its updated residual r meets the tolerance, when ||L r|| has fallen to `inner_rtol` of
+    ||L b||, or to `PRECISION_FLOOR` n eps of it, which is about where float64 ends, when a step gains little, when it
+    is not finite, or after `maxiter` steps.
 
     Parameters
     ----------
@@ -103,83 +288,106 @@ def solve(
         Tolerance on ||b - A x|| / ||b||.
     maxiter : int
     x0 : ndarray, shape (B, n, k), optional
-    slow : float
-        A step that leaves more than this share of the preconditioned residual ends the iteration of a system.
-    enough : float or ndarray, shape (B,)
-        A system is also left when ||L r|| has fallen to this share of ||L b||.
-    max_first : float
-        A system whose first step leaves a larger share of the preconditioned residual is left after it.
+    stagnation_factor : float
+        A system is left after a step that leaves more than this share of the preconditioned residual.
+    inner_rtol : float or ndarray, shape (B,)
+        Tolerance on ||L (b - A x)|| / ||L b||, which also ends the iteration.
+    max_first_ratio : float
+        A system is left after its first step if that leaves a larger share of the preconditioned residual.
 
     Returns
     -------
     KrylovSolution
+
+    Notes
+    -----
+    Numbers in the code are the lines of the GCR algorithm in [2]_, section 6.9, for the operator L A R with iterates
+    x = R y: z is R p, v is A R p and w is L A R p for the direction p, r is the residual and g is L r. The w are made
+    orthonormal, so that <A p, A p> = 1.
     """
     B, n, _ = b.shape
     x, steps = np.zeros_like(b) if x0 is None else x0.copy(), np.zeros(B, dtype=np.int64)
-    last, left = np.full(B, np.nan), np.full(B, np.inf)
-    first = left
+    last_step_ratio, residual_ratio = np.full(B, np.nan), np.full(B, np.inf)
+    first_residual_ratio = residual_ratio
     active = rows = np.arange(B)  # of the batch, and of A
     with np.errstate(all="ignore"):
+        # 1. r_0 = b - A x_0, the first direction, and what ||r|| and ||L r|| have to reach.
         r = b.copy() if x0 is None else b - _product(A, rows, x0)
         g = M.left(r)
         target, start = rtol * _norm(b), _norm(g)  # (B, 1, k)
-        share = np.maximum(np.reshape(enough, (-1, 1, 1)), STABLE * n * EPS)
-        left_over, stable = start, share * (start if x0 is None else _norm(M.left(b)))
+        tolerance = np.maximum(np.reshape(inner_rtol, (-1, 1, 1)), PRECISION_FLOOR * n * EPS)
+        previous, floor = start, tolerance * (start if x0 is None else _norm(M.left(b)))
         Z: list[FloatArray] = []
         V: list[FloatArray] = []
         W: list[FloatArray] = []
         going = np.ones(B, dtype=bool)
+
         for count in range(1, maxiter + 1):
             z = M.right(g)
             v = _product(A, rows, z)
             w = M.left(v)
+
+            # 6, 7. beta_j = <A r, A p_j>;  p = r - sum_j beta_j p_j.
             for Zj, Vj, Wj in zip(Z, V, W, strict=True):
                 beta = np.sum(Wj * w, axis=1, keepdims=True)
                 w, v, z = w - beta * Wj, v - beta * Vj, z - beta * Zj
-            norm = _norm(w)
-            scale = np.where(norm > 0, 1 / np.where(norm > 0, norm, 1.0), 0.0)
+            length = _norm(w)
+            scale = np.where(length > 0, 1 / np.where(length > 0, length, 1.0), 0.0)
             w, v, z = w * scale, v * scale, z * scale
+
+            # 3. alpha = <r, A p>.
             alpha = np.sum(w * g, axis=1, keepdims=True)
             step = alpha * z
-            fine = going & (np.isfinite(step) & np.isfinite(v)).all(axis=(1, 2))
-            keep = fine[:, None, None]
+            finite = going & (np.isfinite(step) & np.isfinite(v)).all(axis=(1, 2))
+            keep = finite[:, None, None]
+
+            # 4, 5. x <- x + alpha p;  r <- r - alpha A p.
             x[active] += np.where(keep, step, 0.0)
             r, g = np.where(keep, r - alpha * v, r), np.where(keep, g - alpha * w, g)
-            steps[active[fine]] = count
+            steps[active[finite]] = count
             now = _norm(g)
-            left[active[fine]] = _largest(now, start)[fine]
-            strange = np.zeros_like(going)
+            residual_ratio[active[finite]] = _max_ratio(now, start)[finite]
+
+            # 2. Until convergence, stagnation, or a first step that no system of the family would take.
+            foreign = np.zeros_like(going)
             if count == 1:
-                first = left.copy()
-                strange = first > max_first
+                first_residual_ratio = residual_ratio.copy()
+                foreign = first_residual_ratio > max_first_ratio
             else:
-                last[active[fine]] = _largest(_norm(step), _norm(x[active]))[fine]
-            met = (_norm(r) <= SAFETY * target).all(axis=(1, 2))
-            met |= (now <= stable).all(axis=(1, 2))
-            stalled = ((now > slow * left_over) & (now > stable)).any(axis=(1, 2)) & (count > 1)
-            left_over = now
-            going = fine & ~met & ~stalled & ~strange
+                last_step_ratio[active[finite]] = _max_ratio(_norm(step), _norm(x[active]))[finite]
+            met = (_norm(r) <= RESIDUAL_SAFETY * target).all(axis=(1, 2))
+            met |= (now <= floor).all(axis=(1, 2))
+            stagnated = ((now > stagnation_factor * previous) & (now > floor)).any(axis=(1, 2)) & (count > 1)
+            previous = now
+            going = finite & ~met & ~stagnated & ~foreign
             if not going.any():
                 break
+
             Z, V, W = [*Z, z], [*V, v], [*W, w]
-            if 2 * going.sum() <= going.size:  # the rest of the batch is done: go on with what is left
+            if 2 * going.sum() <= going.size:  # at least half of the batch is done: go on with the rest
                 chosen = np.flatnonzero(going)
-                active, rows, M = active[chosen], rows[chosen], M.take(chosen)
-                if n < LARGE and isinstance(A, np.ndarray):
+                active, rows, M = active[chosen], rows[chosen], M[chosen]
+                if n < GATHER_MIN_N and isinstance(A, np.ndarray):
                     A, rows = A[rows], np.arange(rows.size)
-                r, g, target, left_over, going = r[chosen], g[chosen], target[chosen], left_over[chosen], going[chosen]
+                r, g, target, previous, going = r[chosen], g[chosen], target[chosen], previous[chosen], going[chosen]
                 Z, V, W = ([part[chosen] for part in parts] for parts in (Z, V, W))
-                start, stable = start[chosen], stable[chosen]
-    return KrylovSolution(x, steps, first, last, left)
+                start, floor = start[chosen], floor[chosen]
+    return KrylovSolution(x, steps, first_residual_ratio, last_step_ratio, residual_ratio)
 
 
-def _product(A: FloatArray | Matrices, chosen: NDArray[np.int64], z: FloatArray) -> FloatArray:
-    """Return A[chosen] z (C, n, k)."""
-    return multiply(A, chosen, z) if isinstance(A, np.ndarray) else A.multiply(chosen, z)
+def contraction(A: FloatArray, M: Preconditioner) -> FloatArray:
+    """Return the spectral radii (B,) of I - M A for A (B, n, n); infinity where M is not finite."""
+    identity = np.eye(A.shape[-1])
+    with np.errstate(all="ignore"):
+        E = identity - M.right(M.left(np.broadcast_to(identity, A.shape).copy())) @ A
+    finite = np.isfinite(E).all(axis=(1, 2))
+    radii = np.full(len(A), np.inf)
+    radii[finite] = np.abs(np.linalg.eigvals(E[finite])).max(axis=1)
+    return radii
 
 
-def share_left(A: FloatArray, M: Preconditioner) -> FloatArray:
-    """Return the share (B,) of one random vector g that the best multiple of L A R g leaves.
+def probe_defect(A: FloatArray, M: Preconditioner) -> FloatArray:
+    """Return ||g - alpha L A R g|| / ||g|| (B,) for one random vector g, the same every time, with the best alpha.
 
     Small where L A R is near a multiple of the identity, whatever b is. Where A is singular so is L A R, and what lies
     outside its range is left: hardly ever less than a tenth, and nearly all of g for a matrix of low rank.
@@ -193,15 +401,20 @@ def share_left(A: FloatArray, M: Preconditioner) -> FloatArray:
         g = np.broadcast_to(probe(A.shape[-1]), (len(A), A.shape[-1], 1)).copy()
         w = M.left(A @ M.right(g))
         w = w / _norm(w)
-        left = _norm(g - np.sum(w * g, axis=1, keepdims=True) * w)
-    return np.where(np.isfinite(left), left, 1.0)[:, 0, 0]
+        defect = _norm(g - np.sum(w * g, axis=1, keepdims=True) * w)
+    return np.where(np.isfinite(defect), defect, 1.0)[:, 0, 0]
+
+
+def _product(A: FloatArray | Matrices, chosen: Indices, z: FloatArray) -> FloatArray:
+    """Return A[chosen] z (C, n, k)."""
+    return multiply(A, chosen, z) if isinstance(A, np.ndarray) else A.multiply(chosen, z)
 
 
 def _norm(v: FloatArray) -> FloatArray:
-    """Return the Euclidean norm over axis 1, (B, 1, k)."""
+    """Return the Euclidean norm over axis 1, (B, 1, k): faster than `linalg.norm`, for vectors of moderate size."""
     return np.sqrt(np.sum(v * v, axis=1, keepdims=True))
 
 
-def _largest(part: FloatArray, whole: FloatArray) -> FloatArray:
+def _max_ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
     """Return the largest part / whole over the right-hand sides (B,), with 0 / 0 = 0."""
     return np.where(part == 0, 0.0, part / whole).max(axis=(1, 2), initial=0.0)

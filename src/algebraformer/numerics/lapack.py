@@ -13,21 +13,22 @@ References
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import get_lapack_funcs
 
-from algebraformer.linalg import Measures, has_zero_line, is_certified, measure
-from algebraformer.numerics.forward_error import forward_error, probe, rounding
+from algebraformer.linalg import has_zero_line
+from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error, probe, rounding
+from algebraformer.numerics.gcr import RefinedSolution, richardson
 
 MAX_REFINEMENTS = 3
-MAX_DEFECT = 0.5
-"""Largest share of a random vector that inv(A) A may leave for the computed factors to count as an inverse of A."""
+"""Steps of fixed-precision refinement, of which the first is enough as a rule [2]_."""
 PROBES = 3
 """Random vectors for the forward error: more than for a network, since here A may have any structure."""
-BLOCK_ENTRIES = 2**20
+RHS_BLOCK_ENTRIES = 2**20
 """Right-hand sides are solved in blocks of this many entries, by a network too: 8 MB, whatever their number."""
 
 
@@ -60,7 +61,13 @@ class DirectSolution:
     forward_error: NDArray[np.float64]
 
 
-def solve(A: NDArray[Any], b: NDArray[Any], rtol: float | None = None) -> DirectSolution:
+def solve(
+    A: NDArray[Any],
+    b: NDArray[Any],
+    rtol: float | None = None,
+    singular: NDArray[np.bool_] | None = None,
+    factors: list[Factors | None] | None = None,
+) -> DirectSolution:
     """Solve B systems with k right-hand sides each by LU with partial pivoting.
 
     An answer that misses the certificate (see `linalg.is_certified`) is refined in float64 with the same factors, up
@@ -72,6 +79,10 @@ def solve(A: NDArray[Any], b: NDArray[Any], rtol: float | None = None) -> Direct
     b : ndarray, shape (B, n, k), the same dtype
     rtol : float, optional
         Tolerance of the certificate.
+    singular : ndarray of bool, shape (B,), optional
+        What `linalg.has_zero_line` returns for A; computed here if None.
+    factors : list of length B, optional
+        Factors of A from an earlier call, None for systems that have not been factorised; those are filled in.
 
     Returns
     -------
@@ -88,38 +99,62 @@ def solve(A: NDArray[Any], b: NDArray[Any], rtol: float | None = None) -> Direct
     relative, omega, error = (np.zeros(B) for _ in range(3))
     if b.size == 0:
         return DirectSolution(x, relative, omega, np.ones(B, bool), np.ones(B), np.zeros(B, bool), error)
-    rcond, certified, singular = np.zeros(B), np.zeros(B, dtype=bool), has_zero_line(A)
+    rcond, certified = np.zeros(B), np.zeros(B, dtype=bool)
+    singular = has_zero_line(A) if singular is None else singular.copy()
+
     for i in range(B):
-        factors = None if singular[i] else _Factors.of(A[i])
-        if factors is None or factors.singular:
+        # 1. Factorise, unless that is known to fail or has been done.
+        lu = None if factors is None else factors[i]
+        if lu is None and not singular[i]:
+            lu = Factors.of(A[i])
+            if factors is not None:
+                factors[i] = lu
+        if lu is None or lu.singular:
             singular[i], relative[i], omega[i], error[i] = True, np.inf, np.inf, np.nan
             continue
-        rcond[i], certified[i], defect = factors.rcond, True, factors.defect(A[i])
-        step = max(1, BLOCK_ENTRIES // n)
+        rcond[i], certified[i] = lu.rcond, True
+
+        # 2. Solve and refine, block by block of right-hand sides.
+        step = max(1, RHS_BLOCK_ENTRIES // n)
         for columns in (slice(j, j + step) for j in range(0, k, step)):
-            x[i, :, columns], found = factors.solve(A[i], b[i, :, columns], rtol)
-            certified[i] &= is_certified(found.relative_residual, found.backward_error, n, rtol).all()
-            relative[i] = max(relative[i], found.relative_residual.max())
-            omega[i] = max(omega[i], found.backward_error.max())
-            error[i] = max(error[i], factors.forward_error(x[i, :, columns], found, defect))
+            solution = lu.solve(A[i], b[i, :, columns], rtol)
+            x[i, :, columns] = solution.x[0]
+            certified[i] &= solution.certified[0]
+            relative[i] = max(relative[i], solution.relative_residual[0])
+            omega[i] = max(omega[i], solution.backward_error[0])
+            error[i] = max(error[i], lu.forward_error(solution))
     return DirectSolution(x, relative, omega, certified, rcond, singular, error)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Factors:
-    """LU of one matrix with partial pivoting."""
+class Factors:
+    """LU of one matrix with partial pivoting.
+
+    Attributes
+    ----------
+    lu : ndarray, shape (n, n)
+    pivots : ndarray of int, shape (n,)
+    rcond : float
+        Estimated reciprocal condition number in the 1-norm.
+    singular : bool
+        Elimination met an exact zero pivot.
+    defect : float
+        ||g - inv(A) A g|| of one random vector g of length one: small where the factors invert A.
+    unit : float
+        Power of two that A was multiplied by: less than one where sums of its entries would overflow.
+    """
 
     lu: NDArray[Any]
     pivots: NDArray[np.int32]
     rcond: float
     singular: bool
+    defect: float = 1.0
     unit: float = 1.0
-    """Power of two that A was multiplied by: less than one where sums of its entries would overflow."""
 
     @classmethod
-    def of(cls, A: NDArray[Any]) -> _Factors:
+    def of(cls, A: NDArray[Any]) -> Factors:
         """Factorise A (n, n) and estimate its condition."""
-        getrf, gecon = get_lapack_funcs(("getrf", "gecon"), (A,))
+        getrf, gecon, _ = _routines(A.dtype.char)
         with np.errstate(over="ignore"):
             norm, unit = np.max(np.sum(np.abs(A), axis=0)), 1.0
         if not np.isfinite(norm):
@@ -129,46 +164,43 @@ class _Factors:
         lu, pivots, info = getrf(A)
         if info > 0:
             return cls(lu, pivots, 0.0, True)
-        return cls(lu, pivots, float(gecon(lu, norm)[0]), False, unit)
+        factors = cls(lu, pivots, float(gecon(lu, norm)[0]), False, unit=unit)
+
+        g = probe(len(A))
+        with np.errstate(all="ignore"):
+            defect = float(np.linalg.norm(g - factors.inverse(A @ g / unit)))
+        return dataclasses.replace(factors, defect=defect if np.isfinite(defect) else 1.0)
 
     def inverse(self, v: NDArray[Any]) -> NDArray[Any]:
         """Return inv(A) v (n, k) by the factors; NaN throughout where v is not finite."""
-        (getrs,) = get_lapack_funcs(("getrs",), (self.lu,))
+        getrs = _routines(self.lu.dtype.char)[2]
         v = v.astype(self.lu.dtype, copy=False)
         if not np.isfinite(v).all():
             return np.full_like(v, np.nan)
         solution = getrs(self.lu, self.pivots, v)[0]
         return solution if self.unit == 1.0 else solution * self.unit
 
-    def solve(self, A: NDArray[Any], b: NDArray[Any], rtol: float | None) -> tuple[NDArray[Any], Measures]:
-        """Return x (n, k), refined where it misses the certificate, and its measures."""
-        x = self.inverse(b)
-        found = measure(A, b, x)
-        for _ in range(MAX_REFINEMENTS):
-            if is_certified(found.relative_residual, found.backward_error, len(A), rtol).all():
-                break
-            refined = x + self.inverse(found.residual)
-            new = measure(A, b, refined)
-            if not np.max(new.backward_error) < np.max(found.backward_error):
-                break
-            x, found = refined, new
-        return x, found
+    def batched_inverse(self, v: NDArray[Any]) -> NDArray[Any]:
+        """Return inv(A) v (1, n, k) for v (1, n, k)."""
+        return self.inverse(v[0])[None]
 
-    def defect(self, A: NDArray[Any]) -> float:
-        """Return the share of a random vector that inv(A) A leaves: small where the factors invert A."""
-        g = probe(len(A))
-        with np.errstate(all="ignore"):
-            Ag = A @ g if self.unit == 1.0 else (A * self.unit) @ g / self.unit
-            share = float(np.linalg.norm(g - self.inverse(Ag)))
-        return share if np.isfinite(share) else 1.0
+    def solve(self, A: NDArray[Any], b: NDArray[Any], rtol: float | None) -> RefinedSolution:
+        """Return x (1, n, k), refined where it misses the certificate, with its measures."""
+        return richardson(A[None], b[None], lambda _, r: self.batched_inverse(r), rtol, MAX_REFINEMENTS)
 
-    def forward_error(self, x: NDArray[Any], found: Measures, defect: float) -> float:
-        """Return the estimated error of x (n, k), the largest over the right-hand sides."""
-        if defect <= MAX_DEFECT:
-            measured = Measures(*(part[None] for part in found))
-            inverse, defects = (lambda v: self.inverse(v[0])[None]), np.array([defect])
-            return float(forward_error(inverse, x[None], measured, defects, PROBES)[0])
-        # The factors say nothing of directions in which A is singular to working precision, the condition number does.
-        n, omega = len(x), float(np.max(found.backward_error, initial=0.0))
+    def forward_error(self, solution: RefinedSolution) -> float:
+        """Return the estimated error of x (1, n, k), the largest over the right-hand sides."""
+        x = solution.x
+        if self.defect <= MAX_DEFECT:
+            defects = np.array([self.defect])
+            return float(forward_error(self.batched_inverse, x, solution.measures, defects, PROBES)[0])
+        # The factors miss directions in which A is singular to working precision; the condition number does not.
+        omega = float(solution.backward_error[0])
         trivial = not x.any() and omega == 0
-        return 0.0 if trivial else (omega + rounding(n)) / self.rcond if self.rcond > 0 else np.inf
+        return 0.0 if trivial else (omega + rounding(x.shape[1])) / self.rcond if self.rcond > 0 else np.inf
+
+
+@functools.cache
+def _routines(kind: str) -> Any:
+    """Return LAPACK's getrf, gecon and getrs for this kind of numbers: to look them up takes longer than a small LU."""
+    return get_lapack_funcs(("getrf", "gecon", "getrs"), dtype=kind)

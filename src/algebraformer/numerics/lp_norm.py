@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,15 +28,17 @@ from numpy.typing import NDArray
 from algebraformer.errors import SingularSystemError
 from algebraformer.linalg import EPS, FloatArray
 
+Indices = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 Step = Callable[[FloatArray, FloatArray, FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
 """From A (B, m, n), r (B, m), p (B,) and a number per problem that the method remembers (B,): a step (B, n) and the
 numbers for the next call."""
 P_LIMITS = (2.0, 16.0)
-SMALLEST = 1e-12
+MIN_ROOT_WEIGHT = 1e-12
 """Least square root of a weight, relative to the largest: W^(1/2) A keeps its rank where residuals vanish."""
-LINE_SEARCHES = 60
-"""Largest number of evaluations of a line search."""
-FLAT = 1e-12
+MAX_LINE_SEARCH_STEPS = 60
+"""Largest number of evaluations of a line search: bisection alone gains float64's 53 bits in as many."""
+SLOPE_RTOL = 1e-12
 """A line search ends where the slope is this share of what it would be without cancellation."""
 
 
@@ -74,27 +76,27 @@ def transposed_product(A: FloatArray, y: FloatArray) -> FloatArray:
     return np.matmul(y[..., None, :], A)[..., 0, :]
 
 
-def largest(r: FloatArray) -> FloatArray:
+def max_abs(r: FloatArray) -> FloatArray:
     """Return max |r_i| of each row (B,), and 1 where that is 0."""
     size = np.max(np.abs(r), axis=-1)
     return np.where(size > 0, size, 1.0)
 
 
-def power(u: FloatArray, k: FloatArray) -> FloatArray:
+def abs_power(u: FloatArray, k: FloatArray) -> FloatArray:
     """Return |u|^k (B, m), bit for bit the same alone and in a batch: NumPy squares where it sees one exponent of 2."""
     return np.abs(u) ** np.repeat(k, u.shape[-1]).reshape(u.shape)
 
 
-def norm(r: FloatArray, p: FloatArray) -> FloatArray:
+def p_norm(r: FloatArray, p: FloatArray) -> FloatArray:
     """Return ||r||_p (B,) of r (B, m), without overflow."""
-    size = largest(r)
-    return size * np.sum(power(r / size[:, None], p), axis=-1) ** (1 / p)
+    size = max_abs(r)
+    return size * np.sum(abs_power(r / size[:, None], p), axis=-1) ** (1 / p)
 
 
 def dual_vector(r: FloatArray, p: FloatArray) -> FloatArray:
     """Return |u|^(p-2) u for u = r / max |r|, shape (B, m): the gradient of ||r||_p up to its length."""
-    u = r / largest(r)[:, None]
-    return power(u, p - 1) * np.sign(u)
+    u = r / max_abs(r)[:, None]
+    return abs_power(u, p - 1) * np.sign(u)
 
 
 def gradient_norm(A: FloatArray, r: FloatArray, p: FloatArray) -> FloatArray:
@@ -118,11 +120,11 @@ def dual_gap(Q: FloatArray, r: FloatArray, p: FloatArray) -> FloatArray:
     r : ndarray, shape (B, m)
     p : ndarray, shape (B,)
     """
-    u = r / largest(r)[:, None]
+    u = r / max_abs(r)[:, None]
     y = dual_vector(r, p)
     y = y - product(Q, transposed_product(Q, y))
-    y = y - product(Q, transposed_product(Q, y))  # twice is enough
-    length = norm(y, p / (p - 1)) * norm(u, p)
+    y = y - product(Q, transposed_product(Q, y))  # twice is enough for orthogonality to rounding
+    length = p_norm(y, p / (p - 1)) * p_norm(u, p)
     bound = np.abs(np.sum(y * u, axis=-1)) / np.where(length > 0, length, 1.0)
     return np.where(np.any(r != 0, axis=-1), np.maximum(-np.expm1(p * np.log(np.clip(bound, 1e-300, 1.0))), 0.0), 0.0)
 
@@ -132,7 +134,7 @@ def dual_gap(Q: FloatArray, r: FloatArray, p: FloatArray) -> FloatArray:
 
 def newton_step(A: FloatArray, r: FloatArray, p: FloatArray) -> FloatArray:
     """Return Newton's step (B, n) at residuals r (B, m), none of them zero throughout."""
-    root = np.maximum(power(r / largest(r)[:, None], 0.5 * (p - 2)), SMALLEST)
+    root = np.maximum(abs_power(r / max_abs(r)[:, None], 0.5 * (p - 2)), MIN_ROOT_WEIGHT)
     return weighted_least_squares(A, root, r) / (1 - p)[:, None]
 
 
@@ -144,7 +146,7 @@ def weighted_least_squares(A: FloatArray, root: FloatArray, r: FloatArray) -> Fl
 
 
 def solved(R: FloatArray, y: FloatArray) -> FloatArray:
-    """Return R^-1 y (B, n) for R (B, n, n), as a rule upper triangular: elimination finds nothing to do there."""
+    """Return R^-1 y (B, n) for R (B, n, n), usually upper triangular, which elimination leaves as it is."""
     return np.asarray(np.linalg.solve(R, y[..., None])[..., 0], dtype=np.float64)
 
 
@@ -153,23 +155,28 @@ def line_search(r: FloatArray, q: FloatArray, p: FloatArray) -> FloatArray:
 
     Since ||r + t q|| >= t ||q|| - ||r||, the minimum lies between 0 and 2 ||r|| / ||q||. 0 where q does not descend.
     """
-    r_size, q_size = largest(r), largest(q)
+    # 1. r and q in units of their sizes, and the bracket.
+    r_size, q_size = max_abs(r), max_abs(q)
     r, q, unit = r / r_size[:, None], q / q_size[:, None], r_size / q_size
     low = np.zeros(len(r))
-    length = norm(q, p) * np.any(q != 0, axis=-1)
-    high = np.where(length > 0, 2 * norm(r, p) / np.where(length > 0, length, 1.0), 0.0)
+    length = p_norm(q, p) * np.any(q != 0, axis=-1)
+    high = np.where(length > 0, 2 * p_norm(r, p) / np.where(length > 0, length, 1.0), 0.0)
     t = np.minimum(1 / unit, 0.5 * high)
     before = np.full(len(r), np.inf)
-    for _ in range(LINE_SEARCHES):
+
+    for _ in range(MAX_LINE_SEARCH_STEPS):
+        # 2. The slope at t, up to a factor.
         z = r + t[:, None] * q
-        size = largest(z)
+        size = max_abs(z)
         u = z / size[:, None]
-        w = power(u, p - 2)
+        w = abs_power(u, p - 2)
         terms = w * u * q
         slope, whole = np.sum(terms, axis=-1), np.sum(np.abs(terms), axis=-1)
-        open_ = (np.abs(slope) > FLAT * whole) & (high - low > EPS * high)
+        open_ = (np.abs(slope) > SLOPE_RTOL * whole) & (high - low > EPS * high)
         if not open_.any():
             break
+
+        # 3. A smaller bracket, and Newton's step where it stays inside and halves the slope; bisection otherwise.
         low, high = np.where(slope < 0, t, low), np.where(slope < 0, high, t)
         curvature = (p - 1) * np.sum(w * q * q, axis=-1)
         guess = t - size * slope / np.where(curvature > 0, curvature, 1.0)
@@ -180,7 +187,7 @@ def line_search(r: FloatArray, q: FloatArray, p: FloatArray) -> FloatArray:
     return t * unit
 
 
-def at_best_length(A: FloatArray, r: FloatArray, p: FloatArray, d: FloatArray) -> FloatArray:
+def line_search_step(A: FloatArray, r: FloatArray, p: FloatArray, d: FloatArray) -> FloatArray:
     """Return d (B, n) times the best factor."""
     return line_search(r, product(A, d), p)[:, None] * d
 
@@ -232,7 +239,7 @@ class Regression:
         if A.ndim != 3 or 0 in A.shape:
             raise ValueError(f"A must have shape (m, n) or (B, m, n) with m, n >= 1, received {A.shape}")
         if b.shape != A.shape[:2]:
-            raise ValueError(f"b must have shape {A.shape[:2]} beside A of shape {A.shape}, received {b.shape}")
+            raise ValueError(f"b must have shape {A.shape[:2]} for A of shape {A.shape}, received {b.shape}")
         if A.shape[1] < A.shape[2]:
             raise ValueError(f"A must have at least as many rows as columns, received {A.shape[1]} x {A.shape[2]}")
         for name, array in (("A", A), ("b", b)):
@@ -242,11 +249,13 @@ class Regression:
         if not ((p >= P_LIMITS[0]) & (p <= P_LIMITS[1])).all():
             wrong = p[~((p >= P_LIMITS[0]) & (p <= P_LIMITS[1]))][0]
             raise ValueError(f"p must be a number from 2 to 16, received {wrong:g}")
+
+        # 1. QR of A with columns of length one, and its condition.
         lengths = np.max(np.abs(A), axis=1, keepdims=True)
         lengths = np.where(lengths > 0, lengths, 1.0)
         lengths = lengths * np.linalg.norm(A / lengths, axis=1, keepdims=True)
         Q, R = np.linalg.qr(A / np.where(lengths > 0, lengths, 1.0))
-        singular = [i for i, one in enumerate(R) if not dtrcon(one)[0] > A.shape[2] * EPS]
+        singular = [i for i, factor in enumerate(R) if not dtrcon(factor)[0] > A.shape[2] * EPS]
         if singular:
             raise SingularSystemError(
                 singular,
@@ -256,9 +265,11 @@ class Regression:
                 advice="the optimum is not unique; leave out columns",
             )
         R = R * lengths
-        size = largest(b)[:, None]
+
+        # 2. The least squares solution, corrected once for the last digits, and its residual.
+        size = max_abs(b)[:, None]
         x = solved(R, transposed_product(Q, b / size)) * size
-        x = x - solved(R, transposed_product(Q, product(A, x) - b))  # once more, for the last digits
+        x = x - solved(R, transposed_product(Q, product(A, x) - b))
         r = product(A, x) - b
         rounding = A.shape[2] * EPS * np.max(product(np.abs(A), np.abs(x)) + np.abs(b), axis=-1)
         r = np.where((np.max(np.abs(r), axis=-1) <= rounding)[:, None], 0.0, r)
@@ -279,7 +290,7 @@ class Regression:
 
 def newton(A: FloatArray, r: FloatArray, p: FloatArray, memory: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Newton's step with exact line search, a `Step`."""
-    return at_best_length(A, r, p, newton_step(A, r, p)), memory
+    return line_search_step(A, r, p, newton_step(A, r, p)), memory
 
 
 def iterate(
@@ -312,24 +323,86 @@ def iterate(
     LpSolution
     """
     A, p = problem.A, problem.p
-    limit = np.broadcast_to(maxiter, len(A))
     delta = np.where(problem.interpolated[:, None], 0.0, x0 - problem.x)
     start = np.where(np.any(delta != 0, axis=-1)[:, None], product(A, delta) + problem.r, problem.r)
-    scale = largest(start)[:, None]
-    r_0, delta = problem.r / scale, delta / scale
+    scale = max_abs(start)[:, None]
+    r_0 = problem.r / scale
     memory = np.zeros(len(A)) if first_memory is None else first_memory(r_0, start / scale, p)
-    iterations, error = np.zeros(len(A), dtype=np.int64), np.full(len(A), np.inf)
-    active, iteration = np.arange(len(A)), 0
+
+    def scaled_step(active: Indices, delta: FloatArray, r: FloatArray, error: FloatArray) -> tuple[FloatArray, Flags]:
+        d, memory[active] = step(A[active], r, p[active], memory[active])
+        return d, np.ones(len(active), dtype=bool)
+
+    delta, iterations, error, _ = descend(A, p, r_0, delta / scale, scaled_step, tol, maxiter)
+    error = np.where(np.isfinite(error), error, np.inf)
+    return LpSolution(problem.x + delta * scale, iterations, error, error <= tol)
+
+
+class Descent(NamedTuple):
+    """What `descend` returns for B problems."""
+
+    delta: FloatArray
+    """The way gone (B, n)."""
+    iterations: Indices
+    """Steps taken (B,)."""
+    error: FloatArray
+    """`gradient_norm` at the end (B,)."""
+    refused: Flags
+    """Whether the last step was not accepted (B,)."""
+
+
+def descend(
+    A: FloatArray,
+    p: FloatArray,
+    r_0: FloatArray,
+    delta: FloatArray,
+    step: Callable[[Indices, FloatArray, FloatArray, FloatArray], tuple[FloatArray, Flags]],
+    tol: float,
+    maxiter: int | NDArray[np.int64],
+    observe: Callable[[Indices, FloatArray, FloatArray], object] = lambda active, r, error: None,
+) -> Descent:
+    """Take steps until `gradient_norm` is at most tol, for every problem on its own.
+
+    Parameters
+    ----------
+    A : ndarray, shape (B, m, n)
+    p : ndarray, shape (B,)
+    r_0 : ndarray, shape (B, m)
+        Residuals where delta is zero.
+    delta : ndarray, shape (B, n)
+        Where to start.
+    step : callable
+        Takes indices (C,) of problems, their delta (C, n), residuals (C, m) and errors (C,) to steps (C, n), and says
+        which of them are accepted (C,): the others are the last of their problems.
+    tol : float
+    maxiter : int or ndarray of int, shape (B,)
+    observe : callable, optional
+        Called with indices, residuals and errors at the start and after every step.
+
+    Returns
+    -------
+    Descent
+    """
+    B, limit = len(A), np.broadcast_to(maxiter, len(A))
+    delta, iterations, error = delta.copy(), np.zeros(B, dtype=np.int64), np.full(B, np.inf)
+    refused, active, iteration = np.zeros(B, dtype=bool), np.arange(B), 0
     with np.errstate(over="ignore", invalid="ignore"):
         while active.size:
+            # 1. Where the problems are.
             r = product(A[active], delta[active]) + r_0[active]
             error[active] = gradient_norm(A[active], r, p[active])
             iterations[active] = iteration
+            observe(active, r, error[active])
+
+            # 2. Which go on.
             go_on = (error[active] > tol) & np.isfinite(error[active]) & (limit[active] > iteration)
             active, r = active[go_on], r[go_on]
-            if active.size:
-                moved, memory[active] = step(A[active], r, p[active], memory[active])
-                delta[active] += moved
-                iteration += 1
-    error = np.where(np.isfinite(error), error, np.inf)
-    return LpSolution(problem.x + delta * scale, iterations, error, error <= tol)
+            if not active.size:
+                break
+
+            # 3. Their steps.
+            d, accepted = step(active, delta[active], r, error[active])
+            delta[active] += d
+            refused[active] = ~accepted
+            active, iteration = active[accepted], iteration + 1
+    return Descent(delta, iterations, error, refused)

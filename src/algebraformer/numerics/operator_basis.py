@@ -9,7 +9,7 @@ which costs O(R n^2) to form and O(n^2) to apply. A few rows and columns of A th
 are chosen here too: the entries where they meet are what a network, or any other regression, reads c from.
 
 Matrices are divided by their size s(A) first, so that (d A) has the coefficients of A. Systems count by 1 / ||T||_F in
-mean and components, so that the few with a large inverse do not rule them.
+mean and components, so that a few systems with large inverses do not dominate them.
 
 An error E of T is an error E Abar^-1 of the inverse itself, and the two are not large together: in ||E||_F the few
 smooth directions that make up most of a solution count no more than the others. A balanced basis measures both,
@@ -26,8 +26,7 @@ References
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import scipy.linalg
@@ -35,15 +34,13 @@ from numpy.typing import NDArray
 
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import EPS, FloatArray
-from algebraformer.numerics.entry_sampler import MODES, Reading, choose
-from algebraformer.problems.base import ProblemFamily, batches
-
-Real = TypeVar("Real", np.float32, np.float64)
+from algebraformer.numerics.entry_sampler import N_MODES, EntrySampler, select_entries
+from algebraformer.numerics.preconditioner import ApproximateInverse, linear_combination
 
 SNAPSHOT_ENTRIES = 2**29
 """Entries of T that are kept in memory at once while components are computed: 2 GiB in float32."""
-SNAPSHOTS_EACH, MAX_SNAPSHOTS = 16, 4096
-"""Samples for every component, where memory allows, and most samples of all."""
+SNAPSHOTS_PER_COMPONENT, MAX_SNAPSHOTS = 16, 4096
+"""Samples per component, where memory allows, and their largest number."""
 LEADING = 32
 """Components kept in float32; the rest, which matter less, are rounded to float16."""
 
@@ -54,27 +51,27 @@ class OperatorBasis:
 
     Attributes
     ----------
-    reading : Reading
+    sampler : EntrySampler
     A_mean, inverse : ndarray, shape (n, n), float64
         Abar and Abar^-1.
     operators : ndarray, shape (1 + R, n, n), float32
         Tbar and T_1 ... T_R, these orthonormal in the norm of the basis; from T_33 on every value is one of float16.
-    sigma : ndarray, shape (R,), float64
-        Root mean square over the family of c_r / ||T||_F, the weighed coefficients.
-    size : float
+    coefficient_rms : ndarray, shape (R,), float64
+        Root mean square over the family of c_r / ||T||_F, the weighted coefficients.
+    scale : float
         Typical ||T||_F: the reciprocal root mean square of the weights 1 / ||T||_F.
     spectrum : ndarray, shape (S,), float64
-        All singular values of the S weighed samples, divided by sqrt(S): how fast the components fall off.
+        All singular values of the S weighted samples, divided by sqrt(S): how fast the components fall off.
     metric : ndarray, shape (n, n), float64, optional
         W with ||E||^2 = trace(E W E^T) for errors E of T; the identity if None.
     """
 
-    reading: Reading
+    sampler: EntrySampler
     A_mean: FloatArray
     inverse: FloatArray
     operators: NDArray[np.float32]
-    sigma: FloatArray
-    size: float
+    coefficient_rms: FloatArray
+    scale: float
     spectrum: FloatArray
     metric: FloatArray | None = None
 
@@ -110,7 +107,7 @@ class OperatorBasis:
         LinAlgError
             A matrix is singular.
         """
-        z, s = self.reading(A)
+        z, s = self.sampler(A)
         return z, *self.projected(preconditioned_inverse(A / s[:, None, None], self.A_mean))
 
     def projected(self, T: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -128,98 +125,10 @@ class OperatorBasis:
         c : ndarray, shape (B, R)
             Their coefficients.
         s : ndarray, shape (B,)
-            Their sizes, from `reading`.
+            Their sizes, from `sampler`.
         """
-        flat = combined(c, self.operators.reshape(1 + self.rank, -1))
+        flat = linear_combination(c, self.operators.reshape(1 + self.rank, -1))
         return ApproximateInverse(flat.reshape(-1, *self.T_mean.shape), self.inverse, np.where(s != 0, s, 1.0))
-
-
-@dataclasses.dataclass(frozen=True)
-class ApproximateInverse:
-    """M = T Abar^-1 / s for B matrices: a linear map of right-hand sides.
-
-    T is kept and applied in float32, Abar^-1 in float64: in one float32 matrix the rounding of M, times the largest
-    singular value of A, would be of size one for condition numbers from 1e7 on.
-
-    Attributes
-    ----------
-    T : ndarray, shape (B, n, n), float32
-    inverse : ndarray, shape (n, n), float64
-        Abar^-1.
-    s : ndarray, shape (B,)
-    """
-
-    T: NDArray[np.float32]
-    inverse: FloatArray
-    s: FloatArray
-
-    def __call__(self, b: FloatArray) -> FloatArray:
-        """Return M b (B, n, k) for right-hand sides b (B, n, k)."""
-        return self.right(self.left(b))
-
-    def left(self, r: FloatArray) -> FloatArray:
-        """Return Abar^-1 r (B, n, k): one matrix for all systems, hence one product."""
-        return apply_to_all(self.inverse, r)
-
-    def right(self, g: FloatArray) -> FloatArray:
-        """Return T g / s (B, n, k)."""
-        unit, peak = single(g)
-        return (self.T @ unit) * (peak / self.s[:, None, None])
-
-    def adjoint(self, v: FloatArray) -> FloatArray:
-        """Return M^T v (B, n, k): Abar^-T T^T v / s."""
-        unit, peak = single(v)
-        return apply_to_all(self.inverse.T, (self.T.swapaxes(1, 2) @ unit) * (peak / self.s[:, None, None]))
-
-    def take(self, chosen: NDArray[np.int64]) -> ApproximateInverse:
-        """Return the inverses of the chosen systems of the batch."""
-        return ApproximateInverse(self.T[chosen], self.inverse, self.s[chosen])
-
-
-@dataclasses.dataclass(frozen=True)
-class MeanInverse:
-    """Abar^-1 alone, for every system of a family: the preconditioner that needs no learning.
-
-    Attributes
-    ----------
-    inverse : ndarray, shape (n, n), float64
-    """
-
-    inverse: FloatArray
-
-    def left(self, r: FloatArray) -> FloatArray:
-        """Return Abar^-1 r (B, n, k)."""
-        return apply_to_all(self.inverse, r)
-
-    def right(self, g: FloatArray) -> FloatArray:
-        """Return g."""
-        return g
-
-    def take(self, chosen: NDArray[np.int64]) -> MeanInverse:
-        """Return the same: it is one matrix for all systems."""
-        return self
-
-
-def combined(c: NDArray[np.floating], operators: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return operators[0] + sum_r c_r operators[r] (B, E) for coefficients c (B, R) and flat operators (1 + R, E)."""
-    weights = np.ones((len(c), len(operators)), dtype=np.float32)
-    weights[:, 1:] = c
-    with np.errstate(over="ignore", invalid="ignore"):  # of coefficients that are not finite
-        return weights @ operators
-
-
-def single(g: FloatArray) -> tuple[NDArray[np.float32], FloatArray]:
-    """Return g (B, n, k) in float32, which has a range of its own, and what it was divided by (B, 1, k)."""
-    peak = np.abs(g).max(axis=1, keepdims=True, initial=0.0)
-    return (g / np.where(peak > 0, peak, 1.0)).astype(np.float32), peak
-
-
-def apply_to_all(matrix: NDArray[Real], v: NDArray[Real]) -> NDArray[Real]:
-    """Return matrix @ v[i] for all i, v (B, n, k), as one product of two matrices."""
-    B, n, k = v.shape
-    if k == 1:
-        return (v[:, :, 0] @ matrix.T)[:, :, None]
-    return (v.transpose(0, 2, 1).reshape(B * k, n) @ matrix.T).reshape(B, k, n).transpose(0, 2, 1)
 
 
 def preconditioned_inverse(A: FloatArray, A_mean: FloatArray) -> FloatArray:
@@ -227,33 +136,28 @@ def preconditioned_inverse(A: FloatArray, A_mean: FloatArray) -> FloatArray:
     return np.linalg.solve(A, np.broadcast_to(A_mean, A.shape)).astype(np.float64, copy=False)
 
 
-def balanced_metric(A_mean: FloatArray) -> FloatArray:
+def inverse_weighted_metric(A_mean: FloatArray) -> FloatArray:
     """Return W = I + n (Abar^T Abar)^-1 / ||Abar^-1||_F^2, which measures errors of T and of the inverse alike."""
     inverse = np.linalg.inv(A_mean)
     return np.asarray(np.eye(len(A_mean)) + len(A_mean) * inverse @ inverse.T / np.sum(inverse**2), dtype=np.float64)
 
 
-def matrices(family: ProblemFamily, indices: Sequence[int] | NDArray[np.int64], seed: int) -> FloatArray:
-    """Return the matrices of the systems at these indices, (B, n, n), without solving them."""
-    return family.assembled(indices, seed)[0]
-
-
-def snapshot_count(n: int, rank: int) -> int:
-    """Return how many samples a basis of R components is computed from."""
-    return min(MAX_SNAPSHOTS, max(2 * rank, min(SNAPSHOTS_EACH * rank, SNAPSHOT_ENTRIES // n**2)))
+def snapshot_count(n: int, rank: int, most: int = MAX_SNAPSHOTS) -> int:
+    """Return how many samples a basis of R components is computed from, `most` at most."""
+    return min(most, max(2 * rank, min(SNAPSHOTS_PER_COMPONENT * rank, SNAPSHOT_ENTRIES // n**2)))
 
 
 def read_count(n: int) -> int:
     """Return how many samples columns and rows are chosen on: 1024, fewer where n is large."""
-    return max(2 * MODES, min(1024, 2**26 // n**2))
+    return max(2 * N_MODES, min(1024, 2**26 // n**2))
 
 
 def fit(
-    family: ProblemFamily,
+    sample: Callable[[range], FloatArray],
+    n: int,
     rank: int,
     n_column: int,
     n_row: int,
-    seed: int,
     count: int | None = None,
     whiten: bool = False,
     balance: bool = False,
@@ -263,22 +167,23 @@ def fit(
 
     Parameters
     ----------
-    family : ProblemFamily
+    sample : callable
+        Takes a range of indices to the matrices (B, n, n) of these samples, the same every time: it is asked for every
+        sample up to three times, so that only a few matrices are in memory at once.
+    n : int
+        Number of unknowns.
     rank : int
         Number R of components.
     n_column, n_row : int
         Number q of columns and m of rows of A that are read, at most n.
-    seed : int
-        Seed of the samples.
     count : int, optional
         Number of samples, at least R + 1; 16 R, or as many as fit into 2 GiB, if None.
     whiten : bool
         Read uncorrelated combinations of the entries.
     balance : bool
-        Measure errors of the inverse beside those of T.
+        Measure errors of the inverse as well as those of T.
     report : callable
-        Called with the number of samples that have been gone through and the number in all, every sample up to three
-        times.
+        Called with the number of samples drawn so far and the number in all, every sample up to three times.
 
     Returns
     -------
@@ -294,46 +199,54 @@ def fit(
 
     Examples
     --------
-    >>> from algebraformer import problems
-    >>> basis = fit(problems.get("diffusion", n=8), rank=4, n_column=2, n_row=3, seed=0, count=50)
-    >>> basis.components.shape, basis.reading.columns.shape
+    >>> import numpy as np
+    >>> def sample(indices):
+    ...     return np.eye(8) + 0.1 * np.array([np.random.default_rng(i).standard_normal((8, 8)) for i in indices])
+    >>> basis = fit(sample, 8, rank=4, n_column=2, n_row=3, count=50)
+    >>> basis.components.shape, basis.sampler.columns.shape
     ((4, 8, 8), (2,))
     """
-    n = family.n
     count = count or snapshot_count(n, rank)
     if not 1 <= rank < count:
         raise ConfigurationError(f"a basis of {rank} components needs more than {rank} samples, received {count}")
     if not (1 <= n_column <= n and 1 <= n_row <= n):
         raise ConfigurationError(f"n_column and n_row must be from 1 to n = {n}, received {n_column} and {n_row}")
-    chunk = max(1, min(256, 2**25 // n**2))
-
+    chunk = max(1, min(256, 2**25 // n**2))  # 256 MB of float64
     done, total = 0, min(count, read_count(n)) + 2 * count
 
     def samples() -> Iterator[FloatArray]:
         nonlocal done
-        for indices in batches(count, chunk):
+        for start in range(0, count, chunk):
             report(done, total)
-            yield matrices(family, indices, seed)
-            done = min(done + len(indices), total)
+            A = sample(range(start, min(start + chunk, count)))
+            yield A
+            done = min(done + len(A), total)
 
-    reading = choose(samples(), min(count, read_count(n)), n_column, n_row, whiten)
+    # 1. The entries that are read; with them the sizes s of the matrices.
+    sampler = select_entries(samples(), min(count, read_count(n)), n_column, n_row, whiten)
+
+    # 2. Abar, and the metric W that errors of T are measured in.
     A_mean = np.zeros((n, n))
     for A in samples():
-        A_mean += np.sum(A / reading(A)[1][:, None, None], axis=0) / count
-    if not np.isfinite(A_mean).all() or np.linalg.cond(A_mean) > 1e-3 / EPS:
+        A_mean += np.sum(A / sampler(A)[1][:, None, None], axis=0) / count
+    if not np.isfinite(A_mean).all() or np.linalg.cond(A_mean) > 1e-3 / EPS:  # three digits of the inverse are left
         raise ConfigurationError("the mean of the family's matrices is singular: an operator head does not fit it")
-    metric = balanced_metric(A_mean) if balance else None
+    metric = inverse_weighted_metric(A_mean) if balance else None
     root = None if metric is None else np.asarray(scipy.linalg.sqrtm(metric), dtype=np.float64)
-    T = np.empty((count, n * n), dtype=np.float32)  # times the root of the metric
+
+    # 3. Snapshots T W^(1/2) and their weights 1 / ||T||.
+    T = np.empty((count, n * n), dtype=np.float32)
     weight = np.empty(count)
     start = 0
     for A in samples():
-        exact = preconditioned_inverse(A / reading(A)[1][:, None, None], A_mean)
+        exact = preconditioned_inverse(A / sampler(A)[1][:, None, None], A_mean)
         exact = (exact if root is None else exact @ root).reshape(len(A), -1)
         weight[start : start + len(A)] = 1 / np.linalg.norm(exact, axis=1)
         T[start : start + len(A)] = exact
         start += len(A)
     report(total, total)
+
+    # 4. Their weighted mean and principal components [1]_, and back from T W^(1/2) to T.
     T_mean = (weight @ T / weight.sum()).astype(np.float32)
     T -= T_mean
     T *= weight[:, None].astype(np.float32)
@@ -343,12 +256,12 @@ def fit(
         operators = (operators @ np.linalg.inv(root)).astype(np.float32)
     operators[1 + LEADING :] = operators[1 + LEADING :].astype(np.float16)
     return OperatorBasis(
-        reading=reading,
+        sampler=sampler,
         A_mean=A_mean,
         inverse=np.linalg.inv(A_mean).astype(np.float64, copy=False),
         operators=operators,
-        sigma=np.sqrt(np.mean((T @ components.T).astype(np.float64) ** 2, axis=0)),
-        size=float(np.mean(weight**2) ** -0.5),
+        coefficient_rms=np.sqrt(np.mean((T @ components.T).astype(np.float64) ** 2, axis=0)),
+        scale=float(np.mean(weight**2) ** -0.5),
         spectrum=spectrum,
         metric=metric,
     )
@@ -357,8 +270,8 @@ def fit(
 def extended(basis: OperatorBasis, A: FloatArray, rank: int) -> OperatorBasis:
     """Return the basis for matrices of another family: what is read, Abar, Tbar and T_1 ... T_R stay.
 
-    After these come principal components of what they leave of the preconditioned inverses of A. The sizes sigma of the
-    coefficients are those of A.
+    After these come principal components of what they leave of the preconditioned inverses of A. `coefficient_rms` and
+    `scale` are those of A.
 
     Parameters
     ----------
@@ -385,18 +298,23 @@ def extended(basis: OperatorBasis, A: FloatArray, rank: int) -> OperatorBasis:
         )
     if basis.metric is not None:
         raise ConfigurationError("a balanced basis cannot be extended: keep or refit it")
-    T = preconditioned_inverse(A / basis.reading(A)[1][:, None, None], basis.A_mean).reshape(N, -1)
+
+    # 1. The weighted snapshots of the other family, around the mean of the old one.
+    T = preconditioned_inverse(A / basis.sampler(A)[1][:, None, None], basis.A_mean).reshape(N, -1)
     weight = 1 / np.linalg.norm(T, axis=1)
     T = ((T - basis.T_mean.ravel()) * weight[:, None]).astype(np.float32)
+
+    # 2. Principal components of what T_1 ... T_R leave of them.
     components = basis.components.reshape(R, -1)
     new, spectrum = _principal(T - (T @ components.T) @ components, rank - R)
+
     components = np.concatenate((components, new))
     components[LEADING:] = components[LEADING:].astype(np.float16)
     return dataclasses.replace(
         basis,
         operators=np.concatenate((basis.T_mean.reshape(1, -1), components)).reshape(1 + rank, n, n),
-        sigma=np.sqrt(np.mean((T @ components.T).astype(np.float64) ** 2, axis=0)),
-        size=float(np.mean(weight**2) ** -0.5),
+        coefficient_rms=np.sqrt(np.mean((T @ components.T).astype(np.float64) ** 2, axis=0)),
+        scale=float(np.mean(weight**2) ** -0.5),
         spectrum=spectrum,
     )
 

@@ -4,11 +4,11 @@ Tikhonov: x minimises ||A x - b||_2^2 + lambda^2 ||L x||_2^2, with L the identit
 (orders 1 and 2). Truncated: x is the least-squares solution within the span of the first k singular vectors. Every
 choice looks at a path: all solutions over a grid of parameters, from the most regular to the least.
 
-- cross_validation: generalised cross-validation [1]_, told nothing.
-- l_curve: the corner of (log ||A x - b||, log ||L x||), told nothing: where Tikhonov's curve bends most [2]_, and by
-  triangles for the points of a truncated decomposition [3]_.
-- discrepancy: the most regular x with ||A x - b|| at most the norm of the noise, which it is told.
-- oracle: the x nearest to the true one. It says how much any choice could give.
+- cross_validation: generalised cross-validation [1]_, from A and b alone.
+- l_curve: the corner of (log ||A x - b||, log ||L x||), from A and b alone: where Tikhonov's curve bends most [2]_, and
+  by triangles for the points of a truncated decomposition [3]_.
+- discrepancy: the most regular x with ||A x - b|| at most the norm of the noise, which has to be known.
+- oracle: the x nearest to the true one: a bound on what any choice could give.
 
 Orders 1 and 2 are brought to standard form by Elden's weighted pseudoinverse [4]_, so that one singular value
 decomposition serves a whole path. Everything is batched; where all matrices of a batch are equal, one is decomposed.
@@ -34,10 +34,9 @@ from numpy.typing import NDArray
 
 from algebraformer.linalg import EPS, FloatArray
 
-LARGEST, SMALLEST = 1e1, 1e-8
-"""Limits of lambda over the largest singular value."""
-PER_DECADE = 20
-"""Values of lambda in a factor of ten."""
+MAX_LAMBDA, MIN_LAMBDA = 1e1, 1e-8
+"""Limits of lambda relative to the largest singular value."""
+LAMBDAS_PER_DECADE = 20
 IndexArray = NDArray[np.intp]
 
 
@@ -53,7 +52,7 @@ class Decomposition:
     V : ndarray, shape (G, n, r)
         Right singular vectors, brought back from standard form: x = V y + N Q' b.
     Q : ndarray, shape (G, m, p)
-        Orthonormal basis of what A makes of the null space of L, of dimension p.
+        Orthonormal basis of A times the null space of L, of dimension p.
     N : ndarray, shape (G, n, p)
     """
 
@@ -136,8 +135,8 @@ class Path:
 def tikhonov(decomposition: Decomposition, b: FloatArray) -> Path:
     """Return Tikhonov's solutions for b (B, m) over 20 values of lambda a decade, 10 to 1e-8 times the largest s."""
     s = decomposition.s
-    count = round(PER_DECADE * np.log10(LARGEST / SMALLEST)) + 1
-    parameters = s[:, :1] * np.geomspace(LARGEST, SMALLEST, count)  # (G, K)
+    count = round(LAMBDAS_PER_DECADE * np.log10(MAX_LAMBDA / MIN_LAMBDA)) + 1
+    parameters = s[:, :1] * np.geomspace(MAX_LAMBDA, MIN_LAMBDA, count)  # (G, K)
     squares = parameters[..., None] ** 2  # (G, K, 1)
     remaining = squares / (s[:, None] ** 2 + squares)  # (G, K, r): 1 minus the filter factors
     gains = s[:, None] / (s[:, None] ** 2 + squares)
@@ -190,12 +189,12 @@ def _path(
 
 def cross_validation(path: Path) -> IndexArray:
     """Return where ||A x - b||^2 / slack^2 is least."""
-    some = path.slack > 0
-    return np.argmin(np.where(some, path.residual_norm / np.where(some, path.slack, 1.0), np.inf), axis=1)
+    free = path.slack > 0
+    return np.argmin(np.where(free, path.residual_norm / np.where(free, path.slack, 1.0), np.inf), axis=1)
 
 
 def cross_validated(A: FloatArray, b: FloatArray, order: int = 0) -> FloatArray:
-    """Return Tikhonov's answers (B, n) to A (B, m, n) and b (B, m), lambda by cross-validation: told nothing else."""
+    """Return Tikhonov's answers (B, n) to A (B, m, n) and b (B, m), lambda by cross-validation."""
     path = tikhonov(decompose(A, order), b)
     return path.chosen(cross_validation(path))
 

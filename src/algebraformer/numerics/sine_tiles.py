@@ -8,8 +8,8 @@ and only the tiles that hold any of the family are kept:
 
     M(A) = P^T Y(A) P Abar^-1 / s,   Y(A) = sum of the kept tiles of P T P^T.
 
-What is left out is below `TOLERANCE` of the whole, weighed as the family uses it. Families that do not become sparse
-this way keep their dense operators.
+What is left out is below `TRUNCATION_RTOL` of the whole, weighted as the family uses it. Families that do not become
+sparse this way keep their dense operators.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algebraformer.linalg import FloatArray
-from algebraformer.numerics.operator_basis import OperatorBasis, apply_to_all, combined, single
+from algebraformer.numerics.operator_basis import OperatorBasis
+from algebraformer.numerics.preconditioner import Chosen, linear_combination, shared_matmul, to_scaled_float32
 
 TILE = 32
 """Rows and columns of a tile."""
-LARGE = 256
-"""Below this n nothing is gained."""
-TOLERANCE = 1e-3
-"""Share of the operators, weighed by their typical coefficients, that may be left out (root of the sum of squares)."""
-WORTHWHILE = 0.5
-"""Tiles that are more than this share of all are not worth it."""
+MIN_N = 256
+"""Below this n the dense operators are as fast."""
+TRUNCATION_RTOL = 1e-3
+"""Share of the operators, weighted by their typical coefficients, that may be left out (root of the sum of squares)."""
+MAX_KEPT_SHARE = 0.5
+"""Families that need more than this share of all tiles keep their dense operators."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ class TiledOperators:
 
     def inverse_of(self, c: NDArray[np.floating], s: FloatArray) -> TiledInverse:
         """Return the approximate inverses of B matrices, as `OperatorBasis.inverse_of` does."""
-        return TiledInverse(combined(c, self.operators), self, np.where(s != 0, s, 1.0))
+        return TiledInverse(linear_combination(c, self.operators), self, np.where(s != 0, s, 1.0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,30 +81,30 @@ class TiledInverse:
 
     def left(self, r: FloatArray) -> FloatArray:
         """Return P Abar^-1 r (B, n, k)."""
-        return apply_to_all(self.tiled.left, r)
+        return shared_matmul(self.tiled.left, r)
 
     def right(self, g: FloatArray) -> FloatArray:
         """Return P^T Y g / s (B, n, k)."""
-        unit, peak = single(g)
+        unit, peak = to_scaled_float32(g)
         y, start = np.empty_like(unit), 0
         for row, columns in enumerate(self.tiled.columns):
             part = self.entries[:, start : start + TILE * columns.size].reshape(len(g), TILE, columns.size)
             y[:, row * TILE : (row + 1) * TILE] = part @ unit[:, columns]
             start += TILE * columns.size
-        return apply_to_all(self.tiled.transform.T, y) * (peak / self.s[:, None, None])
+        return shared_matmul(self.tiled.transform.T, y) * (peak / self.s[:, None, None])
 
     def adjoint(self, v: FloatArray) -> FloatArray:
         """Return M^T v (B, n, k): (P Abar^-1)^T Y^T P v / s."""
-        unit, peak = single(v)
-        transformed = apply_to_all(self.tiled.transform, unit)
+        unit, peak = to_scaled_float32(v)
+        transformed = shared_matmul(self.tiled.transform, unit)
         y, start = np.zeros_like(unit), 0
         for row, columns in enumerate(self.tiled.columns):
             part = self.entries[:, start : start + TILE * columns.size].reshape(len(v), TILE, columns.size)
             y[:, columns] += part.swapaxes(1, 2) @ transformed[:, row * TILE : (row + 1) * TILE]
             start += TILE * columns.size
-        return apply_to_all(self.tiled.left.T, y * (peak / self.s[:, None, None]))
+        return shared_matmul(self.tiled.left.T, y * (peak / self.s[:, None, None]))
 
-    def take(self, chosen: NDArray[np.int64]) -> TiledInverse:
+    def __getitem__(self, chosen: Chosen) -> TiledInverse:
         """Return the inverses of the chosen systems of the batch."""
         return TiledInverse(self.entries[chosen], self.tiled, self.s[chosen])
 
@@ -128,27 +129,33 @@ def compress(basis: OperatorBasis) -> TiledOperators | None:
     Parameters
     ----------
     basis : OperatorBasis
-        It is worth it if n is at least `LARGE` and a multiple of `TILE`, and if the family becomes sparse.
+        It is worth it if n is at least `MIN_N` and a multiple of `TILE`, and if the family becomes sparse.
 
     Returns
     -------
     TiledOperators or None
     """
     n, count = len(basis.inverse), 1 + basis.rank
-    if n < LARGE or n % TILE:
+    if n < MIN_N or n % TILE:
         return None
+
+    # 1. Every operator in sines, in tiles, and the energy of each tile over the family.
     P, tiles = sines(n), n // TILE
     transform = P.astype(np.float32)
     blocks, energy = np.empty((count, tiles, tiles, TILE, TILE), dtype=np.float32), np.zeros((tiles, tiles))
-    typical = np.concatenate(([1.0], basis.size * basis.sigma))
+    typical = np.concatenate(([1.0], basis.scale * basis.coefficient_rms))
     for r, operator in enumerate(basis.operators):
         blocks[r] = (transform @ operator @ transform.T).reshape(tiles, TILE, tiles, TILE).swapaxes(1, 2)
         energy += typical[r] ** 2 * np.sum(blocks[r].astype(np.float64) ** 2, axis=(2, 3))
+
+    # 2. The fewest tiles that leave out no more than the tolerance.
     order = np.argsort(-energy, axis=None)
     lost = energy.sum() - np.cumsum(energy.ravel()[order])
-    needed = int(np.argmax(lost <= TOLERANCE**2 * energy.sum())) + 1
-    if needed > WORTHWHILE * energy.size:
+    needed = int(np.argmax(lost <= TRUNCATION_RTOL**2 * energy.sum())) + 1
+    if needed > MAX_KEPT_SHARE * energy.size:
         return None
+
+    # 3. Their entries, one row of tiles after the other.
     keep = np.zeros((tiles, tiles), dtype=bool)
     keep.flat[order[:needed]] = True
     kept = [np.flatnonzero(row) for row in keep]

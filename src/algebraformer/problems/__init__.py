@@ -1,23 +1,13 @@
 """Families of linear systems: `names()` lists them, `get(name, n=64)` makes one, `.sample(1000)` draws from it."""
 
-from algebraformer.problems.base import (
-    ProblemFamily,
-    Systems,
-    family_class,
-    from_settings,
-    generator,
-    get,
-    names,
-    register,
-)
+from algebraformer.problems.base import ProblemFamily, Systems, family_class, from_settings, get, names, register
 from algebraformer.problems.boundary_value import BoundaryValueFamily
 from algebraformer.problems.conditioned import ConditionedFamily
-from algebraformer.problems.fredholm import FredholmFamily
-from algebraformer.problems.fredholm_mixture import Fredholm
+from algebraformer.problems.fredholm import Fredholm, FredholmFamily
 from algebraformer.problems.lp_regression import LpRegression
-from algebraformer.problems.noisy import NoisyFamily
+from algebraformer.problems.noisy import PRIORS, NoisyFamily
 from algebraformer.problems.nonlinear import NonlinearFamily
-from algebraformer.problems.signals import PRIORS
+from algebraformer.problems.sampling import generator
 from algebraformer.problems.stored_matrices import stored
 
 __all__ = [

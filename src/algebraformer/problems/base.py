@@ -1,33 +1,36 @@
-"""What a family of linear systems is, and the registry of those that ship.
+"""The base class of families of linear systems, and the registry of families.
 
 A family draws parameters, one system at a time, and assembles many systems at once. Sampling is addressed by
-(seed, index): the same index gives the same system whatever the batch size, the order or the number of workers.
+(seed, index): a system does not depend on the batch size, the order or the number of workers.
 """
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import operator
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from algebraformer.errors import ConfigurationError, SingularSystemError, UnknownNameError
+from algebraformer.problems.sampling import FloatArray, generator
 from algebraformer.validation import is_whole
 
-FloatArray = NDArray[np.float64]
 Parameters = dict[str, NDArray[Any]]
-Limits = tuple[float, float]
 
 VALIDATION_SEED = 2**63 + 1
 TEST_SEED = 2**63 + 2
 SCALER_SEED = 2**63 + 3
 SPECTRUM_SEED = 2**63 + 4
 CALIBRATION_SEED = 2**63 + 5
-"""Seeds of the frozen sets: those that a network is validated, tested, scaled or given a basis, given a rank, and
-calibrated on. Recipes have seeds below 2**62, so no training system is ever in one of these."""
+"""Seeds of the frozen sets, for validation, tests, scaler or basis, rank, and calibration. Recipes have seeds below
+2**62, so no training system is in one of these sets."""
+RENAMED = {"rows": "n_equations", "instrument": "draw_operator", "has_systems": "is_linear_system"}
+"""Attributes of families by their former names, which subclasses may still define."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +40,11 @@ class Systems:
     Attributes
     ----------
     A : ndarray, shape (B, m, n), float64
-        m = n unless a family says otherwise.
+        m = n in most families.
     b : ndarray, shape (B, m), float64
     x : ndarray, shape (B, n), float64
-        Solves the system to LAPACK's accuracy, or is exact where the family knows a closed form. In a noisy family x is
-        the signal that was measured, and A x differs from b by the noise.
+        Solves the system to LAPACK's accuracy, or is exact if the family has a closed form. In a noisy family x is the
+        true signal, and A x differs from b by the noise.
     params : dict of ndarray, each of shape (B, ...)
         The parameters the systems were assembled from.
     """
@@ -59,33 +62,14 @@ class Systems:
         return Systems(self.A[item], self.b[item], self.x[item], {k: v[item] for k, v in self.params.items()})
 
 
-def generator(seed: int, index: int, stream: int = 0) -> np.random.Generator:
-    """Return the random generator of one system, from Philox's counter: no state is shared between indices.
-
-    Parameters
-    ----------
-    seed, index, stream : int
-        Whole numbers from 0 to 2**64 - 1. Different streams of one (seed, index) are independent.
-
-    Raises
-    ------
-    ConfigurationError
-        A seed or an index that is not such a number.
-    """
-    for what, value in (("seed", seed), ("index", index)):
-        if not (is_whole(value) or isinstance(value, np.integer)) or not 0 <= value < 2**64:
-            raise ConfigurationError(f"{what} must be a whole number from 0 to 2**64 - 1, received {value!r}")
-    key = np.array([seed, stream], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, index], dtype=np.uint64)))
-
-
 def real(array: object, what: str) -> FloatArray:
     """Return an array as float64.
 
     Raises
     ------
     ConfigurationError
-        It does not hold real numbers; `what` names it. A complex array is none, even if its imaginary part is zero.
+        It does not contain real numbers; `what` is its name in the message. Complex arrays are rejected, even with zero
+        imaginary part.
     """
     values = np.asarray(array)
     if np.iscomplexobj(values):
@@ -98,29 +82,6 @@ def real(array: object, what: str) -> FloatArray:
     return values.astype(np.float64, copy=False)
 
 
-def uniform(rng: np.random.Generator, limits: Limits) -> float:
-    """Draw one number from U(low, high)."""
-    return limits[0] + (limits[1] - limits[0]) * rng.random()
-
-
-def log_uniform(rng: np.random.Generator, limits: Limits) -> float:
-    """Draw one number whose logarithm is uniform between those of low and high."""
-    return float(limits[0] * (limits[1] / limits[0]) ** rng.random())
-
-
-def draw_modes(rng: np.random.Generator, count: int, scale: float = 1.0) -> dict[str, FloatArray]:
-    """Draw c_k ~ N(0, (scale / k)^2) and phi_k ~ U(0, 2 pi), k = 1 ... count, for `cosine_series`."""
-    k = np.arange(1, count + 1)
-    return {"c": scale * rng.standard_normal(count) / k, "phi": rng.uniform(0, 2 * np.pi, count)}
-
-
-def cosine_series(c: FloatArray, phi: FloatArray, x: FloatArray) -> FloatArray:
-    """Return sum_k c_k cos(k pi x / 2 + phi_k) (B, len(x)) for c and phi (B, m)."""
-    k = np.arange(1, c.shape[1] + 1)
-    angle = 0.5 * np.pi * k[:, None] * x + phi[..., None]  # (B, m, len(x))
-    return np.asarray(np.sum(c[..., None] * np.cos(angle), axis=1), dtype=np.float64)
-
-
 def check_whole(family: ProblemFamily, *names: str) -> None:
     """Raise `ConfigurationError` unless these settings are whole numbers of at least 1."""
     for name in names:
@@ -130,7 +91,7 @@ def check_whole(family: ProblemFamily, *names: str) -> None:
 
 
 def check_number(family: ProblemFamily, name: str, low: float = 0.0, high: float = np.inf) -> None:
-    """Raise `ConfigurationError` unless a setting is a finite number from low to high; True and False are none."""
+    """Raise `ConfigurationError` unless a setting is a finite number from low to high, and not a bool."""
     value = getattr(family, name)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not (number and low <= value <= high and value < np.inf):
@@ -145,7 +106,7 @@ def check_limits(family: ProblemFamily, positive: Sequence[str] = ()) -> None:
     ----------
     family : ProblemFamily
     positive : sequence of str
-        Settings whose numbers must be positive, too.
+        Settings whose numbers must be positive as well.
     """
     for field in dataclasses.fields(family):
         value = getattr(family, field.name)
@@ -158,7 +119,7 @@ def check_limits(family: ProblemFamily, positive: Sequence[str] = ()) -> None:
 
 
 def _is_limits(value: object) -> bool:
-    """Say whether a value is a pair of finite numbers in ascending order."""
+    """Return whether a value is a pair of finite numbers in ascending order."""
     if not (isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, (int, float)) for v in value)):
         return False
     return bool(-np.inf < value[0] <= value[1] < np.inf)
@@ -169,7 +130,7 @@ class ProblemFamily(abc.ABC):
     """A family of linear systems: draw parameters, assemble A and b.
 
     A new family is a frozen dataclass with two methods, `draw` and `assemble`; its fields are its settings, and they
-    travel inside checkpoints. Decorate it with `register` to make it known by name.
+    are stored in checkpoints. Decorate it with `register` to give it a name.
 
     Attributes
     ----------
@@ -201,10 +162,25 @@ class ProblemFamily(abc.ABC):
     def __post_init__(self) -> None:
         check_whole(self, "n")
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let a family that defines an attribute under its former name work as before, with a warning."""
+        super().__init_subclass__(**options)
+        for old, new in RENAMED.items():
+            if old in vars(cls) and new not in vars(cls):
+                message = f"{cls.__name__}.{old} is now called {new}; the old name goes in a later version"
+                warnings.warn(message, DeprecationWarning, stacklevel=3)  # 2 is ABCMeta
+                setattr(cls, new, property(operator.attrgetter(old)))
+
+    @property
+    def n_equations(self) -> int:
+        """Number of equations m: n by default."""
+        return self.n
+
     @property
     def rows(self) -> int:
-        """Number of equations: n unless a family says otherwise."""
-        return self.n
+        """Former name of `n_equations`."""
+        warnings.warn("rows is now called n_equations", DeprecationWarning, stacklevel=2)
+        return self.n_equations
 
     @abc.abstractmethod
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
@@ -212,7 +188,7 @@ class ProblemFamily(abc.ABC):
 
     @abc.abstractmethod
     def assemble(self, params: Parameters) -> tuple[FloatArray, FloatArray]:
-        """Assemble A (B, rows, n) and b (B, rows), float64, from stacked parameters (B, ...)."""
+        """Assemble A (B, m, n) and b (B, m), float64, from stacked parameters (B, ...)."""
 
     def parameters(self, indices: Sequence[int] | NDArray[np.int64], seed: int = 0) -> Parameters:
         """Draw the parameters of the systems at these indices, stacked: every array has shape (len(indices), ...)."""
@@ -220,7 +196,7 @@ class ProblemFamily(abc.ABC):
         return {key: np.array([draw[key] for draw in draws]) for key in (draws[0] if draws else {})}
 
     def solution(self, A: FloatArray, b: FloatArray, params: Parameters) -> FloatArray:
-        """Solve the systems: LAPACK's LU through NumPy. A family that knows x in closed form overrides this."""
+        """Solve the systems by LAPACK's LU. A family with x in closed form overrides this."""
         try:
             return np.linalg.solve(A, b[..., None])[..., 0].astype(np.float64, copy=False)
         except np.linalg.LinAlgError:
@@ -228,7 +204,7 @@ class ProblemFamily(abc.ABC):
             raise SingularSystemError(np.flatnonzero(rank < self.n).tolist(), batched=True) from None
 
     def at(self, indices: Sequence[int] | NDArray[np.int64], seed: int = 0) -> Systems:
-        """Return the systems at these indices of the endless sequence that `seed` names.
+        """Return the systems at these indices of the sequence of `seed`.
 
         Parameters
         ----------
@@ -253,13 +229,14 @@ class ProblemFamily(abc.ABC):
         Raises
         ------
         ConfigurationError
-            No index; or A or b of another shape than the family's, complex, or not finite.
+            No index; or A or b has a wrong shape, is complex, or is not finite.
         """
         if len(indices) == 0:
             raise ConfigurationError("a batch needs at least one index, received none")
         params = self.parameters(indices, seed)
         A, b = (self._real(what, array) for what, array in zip("Ab", self.assemble(params), strict=True))
-        expected = (len(indices), self.rows, self.n), (len(indices), self.rows)
+        m = self.n_equations
+        expected = (len(indices), m, self.n), (len(indices), m)
         if (A.shape, b.shape) != expected:
             raise ConfigurationError(
                 f"{type(self).__name__}.assemble must return shapes {expected}, received {(A.shape, b.shape)}"
@@ -273,11 +250,11 @@ class ProblemFamily(abc.ABC):
         return A, b, params
 
     def _real(self, what: str, array: object) -> FloatArray:
-        """Return an array of the family's as float64; `ConfigurationError` if it does not hold real numbers."""
+        """Return an array of the family as float64; `ConfigurationError` if it does not contain real numbers."""
         return real(array, f"{what} of the family {self.name or type(self).__name__}")
 
     def sample(self, count: int, seed: int = 0, start: int = 0) -> Systems:
-        """Return `count` systems: those at indices start, start + 1, ... of the sequence that `seed` names.
+        """Return `count` systems, at the indices start, start + 1, ... of the sequence of `seed`.
 
         Parameters
         ----------
@@ -292,8 +269,8 @@ class ProblemFamily(abc.ABC):
         return self.at(range(start, start + count), seed)
 
     @property
-    def has_systems(self) -> bool:
-        """Whether x solves A x = b. If not, A and b are what a network reads, and there is nothing to certify."""
+    def is_linear_system(self) -> bool:
+        """Whether x solves A x = b. If not, A and b are inputs of a network, and there is nothing to certify."""
         return True
 
     def settings(self) -> dict[str, Any]:
@@ -301,7 +278,7 @@ class ProblemFamily(abc.ABC):
         return {"name": self.name, **dataclasses.asdict(self)}
 
     def own_settings(self) -> dict[str, Any]:
-        """Return the settings without name and n, which recipes keep elsewhere."""
+        """Return the settings without name and n, which recipes store elsewhere."""
         return {key: value for key, value in self.settings().items() if key not in ("name", "n")}
 
 
@@ -309,10 +286,10 @@ _REGISTRY: dict[str, type[ProblemFamily]] = {}
 
 
 def register(name: str) -> Callable[[type[ProblemFamily]], type[ProblemFamily]]:
-    """Class decorator: make a family known under a name, for `get`, recipes and the command line."""
+    """Class decorator: register a family under a name, for `get`, recipes and the command line."""
 
     def add(cls: type[ProblemFamily]) -> type[ProblemFamily]:
-        owner = _REGISTRY.get(name, cls)  # a class that is defined again, as in a notebook, replaces its old self
+        owner = _REGISTRY.get(name, cls)  # a class that is defined again, as in a notebook, replaces the old one
         ships = owner.__module__.startswith(f"{__package__}.") and owner.__module__ != cls.__module__
         if owner.__qualname__ != cls.__qualname__ or ships:
             raise ConfigurationError(f"a family named {name!r} is registered already")
@@ -350,7 +327,7 @@ def get(name: str, **settings: Any) -> ProblemFamily:
     UnknownNameError
         No family has that name.
     ConfigurationError
-        A setting that the family does not have, or a value outside its range.
+        A setting that the family does not have, or a value out of range.
 
     Examples
     --------
@@ -370,9 +347,3 @@ def from_settings(settings: dict[str, Any]) -> ProblemFamily:
     """Return the family that `ProblemFamily.settings` described; lists become tuples again."""
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if k != "name"}
     return get(str(settings.get("name", "")), **fields)
-
-
-def batches(count: int, size: int) -> Iterator[range]:
-    """Split 0 ... count - 1 into consecutive ranges of at most `size`."""
-    for start in range(0, count, size):
-        yield range(start, min(start + size, count))

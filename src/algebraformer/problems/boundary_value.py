@@ -18,25 +18,14 @@ from typing import Any
 import numpy as np
 
 from algebraformer.errors import ConfigurationError
-from algebraformer.problems.base import (
-    FloatArray,
-    Limits,
-    Parameters,
-    ProblemFamily,
-    check_limits,
-    check_number,
-    check_whole,
-    cosine_series,
-    draw_modes,
-    register,
-    uniform,
-)
+from algebraformer.problems.base import Parameters, ProblemFamily, check_limits, check_number, check_whole, register
 from algebraformer.problems.chebyshev import differentiation_matrix, points
+from algebraformer.problems.sampling import FloatArray, Limits, cosine_series, draw_modes, uniform
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BoundaryValueFamily(ProblemFamily):
-    """-(K u')' + v u' + r u = f on (-1, 1) with u(-1) = u(1) = 0; members say what K, v and r are."""
+    """-(K u')' + v u' + r u = f on (-1, 1) with u(-1) = u(1) = 0; subclasses define K, v and r."""
 
     f_modes: int = 8
     """Number m of modes in f(x) = sum_{k=1..m} c_k cos(k pi x / 2 + phi_k), c_k ~ N(0, 1/k^2), phi_k ~ U(0, 2 pi)."""
@@ -59,11 +48,11 @@ class BoundaryValueFamily(ProblemFamily):
         raise NotImplementedError
 
     def reaction(self, params: Parameters, x: FloatArray) -> FloatArray | None:
-        """Return r at the points x, shape (B, len(x)), or None where the equation has no such term."""
+        """Return r at the points x, shape (B, len(x)), or None if the equation has no such term."""
         return None
 
     def velocity(self, params: Parameters) -> FloatArray | None:
-        """Return v, shape (B,), or None where the equation has no such term."""
+        """Return v, shape (B,), or None if the equation has no such term."""
         return None
 
     def source(self, params: Parameters, x: FloatArray) -> FloatArray:

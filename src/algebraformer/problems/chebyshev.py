@@ -104,7 +104,7 @@ def interpolate(u: FloatArray, t: FloatArray) -> FloatArray:
 
 
 def interpolation_matrix(n: int, t: FloatArray) -> FloatArray:
-    """Return the matrix (m, n) that takes values at `points(n)` to those of their polynomial at t (m,).
+    """Return the matrix (m, n) that maps values at `points(n)` to those of the interpolating polynomial at t (m,).
 
     Examples
     --------

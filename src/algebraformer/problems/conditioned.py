@@ -1,8 +1,8 @@
 """Families whose condition number is a setting: prescribed singular values, and regularised normal equations.
 
 The condition number kappa = sigma_1 / sigma_n of every system is log-uniform between two limits. The right-hand sides
-are our choice: b = A x with x standard normal, so that every singular direction counts alike in x, and in b hardly
-those of small singular values.
+are our choice: b = A x with x standard normal, so that all singular directions have equal weight in x, and those of
+small singular values contribute little to b.
 
 References
 ----------
@@ -21,16 +21,8 @@ from typing import Any
 import numpy as np
 
 from algebraformer.errors import ConfigurationError
-from algebraformer.problems.base import (
-    FloatArray,
-    Limits,
-    Parameters,
-    ProblemFamily,
-    check_limits,
-    check_whole,
-    log_uniform,
-    register,
-)
+from algebraformer.problems.base import Parameters, ProblemFamily, check_limits, check_whole, register
+from algebraformer.problems.sampling import FloatArray, Limits, log_uniform
 from algebraformer.validation import is_whole
 
 MODES = {1: "one large", 2: "one small", 3: "geometric", 4: "arithmetic"}
@@ -39,7 +31,7 @@ MODES = {1: "one large", 2: "one small", 3: "geometric", 4: "arithmetic"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConditionedFamily(ProblemFamily):
-    """b = A x with x standard normal and a condition number that is drawn; members say what A is."""
+    """b = A x with x standard normal and a random condition number; subclasses define A."""
 
     kappa: Limits = (1e3, 1e4)
     """Limits of the condition number, which is log-uniform."""
@@ -71,8 +63,8 @@ class RandSVD(ConditionedFamily):
     """Singular values between 1 and 1 / kappa as in LAPACK's DLATMS: 1, one large; 2, one small; 3, geometric; 4,
     arithmetic."""
     spread: float | None = None
-    """U and V are a fixed frame, rotated in a random way by at most this angle, in radians. None: they have Haar's
-    measure, any orthogonal matrix being as likely as any other."""
+    """U and V are a fixed frame, randomly rotated by at most this angle, in radians. None: they are Haar-distributed,
+    that is uniform over the orthogonal matrices."""
     spd: bool = False
     """V = U, so that A is symmetric and positive definite."""
 
@@ -109,8 +101,8 @@ class RandSVD(ConditionedFamily):
 class NormalEquations(ConditionedFamily):
     """(V^T V / m + lambda I) x = b: ridge regression by polynomials of degree n - 1 at m random sites.
 
-    V holds the powers t_i^j, j = 0 ... n - 1, at sites t_i ~ U(-1, 1). lambda makes the condition number what was
-    drawn; where that of V^T V is smaller than this, lambda is 0.
+    V holds the powers t_i^j, j = 0 ... n - 1, at sites t_i ~ U(-1, 1). lambda is chosen to give the
+    drawn condition number; if that of V^T V is smaller already, lambda is 0.
     """
 
     sites: int = 64
@@ -168,7 +160,7 @@ def singular_values(kappa: FloatArray, mode: int, n: int) -> FloatArray:
 
 
 def haar(G: FloatArray) -> FloatArray:
-    """Return orthogonal matrices of Haar's measure from standard normal ones, shape (..., n, n).
+    """Return Haar-distributed orthogonal matrices from standard normal ones, shape (..., n, n).
 
     The Q of a QR factorisation whose R has a positive diagonal [2]_.
     """
@@ -177,7 +169,7 @@ def haar(G: FloatArray) -> FloatArray:
 
 
 def rotations(G: FloatArray, angle: float) -> FloatArray:
-    """Return exp(S) (B, n, n), S the skew part of G (B, n, n) in the size that makes `angle` the largest rotation.
+    """Return exp(S) (B, n, n), S the skew part of G (B, n, n), scaled so that `angle` is the largest rotation.
 
     By the eigenvalues of the Hermitian matrix i S: those of exp(S) are exp(-i w), so the w are the angles.
     """
@@ -188,12 +180,12 @@ def rotations(G: FloatArray, angle: float) -> FloatArray:
 
 
 def cosines(n: int) -> FloatArray:
-    """Return the orthogonal matrix (n, n) whose columns are the cosines of the DCT-II, slow ones first."""
+    """Return the orthogonal matrix (n, n) whose columns are the cosines of the DCT-II, low frequencies first."""
     i, k = np.arange(n)[:, None], np.arange(n)
     return np.cos(np.pi * k * (2 * i + 1) / (2 * n)) * np.sqrt(np.where(k == 0, 1, 2) / n)
 
 
 def sines(n: int) -> FloatArray:
-    """Return the orthogonal matrix (n, n) whose columns are the sines of the DST-I, slow ones first."""
+    """Return the orthogonal matrix (n, n) whose columns are the sines of the DST-I, low frequencies first."""
     k = np.arange(1, n + 1)
     return np.sin(np.pi * np.outer(k, k) / (n + 1)) * np.sqrt(2 / (n + 1))

@@ -1,11 +1,11 @@
-"""Fredholm and Volterra integral equations of the first kind: what an instrument does to a signal.
+"""Fredholm and Volterra integral equations of the first kind, discretised.
 
     g(s) = integral of K(s, t) f(t) dt,
 
 by the midpoint rule: A_ij = h K(s_i, t_j), t_j the midpoints of n and s_i those of m equal parts (`heat` excepted).
-All but the first are test problems of Hansen's Regularization Tools [1]_; the formulas are those of the papers
-named with each. Ours: one quadrature rule for all, so that every n and m is possible, where the toolbox has
-Galerkin's method for some; parameters of the instrument that are drawn for every system, as settings; and `deblur`.
+All but `deblur` are test problems of Hansen's Regularization Tools [1]_; the formulas are those of the papers cited
+with each. Three things differ from the toolbox: one quadrature rule for all, so that every n and m is possible, where
+the toolbox uses Galerkin's method for some; kernel parameters that are drawn for every system; and `deblur`.
 
 References
 ----------
@@ -21,18 +21,19 @@ from typing import Any, ClassVar
 import numpy as np
 
 from algebraformer.errors import ConfigurationError
-from algebraformer.problems.base import FloatArray, Limits, Parameters, check_number, log_uniform, register, uniform
+from algebraformer.problems.base import Parameters, check_number, family_class, register
 from algebraformer.problems.noisy import NoisyFamily
+from algebraformer.problems.sampling import FloatArray, Limits, log_uniform, uniform
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FredholmFamily(NoisyFamily):
-    """g(s) = integral of K(s, t) f(t) dt, noisy; members say what K is and where s and t live."""
+    """g(s) = integral of K(s, t) f(t) dt, noisy; subclasses define K and the intervals of s and t."""
 
     domain: ClassVar[Limits] = (0.0, 1.0)
-    """Where t lives."""
+    """Interval of t."""
     image: ClassVar[Limits] = (0.0, 1.0)
-    """Where s lives."""
+    """Interval of s."""
 
     @property
     def nodes(self) -> FloatArray:
@@ -41,8 +42,8 @@ class FredholmFamily(NoisyFamily):
 
     @property
     def sites(self) -> FloatArray:
-        """The m points s_i at which is measured."""
-        return midpoints(self.image, self.rows)
+        """The m points s_i of the measurements."""
+        return midpoints(self.image, self.n_equations)
 
     def kernel(self, params: Parameters, s: FloatArray, t: FloatArray) -> FloatArray:
         """Return K(s, t) for s of shape (m, 1) and t of shape (n,): (B, m, n), or (m, n) if it is always the same."""
@@ -55,7 +56,7 @@ class FredholmFamily(NoisyFamily):
     def matrix(self, params: Parameters) -> FloatArray:
         step = (self.domain[1] - self.domain[0]) / self.n
         A = step * self.kernel(params, self.sites[:, None], self.nodes)
-        return np.array(np.broadcast_to(A, (len(params["noise"]), self.rows, self.n)))
+        return np.array(np.broadcast_to(A, (len(params["noise"]), self.n_equations, self.n)))
 
     def classical_signal(self) -> FloatArray:
         return self.classical(self.nodes)
@@ -72,7 +73,7 @@ def per_system(value: FloatArray) -> FloatArray:
     return value[:, None, None]
 
 
-# ---------------------------------------------------------------- instruments with parameters
+# ---------------------------------------------------------------- kernels with parameters
 
 
 @register("deblur")
@@ -106,7 +107,7 @@ class Deblur(FredholmFamily):
                 f"slope must lie within (-1, 1) so that widths stay positive, received {self.slope}"
             )
 
-    def instrument(self, rng: np.random.Generator) -> dict[str, Any]:
+    def draw_operator(self, rng: np.random.Generator) -> dict[str, Any]:
         width, slope = log_uniform(rng, self.width), uniform(rng, self.slope)
         return {"width": width, "slope": slope if rng.random() < self.varying else 0.0}
 
@@ -137,7 +138,7 @@ class Gravity(FredholmFamily):
 
     positive: ClassVar[tuple[str, ...]] = ("noise", "depth")
 
-    def instrument(self, rng: np.random.Generator) -> dict[str, Any]:
+    def draw_operator(self, rng: np.random.Generator) -> dict[str, Any]:
         return {"depth": log_uniform(rng, self.depth)}
 
     def kernel(self, params: Parameters, s: FloatArray, t: FloatArray) -> FloatArray:
@@ -171,9 +172,9 @@ class Heat(FredholmFamily):
     @property
     def sites(self) -> FloatArray:
         """The ends of m equal parts."""
-        return np.arange(1, self.rows + 1) / self.rows
+        return np.arange(1, self.n_equations + 1) / self.n_equations
 
-    def instrument(self, rng: np.random.Generator) -> dict[str, Any]:
+    def draw_operator(self, rng: np.random.Generator) -> dict[str, Any]:
         return {"kappa": log_uniform(rng, self.kappa)}
 
     def kernel(self, params: Parameters, s: FloatArray, t: FloatArray) -> FloatArray:
@@ -301,3 +302,47 @@ class Foxgood(FredholmFamily):
 
     def classical(self, t: FloatArray) -> FloatArray:
         return t
+
+
+# ---------------------------------------------------------------- all of them in one family
+
+OPERATOR_PARAMETERS = ("width", "slope", "depth", "kappa")
+"""Parameters of the members' operators; 0 where a member does not have them."""
+
+
+@register("fredholm")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fredholm(NoisyFamily):
+    """All integral equations in one family, each drawn equally often and with its default operator."""
+
+    members: tuple[str, ...] = ("deblur", "gravity", "heat", "shaw", "phillips", "deriv2", "baart", "foxgood")
+    """Names of the families to draw from; "member" in the parameters of a system is a position in this tuple."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.members, tuple) or not self.members:
+            raise ConfigurationError(f"members must be names of families, received {self.members!r}")
+        for name in self.members:
+            if not issubclass(family_class(name), FredholmFamily):
+                raise ConfigurationError(f"members must be integral equations, received {name!r}")
+
+    def member(self, position: int) -> NoisyFamily:
+        """Return the family at a position of `members`, with the settings of this one."""
+        shared = ("n", "m", "noise", "priors", "noise_kind")
+        family: Any = family_class(self.members[position])
+        return family(**{name: getattr(self, name) for name in shared})
+
+    def draw(self, rng: np.random.Generator) -> dict[str, Any]:
+        position = int(rng.integers(len(self.members)))
+        return dict.fromkeys(OPERATOR_PARAMETERS, 0.0) | self.member(position).draw(rng) | {"member": position}
+
+    def matrix(self, params: Parameters) -> FloatArray:
+        A = np.empty((len(params["member"]), self.n_equations, self.n))
+        for position in np.unique(params["member"]):
+            chosen = params["member"] == position
+            A[chosen] = self.member(position).matrix({name: value[chosen] for name, value in params.items()})
+        return A
+
+    def classical_signal(self) -> FloatArray:
+        """Return the signal of the first member; each system is drawn with that of its own member."""
+        return self.member(0).classical_signal()

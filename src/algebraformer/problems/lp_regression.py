@@ -1,7 +1,7 @@
 """Linear regressions in the l_p norm, and the Newton systems on the way to their optima.
 
-The paper accelerates Newton's method for l_p norms and says neither for which problems nor for which p: every kind
-below, its ranges and the choice of iterates are ours. A is (m, n), and x minimises ||A x - b||_p:
+The paper accelerates Newton's method for l_p norms and specifies neither the problems nor p: every kind below, its
+ranges and the choice of iterates are ours. A is (m, n), and x minimises ||A x - b||_p:
 
 - gaussian: independent normal entries, columns scaled from 1 to 1e-2, normal b; m = 2 n.
 - polynomial: fits of random functions with uniform noise at 128 random sites; unknowns are the values of a polynomial
@@ -28,32 +28,33 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.numerics.lp_norm import (
     P_LIMITS,
     Regression,
+    abs_power,
     dual_vector,
     iterate,
-    largest,
+    max_abs,
     newton,
-    power,
     product,
     solved,
 )
 from algebraformer.numerics.lp_norm import transposed_product as transposed
-from algebraformer.problems.base import FloatArray, Parameters, ProblemFamily, check_whole, register
+from algebraformer.problems.base import Parameters, ProblemFamily, check_whole, register
 from algebraformer.problems.chebyshev import interpolation_matrix, points
+from algebraformer.problems.sampling import FloatArray
 
 Kind = Literal["gaussian", "polynomial", "spline", "uniform", "filter"]
 Target = Literal["newton", "optimum", "start"]
 SITES = 128
 """Sites of polynomial and spline fits; 2 n where that is more."""
 MODES = 8
-"""Modes of the functions that are fitted: sum_k c_k cos(k pi t / 2 + phi_k), c_k ~ N(0, 1/k^2)."""
+"""Modes of the fitted functions: sum_k c_k cos(k pi t / 2 + phi_k), c_k ~ N(0, 1/k^2)."""
 NOISE = (-3.0, -1.0)
 """Limits of the decimal logarithm of the noise's largest value."""
 OPTIMAL, ON_THE_WAY = 1e-8, 1e-6
 """Tolerances on `gradient_norm` of optima, and of the last iterate whose Newton system is taken."""
 RIDGE = 1e-10
-"""Added to the diagonal where values in n rows are turned into x."""
+"""Added to the diagonal when values in n rows are converted to x."""
 POWERS = (3.0, 5.0)
-"""Besides p: exponents of the gradients that a start is predicted from."""
+"""Besides p: exponents of the gradients from which a start is predicted."""
 
 
 @register("lp-regression")
@@ -64,9 +65,9 @@ class LpRegression(ProblemFamily):
     kind: Kind = "gaussian"
     """gaussian, polynomial, spline, uniform or filter."""
     target: Target = "newton"
-    """newton: the solution is Newton's step. optimum: the same systems, but the solution is the whole way from the
-    iterate to the optimum. start: what is known at the least squares solution in place of H, and what the way from
-    there to the optimum changes in n of the residuals."""
+    """newton: x is the Newton step. optimum: the same systems, but x is the difference between the optimum and the
+    iterate. start: "A" holds inputs from the least squares solution in place of H, and x is the change of n of the
+    residuals from there to the optimum."""
     p: tuple[float, ...] = (3.0, 4.0, 6.0, 8.0, 12.0)
     """Exponents; each regression has one of them."""
     iterates: int = 4
@@ -90,7 +91,7 @@ class LpRegression(ProblemFamily):
             )
 
     @property
-    def has_systems(self) -> bool:
+    def is_linear_system(self) -> bool:
         return self.target == "newton"
 
     @property
@@ -153,14 +154,14 @@ class LpRegression(ProblemFamily):
         return newton_system(problem, self.iterate(problem, params))
 
     def solution(self, A: FloatArray, b: FloatArray, params: Parameters) -> FloatArray:
-        if self.has_systems:
+        if self.is_linear_system:
             return super().solution(A, b, params)
         problem = self.regression(params)
         way = optimum(problem) - self.iterate(problem, params)
         return way if self.target == "optimum" else product(problem.A[:, nodes(self.m, self.n)], way)
 
     def _rows_of_start(self) -> int:
-        """Return how many numbers `start_tokens` needs for every token."""
+        """Return the number of inputs of `start_tokens` per token."""
         return 4 * -(-self.m // self.n) + len(POWERS) + 3
 
 
@@ -183,10 +184,10 @@ def newton_system(problem: Regression, x: FloatArray) -> tuple[FloatArray, Float
     systems; the step itself is better computed by `lp_norm.newton_step`, which does not form H.
     """
     r = product(problem.A, x) - problem.b
-    size = largest(r)[:, None]
-    root = power(r / size, 0.5 * (problem.p - 2))
-    weighed = root[..., None] * problem.A
-    H = (problem.p - 1)[:, None, None] * (weighed.mT @ weighed)
+    size = max_abs(r)[:, None]
+    root = abs_power(r / size, 0.5 * (problem.p - 2))
+    weighted = root[..., None] * problem.A
+    H = (problem.p - 1)[:, None, None] * (weighted.mT @ weighted)
     return H, -size * transposed(problem.A, dual_vector(r, problem.p))
 
 
@@ -198,8 +199,8 @@ def nodes(m: int, n: int) -> NDArray[np.int64]:
 def start_step(problem: Regression, v: FloatArray) -> FloatArray:
     """Return the x (B, n) for which A x takes the values v (B, n) in the rows `nodes`.
 
-    By normal equations in the basis Q, which is well-conditioned there for the kinds that starts are learned for, with
-    a trace of ridge: for other A the answer is bad, but there is one.
+    By normal equations in the basis Q, which is well-conditioned there for the kinds with learned starts, with a small
+    ridge parameter, so that other A have a solution, too, if an inaccurate one.
     """
     N = problem.Q[:, nodes(*problem.A.shape[1:])]  # (B, n, n)
     normal = N.mT @ N + RIDGE * np.eye(N.shape[-1])
@@ -207,14 +208,14 @@ def start_step(problem: Regression, v: FloatArray) -> FloatArray:
 
 
 def start_tokens(problem: Regression) -> tuple[FloatArray, FloatArray]:
-    """Return what is known of regressions at their least squares solutions, as "matrices" (B, n, n) and "b" (B, n).
+    """Return the inputs of learned starts, at the least squares solutions, as "matrices" (B, n, n) and "b" (B, n).
 
     Ours: column i holds u = r / s, its dual vector |u|^(p-2) u, the leverage of the row and the value of A times the
     Chebyshev points (the site, for polynomials) for the m / n rows from i m / n on; for k = 3, 5 and p the projection
     of |u|^(k-1) sign u onto the range of A, in row i of `nodes`; 1 / p; and ones. s is the residual that is largest in
-    absolute value, with its sign, and all entries of b are s: so the answer scales with s, and changes sign with it.
-    The answer is what the way to the optimum changes in the residuals of the rows `nodes`, which is local where the
-    rows are ordered; `start_step` gives the way itself.
+    absolute value, with its sign, and all entries of b are s, so that the output scales with s, including its sign. The
+    output is the change of the residuals of the rows `nodes` from least squares to the optimum, which is local if the
+    rows are ordered; `start_step` converts it to the change of x.
     """
     A, r, p = problem.A, problem.r, problem.p
     B, m, n = A.shape

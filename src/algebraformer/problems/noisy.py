@@ -1,42 +1,98 @@
-"""Families of noisy measurements: b = A x + e, with a signal x from a prior and noise e of a level nobody is told."""
+"""Families of noisy measurements: b = A x + e, with a signal x drawn from a prior and noise e of unknown level.
+
+Signals are functions of u in [0, 1], drawn with random numbers that do not depend on the grid (except spikes, which
+occupy one entry each) and scaled to root mean square 1. The parameters of the priors are our choices.
+"""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from algebraformer.errors import ConfigurationError
-from algebraformer.problems.base import (
-    FloatArray,
-    Limits,
-    Parameters,
-    ProblemFamily,
-    Systems,
-    check_limits,
-    check_whole,
-    log_uniform,
-)
-from algebraformer.problems.signals import CLASSICAL, DRAWS, PRIORS, normalized
+from algebraformer.problems.base import Parameters, ProblemFamily, Systems, check_limits, check_whole
+from algebraformer.problems.sampling import FloatArray, Limits, log_uniform
 
 NoiseKind = Literal["gaussian", "poisson", "outliers"]
 OUTLIERS = 0.05
 """Share of the measurements that are outliers."""
 OUTLIER_FACTOR = 10.0
 """Standard deviation of an outlier's noise over that of the others."""
+MAX_JUMPS = 8
+"""Most jumps of a piecewise constant signal."""
+MODES = 48
+"""Modes of a smooth signal."""
+LENGTHS = (0.04, 0.2)
+"""Limits of the correlation length of a smooth signal."""
+MAX_SPIKES = 6
+"""Most spikes of a signal."""
+
+
+def piecewise(rng: np.random.Generator, u: FloatArray) -> FloatArray:
+    """Return a piecewise constant signal: 1 to 8 jumps anywhere, levels N(0, 1)."""
+    jumps = int(rng.integers(1, MAX_JUMPS + 1))
+    levels, places = rng.standard_normal(jumps + 1), np.sort(rng.random(jumps))
+    return normalized(levels[np.searchsorted(places, u)])
+
+
+def smooth(rng: np.random.Generator, u: FloatArray) -> FloatArray:
+    """Return a stationary Gaussian field with covariance exp(-(u - u')^2 / (2 l^2)), made periodic over length 2.
+
+    x(u) = sum_{k=0..48} s_k (a_k cos(k pi u) + b_k sin(k pi u)), a_k, b_k ~ N(0, 1), s_k = exp(-(k pi l)^2 / 4) with l
+    log-uniform in (0.04, 0.2).
+    """
+    k = np.arange(MODES + 1)
+    scale = np.exp(-((k * np.pi * log_uniform(rng, LENGTHS)) ** 2) / 4)
+    a, b = scale * rng.standard_normal((2, MODES + 1))
+    angle = np.pi * k * u[:, None]
+    return normalized(np.sum(a * np.cos(angle) + b * np.sin(angle), axis=1))
+
+
+def spikes(rng: np.random.Generator, u: FloatArray) -> FloatArray:
+    """Return 1 to 6 spikes of one entry each, anywhere, with heights U(0.5, 1.5) of either sign."""
+    count = int(rng.integers(1, MAX_SPIKES + 1))
+    heights = rng.uniform(0.5, 1.5, count) * rng.choice((-1.0, 1.0), count)
+    x = np.zeros(len(u))
+    np.add.at(x, (rng.random(count) * len(u)).astype(int), heights)
+    return normalized(x)
+
+
+def mixture(rng: np.random.Generator, u: FloatArray) -> FloatArray:
+    """Return a sum of the three with weights from the flat Dirichlet distribution."""
+    weights = rng.dirichlet(np.ones(3))
+    parts = [piecewise(rng, u), smooth(rng, u), spikes(rng, u)]
+    return normalized(sum((w * part for w, part in zip(weights, parts, strict=True)), np.zeros(len(u))))
+
+
+def normalized(x: FloatArray) -> FloatArray:
+    """Return x / (||x||_2 / sqrt(n))."""
+    return x / np.sqrt(np.mean(x**2))
+
+
+DRAWS: dict[str, Callable[[np.random.Generator, FloatArray], FloatArray]] = {
+    "piecewise": piecewise,
+    "smooth": smooth,
+    "spikes": spikes,
+    "mixture": mixture,
+}
+CLASSICAL = "classical"
+"""The test signal of the literature; each family has its own."""
+PRIORS = (*DRAWS, CLASSICAL)
+"""Names of the priors; `Systems.params["prior"]` holds positions in this tuple."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NoisyFamily(ProblemFamily):
-    """Noisy measurements b = A x + e; members say what A and the classical signal are.
+    """Noisy measurements b = A x + e; subclasses define A and the classical signal.
 
     x has root mean square 1. e has standard deviation noise * ||A x||_2 / sqrt(m) in the mean over the measurements,
     whatever its kind, with "noise" log-uniform. `Systems.x` is the true signal, so x solves A x = clean and not
-    A x = b. Besides the parameters of the instrument, `Systems.params` holds "noise" (B,), "prior" (B,), the position
+    A x = b. Besides the parameters of A, `Systems.params` holds "noise" (B,), "prior" (B,), the position
     of the prior in `PRIORS`, "clean" (B, m), which is A x, "signal" (B, n), which is x, and "z" (B, m), noise of
     variance 1.
     """
@@ -67,12 +123,12 @@ class NoisyFamily(ProblemFamily):
             )
 
     @property
-    def rows(self) -> int:
+    def n_equations(self) -> int:
         """Number of measurements m."""
         return self.n if self.m is None else self.m
 
-    def instrument(self, rng: np.random.Generator) -> dict[str, Any]:
-        """Draw the parameters of the instrument that makes A; none unless a member says otherwise."""
+    def draw_operator(self, rng: np.random.Generator) -> dict[str, Any]:
+        """Draw the parameters of A; none by default."""
         return {}
 
     @abc.abstractmethod
@@ -81,14 +137,14 @@ class NoisyFamily(ProblemFamily):
 
     @abc.abstractmethod
     def classical_signal(self) -> FloatArray:
-        """Return the signal with which the literature introduces the problem, shape (n,), of any scale."""
+        """Return the test signal of the literature, shape (n,), at any scale."""
 
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
-        """Draw instrument, noise and signal, in this order: other priors and levels keep instrument and noise."""
-        own = self.instrument(rng)
-        level, z = log_uniform(rng, self.noise), rng.standard_normal(self.rows)
+        """Draw operator, noise and signal, in this order: other priors and levels keep operator and noise."""
+        own = self.draw_operator(rng)
+        level, z = log_uniform(rng, self.noise), rng.standard_normal(self.n_equations)
         if self.noise_kind == "outliers":
-            z *= np.where(rng.random(self.rows) < OUTLIERS, OUTLIER_FACTOR, 1.0)
+            z *= np.where(rng.random(self.n_equations) < OUTLIERS, OUTLIER_FACTOR, 1.0)
             z /= np.sqrt(1 + OUTLIERS * (OUTLIER_FACTOR**2 - 1))
         prior = self.priors[rng.integers(len(self.priors))]
         if prior == CLASSICAL:
@@ -100,19 +156,19 @@ class NoisyFamily(ProblemFamily):
     def assemble(self, params: Parameters) -> tuple[FloatArray, FloatArray]:
         A = self.matrix(params)
         clean = measured(A, params["signal"])
-        deviation = params["noise"] * np.sqrt(total(clean**2) / self.rows)  # (B,)
+        deviation = params["noise"] * np.sqrt(total(clean**2) / self.n_equations)  # (B,)
         e = deviation[:, None] * params["z"]
         if self.noise_kind == "poisson":
             size = np.abs(clean)
-            e *= np.sqrt(size * self.rows / total(size)[:, None])
+            e *= np.sqrt(size * self.n_equations / total(size)[:, None])
         return A, clean + e
 
     def solution(self, A: FloatArray, b: FloatArray, params: Parameters) -> FloatArray:
-        """Return the true signals, which the noise hides."""
+        """Return the true signals."""
         return np.asarray(params["signal"], dtype=np.float64)
 
     def at(self, indices: Sequence[int] | NDArray[np.int64], seed: int = 0) -> Systems:
-        """Return the systems at these indices of the endless sequence that `seed` names; "clean" is in params."""
+        """Return the systems at these indices of the sequence of `seed`, with "clean" in params."""
         systems = super().at(indices, seed)
         return dataclasses.replace(systems, params=systems.params | {"clean": measured(systems.A, systems.x)})
 
@@ -123,5 +179,5 @@ def measured(A: FloatArray, x: FloatArray) -> FloatArray:
 
 
 def total(v: FloatArray) -> FloatArray:
-    """Return the sums over the last axis, added up in order: the same bits whatever the batch, which np.sum is not."""
+    """Return the sums over the last axis, added in order: unlike np.sum, with the same bits for any batch."""
     return np.cumsum(v, axis=-1)[..., -1]

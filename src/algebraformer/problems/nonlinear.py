@@ -7,10 +7,10 @@ this reads F(u) = 0 with
 
     F(u) = D2 p(u) + D q(u) + r(u),   J(u) = D2 diag(p'(u)) + D diag(q'(u)) + diag(r'(u)),
 
-so that a Jacobian costs O(n^2) and a product with it is one with the fixed matrices D2 and D. Every equation is a
-family of linear systems too: J(u) d = -F(u) at a random place u between the iterates of Newton's method, a little
-perturbed, since an inexact method does not stay on that path. The equations are classical; their parameters' ranges and
-these systems are our choices.
+so that a Jacobian costs O(n^2), and a product with it needs only the fixed matrices D2 and D. Every equation is also a
+family of linear systems: J(u) d = -F(u) at a random point u between the iterates of Newton's method, slightly
+perturbed, since an inexact method leaves that path. The equations are classical; the ranges of the parameters and these
+systems are our choices.
 
 References
 ----------
@@ -28,32 +28,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from algebraformer.problems.base import (
-    FloatArray,
-    Limits,
-    Parameters,
-    ProblemFamily,
-    check_limits,
-    check_number,
-    check_whole,
-    cosine_series,
-    draw_modes,
-    register,
-    uniform,
-)
+from algebraformer.problems.base import Parameters, ProblemFamily, check_limits, check_number, check_whole, register
 from algebraformer.problems.chebyshev import differentiation_matrix, interpolate, points
+from algebraformer.problems.sampling import FloatArray, Limits, cosine_series, draw_modes, uniform
 
 STEPS = 5
 """Newton steps of the path that systems are drawn from."""
 COARSE = 48
-"""Unknowns of the grid that the path is computed on where n is larger: the iterates are smooth."""
+"""Unknowns of the grid on which the path is computed if n is larger: the iterates are smooth."""
 LONGEST = 1.0
-"""Largest entry of a step of that path; longer ones are shortened."""
+"""Largest entry of a step of that path; longer steps are scaled down."""
 MODES = 4
-"""Sines in the perturbation of a place on the path."""
+"""Sines in the perturbation of a point on the path."""
 
 Terms = tuple[FloatArray, FloatArray | None, FloatArray | None]
-"""p, q and r, or their derivatives, at points (B, m); None where an equation has no such term."""
+"""p, q and r, or their derivatives, at points (B, m); None if the equation has no such term."""
 
 
 @functools.cache
@@ -143,14 +132,14 @@ class Jacobians:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NonlinearFamily(ProblemFamily):
-    """p(u)'' + q(u)' + r(x, u) = 0 with given ends; members say what p, q and r are, and how parameters are drawn."""
+    """p(u)'' + q(u)' + r(x, u) = 0 with given boundary values; subclasses define p, q, r and their parameters."""
 
     left: Limits = (0.0, 0.0)
     """Limits of u(-1) ~ U(low, high)."""
     right: Limits = (0.0, 0.0)
     """Limits of u(1) ~ U(low, high)."""
     perturbation: float = 0.05
-    """Size of the perturbation of a place on Newton's path: a sum_{k=1..4} c_k sin(k pi (x + 1) / 2) / k with
+    """Size of the perturbation of a point on Newton's path: a sum_{k=1..4} c_k sin(k pi (x + 1) / 2) / k with
     c_k ~ N(0, 1) and a = perturbation * U(0, 1)^2."""
 
     def __post_init__(self) -> None:
@@ -158,7 +147,7 @@ class NonlinearFamily(ProblemFamily):
         check_limits(self)
         check_number(self, "perturbation")
 
-    # ------------------------------------------------------------ what an equation says
+    # ------------------------------------------------------------ the equation
 
     def equation(self, rng: np.random.Generator) -> dict[str, Any]:
         """Draw the parameters of the equation."""
@@ -172,7 +161,7 @@ class NonlinearFamily(ProblemFamily):
         """Return the derivatives of p, q and r with respect to u for the values u (B, m)."""
         raise NotImplementedError
 
-    # ------------------------------------------------------------ F, J and where to begin
+    # ------------------------------------------------------------ initial guess, F and J
 
     @property
     def grid(self) -> FloatArray:
@@ -180,7 +169,7 @@ class NonlinearFamily(ProblemFamily):
         return points(self.n + 2)
 
     def initial(self, params: Parameters) -> FloatArray:
-        """Return the initial guess (B, n): the straight line between the ends."""
+        """Return the initial guess (B, n): the straight line between the boundary values."""
         x = self.grid[1:-1]
         left, right = params["left"][:, None], params["right"][:, None]
         return (left * (1 - x) + right * (1 + x)) / 2
@@ -221,10 +210,10 @@ class NonlinearFamily(ProblemFamily):
         }
 
     def place(self, params: Parameters) -> FloatArray:
-        """Return the places u (B, n) that the parameters "place" and "noise" name.
+        """Return the points u (B, n) given by the parameters "place" and "noise".
 
-        Place k + t stands for u_k + t (u_(k+1) - u_k) with u_k the iterates of Newton's method, computed on a coarse
-        grid where n is large.
+        Place k + t is u_k + t (u_(k+1) - u_k) with u_k the iterates of Newton's method, computed on a coarse grid if n
+        is large.
         """
         coarse = self if self.n <= COARSE else dataclasses.replace(self, n=COARSE)
         u = coarse.initial(params)
@@ -247,16 +236,16 @@ class NonlinearFamily(ProblemFamily):
 
 
 def _one_by_one(params: Parameters, u: FloatArray) -> list[tuple[Parameters, FloatArray]]:
-    """Return batches of one: a product of matrices rounds differently with the number of its columns."""
+    """Return batches of one: the rounding of a matrix product depends on the number of its columns."""
     return [({key: value[i : i + 1] for key, value in params.items()}, u[i : i + 1]) for i in range(len(u))]
 
 
 @register("bratu")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bratu(NonlinearFamily):
-    """u'' + lambda e^u = 0, below the fold at lambda = 0.878 (with ends at zero), where two solutions meet.
+    """u'' + lambda e^u = 0, below the fold at lambda = 0.878 (with zero boundary values), where two solutions meet.
 
-    With ends at zero the lower solution is u = 2 log(cosh(t) / cosh(t x)) with lambda cosh(t)^2 = 2 t^2.
+    With zero boundary values the lower solution is u = 2 log(cosh(t) / cosh(t x)) with lambda cosh(t)^2 = 2 t^2.
     """
 
     left: Limits = (-0.5, 0.0)
@@ -285,13 +274,13 @@ class AllenCahn(NonlinearFamily):
     left: Limits = (-1.0, -0.9)
     right: Limits = (0.9, 1.0)
     epsilon: Limits = (0.4, 0.8)
-    """Limits of epsilon ~ U(low, high). For small ones the place of the interface is hardly determined."""
+    """Limits of epsilon ~ U(low, high). For small ones the position of the interface is hardly determined."""
 
     def equation(self, rng: np.random.Generator) -> dict[str, Any]:
         return {"epsilon": uniform(rng, self.epsilon)}
 
     def initial(self, params: Parameters) -> FloatArray:
-        """Return the interface in the middle, and a straight line for what is missing at the ends."""
+        """Return the interface in the middle, plus a straight line that corrects the boundary values."""
         steepness = 1 / (np.sqrt(2) * params["epsilon"][:, None])
         end = np.tanh(steepness[:, 0])
         line = super().initial(params | {"left": params["left"] + end, "right": params["right"] - end})
@@ -330,7 +319,7 @@ class Burgers(NonlinearFamily):
 @register("quasilinear")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Quasilinear(NonlinearFamily):
-    """-((1 + u^2) u')' = f, which is -(u + u^3 / 3)'' = f, with ends at zero.
+    """-((1 + u^2) u')' = f, which is -(u + u^3 / 3)'' = f, with zero boundary values.
 
     f(x) = sum_{k=1..m} c_k cos(k pi x / 2 + phi_k) with c_k ~ N(0, (amplitude / k)^2), phi_k ~ U(0, 2 pi).
     """

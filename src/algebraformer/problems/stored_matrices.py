@@ -1,4 +1,4 @@
-"""Families whose matrices are not drawn from a formula but stored: measured, or computed by another program."""
+"""Families of stored matrices, which were measured or computed by another program."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from algebraformer.problems.base import (
     CALIBRATION_SEED,
     TEST_SEED,
     VALIDATION_SEED,
-    FloatArray,
     Parameters,
     ProblemFamily,
     real,
     register,
 )
+from algebraformer.problems.sampling import FloatArray
 
 HELD_OUT = 0.2
 """Share of the matrices that are held out: half of them for tests, half for validation and calibration."""
@@ -33,12 +33,12 @@ class StoredFamily(ProblemFamily):
     """Systems whose matrices are stored, with standard normal right-hand sides; `stored` makes such a family.
 
     A tenth of the matrices is drawn for the test set alone, a tenth for the validation set and the calibration, the
-    other eight tenths for everything else, in particular for training. Which matrix belongs where depends on the bytes
-    of the matrices and not on their order. A matrix that is stored several times counts once.
+    other eight tenths for everything else, in particular for training. The split depends on the bytes of the matrices,
+    not on their order. Duplicates count once.
     """
 
     sha256: str = ""
-    """Hash of all matrices. It travels in checkpoints, so that a network is not tested on what it was trained on after
+    """Hash of all matrices. It is stored in checkpoints, so that a network is not tested on its training matrices after
     the matrices have changed."""
 
     stored: ClassVar[FloatArray]
@@ -51,7 +51,7 @@ class StoredFamily(ProblemFamily):
             raise ConfigurationError(f"the matrices of {self.name} have n = {expected['n']}, received n = {self.n}")
         if self.sha256 != expected["sha256"]:
             raise ConfigurationError(
-                f"the matrices of {self.name} are others than before: their hash is {expected['sha256']:.12}..., "
+                f"the matrices of {self.name} have changed: their hash is {expected['sha256']:.12}..., "
                 f"expected {self.sha256!r:.14}...; train a new model, in a new folder"
             )
 
@@ -65,7 +65,7 @@ class StoredFamily(ProblemFamily):
         return self.stored[2 * size :]
 
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
-        """Draw which matrix it is, as a share of those there are to choose from, and b."""
+        """Draw the position of the matrix, as a fraction of the number of matrices, and b."""
         return {"share": rng.random(), "b": rng.standard_normal(self.n)}
 
     def parameters(self, indices: Sequence[int] | NDArray[np.int64], seed: int = 0) -> Parameters:
@@ -81,16 +81,16 @@ class StoredFamily(ProblemFamily):
 def stored(matrices: ArrayLike, name: str) -> ProblemFamily:
     """Return a family of stored matrices, registered under a name.
 
-    Training draws from eight tenths of the matrices. The others are held out, so that the scores, the calibration and
-    the report on whether the network is worth it are about matrices that training has not seen.
+    Training draws from eight tenths of the matrices. The others are held out for the scores, the calibration and the
+    report on whether the network is worth it.
 
     Parameters
     ----------
     matrices : array_like, shape (N, n, n)
         At least ten different ones.
     name : str
-        Checkpoints know the family by this name. What samples the family in another process has to call `stored` with
-        the same matrices first.
+        Name of the family in checkpoints. To sample the family in another process, call `stored` with the same matrices
+        first.
 
     Returns
     -------
@@ -99,8 +99,7 @@ def stored(matrices: ArrayLike, name: str) -> ProblemFamily:
     Raises
     ------
     ConfigurationError
-        Another shape, too few different matrices, entries that are complex or not finite, or a name that another family
-        has.
+        Wrong shape, too few different matrices, entries that are complex or not finite, or a name that is taken.
 
     Examples
     --------

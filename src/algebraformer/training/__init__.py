@@ -10,4 +10,4 @@ _attached, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
-    return moved("training", name) if name == "score" else _attached(name)
+    return moved("training", name) if name in ("score", "FewSystems") else _attached(name)

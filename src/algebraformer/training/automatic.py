@@ -1,4 +1,4 @@
-"""A recipe for any family: how to learn its inverses when nobody has thought about it yet.
+"""A recipe for any family, made from the family alone.
 
 The rank of the operator head is read off the spectrum of the family's inverses; the rest is the same for all families
 but for the size of the training set, which is made in minutes on two cores for n up to about 500.
@@ -8,103 +8,28 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
-import types
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
-from algebraformer.models.config import ModelConfig
+from algebraformer.models.config import EstimateConfig, ModelConfig, OperatorConfig
 from algebraformer.numerics import operator_basis
-from algebraformer.problems import NoisyFamily, ProblemFamily, family_class, names, register
-from algebraformer.problems.base import SPECTRUM_SEED, Parameters, generator, real
-from algebraformer.training.config import ESTIMATE, ESTIMATE_HEADS, Recipe
-from algebraformer.training.monitor import ProgressCallback, silent
+from algebraformer.problems import NoisyFamily, ProblemFamily
+from algebraformer.problems.base import SPECTRUM_SEED
+from algebraformer.progress import ProgressCallback, silent
+from algebraformer.training.recipes import ESTIMATE, ESTIMATE_HEADS, Recipe
 
 MAX_RANK = 256
 """Largest number of basis operators that is chosen."""
-TOLERANCE = 1e-4
+SPECTRUM_TOLERANCE = 1e-4
 """Components are kept down to this share of the first singular value."""
-MULTIPLE = 16
+RANK_MULTIPLE = 16
 """Ranks are rounded up to a multiple of this, so that the last digits of a spectrum do not decide."""
 READ = 16
 """Columns and rows of A that are read, or n if that is less."""
-SAMPLES, MIN_SAMPLES = 50_000, 2_048
+TRAINING_SAMPLES, MIN_TRAINING_SAMPLES = 50_000, 2_048
 """Training systems for n up to 128, and least number of them for larger n."""
-
-Sampler = Callable[[np.random.Generator], FloatArray]
-
-
-def as_family(source: ProblemFamily | type[ProblemFamily] | Sampler) -> ProblemFamily:
-    """Return the family that a user means, registered: checkpoints know families by name.
-
-    Parameters
-    ----------
-    source : ProblemFamily, class of one, or function
-        A family; a class with default settings; or a function that takes a numpy.random.Generator and returns one
-        matrix A (n, n), whose right-hand sides are then standard normal. What is not registered yet becomes so, under
-        its own name in small letters: `ElasticBeam` is elastic-beam, `elastic_beam` too.
-
-    Raises
-    ------
-    ConfigurationError
-        None of these, a function that does not return a square matrix of real numbers, or a name that another family
-        has.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> def shifted_ones(rng):
-    ...     return np.ones((4, 4)) + rng.uniform(1, 2) * np.eye(4)
-    >>> family = as_family(shifted_ones)
-    >>> family.name, family.sample(3, seed=0).A.shape
-    ('shifted-ones', (3, 4, 4))
-    """
-    if isinstance(source, types.FunctionType):
-        A = np.asarray(source(generator(SPECTRUM_SEED, 0)))
-        if A.ndim != 2 or A.shape[0] != A.shape[1] or not A.size:
-            raise ConfigurationError(f"{source.__name__} must return a matrix of shape (n, n), received {A.shape}")
-        real(A, f"A of the family {_name(source.__name__)}")
-        source = _class_of(source)(n=len(A))
-    family: Any = source
-    if isinstance(source, type) and issubclass(source, ProblemFamily):
-        try:
-            family = source()
-        except TypeError as error:  # abstract, or a setting without default
-            raise ConfigurationError(f"{source.__name__} cannot be made with default settings: {error}") from error
-    if not isinstance(family, ProblemFamily):
-        raise ConfigurationError(
-            f"expected a family, a class of families or a function that samples A, received {family!r}"
-        )
-    cls = type(family)
-    if not vars(cls).get("name"):  # that of a registered base class is not its own
-        register(_name(cls.__name__))(cls)
-    return family
-
-
-def _class_of(sample: Sampler) -> type[ProblemFamily]:
-    """Return the class of the systems whose matrix the function samples, registered under the function's name."""
-
-    def draw(self: ProblemFamily, rng: np.random.Generator) -> dict[str, Any]:
-        return {"A": sample(rng), "b": rng.standard_normal(self.n)}
-
-    def assemble(self: ProblemFamily, params: Parameters) -> tuple[FloatArray, FloatArray]:
-        return params["A"], params["b"]
-
-    name = _name(sample.__name__)
-    if name in names() and getattr(family_class(name), "sample_matrix", None) is sample:
-        return family_class(name)
-    body = {"__doc__": sample.__doc__, "__module__": sample.__module__, "draw": draw, "assemble": assemble}
-    cls = type(sample.__name__, (ProblemFamily,), {**body, "sample_matrix": staticmethod(sample)})
-    return register(name)(dataclasses.dataclass(frozen=True, kw_only=True)(cls))
-
-
-def _name(identifier: str) -> str:
-    """Return ElasticBeam or elastic_beam as elastic-beam."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", identifier).replace("_", "-").lower()
 
 
 def spectrum(family: ProblemFamily, report: ProgressCallback = silent) -> FloatArray:
@@ -119,12 +44,16 @@ def spectrum(family: ProblemFamily, report: ProgressCallback = silent) -> FloatA
     """
     q = min(READ, family.n)
     count = max(MAX_RANK + MAX_RANK // 4, min(1024, 2**26 // family.n**2))
-    return operator_basis.fit(family, 1, q, q, SPECTRUM_SEED, count, report=report).spectrum
+    return operator_basis.fit(
+        lambda indices: family.assembled(indices, SPECTRUM_SEED)[0], family.n, 1, q, q, count=count, report=report
+    ).spectrum
 
 
 def estimate_network(family: NoisyFamily) -> ModelConfig:
     """Return the network of the shipped estimate heads in the size of a family."""
-    return dataclasses.replace(ESTIMATE, n=family.n, n_row=0 if family.rows == family.n else family.rows)
+    head = EstimateConfig.of(ESTIMATE)
+    m = None if family.n_equations == family.n else family.n_equations
+    return dataclasses.replace(ESTIMATE, n=family.n, head=dataclasses.replace(head, n_equations=m))
 
 
 def recipe_for(family: ProblemFamily, report: ProgressCallback = silent) -> Recipe:
@@ -155,7 +84,7 @@ def recipe_for(family: ProblemFamily, report: ProgressCallback = silent) -> Reci
     --------
     >>> from algebraformer import problems
     >>> recipe = recipe_for(problems.get("diffusion", n=8))
-    >>> recipe.family, recipe.model.head, recipe.model.n_column, recipe.model.rank <= 64
+    >>> recipe.family, recipe.model.head.name, recipe.model.head.n_column, recipe.model.head.rank <= 64
     ('diffusion', 'operator', 8, True)
     """
     settings = family.own_settings()
@@ -168,17 +97,16 @@ def recipe_for(family: ProblemFamily, report: ProgressCallback = silent) -> Reci
             ESTIMATE_HEADS["deblur-64"], family=family.name, family_settings=settings, model=estimate_network(family)
         )
     n, values = family.n, spectrum(family, report)
-    needed = int(np.count_nonzero(values > TOLERANCE * values[0]))
-    rank = min(MAX_RANK, n**2, MULTIPLE * max(1, -(-needed // MULTIPLE)))
-    model = ModelConfig(
-        n=n, architecture="mlp", head="operator", rank=rank, n_column=min(READ, n), n_row=min(READ, n), whiten=True,
-        n_layer=6, n_embd=128,
-    )  # fmt: skip
+    needed = int(np.count_nonzero(values > SPECTRUM_TOLERANCE * values[0]))
+    rank = min(MAX_RANK, n**2, RANK_MULTIPLE * max(1, -(-needed // RANK_MULTIPLE)))
+    q = min(READ, n)
+    head = OperatorConfig(rank=rank, n_column=q, n_row=q, whiten=True)
+    model = ModelConfig(n=n, architecture="mlp", head=head, n_layer=6, n_embd=128)
     return Recipe(
         family=family.name,
         family_settings=settings,
         model=model,
-        samples=min(SAMPLES, max(MIN_SAMPLES, int(SAMPLES * (128 / n) ** 2))),
+        samples=min(TRAINING_SAMPLES, max(MIN_TRAINING_SAMPLES, int(TRAINING_SAMPLES * (128 / n) ** 2))),
         steps=4_000,
         batch_size=128,
         lr=3e-3,

@@ -8,57 +8,75 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import weakref
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from algebraformer.models import ModelConfig
-from algebraformer.models import estimate as estimate_head
-from algebraformer.numerics import operator_basis
-from algebraformer.numerics.operator_basis import OperatorBasis
-from algebraformer.problems import ProblemFamily, Systems, generator
+from algebraformer.models.heads.base import Batch, Reader, Sample, SystemReader, TrainingData
+from algebraformer.models.heads.base import to_tensors as to_tensors
+from algebraformer.problems import ProblemFamily, generator
 from algebraformer.problems.base import CALIBRATION_SEED as CALIBRATION_SEED
 from algebraformer.problems.base import SCALER_SEED as SCALER_SEED
 from algebraformer.problems.base import TEST_SEED as TEST_SEED
 from algebraformer.problems.base import VALIDATION_SEED as VALIDATION_SEED
-from algebraformer.problems.base import batches
-from algebraformer.training.config import Recipe
-from algebraformer.training.monitor import SIGNALS, ProgressCallback, silent
-
-VALIDATION_SIZE = 256
-TEST_SIZE = 1000
-SCALER_SIZE = 4096
-"""Sizes of the frozen sets; fewer where n is large, see `limited`."""
+from algebraformer.problems.sampling import batches
+from algebraformer.progress import ProgressCallback, silent
+from algebraformer.training.monitor import SIGNALS
+from algebraformer.training.recipes import FinetuneRecipe, Recipe
 
 
-def limited(size: int, n: int) -> int:
+def capped_sample_size(size: int, n: int) -> int:
     """Return a number of systems of n unknowns: `size`, or what fits into one gigabyte, but 64 at least."""
     return min(size, max(64, 2**27 // n**2))
 
 
-Batch = tuple[Tensor, ...]
-Reader = OperatorBasis | ModelConfig | None
-"""What decides what is read of a system: the basis of an operator head, the configuration of an estimate head; None for
-a token head, which reads everything."""
+def training_data(
+    recipe: Recipe, family: ProblemFamily | None = None, readout: Callable[[], Batch] = tuple
+) -> TrainingData:
+    """Return what a recipe gives a head before the first step and after the last one.
 
-
-def to_tensors(systems: Systems) -> Batch:
-    """Return A (B, n, n), b (B, n) and x (B, n) as float64 tensors that share the arrays' memory."""
-    return torch.from_numpy(systems.A), torch.from_numpy(systems.b), torch.from_numpy(systems.x)
+    Parameters
+    ----------
+    recipe : Recipe
+    family : ProblemFamily, optional
+        That of the recipe, if it has been made already.
+    readout : callable
+        Returns the examples for the fit of a read-out.
+    """
+    family = family or recipe.problem_family()
+    if isinstance(recipe, FinetuneRecipe):
+        few = Sample(family, recipe.samples, recipe.seed)
+        return TrainingData(
+            scaler=few,
+            basis=few,
+            calibration=few,
+            prior_scale_samples=recipe.prior_scale_samples,
+            few=True,
+            trained_on=recipe.trained_on,
+            readout=readout,
+        )
+    calibration = capped_sample_size(recipe.calibration_samples, family.n)
+    return TrainingData(
+        scaler=Sample(family, capped_sample_size(recipe.scaler_samples, family.n), SCALER_SEED),
+        basis=Sample(family, recipe.basis_samples, SCALER_SEED),
+        calibration=Sample(family, calibration, CALIBRATION_SEED),
+        prior_scale_samples=recipe.prior_scale_samples,
+        few=False,
+        trained_on=0,
+        readout=readout,
+    )
 
 
 class StepBatches(Dataset[Batch]):
     """The batch of every step: item s holds the systems of step s."""
 
-    def __init__(self, family: ProblemFamily, recipe: Recipe, reader: Reader = None) -> None:
-        self.family, self.recipe, self.reader = family, recipe, reader
+    def __init__(self, family: ProblemFamily, recipe: Recipe, reader: Reader | None = None) -> None:
+        self.family, self.recipe, self.reader = family, recipe, reader or SystemReader()
         self.shuffled: tuple[int, np.ndarray] = (-1, np.empty(0))
 
     def indices(self, step: int) -> np.ndarray:
@@ -72,7 +90,7 @@ class StepBatches(Dataset[Batch]):
         return self.shuffled[1][position * size : (position + 1) * size]
 
     def __getitem__(self, step: int) -> Batch:
-        return examples(self.family, self.reader, self.indices(step), self.recipe.seed)
+        return self.reader(self.family, self.indices(step), self.recipe.seed)
 
 
 class StoredExamples(Dataset[Batch]):
@@ -86,22 +104,7 @@ class StoredExamples(Dataset[Batch]):
         return len(self.parts)
 
     def __getitem__(self, part: int) -> Batch:
-        return examples(self.family, self.reader, self.parts[part], self.seed)
-
-
-def examples(family: ProblemFamily, reader: Reader, indices: Sequence[int] | NDArray[np.int64], seed: int) -> Batch:
-    """Return what a model learns from the systems at these indices.
-
-    For a token head A, b and x, float64; for an operator head z, c and weights, float32, see
-    `OperatorBasis.coefficients`: no right-hand sides; for an estimate head what `models.estimate.examples` returns.
-    """
-    if reader is None:
-        return to_tensors(family.at(indices, seed))
-    if isinstance(reader, ModelConfig):
-        systems = family.at(indices, seed)
-        return estimate_head.examples(reader, systems.A, systems.b, systems.x, systems.params["noise"])
-    z, c, weight = reader.coefficients(operator_basis.matrices(family, indices, seed))
-    return tuple(torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32)) for part in (z, c, weight))
+        return self.reader(self.family, self.parts[part], self.seed)
 
 
 def store_examples(

@@ -9,17 +9,19 @@ from typing import Any
 
 from algebraformer.checkpoint import MODEL, read_folder, resolve, unpack
 from algebraformer.errors import ConfigurationError
-from algebraformer.models import Algebraformer
+from algebraformer.models import Algebraformer, OperatorConfig
 from algebraformer.problems import ProblemFamily, get
-from algebraformer.training.automatic import Sampler, as_family
-from algebraformer.training.config import FewSystems
-from algebraformer.training.loop import RunOptions, TrainResult, train
+from algebraformer.problems.custom import Sampler, as_family
+from algebraformer.training.recipes import FinetuneRecipe
+from algebraformer.training.trainer import RunOptions, TrainResult, train
 
-MORE = 64
-"""Components that an extended basis gets, if it is not said how many."""
+EXTENSION = 64
+"""Components that a basis is extended by, if no rank is given."""
 BATCH_SIZE = 50
 """Systems per step, if there are as many."""
-INHERITED = ("optimizer", "lr", "muon_lr", "weight_decay", "beta1", "beta2", "clip")
+INHERITED = (
+    "optimizer", "lr", "muon_lr", "weight_decay", "beta1", "beta2", "clip", "validation_systems", "test_systems"
+)  # fmt: skip
 """Settings that are taken from the recipe of the network to start from."""
 
 
@@ -51,7 +53,7 @@ def finetune(
     name : str
         Name of the model; the family's name if empty.
     **settings
-        As in `fine_tuning`: epochs, batch_size, rank and the fields of `FewSystems`.
+        As in `fine_tuning`: epochs, batch_size, rank and the fields of `FinetuneRecipe`.
 
     Returns
     -------
@@ -89,7 +91,7 @@ def fine_tuning(
     batch_size: int | None = None,
     rank: int | None = None,
     **settings: Any,
-) -> tuple[FewSystems, Algebraformer]:
+) -> tuple[FinetuneRecipe, Algebraformer]:
     """Return a recipe for fine-tuning and the network that it starts from.
 
     Parameters
@@ -103,11 +105,12 @@ def fine_tuning(
     rank : int, optional
         Components of an operator head's basis in the end. As many as before; 64 more for an extended basis.
     **settings
-        Fields of `FewSystems`. Optimiser and learning rates are those that the network was trained with, if not given.
+        Fields of `FinetuneRecipe`. Optimiser and learning rates are those that the network was trained with, if not
+        given.
 
     Returns
     -------
-    recipe : FewSystems
+    recipe : FinetuneRecipe
         Its `start` says where the network comes from.
     initial : Algebraformer
 
@@ -128,18 +131,20 @@ def fine_tuning(
         )
     if not isinstance(epochs, int) or epochs < 1:
         raise ConfigurationError(f"epochs must be a whole number of at least 1, received {epochs!r}")
-    known = {field.name for field in dataclasses.fields(FewSystems)} - {"family_settings", "steps"}
+    known = {field.name for field in dataclasses.fields(FinetuneRecipe)} - {"family_settings", "steps"}
     if unknown := sorted(set(settings) - known):
         raise ConfigurationError(f"fine-tuning has no setting {unknown[0]!r}; it has: {', '.join(sorted(known))}")
     model = settings.pop("model", initial.config)
-    if rank is not None:
-        model = dataclasses.replace(model, rank=rank)
-    elif settings.get("basis") == "extended" and model.head == "operator":
-        model = dataclasses.replace(model, rank=min(model.rank + min(MORE, samples), n**2))
+    if model.head.is_linear:
+        if rank is None and settings.get("basis") == "extended":
+            rank = min(OperatorConfig.of(model).rank + min(EXTENSION, samples), n**2)
+        model = model if rank is None else model.with_head(rank=rank)
+    elif rank is not None:
+        raise ConfigurationError(f"rank is for operator heads, received a model with head {model.head.name!r}")
     fields: dict[str, Any] = {"model": model, "batch_size": 1, "steps": 1}
     fields |= {key: info.recipe[key] for key in INHERITED if key in info.recipe} | settings
     about = {"name": info.name, "family": info.family, "recipe": info.recipe, "commit": info.commit}
-    recipe = FewSystems(
+    recipe = FinetuneRecipe(
         family=target.name,
         family_settings=target.own_settings(),
         samples=samples,

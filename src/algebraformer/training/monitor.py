@@ -27,8 +27,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-ProgressCallback = Callable[[int, int], object]
-"""Takes what is done and what there is to do in all."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 IMPATIENT = 1.0
 """Seconds after which a second Ctrl-C no longer waits for the next report."""
@@ -166,7 +164,3 @@ class Monitor:
         report(0, 1)
         yield
         report(1, 1)
-
-
-def silent(done: int, total: int) -> None:
-    """ProgressCallback to nobody."""

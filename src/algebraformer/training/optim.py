@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from algebraformer.models import Algebraformer
-from algebraformer.training.config import FewSystems, Recipe
+from algebraformer.training.recipes import FinetuneRecipe, Recipe
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Coefficients of Muon's iteration [2]_: steep at zero, singular values end between 0.7 and 1.2."""
@@ -118,7 +118,7 @@ def depth(name: str, n_layer: int) -> int:
 def rates(model: Algebraformer, recipe: Recipe) -> dict[nn.Parameter, float]:
     """Return the share of the learning rate that each parameter has; 0 for what is frozen."""
     n_layer = model.config.n_layer
-    if not isinstance(recipe, FewSystems):
+    if not isinstance(recipe, FinetuneRecipe):
         return dict.fromkeys(model.parameters(), 1.0)
     found = {}
     for name, parameter in model.named_parameters():

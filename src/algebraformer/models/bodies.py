@@ -1,10 +1,18 @@
-"""The Transformer of the paper: pre-norm blocks with GELU, biases everywhere.
+"""The layers between tokens and head: the paper's Transformer and recurrent baselines, and two bodies of ours.
+
+Every body takes embedded tokens (B, T, n_embd), and what a head gives it besides, and returns (B, T, width).
 
 References
 ----------
 .. [1] "Algebraformer: A Neural Approach to Linear Systems", arXiv:2511.14263.
 .. [2] A. Vaswani et al., "Attention is all you need", NeurIPS 2017.
 .. [3] R. Xiong et al., "On layer normalization in the Transformer architecture", ICML 2020 (pre-norm).
+.. [4] K. Gregor and Y. LeCun, "Learning fast approximations of sparse coding", ICML 2010.
+.. [5] J. Adler and O. Oktem, "Solving ill-posed inverse problems using iterative deep neural networks", Inverse
+   Problems 33 (2017).
+.. [6] S. Hochreiter and J. Schmidhuber, "Long short-term memory", Neural Computation 9 (1997).
+.. [7] K. Cho et al., "Learning phrase representations using RNN encoder-decoder", EMNLP 2014.
+.. [8] K. He et al., "Identity mappings in deep residual networks", ECCV 2016.
 """
 
 from __future__ import annotations
@@ -15,7 +23,7 @@ from torch import Tensor, nn
 
 from algebraformer.models.config import ModelConfig
 
-SMALLEST = 1e-8
+MEAN_SQUARE_FLOOR = 1e-8
 """Added to a mean square before a division by its root."""
 
 
@@ -69,7 +77,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The blocks and the final norm: tokens (B, T, n_embd) to tokens (B, T, n_embd)."""
+    """The blocks and the final norm (the paper's): tokens (B, T, n_embd) to tokens (B, T, n_embd)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -77,24 +85,18 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(config.n_embd)
         self.width = config.n_embd
 
-    def forward(self, h: Tensor) -> Tensor:
+    def forward(self, h: Tensor, *context: Tensor) -> Tensor:
         for block in self.blocks:
             h = block(h)
         return self.norm(h)
 
 
 class Feedback(nn.Module):
-    """The same blocks; between them every token learns how its part of a first answer fits the data (ours).
+    """The same blocks; between them every token learns how well its part of a first answer fits the data (ours).
 
     After a block, entry i of a first answer x is read from token i, and A^T (b - A x), along which the misfit falls, is
     added to the tokens, as it is and divided by its root mean square: with A of size one it falls to the size of the
-    noise.
-
-    References
-    ----------
-    .. [4] K. Gregor and Y. LeCun, "Learning fast approximations of sparse coding", ICML 2010.
-    .. [5] J. Adler and O. Oktem, "Solving ill-posed inverse problems using iterative deep neural networks", Inverse
-       Problems 33 (2017).
+    noise [4]_, [5]_.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -124,5 +126,68 @@ class FirstAnswer(nn.Module):
     def forward(self, h: Tensor, A: Tensor, b: Tensor) -> Tensor:
         x = self.read(self.norm(h))  # (B, n, 1)
         g = A.mT @ (b[:, :, None] - A @ x)
-        rms = (g.square().mean(dim=1, keepdim=True) + SMALLEST).sqrt()
+        rms = (g.square().mean(dim=1, keepdim=True) + MEAN_SQUARE_FLOOR).sqrt()
         return h + self.write(torch.cat((x, g, g / rms), dim=2))
+
+
+class Recurrent(nn.Module):
+    """Stacked LSTM [6]_ or GRU [7]_ layers, the paper's baselines: tokens (B, T, n_embd) to states (B, T, width)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        kind = {"lstm": nn.LSTM, "gru": nn.GRU}[config.architecture]
+        self.layers = kind(
+            config.n_embd, config.n_embd, config.n_layer, batch_first=True, bidirectional=config.bidirectional
+        )
+        self.width = config.n_embd * (2 if config.bidirectional else 1)
+
+    def forward(self, h: Tensor, *context: Tensor) -> Tensor:
+        return self.layers(h)[0]
+
+
+class PerceptronBlock(nn.Module):
+    """Two layers of width n_embd behind a layer norm, added to their input [8]_."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.n_embd)
+        self.mlp = nn.Sequential(
+            nn.Linear(config.n_embd, config.n_embd), nn.GELU(), nn.Linear(config.n_embd, config.n_embd)
+        )
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.mlp(self.norm(h))
+
+
+class Perceptron(nn.Module):
+    """Residual perceptrons on one token, for operator heads (ours).
+
+    The token (B, 1, n_embd) becomes the normalised states behind all blocks, (B, 1, n_layer n_embd).
+
+    The read-out is linear and fitted by least squares, so every state behind a block is one more set of features.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(PerceptronBlock(config) for _ in range(config.n_layer))
+        self.width = config.n_layer * config.n_embd
+
+    def forward(self, h: Tensor, *context: Tensor) -> Tensor:
+        states = []
+        for block in self.blocks:
+            h = block(h)
+            states.append(F.layer_norm(h, h.shape[-1:]))
+        return torch.cat(states, dim=-1)
+
+
+def make_body(config: ModelConfig) -> Transformer | Feedback | Recurrent | Perceptron:
+    """Return the layers between tokens and head."""
+    match config.architecture:
+        case "transformer":
+            return Transformer(config)
+        case "feedback":
+            return Feedback(config)
+        case "mlp":
+            return Perceptron(config)
+        case "lstm" | "gru":
+            return Recurrent(config)

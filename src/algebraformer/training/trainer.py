@@ -42,32 +42,26 @@ from algebraformer.checkpoint import (
 from algebraformer.errors import CheckpointError, ConfigurationError, TrainingError
 from algebraformer.metrics import score
 from algebraformer.models import Algebraformer
+from algebraformer.models.heads.base import Batch, Reader
 from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.problems import ProblemFamily
+from algebraformer.problems.custom import Sampler, as_family
 from algebraformer.result import plain
-from algebraformer.training import few
-from algebraformer.training.automatic import Sampler, as_family, recipe_for
-from algebraformer.training.config import FewSystems, Recipe
+from algebraformer.training import warm_start
+from algebraformer.training.automatic import recipe_for
 from algebraformer.training.data import (
-    SCALER_SEED,
-    SCALER_SIZE,
     TEST_SEED,
-    TEST_SIZE,
     VALIDATION_SEED,
-    VALIDATION_SIZE,
-    Batch,
-    Reader,
     StepBatches,
-    limited,
+    capped_sample_size,
     step_batches,
     store_examples,
-    to_tensors,
+    training_data,
 )
-from algebraformer.training.estimate import begin, calibrate_estimates
 from algebraformer.training.exclusive import exclusive
 from algebraformer.training.monitor import Monitor, Stopped
-from algebraformer.training.operator import READOUT_SAMPLES, calibrate, fit_basis, fit_readout
 from algebraformer.training.optim import make_optimizers, schedule, set_learning_rates
+from algebraformer.training.recipes import FinetuneRecipe, Recipe
 
 OPTIMIZERS, STATE, RNG = "optimizers.safetensors", "state.json", "rng"
 MAX_SKIPPED = 50
@@ -132,7 +126,7 @@ class Trainer:
     basis : OperatorBasis, optional
         Basis for an operator head, if another run on the same family has computed it already.
     initial : Algebraformer, optional
-        The network that a recipe of `FewSystems` starts from.
+        The network that a `FinetuneRecipe` starts from.
     monitor : Monitor, optional
         Progress bar and signals; new ones if not given.
     """
@@ -153,7 +147,6 @@ class Trainer:
         self.info = CheckpointInfo(
             name=name or self.family.name, family=self.family.settings(), recipe=recipe.settings()
         )
-        self.has_operator_head = recipe.model.head == "operator"
         self.stored: Batch | None = None
         self.step = self.skipped = self.log_bytes = 0
         self.seconds = self.waited = 0.0
@@ -174,26 +167,19 @@ class Trainer:
     def _starting_model(self, basis: OperatorBasis | None, initial: Algebraformer | None) -> Algebraformer:
         """Return the network before the first step."""
         recipe = self.recipe
-        if isinstance(recipe, FewSystems):
+        if isinstance(recipe, FinetuneRecipe):
             if basis is not None:
-                raise ConfigurationError("a recipe of few systems takes its basis from these: leave out basis")
-            return few.starting_model(recipe, self.family, initial, self.monitor.part("basis"))
+                raise ConfigurationError("a recipe for fine-tuning takes its basis from its systems: leave out basis")
+            return warm_start.starting_model(recipe, self.family, initial, self.monitor.part)
         if initial is not None:
-            raise ConfigurationError("a network to start from needs a recipe of FewSystems: call finetune")
+            raise ConfigurationError("a network to start from needs a FinetuneRecipe: call finetune")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             model = Algebraformer(recipe.model)
         if basis is not None:
             model.operator_head.set_basis(basis)
-        elif recipe.model.head == "estimate":
-            with self.monitor.whole("scaler"):
-                begin(model, self.family, limited(SCALER_SIZE, self.family.n))
-        elif self.has_operator_head:
-            fit_basis(model, self.family, self.monitor.part("basis"))
         else:
-            with self.monitor.whole("scaler"):
-                size = limited(SCALER_SIZE, self.family.n)
-                model.scaler.fit(*to_tensors(self.family.sample(size, SCALER_SEED)))
+            model.head.begin(model, training_data(recipe, self.family), self.monitor.part)
         return model
 
     # ---------------------------------------------------------------- checkpoints
@@ -264,7 +250,8 @@ class Trainer:
     def _take_steps(self) -> None:
         """Take all steps that are left; raise `Stopped` between two of them if a signal came."""
         options, recipe = self.options, self.recipe
-        validation = self.family.sample(limited(VALIDATION_SIZE, self.family.n), VALIDATION_SEED)
+        size = capped_sample_size(recipe.validation_systems, self.family.n)
+        validation = self.family.sample(size, VALIDATION_SEED)
         with closing(self._batches()) as batches:
             report, rate = self.monitor.part(self.info.name), ""
             report(self.step, recipe.steps)
@@ -296,19 +283,13 @@ class Trainer:
 
     def _batches(self) -> Generator[Batch, None, None]:
         """Return the batches from this step on; a fixed set is kept in memory where it is small."""
-        recipe, n, reader = self.recipe, self.family.n, self._reader()
-        fits = isinstance(reader, OperatorBasis) or recipe.samples == limited(recipe.samples or 0, n)
+        recipe, n, reader = self.recipe, self.family.n, self.model.head.reader(self.model)
+        fits = reader.compact or recipe.samples == capped_sample_size(recipe.samples or 0, n)
         if recipe.samples is not None and fits:
             self.stored = self._store(recipe.samples, reader)
         data = StepBatches(self.family, recipe, reader)
         pin = self.options.device.startswith("cuda")
         return step_batches(data, self.step, self.options.workers, pin, self.stored)
-
-    def _reader(self) -> Reader:
-        """Return what decides what is read of a system."""
-        if self.recipe.model.head == "estimate":
-            return self.recipe.model
-        return self.model.operator_head.basis if self.has_operator_head else None
 
     def _store(self, count: int, reader: Reader) -> Batch:
         """Return the examples of the first training systems."""
@@ -335,22 +316,20 @@ class Trainer:
     def _finish(self) -> dict[str, float]:
         """Fit and calibrate what is left, score the network on the frozen test set and write model/."""
         self.model.eval()
-        n, part = self.family.n, self.monitor.part
-        if self.has_operator_head and isinstance(self.recipe, FewSystems) and self.stored is not None:
-            few.finish_operator_head(self.model, self.recipe, self.family, self.stored, part("calibration"))
-        elif self.has_operator_head:
-            stored = self.stored or self._store(READOUT_SAMPLES, self.model.operator_head.basis)
-            fit_readout(self.model, stored, part("read-out"))
-            calibrate(self.model, self.family, limited(SCALER_SIZE, n), report=part("calibration"))
-        elif self.recipe.model.head == "estimate":
-            calibrate_estimates(self.model, self.family, limited(SCALER_SIZE, n), part("calibration"))
+        data = training_data(self.recipe, self.family, self._readout_examples)
+        self.model.head.finish(self.model, data, self.monitor.part)
         with self.monitor.whole("scores"):
-            scores = dict(finite_scores(score(self.model, self.family.sample(limited(TEST_SIZE, n), TEST_SEED))))
+            count = capped_sample_size(self.recipe.test_systems, self.family.n)
+            scores = dict(finite_scores(score(self.model, self.family.sample(count, TEST_SEED))))
         info = dataclasses.replace(
             self.info, scores=scores, seconds=round(self.seconds, 3), threads=torch.get_num_threads()
         )
         save(self.output / "model", self.model, info)
         return scores
+
+    def _readout_examples(self) -> Batch:
+        """Return the stored training set, or make the examples that a read-out is fitted to."""
+        return self.stored or self._store(self.recipe.readout_samples, self.model.head.reader(self.model))
 
     # ---------------------------------------------------------------- what a person sees
 
@@ -407,7 +386,7 @@ def train(
     ----------
     recipe : Recipe, ProblemFamily, class of one, or function
         What to learn and how; `training.RECIPES` has named ones. For a family, or a function that samples its matrices,
-        the recipe is made: see `training.automatic.recipe_for` and `as_family`.
+        the recipe is made: see `training.automatic.recipe_for` and `problems.custom.as_family`.
     output : path
         Folder of the run.
     options : RunOptions
@@ -416,9 +395,9 @@ def train(
         Name of the model; the family's name if empty.
     basis : OperatorBasis, optional
         Basis for an operator head, if another run on the same family has computed it already: see
-        `classical.operator_basis.fit`.
+        `numerics.operator_basis.fit`.
     initial : Algebraformer, optional
-        The network that a recipe of `FewSystems` starts from: see `finetune`.
+        The network that a `FinetuneRecipe` starts from: see `finetune`.
 
     Returns
     -------

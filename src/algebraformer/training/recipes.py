@@ -6,15 +6,18 @@ import dataclasses
 from typing import Any, Literal, get_args
 
 from algebraformer.errors import ConfigurationError, UnknownNameError
-from algebraformer.models.config import ModelConfig
+from algebraformer.models.config import EstimateConfig, ModelConfig, OperatorConfig
 from algebraformer.problems import NoisyFamily, ProblemFamily, from_settings
 from algebraformer.validation import is_whole
 
 Optimizer = Literal["adamw", "muon"]
 Scaler = Literal["refitted", "kept"]
 Basis = Literal["refitted", "extended", "kept"]
-HELD_OUT = 0.2
-"""Share of few systems that an operator head takes no steps on: it decides how strongly the read-out is fitted."""
+SIZES = (
+    "scaler_samples", "basis_samples", "readout_samples", "calibration_samples", "prior_scale_samples",
+    "validation_systems", "test_systems",
+)  # fmt: skip
+"""Fields of a recipe that are sizes of samples."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,9 +55,25 @@ class Recipe:
     """Largest norm of the gradient; longer gradients are shortened to it."""
     seed: int = 0
     """Seed of the initial weights and of the training systems."""
+    scaler_samples: int = 4096
+    """Systems that the statistics of the family are taken from; of this and of the other sizes below fewer where n is
+    large, see `training.data.capped_sample_size`."""
+    basis_samples: int = 4096
+    """Most systems that the basis of an operator head is computed from; 16 per component are enough."""
+    readout_samples: int = 65_536
+    """Examples that the read-out of an operator head is fitted to after the last step, where no fixed training set is
+    stored."""
+    calibration_samples: int = 4096
+    """Systems that operator and estimate heads are calibrated on after the last step."""
+    prior_scale_samples: int = 1024
+    """Systems among these that an estimate head chooses its prior scale on."""
+    validation_systems: int = 256
+    """Size of the frozen validation set."""
+    test_systems: int = 1000
+    """Size of the frozen test set that the scores are of."""
 
     def __post_init__(self) -> None:
-        for name, low in (("steps", 1), ("batch_size", 1), ("seed", 0), ("samples", 1)):
+        for name, low in {"steps": 1, "batch_size": 1, "seed": 0, "samples": 1, **dict.fromkeys(SIZES, 2)}.items():
             value = getattr(self, name)
             if not (is_whole(value) and low <= value < 2**62) and not (name == "samples" and value is None):
                 raise ConfigurationError(f"{name} must be a whole number from {low} to 2**62 - 1, received {value!r}")
@@ -74,17 +93,17 @@ class Recipe:
             raise ConfigurationError(f"family_settings cannot set {min(taken)}: set family or model.n instead")
         family = self.problem_family()
         head, noisy = self.model.head, isinstance(family, NoisyFamily)
-        if head == "estimate" and not noisy:
+        if head.estimates and not noisy:
             raise ConfigurationError(f"an estimate head learns a noisy family, received {self.family!r}")
-        if noisy and head != "estimate":
+        if noisy and not head.estimates:
             raise ConfigurationError(
                 f"{self.family} is a noisy family, which an estimate head learns: change the family of the recipe "
-                f"deblur-64, or call train with the family; received a model with head {head!r}"
+                f"deblur-64, or call train with the family; received a model with head {head.name!r}"
             )
-        if family.rows != self.model.n_equation:
+        if family.n_equations != self.model.n_equations:
             raise ConfigurationError(
-                f"the model reads {self.model.n_equation} equations, the family has {family.rows}: these must agree; "
-                "an estimate head has model.n_row, a noisy family family_settings.m"
+                f"the model reads {self.model.n_equations} equations, the family has {family.n_equations}: these must "
+                "agree; an estimate head has model.head.n_equations, a noisy family family_settings.m"
             )
 
     def problem_family(self) -> ProblemFamily:
@@ -98,12 +117,12 @@ class Recipe:
 
     def settings(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "model": self.model.settings()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FewSystems(Recipe):
-    """How a network learns from N systems and nothing else, as a rule from where another family has brought it.
+class FinetuneRecipe(Recipe):
+    """How a network learns from N systems and nothing else, usually starting from one that knows another family.
 
     Scaler, basis, read-out and calibration are taken from these N systems too. An operator head takes its steps on the
     first four fifths of them.
@@ -117,7 +136,7 @@ class FewSystems(Recipe):
     """Scaling and z-scores of a token head: refitted on the N systems, or kept."""
     basis: Basis = "refitted"
     """Basis of an operator head and what it reads of A: kept; extended by principal components of what it leaves of the
-    N inverses, up to model.rank; or refitted on the N systems, with a new read-out."""
+    N inverses, up to model.head.rank; or refitted on the N systems, with a new read-out."""
     layer_decay: float = 1.0
     """Learning rates fall by this factor from each layer to the one before it; the read-out has the full rates."""
     frozen: int = 0
@@ -127,10 +146,11 @@ class FewSystems(Recipe):
         if self.samples is None:
             raise ConfigurationError("samples must be a number of systems, received None: choose how many there are")
         super().__post_init__()
-        if self.model.head == "estimate":
-            raise ConfigurationError("estimate heads are trained on fresh systems: few systems are for the other heads")
-        if self.model.head == "operator" and self.trained_on == self.samples:
-            raise ConfigurationError(f"an operator head needs at least 3 systems, received {self.samples}")
+        head = self.model.head
+        if not head.finetunes:
+            raise ConfigurationError(
+                f"{head.name} heads are trained on fresh systems: few systems are for the other heads"
+            )
         if self.trained_on < self.batch_size:
             raise ConfigurationError(
                 f"steps are taken on {self.trained_on} of {self.samples} systems: choose a batch_size of at most that, "
@@ -146,21 +166,13 @@ class FewSystems(Recipe):
             raise ConfigurationError(
                 f"frozen must be from 0 to the {self.model.n_layer} layers of the model, received {self.frozen!r}"
             )
-        if self.model.head == "operator" and self.scaler != "refitted":
-            raise ConfigurationError("scaler is for token heads; an operator head has a basis, which can be kept")
-        if self.model.head == "token" and self.basis != "refitted":
-            raise ConfigurationError("basis is for operator heads; a token head has a scaler, which can be kept")
-        if self.basis == "refitted" and self.model.rank >= self.samples:
-            raise ConfigurationError(
-                f"a basis refitted on {self.samples} systems has at most {self.samples - 1} components, received rank "
-                f"{self.model.rank}: choose a smaller rank, or keep or extend the basis"
-            )
+        head.check_finetuning(self.samples, self.scaler, self.basis)
         if not self.start and (self.scaler, self.basis, self.frozen) != ("refitted", "refitted", 0):
             raise ConfigurationError("new weights have nothing to keep, extend or freeze: name a model to start from")
 
     @property
     def trained_on(self) -> int:
-        return self.samples - (round(HELD_OUT * self.samples) if self.model.head == "operator" else 0)
+        return self.samples - round(self.model.head.held_out * self.samples)
 
 
 PAPER = Recipe(
@@ -185,11 +197,11 @@ LSTM_64 = dataclasses.replace(
 GRU_64 = dataclasses.replace(LSTM_64, model=ModelConfig(n=64, architecture="gru", n_layer=2, n_embd=184))
 """The paper's second baseline at the size of diffusion-64-token."""
 
-TRANSFORMER = ModelConfig(n=64, head="operator", rank=192, n_column=16, n_row=16, n_layer=4, n_head=4, n_embd=64)
+TRANSFORMER = ModelConfig(n=64, head=OperatorConfig(rank=192, n_column=16, n_row=16), n_layer=4, n_head=4, n_embd=64)
 """Coefficient network of the operator heads: sixteen column tokens, whatever n is."""
 
 MLP = dataclasses.replace(TRANSFORMER, architecture="mlp", n_layer=6, n_embd=192)
-"""Its rival on the same 256 entries."""
+"""Its alternative on the same 256 entries."""
 
 
 def operator_recipe(family: str, model: ModelConfig, rank: int, effort: int = 1) -> Recipe:
@@ -199,7 +211,7 @@ def operator_recipe(family: str, model: ModelConfig, rank: int, effort: int = 1)
     """
     return Recipe(
         family=family,
-        model=dataclasses.replace(model, rank=rank),
+        model=model.with_head(rank=rank),
         samples=200_000 * effort,
         steps=(6_000 if model.architecture == "mlp" else 4_500) * effort,
         batch_size=128,
@@ -210,11 +222,12 @@ def operator_recipe(family: str, model: ModelConfig, rank: int, effort: int = 1)
 OPERATOR_HEADS = {
     "diffusion-64-transformer": operator_recipe("diffusion", TRANSFORMER, 96),
     "diffusion-64-mlp": operator_recipe("diffusion", MLP, 96),
-    "reaction-diffusion-64-transformer": operator_recipe(
-        "reaction-diffusion", dataclasses.replace(TRANSFORMER, whiten=True), 192
-    ),
+    "reaction-diffusion-64-transformer": operator_recipe("reaction-diffusion", TRANSFORMER.with_head(whiten=True), 192),
     "reaction-diffusion-64-mlp": operator_recipe(
-        "reaction-diffusion", dataclasses.replace(MLP, whiten=True, balance=True, n_layer=10), 224, effort=4
+        "reaction-diffusion",
+        dataclasses.replace(MLP, n_layer=10).with_head(whiten=True, norm="weighted"),
+        224,
+        effort=4,
     ),
     "advection-diffusion-64-transformer": operator_recipe("advection-diffusion", TRANSFORMER, 192),
     "advection-diffusion-64-mlp": operator_recipe("advection-diffusion", dataclasses.replace(MLP, n_layer=10), 256),
@@ -226,7 +239,7 @@ random-diffusion missed their goals by a little with the usual perceptron and tr
 equal training."""
 
 ESTIMATE = ModelConfig(
-    n=64, architecture="feedback", head="estimate", encoding="column-tikhonov", n_layer=4, n_head=4, n_embd=64
+    n=64, architecture="feedback", head=EstimateConfig(encoding="column-tikhonov"), n_layer=4, n_head=4, n_embd=64
 )
 """Network of the estimate heads: 0.21 million parameters."""
 

@@ -1,11 +1,12 @@
-"""From a system (A, b) to standardised tokens, and from the network's output back to x.
+"""From a system (A, b) to scaled or standardised entries, and from the network's output back to x.
 
 Two things happen here, both in float64, because raw entries of one collocation matrix span five decades:
 
 1. Scaling. A is divided by a signed size s_A, b by s_b, and the answer is multiplied by s_b / s_A. So (c A, d b)
    gives (d / c) x to rounding for every c, d != 0, whatever the network does.
-2. Standardising. Each entry of the scaled A and b is z-scored over the family, and the output is multiplied by the
-   root mean square of that entry of x over the family.
+2. Standardising, for token heads. Each entry of the scaled A and b is z-scored over the family, and the output is
+   multiplied by the root mean square of that entry of x over the family. Noisy families are scaled alone: entries of
+   their matrices are constant over a family or nearly so, and z-scores would blow up what is left.
 
 Departs from the paper: it says nothing about scaling. Entry-wise z-scores gave three times less error than row
 equilibration in our measurements (LOG.md).
@@ -13,13 +14,14 @@ equilibration in our measurements (LOG.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from algebraformer.errors import ConfigurationError
-from algebraformer.models.config import Encoding, ModelConfig
+from algebraformer.linalg import FloatArray
 
 MARGIN = 1.1
 """What lies further out than the furthest system of the fitted sample by this factor counts as outside the family."""
@@ -29,6 +31,9 @@ CONSTANT = 1e-12
 ROUNDING = 16 * EPS
 """An entry below this share of the largest in its row and in its column is a rounding error: another processor has
 another one, so it is not read."""
+NEGLIGIBLE = 1e-18
+"""Entries of A below this share of the largest are read as zero: products of numbers near underflow take processors a
+hundred times as long."""
 
 
 def signed_size(v: Tensor, reference: Tensor) -> Tensor:
@@ -43,7 +48,7 @@ def signed_size(v: Tensor, reference: Tensor) -> Tensor:
     -------
     Tensor, shape (B,)
         Odd and homogeneous of degree one in v; 0 only where v is 0. Where the product vanishes to rounding, as for an
-        odd right-hand side on a symmetric grid, the first entry above half the largest has the say.
+        odd right-hand side on a symmetric grid, the first entry above half the largest decides.
     """
     largest = v.abs().amax(dim=-1, keepdim=True)
     unit = v / torch.where(largest > 0, largest, 1.0)  # the squares of 1e300 overflow
@@ -68,7 +73,7 @@ class FamilyScaler(nn.Module):
     b_mean: Tensor
     b_inverse_std: Tensor
     x_rms: Tensor
-    reach: Tensor
+    max_distance: Tensor
 
     def __init__(self, n: int) -> None:
         super().__init__()
@@ -77,7 +82,7 @@ class FamilyScaler(nn.Module):
             self.register_buffer(name, torch.ones(shape, dtype=torch.float64))
         self.register_buffer("A_mean", torch.zeros(n, n, dtype=torch.float64))
         self.register_buffer("b_mean", torch.zeros(n, dtype=torch.float64))
-        self.register_buffer("reach", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("max_distance", torch.zeros((), dtype=torch.float64))
 
     @torch.no_grad()
     def fit(self, A: Tensor, b: Tensor, x: Tensor) -> None:
@@ -96,18 +101,18 @@ class FamilyScaler(nn.Module):
         self.b_inverse_std.copy_(inverse_or_zero(b_scaled.std(dim=0), CONSTANT))
         unit = x / torch.where(size != 0, size, 1.0)[:, None]
         self.x_rms.copy_(unit.square().mean(dim=0).sqrt())
-        self.reach.copy_(MARGIN * self.distance(A).max())
+        self.max_distance.copy_(MARGIN * self.distance(A).max())
 
     def distance(self, A: Tensor) -> Tensor:
         """Return the root mean square (B,) of the z-scores of A: how far a matrix is from the middle of the family."""
         return ((self.scaled_matrix(A)[0] - self.A_mean) * self.A_inverse_std).square().mean(dim=(1, 2)).sqrt()
 
     def scaled_matrix(self, A: Tensor) -> tuple[Tensor, Tensor]:
-        """Return A / s_A with each entry weighed by its size over the family, and s_A (B,)."""
-        weighed = A * self.A_weight
-        s_A = signed_size(weighed.flatten(1), self.A_mean.flatten())
+        """Return A / s_A with each entry weighted by its size over the family, and s_A (B,)."""
+        weighted = A * self.A_weight
+        s_A = signed_size(weighted.flatten(1), self.A_mean.flatten())
         s_A = torch.where(s_A != 0, s_A, 1.0)
-        return weighed / s_A[:, None, None], s_A
+        return weighted / s_A[:, None, None], s_A
 
     def scaled(self, A: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the scaled matrix, b / s_b, and s_b / s_A (B,)."""
@@ -126,58 +131,36 @@ class FamilyScaler(nn.Module):
         return size[:, None] * (self.x_rms * y.double())
 
 
-def column_tokens(A: Tensor, b: Tensor) -> Tensor:
-    """Return the paper's tokens [a_i, b_i]: column i of A joined with entry i of b, shape (B, n, n + 1)."""
-    return torch.cat((A.transpose(1, 2), b[:, :, None]), dim=2)
+class ScaledSystems(NamedTuple):
+    """Noisy systems divided by their sizes."""
+
+    A: FloatArray
+    """A / s_A (B, m, n), where ||A^T A||_F = 1."""
+    b: FloatArray
+    """b / s_b (B, m), of mean square one."""
+    size: FloatArray
+    """s_b / s_A (B,): an answer y to the scaled system is size * y to the caller's."""
 
 
-def row_tokens(A: Tensor, b: Tensor) -> Tensor:
-    """Return one token per equation: row i of A joined with entry i of b, shape (B, n, n + 1)."""
-    return torch.cat((A, b[:, :, None]), dim=2)
+def scale_systems(A: FloatArray, b: FloatArray) -> ScaledSystems:
+    """Divide A (B, m, n) and b (B, m) by signed sizes, so that (c A, d b) gives (d / c) x for every c, d != 0."""
+    # 1. By the largest entry, so that fourth powers of entries stay within float64.
+    flat = A.reshape(len(A), -1)
+    largest = np.abs(flat).max(axis=1, initial=0.0)
+    unit = A / np.where(largest > 0, largest, 1.0)[:, None, None]
+    unit[np.abs(unit) < NEGLIGIBLE] = 0
+
+    # 2. By the size.
+    gram = unit.mT @ unit
+    s_A = largest * np.sqrt(np.sqrt(np.sum(gram**2, axis=(1, 2)))) * row_signs(flat)
+    s_A = np.where(s_A != 0, s_A, 1.0)
+    left = (largest / s_A)[:, None, None]
+
+    s_b = signed_size(torch.from_numpy(b), torch.ones(b.shape[1], dtype=torch.float64)).numpy()
+    return ScaledSystems(unit * left, b / np.where(s_b != 0, s_b, 1.0)[:, None], s_b / s_A)
 
 
-def column_b_tokens(A: Tensor, b: Tensor) -> Tensor:
-    """Return column i of A joined with all of b, shape (B, n, 2 n)."""
-    return torch.cat((A.transpose(1, 2), b[:, None, :].expand_as(A)), dim=2)
-
-
-def entry_tokens(A: Tensor, b: Tensor) -> Tensor:
-    """Return one token [a_ij, b_i] per entry of A, rows first, shape (B, n * n, 2): what the paper argues against."""
-    return torch.stack((A, b[:, :, None].expand_as(A)), dim=3).flatten(1, 2)
-
-
-TOKENS: dict[Encoding, Callable[[Tensor, Tensor], Tensor]] = {
-    "column": column_tokens,
-    "row": row_tokens,
-    "column-b": column_b_tokens,
-    "entry": entry_tokens,
-}
-
-
-class Tokens(nn.Module):
-    """Tokens of a system in the width of the network, with learned positions if the network is to have them."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.embedding = nn.Linear(config.token_width, config.n_embd)
-        axes = 2 if config.encoding == "entry" else 1  # entry tokens have a row and a column position
-        self.positions = nn.ParameterList(
-            nn.Parameter(torch.empty(config.n_token if axes == 1 else config.n, config.n_embd))
-            for _ in range(axes if config.architecture in ("transformer", "feedback") and config.positions else 0)
-        )
-
-    def forward(self, A: Tensor, b: Tensor) -> Tensor:
-        """Return tokens (B, T, n_embd) from standardised A (B, n, n) and b (B, n)."""
-        return self.embed(TOKENS[self.config.encoding](A, b))
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Return tokens (B, T, n_embd) from raw ones (B, T, token_width)."""
-        tokens = self.embedding(tokens)
-        match list(self.positions):
-            case [column]:
-                return tokens + column
-            case [row, column]:
-                return tokens + (row[:, None] + column).flatten(0, 1)  # (n, n, n_embd) -> (n * n, n_embd)
-            case _:  # recurrent networks know the order; a Transformer may be made not to
-                return tokens
+def row_signs(v: FloatArray) -> FloatArray:
+    """Return the sign (B,) of the sum of each row of v, of its first large entry where the sum is rounding."""
+    size = signed_size(torch.from_numpy(np.ascontiguousarray(v)), torch.ones(v.shape[1], dtype=torch.float64))
+    return size.sign().numpy()

@@ -1,0 +1,133 @@
+"""The commands that score a model: `evaluate` and `assess`."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from algebraformer.cli.output import DONE, emit, save_report, show_report
+from algebraformer.cli.solve import refuse_tolerances
+from algebraformer.errors import ConfigurationError
+from algebraformer.writing import check_file, check_folder
+
+if TYPE_CHECKING:
+    from algebraformer.problems import ProblemFamily
+    from algebraformer.solver import LearnedSolver
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Score a model on held-out systems: the raw prediction, and the certified result after refinement and fallback."""
+
+    model: tyro.conf.Positional[str] = "diffusion-64"
+    """Name of a shipped model, or folder of a checkpoint or of a training run."""
+    family: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE.py:NAME")] = None
+    """Family of the systems, with its default settings; by default that of the model. A family of your own needs the
+    file that defines it, which is executed."""
+    count: int = 1000
+    """Number of systems of the test set."""
+    rtol: float | None = None
+    """Tolerance on the relative residual, if less than a backward stable solution is needed."""
+    max_refinements: int = 10
+    """Maximum number of refinements of the network's solution."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """JSON file for the scores, with the command, the commit and the processor."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+    def run(self) -> int:
+        from algebraformer import evaluation, problems
+        from algebraformer.reporting import print_table, write_results
+        from algebraformer.solver import LearnedSolver
+        from algebraformer.training.data import TEST_SEED
+
+        if self.output is not None:
+            check_file(self.output, folder_is_made=True)
+        solver = LearnedSolver.from_pretrained(self.model)
+        family = family_for(solver, self.family)
+        estimator = solver.model.config.head.estimates
+        if estimator and not isinstance(family, problems.NoisyFamily):
+            raise ConfigurationError(
+                f"model {self.model} is an estimator for noisy systems; family {family.name} is not noisy"
+            )
+        if not estimator and isinstance(family, problems.NoisyFamily):
+            raise ConfigurationError(
+                f"model {self.model} solves A x = b; family {family.name} is noisy and needs an estimator"
+            )
+        systems = family.sample(self.count, TEST_SEED)
+        if estimator:
+            refuse_tolerances(self)
+            scores = evaluation.evaluate_estimates(solver, systems)
+        else:
+            scores = evaluation.evaluate(solver, systems, self.rtol, self.max_refinements, family.is_linear_system)
+        about = {"model": self.model, "family": family.settings(), "systems": self.count, "rtol": self.rtol}
+        title = f"{self.model} on {self.count} systems of {family.name}"
+        table = evaluation.table(scores, title)
+        if self.output is not None:
+            command = shlex.join(["algebraformer", *sys.argv[1:]])
+            write_results(self.output, command=command, table=table, **about, **scores)
+        if self.json:
+            emit(about | scores)
+        else:
+            print_table(table)
+        return DONE
+
+
+@dataclasses.dataclass(frozen=True)
+class Assess:
+    """Assess whether a network is worth it for a family: accuracy, refinements, and time compared with LAPACK.
+
+    For models with an operator head. With --output, the folder gets report.json, report.md and report.png.
+    """
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """Name of a shipped model, or folder of a checkpoint or of a training run."""
+    family: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE.py:NAME")] = None
+    """Family of the systems, with its default settings; by default that of the model. A family of your own needs the
+    file that defines it, which is executed."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Folder for the report."""
+    json: bool = False
+    """Print one JSON object instead of tables, and no progress bar."""
+
+    def run(self) -> int:
+        from algebraformer.assessment import assess
+        from algebraformer.reporting import in_json
+        from algebraformer.solver import LearnedSolver
+        from algebraformer.training.monitor import Monitor
+
+        if self.output is not None:
+            check_folder(self.output)
+        solver = LearnedSolver.from_pretrained(self.model)
+        family = family_for(solver, self.family)
+        with Monitor(not self.json) as monitor:
+            report = assess(solver, family, progress=monitor.part("report"))
+        path = None if self.output is None else save_report(report, self.output)
+        if self.json:
+            output = None if path is None else str(path)
+            emit({"output": output, **in_json(report.outcomes, report.conclusions), **report.data})
+        else:
+            show_report(report, path)
+        return DONE
+
+
+def family_for(solver: LearnedSolver, name: str | None) -> ProblemFamily:
+    """Return the family that the argument `family` of a command names, in the size of the model.
+
+    The model's own family keeps the settings of its training, also where a file is named to define it.
+    """
+    from algebraformer import problems
+    from algebraformer.problems.custom import family_from_file, names_a_file
+
+    if name is None:
+        return solver.info.problem_family()
+    if names_a_file(name):
+        name = family_from_file(name).name
+        if name == solver.info.family["name"]:
+            return solver.info.problem_family()
+    return problems.get(name, n=solver.n)

@@ -1,0 +1,102 @@
+"""A drop-in replacement for `scipy.linalg.solve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import ArrayLike, NDArray
+
+from algebraformer.solver import LearnedSolver, as_solver
+from algebraformer.validation import refuse_sparse
+
+Array = NDArray[Any]
+
+
+def solve(
+    a: ArrayLike,
+    b: ArrayLike,
+    lower: bool = False,
+    overwrite_a: bool = False,
+    overwrite_b: bool = False,
+    check_finite: bool = True,
+    assume_a: str | None = None,
+    transposed: bool = False,
+    *,
+    model: str | Path | LearnedSolver = "diffusion-64",
+    rtol: float | None = None,
+) -> Array:
+    """Solve a x = b like `scipy.linalg.solve`, with a learned solver where it applies.
+
+    General real systems of the model's size go through `LearnedSolver.solve`: the network's answer where it can be
+    certified, LAPACK's where not. Everything else (other sizes, complex numbers, `assume_a` other than None and
+    "general", `transposed`) goes to `scipy.linalg.solve` unchanged.
+
+    Parameters
+    ----------
+    a : array_like, shape (..., n, n)
+    b : array_like, shape (n,) or (..., n, k)
+    lower, overwrite_a, overwrite_b, check_finite, assume_a, transposed
+        As in `scipy.linalg.solve`. The learned path never overwrites its input and always checks that it is finite.
+    model : str, Path or LearnedSolver
+        Name of a shipped model, folder of a checkpoint, or a solver. Loaded once per process.
+    rtol : float, optional
+        As in `LearnedSolver.solve`.
+
+    Returns
+    -------
+    ndarray
+        x, in the shape and dtype that `scipy.linalg.solve` returns.
+
+    Raises
+    ------
+    ValueError
+        Shapes do not match, or NaN or infinity in the input.
+    LinAlgError
+        A system is singular; in a batch the message names which.
+
+    Examples
+    --------
+    >>> import algebraformer as af
+    >>> import numpy as np
+    >>> af.solve(np.array([[2.0, 0.0], [0.0, 4.0]]), np.ones(2))
+    array([0.5 , 0.25])
+    """
+    for array in (a, b):
+        refuse_sparse(array)
+    A, B = np.asarray(a), np.asarray(b)
+    masked = np.ma.isMaskedArray(a) or np.ma.isMaskedArray(b)  # SciPy refuses these
+    real = A.dtype.kind in "biuf" and B.dtype.kind in "biuf" and not masked
+    solver = as_solver(model)
+    solver.check_can_solve()
+    square = A.ndim >= 2 and A.shape[-2:] == (solver.n, solver.n) and A.size > 0
+    rows = B.ndim >= 1 and B.size > 0 and B.shape[-min(B.ndim, 2)] == solver.n
+    if not (real and square and rows and assume_a in (None, "gen", "general")) or transposed:
+        return scipy.linalg.solve(a, b, lower, overwrite_a, overwrite_b, check_finite, assume_a, transposed)
+    x = _solve_stacked(solver, A, B[:, None] if B.ndim == 1 else B, rtol)
+    single = np.result_type(A, B).kind == "f" and np.result_type(A, B).itemsize <= 4
+    return (x[..., 0] if B.ndim == 1 else x).astype(np.float32 if single else np.float64, copy=False)
+
+
+def _solve_stacked(solver: LearnedSolver, A: Array, b: Array, rtol: float | None) -> Array:
+    """Return x (..., n, k) for stacks of matrices and right-hand sides that broadcast; no matrix is copied for them.
+
+    Axes along which A has one matrix for many right-hand sides become columns of b.
+    """
+    n, k = b.shape[-2:]
+    stack = np.broadcast_shapes(A.shape[:-2], b.shape[:-2])
+    matrices = (1,) * (len(stack) - A.ndim + 2) + A.shape[:-2]
+    shared = [axis for axis, length in enumerate(matrices) if length == 1]
+    own = [axis for axis, length in enumerate(matrices) if length > 1]
+    if 0 in matrices:
+        return np.empty((*stack, n, k))
+    order = (*own, len(stack), *shared, len(stack) + 1)  # systems, rows, columns
+    columns = np.broadcast_to(b, (*stack, n, k)).transpose(order)
+    right = columns.reshape(*(stack[axis] for axis in own), n, -1)
+    if own:
+        x = solver.solve(A.reshape(-1, n, n), right.reshape(-1, n, right.shape[-1]), rtol).x
+    else:
+        x = solver.solve(A.reshape(n, n), right, rtol).x
+    return np.ascontiguousarray(x.reshape(columns.shape).transpose(np.argsort(order)))

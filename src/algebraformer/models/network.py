@@ -1,0 +1,215 @@
+"""The whole network: tokens, body and head. What depends on the kind of head is in the head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from algebraformer.errors import ConfigurationError
+from algebraformer.linalg import FloatArray
+from algebraformer.metrics import ScoredSystems
+from algebraformer.models.bodies import Attention, Block, FirstAnswer, PerceptronBlock, make_body
+from algebraformer.models.config import ModelConfig
+from algebraformer.models.heads import EstimateHead, Estimates, OperatorHead, Reading, TokenHead
+from algebraformer.models.heads.base import make_head
+from algebraformer.models.tokens import Tokens
+from algebraformer.numerics.entry_sampler import Entries
+from algebraformer.numerics.preconditioner import ApproximateInverse
+from algebraformer.numerics.sine_tiles import TiledInverse
+
+
+class Algebraformer(nn.Module):
+    """Reads systems A x = b of one size and returns x.
+
+    Parameters
+    ----------
+    config : ModelConfig
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = Algebraformer(ModelConfig(n=4, n_layer=1, n_head=2, n_embd=8))
+    >>> A, b = torch.eye(4, dtype=torch.float64).expand(3, 4, 4), torch.ones(3, 4, dtype=torch.float64)
+    >>> model(A, b).shape
+    torch.Size([3, 4])
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = Tokens(config)
+        self.body = make_body(config)
+        self.head = make_head(config, self.body.width)
+        self.reset_parameters()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.tokens.embedding.weight.device
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Initialise every parameter, in one place, from torch's global generator.
+
+        Linear maps are normal with variance 1 / fan-in; what is added to the residual stream and the read-out start
+        at zero, so that the network starts as x = 0. Departs from the paper, which does not say.
+        """
+        if self.device.type == "meta":
+            return  # shapes alone are wanted; random numbers on the meta device would import a second of torch
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.RNNBase):
+                for name, parameter in module.named_parameters():
+                    if name.startswith("bias"):
+                        nn.init.zeros_(parameter)
+                        if isinstance(module, nn.LSTM) and "bias_ih" in name:
+                            parameter[module.hidden_size : 2 * module.hidden_size] = 1.0  # forget gates start open
+                    else:
+                        nn.init.normal_(parameter, std=module.hidden_size**-0.5)
+        for position in self.tokens.positions:
+            nn.init.normal_(position, std=0.02)
+        for module in self.modules():
+            if isinstance(module, Attention):
+                nn.init.zeros_(module.out.weight)
+            elif isinstance(module, Block | PerceptronBlock):
+                nn.init.zeros_(module.get_parameter("mlp.2.weight"))
+            elif isinstance(module, FirstAnswer):
+                nn.init.zeros_(module.write.weight)
+        self.head.reset_parameters()
+
+    def encode(self, tokens: Tensor, *context: Tensor) -> Tensor:
+        """Return what the body makes of raw tokens (B, T, token_width): (B, T, width).
+
+        `context` is what the feedback body needs besides: scaled A (B, m, n) and b (B, m).
+        """
+        encoded: Tensor = self.body(self.tokens(tokens), *context)
+        return encoded
+
+    def forward(self, A: Tensor, b: Tensor) -> Tensor:
+        """Return x (B, n), float64, from A (B, m, n) and b (B, m), float64; m is n but for estimate heads.
+
+        With a token head, gradients flow through x to A, b and the parameters. Operator and estimate heads read A and b
+        in NumPy, and their x carries no gradients to these.
+
+        Raises
+        ------
+        ConfigurationError
+            A or b requires gradients, and the head carries none.
+        """
+        if not self.head.carries_gradients and torch.is_grad_enabled() and (A.requires_grad or b.requires_grad):
+            raise ConfigurationError(
+                f"{self.config.head.name} heads carry no gradients to A and b yet: detach them, call the model inside "
+                "torch.no_grad(), or use a model with a token head"
+            )
+        return self.head.answer(self, A, b)
+
+    def loss(self, *batch: Tensor) -> Tensor:
+        """Return the loss of a batch of examples, as `Head.reader` makes them, relative to that of answering zero."""
+        return self.head.loss(self, *batch)
+
+    def read(self, A: FloatArray) -> Reading:
+        """Read matrices A (B, n, n), float64, once for all right-hand sides."""
+        return self.head.read_matrices(self, A)
+
+    def scores(self, systems: ScoredSystems) -> dict[str, float]:
+        """Return the scores of the bare network on a set of systems."""
+        return self.head.scores(self, systems)
+
+    def approximate_inverse(self, A: Entries) -> ApproximateInverse | TiledInverse:
+        """Return an operator head's approximations of the inverses of A (B, n, n), float64."""
+        return self.operator_head.read_inverse(self, A)[0]
+
+    def _described(self) -> str:
+        name = self.config.head.name
+        return f"this model has {'an' if name[0] in 'aeiou' else 'a'} {name} head"
+
+    @property
+    def token_head(self) -> TokenHead:
+        """The head, if it is a token head; `ConfigurationError` if not."""
+        if not isinstance(self.head, TokenHead):
+            raise ConfigurationError(f"{self._described()}: only token heads have a scaler")
+        return self.head
+
+    @property
+    def estimate_head(self) -> EstimateHead:
+        """The head, if it is an estimate head; `ConfigurationError` if not."""
+        if not isinstance(self.head, EstimateHead):
+            raise ConfigurationError(f"{self._described()}: only estimate heads take noisy b")
+        return self.head
+
+    @property
+    def operator_head(self) -> OperatorHead:
+        """The head, if it is an operator head; `ConfigurationError` if not."""
+        if not isinstance(self.head, OperatorHead):
+            raise ConfigurationError(f"{self._described()}: only operator heads approximate the inverse itself")
+        return self.head
+
+    def hidden_matrices(self) -> Iterator[tuple[nn.Parameter, int]]:
+        """Yield the weight matrices inside the network and how many square-ish matrices each of them stacks.
+
+        Muon orthogonalises these; embedding, positions, norms, biases and read-out belong to AdamW.
+        """
+        for module in self.body.modules():
+            if isinstance(module, Attention):
+                yield module.get_parameter("qkv.weight"), 3
+                yield module.get_parameter("out.weight"), 1
+            elif isinstance(module, Block | PerceptronBlock):
+                yield module.get_parameter("mlp.0.weight"), 1
+                yield module.get_parameter("mlp.2.weight"), 1
+            elif isinstance(module, nn.RNNBase):
+                gates = 4 if isinstance(module, nn.LSTM) else 3
+                for name, parameter in module.named_parameters():
+                    if name.startswith("weight"):
+                        yield parameter, gates
+
+    def training_flops(self) -> int:
+        """Return 6 x parameters x tokens: a multiplication and an addition per weight and token, twice that backward.
+
+        Parameters that see all tokens at once, as the read-out of an operator head, count once.
+        """
+        once = self.head.parameters_per_system()
+        return 6 * ((self.parameter_count() - once) * self.config.n_token + once)
+
+    def attention_flops(self) -> int:
+        """Return what `training_flops` leaves out: q k^T and its product with the values, forward and twice backward.
+
+        12 n_layer T^2 n_embd for T tokens, as if a causal mask spared nothing. Where T is much larger than n_embd this
+        is most of the work. 0 without attention.
+        """
+        layers = sum(isinstance(module, Attention) for module in self.body.modules())
+        return 12 * layers * self.config.n_token**2 * self.config.n_embd
+
+    def parameter_count(self) -> int:
+        """Return the number of trained parameters; buffers are not counted."""
+        return sum(p.numel() for p in self.parameters())
+
+
+def predict(model: Algebraformer, A: FloatArray, b: FloatArray) -> FloatArray:
+    """Return the network's bare answers, a limited number of systems at a time so that memory stays flat.
+
+    Parameters
+    ----------
+    model : Algebraformer
+        In evaluation mode.
+    A : ndarray, shape (B, m, n), float64
+        m = n but for estimate heads.
+    b : ndarray, shape (B, m, k), float64
+
+    Returns
+    -------
+    ndarray, float64
+        Shape (B, n, k) unless the network is broken.
+    """
+    return model.head.predict(model, A, b)
+
+
+def estimates(model: Algebraformer, A: FloatArray, b: FloatArray) -> Estimates:
+    """Return the estimates of an estimate head for A (B, m, n) and b (B, m), a limited number of systems at a time."""
+    return model.estimate_head.estimates(model, A, b)

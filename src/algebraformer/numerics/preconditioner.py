@@ -1,0 +1,155 @@
+"""Approximate inverses M of the matrices A of a batch, applied as two factors, and products that a batch shares.
+
+M = R L, with L the same for all systems of a family and R of each system its own: residuals are measured after L.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator
+
+from algebraformer.linalg import FloatArray
+
+Real = TypeVar("Real", np.float32, np.float64)
+Chosen = slice | NDArray[np.int64]
+
+
+class Preconditioner(Protocol):
+    """M = R L, for B matrices."""
+
+    def left(self, r: FloatArray) -> FloatArray:
+        """Return L r (B, n, k)."""
+
+    def right(self, g: FloatArray) -> FloatArray:
+        """Return R g (B, n, k)."""
+
+    def __getitem__(self, chosen: Chosen, /) -> Self:
+        """Return the preconditioner of the chosen systems."""
+
+
+class LinearInverse(Preconditioner, Protocol):
+    """A preconditioner that is applied as a whole, and so is its transpose."""
+
+    def __call__(self, b: FloatArray) -> FloatArray:
+        """Return M b (B, n, k)."""
+
+    def adjoint(self, v: FloatArray) -> FloatArray:
+        """Return M^T v (B, n, k)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ApproximateInverse:
+    """M = T Abar^-1 / s for B matrices: a linear map of right-hand sides.
+
+    T is kept and applied in float32, Abar^-1 in float64: in one float32 matrix the rounding of M, times the largest
+    singular value of A, would be of size one for condition numbers from 1e7 on.
+
+    Attributes
+    ----------
+    T : ndarray, shape (B, n, n), float32
+    inverse : ndarray, shape (n, n), float64
+        Abar^-1.
+    s : ndarray, shape (B,)
+    """
+
+    T: NDArray[np.float32]
+    inverse: FloatArray
+    s: FloatArray
+
+    def __call__(self, b: FloatArray) -> FloatArray:
+        """Return M b (B, n, k) for right-hand sides b (B, n, k)."""
+        return self.right(self.left(b))
+
+    def left(self, r: FloatArray) -> FloatArray:
+        """Return Abar^-1 r (B, n, k): one matrix for all systems, hence one product."""
+        return shared_matmul(self.inverse, r)
+
+    def right(self, g: FloatArray) -> FloatArray:
+        """Return T g / s (B, n, k)."""
+        unit, peak = to_scaled_float32(g)
+        return (self.T @ unit) * (peak / self.s[:, None, None])
+
+    def adjoint(self, v: FloatArray) -> FloatArray:
+        """Return M^T v (B, n, k): Abar^-T T^T v / s."""
+        unit, peak = to_scaled_float32(v)
+        return shared_matmul(self.inverse.T, (self.T.swapaxes(1, 2) @ unit) * (peak / self.s[:, None, None]))
+
+    def __getitem__(self, chosen: Chosen) -> ApproximateInverse:
+        """Return the inverses of the chosen systems of the batch."""
+        return ApproximateInverse(self.T[chosen], self.inverse, self.s[chosen])
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanInverse:
+    """Abar^-1 alone, for every system of a family: the preconditioner that needs no learning.
+
+    Attributes
+    ----------
+    inverse : ndarray, shape (n, n), float64
+    """
+
+    inverse: FloatArray
+
+    def left(self, r: FloatArray) -> FloatArray:
+        """Return Abar^-1 r (B, n, k)."""
+        return shared_matmul(self.inverse, r)
+
+    def right(self, g: FloatArray) -> FloatArray:
+        """Return g."""
+        return g
+
+    def __getitem__(self, chosen: Chosen) -> MeanInverse:
+        """Return the same: it is one matrix for all systems."""
+        return self
+
+
+def as_linear_operator(inverse: LinearInverse, n: int) -> LinearOperator:
+    """Return one approximate inverse (of a batch of one) as a SciPy operator, for real and complex vectors."""
+
+    def applied(product: Callable[[NDArray[Any]], NDArray[Any]]) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        def matmat(v: NDArray[Any]) -> NDArray[Any]:
+            block = np.asarray(v).reshape(n, -1)
+            if block.dtype.kind == "c":  # M is real: both parts in one product
+                parts = product(np.concatenate((block.real, block.imag), axis=1).astype(np.float64)[None])[0]
+                real, imag = np.split(parts, 2, axis=1)
+                return real + 1j * imag
+            return product(block.astype(np.float64)[None])[0]
+
+        return matmat
+
+    forward, backward = applied(inverse), applied(inverse.adjoint)
+    return LinearOperator(
+        (n, n),
+        matvec=lambda v: forward(v).reshape(np.shape(v)),
+        rmatvec=lambda v: backward(v).reshape(np.shape(v)),
+        matmat=forward,
+        rmatmat=backward,
+        dtype=np.float64,
+    )
+
+
+def linear_combination(c: NDArray[np.floating], operators: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return operators[0] + sum_r c_r operators[r] (B, E) for coefficients c (B, R) and flat operators (1 + R, E)."""
+    weights = np.ones((len(c), len(operators)), dtype=np.float32)
+    weights[:, 1:] = c
+    with np.errstate(over="ignore", invalid="ignore"):  # of coefficients that are not finite
+        return weights @ operators
+
+
+def to_scaled_float32(g: FloatArray) -> tuple[NDArray[np.float32], FloatArray]:
+    """Return g (B, n, k) in float32, which has a range of its own, and what it was divided by (B, 1, k)."""
+    peak = np.abs(g).max(axis=1, keepdims=True, initial=0.0)
+    return (g / np.where(peak > 0, peak, 1.0)).astype(np.float32), peak
+
+
+def shared_matmul(matrix: NDArray[Real], v: NDArray[Real]) -> NDArray[Real]:
+    """Return matrix @ v[i] for all i, v (B, n, k), as one product of two matrices."""
+    B, n, k = v.shape
+    if k == 1:
+        return (v[:, :, 0] @ matrix.T)[:, :, None]
+    return (v.transpose(0, 2, 1).reshape(B * k, n) @ matrix.T).reshape(B, k, n).transpose(0, 2, 1)

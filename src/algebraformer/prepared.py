@@ -1,0 +1,348 @@
+"""Matrices that a network has read once, solved for any number of right-hand sides, with certificate and fallback."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import LinAlgWarning
+from scipy.sparse.linalg import LinearOperator
+
+from algebraformer.errors import FallbackWarning, SingularSystemError, Status, warn_caller
+from algebraformer.linalg import EPS, FloatArray, has_zero_line
+from algebraformer.models import Algebraformer, max_batch_size
+from algebraformer.models.heads.base import Reading
+from algebraformer.numerics import gcr, lapack
+from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error
+from algebraformer.numerics.gcr import RefinedSolution
+from algebraformer.numerics.lapack import RHS_BLOCK_ENTRIES
+from algebraformer.numerics.preconditioner import LinearInverse, as_linear_operator
+from algebraformer.result import SolveResult, scalar
+from algebraformer.validation import CheckedSystem, check_count, check_tolerance, match_right_hand_sides
+
+Array = NDArray[Any]
+Indices = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+FALLBACK_WARNING_SHARE = 0.1
+"""Share of a batch answered by LAPACK from which a caller is warned that the network costs time."""
+
+
+@dataclasses.dataclass
+class _Batch:
+    """Answers to B systems with k right-hand sides; the measures are those of the worst one."""
+
+    x: Array  # (B, n, k)
+    relative_residual: FloatArray  # (B,), and so are the others
+    backward_error: FloatArray
+    certified: Flags
+    forward_error: FloatArray
+    refinements: Indices
+    in_distribution: Flags
+
+    @classmethod
+    def unanswered(cls, b: Array) -> _Batch:
+        """Return NaN for x and for its estimated error, and infinite residuals."""
+        B = len(b)
+        no, unknown = np.zeros(B, dtype=bool), np.full(B, np.inf)
+        return cls(np.full_like(b, np.nan), unknown, unknown.copy(), no, unknown * np.nan, np.zeros(B, int), no.copy())
+
+    @classmethod
+    def empty(cls, b: Array) -> _Batch:
+        """Return the answers where there is nothing to solve: no right-hand side, or no unknown."""
+        answers = cls.unanswered(b)
+        answers.certified[:] = answers.in_distribution[:] = True
+        answers.relative_residual[:] = answers.backward_error[:] = answers.forward_error[:] = 0.0
+        return answers
+
+    @classmethod
+    def from_solution(cls, solution: RefinedSolution, error: FloatArray, in_distribution: Flags) -> _Batch:
+        """Return refined answers with their estimated errors (B,)."""
+        return cls(
+            x=solution.x,
+            relative_residual=solution.relative_residual,
+            backward_error=solution.backward_error,
+            certified=solution.certified,
+            forward_error=error,
+            refinements=solution.refinements,
+            in_distribution=in_distribution,
+        )
+
+    @classmethod
+    def concatenate(cls, parts: list[_Batch]) -> _Batch:
+        """Put the systems of several batches into one."""
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(cls)))
+
+    @classmethod
+    def join_columns(cls, parts: list[_Batch]) -> _Batch:
+        """Put the right-hand sides of the same systems together."""
+        if len(parts) == 1:
+            return parts[0]
+        worst = {f.name: [getattr(p, f.name) for p in parts] for f in dataclasses.fields(cls)}
+        x = np.concatenate(worst.pop("x"), axis=2)
+        reduced = {k: (np.min if v[0].dtype == bool else np.max)(v, axis=0) for k, v in worst.items()}
+        return cls(x, **reduced)
+
+    def assign(self, where: Indices, other: _Batch | lapack.DirectSolution) -> None:
+        """Take over all that another solution holds of the systems `where`."""
+        for field in dataclasses.fields(self):
+            if hasattr(other, field.name):
+                getattr(self, field.name)[where] = getattr(other, field.name)
+
+
+def check_supported(A: Array, n: int) -> None:
+    """Raise `ValueError` unless a network for n unknowns reads matrices like A (B, n, n)."""
+    if A.dtype.kind == "c":
+        raise ValueError("the network reads real systems, received complex numbers: use solve")
+    if A.shape[-1] != n:
+        raise ValueError(f"the model supports n = {n}, received n = {A.shape[-1]}: use solve, which falls back")
+
+
+class Prepared:
+    """A matrix A (n, n), or a batch (B, n, n), that a network has read; made by `LearnedSolver.prepare`.
+
+    It holds a copy of A, which every certificate is computed from, so that changes of the caller's array have no
+    effect; with an operator head the approximate inverses, in float32 (half the memory of A, less where they are
+    compressed); and LAPACK's factors of those matrices that needed them for an earlier right-hand side.
+    """
+
+    def __init__(self, model: Algebraformer, A: Array, batched: bool, keep: bool = True) -> None:
+        """`keep` is False for one solve: A is not copied then, and nothing that is computed from it is kept."""
+        self._model, self._batched, self._keep = model, batched, keep
+        self._A = A.copy() if keep else A
+        self._readings: dict[int, Reading] = {}
+        self._factors: dict[tuple[str, int], lapack.Factors | None] = {}  # by kind of numbers, and position in A
+        self._zero_lines: Flags | None = None
+        if keep and self._supports(A):
+            for rows in self._blocks():
+                self._reading(rows)
+
+    def __repr__(self) -> str:
+        return f"Prepared(shape={self._A.shape if self._batched else self._A.shape[1:]})"
+
+    @property
+    def in_distribution(self) -> Any:
+        """Whether A looks like the family the network was trained on: bool, or an array (B,) for a batch.
+
+        By A alone: with an operator head `SolveResult.in_distribution` also depends on how well M A gives back b. False
+        where the model does not cover such matrices.
+        """
+        flags = np.zeros(len(self._A), dtype=bool)
+        if self._supports(self._A):
+            for rows in self._blocks():
+                flags[rows] = self._reading(rows).in_distribution
+        return flags if self._batched else bool(flags[0])
+
+    @property
+    def operator(self) -> LinearOperator | list[LinearOperator]:
+        """The operator head's approximation M of inv(A), a SciPy LinearOperator, or a list of B of them for a batch.
+
+        See `LearnedSolver.operator`.
+
+        Raises
+        ------
+        ValueError
+            A is complex, or not of the model's size.
+        ConfigurationError
+            The model has another head, which is not linear in b.
+        """
+        check_supported(self._A, self._model.config.n)
+        _ = self._model.operator_head  # raises for other heads
+        operators = []
+        for rows in self._blocks():
+            reading = self._reading(rows)
+            if reading.inverse is not None:
+                size = len(reading.in_distribution)
+                operators += [as_linear_operator(reading.inverse[i : i + 1], self._A.shape[-1]) for i in range(size)]
+        return operators if self._batched else operators[0]
+
+    def solve(
+        self, b: ArrayLike, rtol: float | None = None, max_refinements: int = 10, fallback: bool = True
+    ) -> SolveResult:
+        """Solve A x = b; arguments, result, errors and warnings are those of `LearnedSolver.solve`.
+
+        Parameters
+        ----------
+        b : array_like, shape (n,), (n, k), (B, n) or (B, n, k)
+            (B, n) for a batch A is one right-hand side per system.
+        rtol, max_refinements, fallback
+            See `LearnedSolver.solve`.
+
+        Returns
+        -------
+        SolveResult
+        """
+        rtol = None if rtol is None else check_tolerance(rtol, "rtol")
+        max_refinements = check_count(max_refinements, "max_refinements")
+        system = match_right_hand_sides(self._A, self._batched, b)
+        supported = self._supports(system.A)
+        if not (supported or fallback):
+            kind = "real" if system.A.dtype.kind == "f" else "complex"
+            raise ValueError(
+                f"the model supports real systems with n = {self._model.config.n}, received {kind} ones with "
+                f"n = {system.n}"
+            )
+
+        # 1. The network answers what looks like its family; without a fallback, everything.
+        answers = _Batch.unanswered(system.b)
+        if supported:
+            answers = self._learned(system.b, rtol, max_refinements, everything=not fallback)
+        singular = self._has_zero_line() if system.b.size else np.zeros(len(system.b), dtype=bool)
+        answers.certified &= answers.in_distribution & ~singular
+        status = np.full(len(system.b), Status.UNCERTIFIED, dtype=object)
+        status[answers.certified] = Status.LEARNED
+        status[answers.certified & (answers.refinements > 0)] = Status.REFINED
+        method = np.where(answers.refinements > 0, "learned+refined", "learned").astype(object)
+
+        # 2. LAPACK answers the rest.
+        rcond = np.full(len(system.b), np.nan)
+        if (left := np.flatnonzero(~answers.certified if fallback else singular)).size:
+            method[left] = "lapack"
+            status[left] = Status.UNSUPPORTED
+            if supported:
+                known = answers.in_distribution[left]
+                status[left[known]], status[left[~known]] = Status.FALLBACK, Status.OUT_OF_DISTRIBUTION
+            solution = self._factorised(left, system, rtol, singular[left])
+            answers.assign(left, solution)
+            status[left[~solution.certified]] = Status.INACCURATE
+            rcond[left], singular[left] = solution.rcond, solution.singular
+            status[singular] = Status.SINGULAR
+
+        # 3. Warnings, and the result in the caller's shapes.
+        _warn_ill_conditioned(rcond, singular, system.batched)
+        if supported:
+            _warn_of_fallbacks(status, system.batched)
+        fields = {"status": status, "method": method, "rcond": rcond} | vars(answers)
+        x = system.reshape_like_b(fields.pop("x"))
+        shaped = {name: value if system.batched else scalar(value[0]) for name, value in fields.items()}
+        result = SolveResult(x, **shaped)
+        if singular.any():
+            raise SingularSystemError(np.flatnonzero(singular).tolist(), system.batched, result)
+        return result
+
+    def _supports(self, A: Array) -> bool:
+        """Say whether the network reads such matrices."""
+        return A.shape[-1] == self._model.config.n and A.dtype.kind == "f"
+
+    def _blocks(self) -> list[slice]:
+        """Return the blocks of systems that are read at a time, so that memory stays flat."""
+        step = max_batch_size(self._A.shape[-1])
+        return [slice(start, start + step) for start in range(0, len(self._A), step)]
+
+    def _reading(self, rows: slice) -> Reading:
+        """Return what the network knows of a block."""
+        reading = self._readings.get(rows.start)
+        if reading is None:
+            reading = self._model.read(self._A[rows])
+            if self._keep:
+                self._readings[rows.start] = reading
+        return reading
+
+    def _has_zero_line(self) -> Flags:
+        """Return which matrices (B,) have a row or a column of zeros: an array that the caller may change."""
+        if self._zero_lines is None:
+            self._zero_lines = has_zero_line(self._A)
+        return self._zero_lines.copy()
+
+    def _learned(self, b: FloatArray, rtol: float | None, maxiter: int, everything: bool) -> _Batch:
+        """Return the network's refined answers to systems that look like the family, or to everything.
+
+        Certified by their measures alone, whether in distribution or not.
+        """
+        if b.size == 0:
+            return _Batch.empty(b)
+        parts = [
+            _answers(self._reading(rows), self._A[rows], b[rows], rtol, maxiter, everything) for rows in self._blocks()
+        ]
+        return _Batch.concatenate(parts)
+
+    def _factorised(
+        self, where: Indices, system: CheckedSystem, rtol: float | None, singular: Flags
+    ) -> lapack.DirectSolution:
+        """Return LAPACK's answers to the systems `where`, with their factors from earlier calls."""
+        whole = where.size == len(system.b)
+        A, b = (system.A, system.b) if whole else (system.A[where], system.b[where])
+        if not self._keep:
+            return lapack.solve(A, b, rtol, singular)
+        keys = [(A.dtype.kind, int(i)) for i in where]
+        factors = [self._factors.get(key) for key in keys]
+        solution = lapack.solve(A, b, rtol, singular, factors)
+        self._factors.update(zip(keys, factors, strict=True))
+        return solution
+
+
+def _answers(
+    reading: Reading, A: FloatArray, b: FloatArray, rtol: float | None, maxiter: int, everything: bool
+) -> _Batch:
+    """Return the network's refined answers to systems that look like the family, or to everything."""
+    answers = _Batch.unanswered(b)
+    answers.in_distribution[:] = reading.in_distribution
+    chosen = np.flatnonzero(reading.in_distribution | everything)
+    if not chosen.size:
+        return answers
+    if reading.inverse is not None and 2 * chosen.size >= len(b):
+        chosen = np.arange(len(b))  # to leave out the others would save less than copying the chosen costs
+    if chosen.size < len(b):
+        A, b, reading = A[chosen], b[chosen], reading[chosen]
+    if reading.inverse is None:
+        answers.assign(chosen, _predict_and_refine(reading, A, b, rtol, maxiter))
+    else:
+        answers.assign(chosen, _solve_gcr(reading, reading.inverse, A, b, rtol, maxiter, everything))
+    return answers
+
+
+def _predict_and_refine(reading: Reading, A: FloatArray, b: FloatArray, rtol: float | None, maxiter: int) -> _Batch:
+    """Refine the answers of a head that is not linear in b by asking it again about the residual."""
+
+    def correction(active: Indices, r: FloatArray) -> FloatArray:
+        x = (reading if active.size == len(b) else reading[active]).predict(r)
+        return x if x.shape == r.shape else np.full_like(r, np.nan)  # a broken network
+
+    solution = gcr.richardson(A, b, correction, rtol, maxiter)
+    return _Batch.from_solution(solution, solution.last_step_ratio, reading.in_distribution)
+
+
+def _solve_gcr(
+    reading: Reading,
+    inverse: LinearInverse,
+    A: FloatArray,
+    b: FloatArray,
+    rtol: float | None,
+    maxiter: int,
+    everything: bool,
+) -> _Batch:
+    """Refine the answers of approximate inverses by conjugate residuals, a limited number of columns at a time."""
+    defect, (B, n, k) = reading.defect, b.shape
+    max_first_ratio = np.inf if everything else reading.max_defect
+    parts, columns = [], max(1, RHS_BLOCK_ENTRIES // (n * B))
+    for j in range(0, k, columns):
+        right = b[:, :, j : j + columns]
+        solution = gcr.gcr_restarted(A, right, inverse, rtol, maxiter, max_first_ratio=max_first_ratio)
+        estimate = forward_error(inverse, solution.x, solution.measures, np.minimum(defect, MAX_DEFECT), probes=1)
+        error = np.where(defect <= MAX_DEFECT, estimate, np.inf)
+        known = reading.in_distribution & (solution.first_residual_ratio <= reading.max_defect)
+        parts.append(_Batch.from_solution(solution, error, known))
+    return _Batch.join_columns(parts)
+
+
+def _warn_of_fallbacks(status: Array, batched: bool) -> None:
+    """Warn once per call where LAPACK answered a large share of a batch, with the remedy."""
+    outside = sum(s is Status.OUT_OF_DISTRIBUTION for s in status)
+    count = outside + sum(s in (Status.FALLBACK, Status.INACCURATE) for s in status)
+    if batched and len(status) > 1 and count >= FALLBACK_WARNING_SHARE * len(status):
+        warn_caller(
+            f"LAPACK answered {count} of {len(status)} systems ({count / len(status):.0%}), {outside} of them out of "
+            "distribution, which takes longer than scipy.linalg.solve alone: train or finetune a model on such systems",
+            FallbackWarning,
+        )
+
+
+def _warn_ill_conditioned(rcond: Array, singular: Array, batched: bool) -> None:
+    """Warn as scipy.linalg.solve does, in words that start as its own, naming the systems."""
+    poor = np.flatnonzero((rcond < EPS) & ~singular)
+    if poor.size:
+        named = ", ".join(f"system {i} of the batch has rcond = {rcond[i]:.3g}" for i in poor[:5])
+        named = (named if batched else f"rcond = {rcond[0]:.3g}") + (", ..." if poor.size > 5 else "")
+        warn_caller(f"An ill-conditioned matrix detected: {named}; x may not be accurate.", LinAlgWarning)

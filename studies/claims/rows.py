@@ -1,0 +1,80 @@
+"""The rows of the page: verdict and numbers of every claim, from the results folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from algebraformer.reporting import Outcome, TableData, Verdict
+from studies.claims.facts import EVALUATED, EVALUATION, FACTS
+from studies.claims.sources import Claim, Fact, Shown
+from studies.claims.summary import CLAIMS
+from studies.harness.results import read_outcomes
+
+COLUMNS = ("claim or question", "verdict", "what we found", "shown by")
+
+
+def table(section: str, results: Path) -> TableData:
+    """Return the table of a section, made from the results folder.
+
+    Raises
+    ------
+    KeyError
+        No claim belongs to that section, or a result lacks an outcome or a number.
+    FileNotFoundError
+        A result is missing.
+    """
+    rows = [row(claim, results) for claim in CLAIMS if claim.section == section]
+    if not rows:
+        raise KeyError(f"no claim belongs to {section!r}")
+    return TableData(COLUMNS, rows)
+
+
+def row(claim: Claim, results: Path) -> list[str]:
+    """Return the cells: claim, verdict, numbers, and what shows them."""
+    verdicts, texts, shown = [], [], []
+    for source in claim.sources:
+        found = FACTS[source.id]() if isinstance(source, Fact) else shown_outcome(source, results)
+        verdicts += [found.verdict] if source.decides else []
+        texts += [source.text.format(**found.numbers)] if source.text else []
+        shown += [source.shown_by] if isinstance(source, Fact) else shown_by(results / f"{source.result}.json")
+    verdict = together(verdicts) if verdicts else claim.undecided
+    cells = (claim.claim, str(verdict), f"{'; '.join(texts)}.", ", ".join(dict.fromkeys(shown)))
+    return [cell.replace("|", "\\|") for cell in cells]
+
+
+def shown_outcome(source: Shown, results: Path) -> Outcome:
+    """Return an outcome of a result."""
+    content = json.loads((results / f"{source.result}.json").read_text())
+    of_result = EVALUATED.get(source.result)
+    outcomes = of_result(content) if of_result else read_outcomes(source.result, content)
+    if source.id not in outcomes:
+        raise KeyError(f"results/{source.result}.json has no outcome {source.id!r}; it has {', '.join(outcomes)}")
+    return outcomes[source.id]
+
+
+def together(verdicts: list[Verdict]) -> Verdict:
+    """Return what several verdicts come to: themselves if they agree, the weaker one if both reproduce, or in part.
+
+    Examples
+    --------
+    >>> print(together([Verdict.REPRODUCED, Verdict.SMALLER_SCALE]), together([Verdict.HOLDS, Verdict.FAILS]), sep="; ")
+    reproduced at smaller scale; holds in part
+    """
+    different = set(verdicts)
+    if len(different) == 1:
+        return verdicts[0]
+    if different == {Verdict.REPRODUCED, Verdict.SMALLER_SCALE}:
+        return Verdict.SMALLER_SCALE
+    return Verdict.PARTLY if different <= {Verdict.HOLDS, Verdict.PARTLY, Verdict.FAILS} else Verdict.PARTLY_REPRODUCED
+
+
+def shown_by(path: Path) -> list[str]:
+    """Return the command of a result, its page and a link from docs/ to its figure, if it has them."""
+    command = json.loads(path.read_text())["command"].partition(" --json")[0].partition(" --output")[0]
+    page, picture = path.with_suffix(".md"), path.with_suffix(".png")
+    return [
+        f"`{EVALUATION.get(path.stem, command)}`",
+        *([f"`results/{page.name}`"] if page.exists() else []),
+        *([f"[figure](../results/{picture.name})"] if picture.exists() else []),
+    ]

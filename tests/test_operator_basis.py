@@ -339,10 +339,10 @@ def test_whitened_entries_are_uncorrelated() -> None:
     np.testing.assert_allclose(white(3.0 * A)[0], z, atol=1e-7)
 
 
-def test_a_balanced_basis_measures_errors_of_the_inverse_too() -> None:
+def test_a_weighted_basis_measures_errors_of_the_inverse_too() -> None:
     """Coefficients are those of least ||E||_F^2 + n ||E Abar^-1||_F^2 / ||Abar^-1||_F^2, by SciPy's least squares."""
     family, rank, count = problems.get("reaction-diffusion", n=N), 5, 120
-    found = fit(family, rank, n_column=4, n_row=3, seed=1, count=count, balance=True)
+    found = fit(family, rank, n_column=4, n_row=3, seed=1, count=count, weighted=True)
     A = family.assembled(range(6), 9)[0]
     _, c, weight = found.coefficients(A)
     s = found.sampler(A)[1]
@@ -361,21 +361,21 @@ def test_a_balanced_basis_measures_errors_of_the_inverse_too() -> None:
         assert weight[i] == pytest.approx(1 / np.linalg.norm(stacked(T)), rel=1e-6)
 
 
-def test_a_balanced_basis_is_better_for_solutions() -> None:
+def test_a_weighted_basis_is_better_for_solutions() -> None:
     """At the same rank, the error of the inverse itself is less than that of a plain basis."""
     family, count = problems.get("reaction-diffusion", n=N), 300
     A = family.assembled(range(100), 9)[0]
     exact, errors = np.linalg.inv(A), []
-    for balance in (False, True):
-        found = fit(family, 6, n_column=4, n_row=3, seed=1, count=count, balance=balance)
+    for weighted in (False, True):
+        found = fit(family, 6, n_column=4, n_row=3, seed=1, count=count, weighted=weighted)
         s = found.sampler(A)[1]
         M = found.inverse_of(found.coefficients(A)[1], s)(np.broadcast_to(np.eye(N), A.shape).copy())
         errors.append(np.median(np.linalg.norm(M - exact, axis=(1, 2)) / np.linalg.norm(exact, axis=(1, 2))))
     assert errors[1] < errors[0]
 
 
-def test_a_balanced_basis_is_not_extended() -> None:
+def test_a_weighted_basis_is_not_extended() -> None:
     family = problems.get("reaction-diffusion", n=N)
-    found = fit(family, 4, n_column=4, n_row=3, seed=1, count=60, balance=True)
-    with pytest.raises(ConfigurationError, match="balanced"):
+    found = fit(family, 4, n_column=4, n_row=3, seed=1, count=60, weighted=True)
+    with pytest.raises(ConfigurationError, match="weighted"):
         operator_basis.extended(found, family.assembled(range(3), 0)[0], 5)

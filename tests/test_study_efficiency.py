@@ -65,7 +65,7 @@ def test_operations_of_an_operator_head() -> None:
     assert parts["read-out"] == pytest.approx(1_000 * 2 * body + normal_equations)
     solved = assembly + 2 / 3 * n**3 + 2 * n**2
     answer = 2 * body + 2 * head + 2 * (1 + R) * n**2 + 8 * n**2
-    assert parts["calibration"] == pytest.approx(4_096 * (solved + answer))
+    assert parts["calibration"] == pytest.approx(OPERATOR.calibration_samples * (solved + answer))
 
 
 def test_operations_without_a_fixed_set_count_what_the_read_out_is_fitted_on() -> None:

@@ -200,7 +200,7 @@ def test_every_run_is_scored_on_both_sets(quick: tuple[Report, Path]) -> None:
         name = f"{one['series'].replace(' ', '-')}-{one['encoding']}-rate{one['rate']:g}-seed{one['seed']}"
         solver = LearnedSolver.from_pretrained(folder / name)
         recipe = solver.info.recipe
-        assert recipe["model"]["encoding"] == one["encoding"]
+        assert recipe["model"]["head"]["encoding"] == one["encoding"]
         assert (recipe["lr"], recipe["muon_lr"], recipe["steps"]) == (one["rate"], 10 * one["rate"], one["steps"])
         for systems, key in (
             (family.sample(1_000, TEST_SEED), "normalized_mse"),

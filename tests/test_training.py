@@ -22,6 +22,7 @@ import pytest
 import torch
 
 import algebraformer.training.data as data
+import algebraformer.training.optim as optim
 import algebraformer.training.trainer as loop
 from algebraformer import problems
 from algebraformer.checkpoint import SUMS, load, step_folders
@@ -305,10 +306,10 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count(tmp_path: Path)
     )
     trainer.train_step(next(batches))
     A, b, x = next(batches)
-    states = [trainer.model.state_dict(), *(loop.flatten_state(one, "") for one in trainer.optimizers)]
+    states = [trainer.model.state_dict(), *(optim.flatten_state(one, "") for one in trainer.optimizers)]
     before = [{name: tensor.clone() for name, tensor in state.items()} for state in states]
     record = trainer.train_step((A, b, torch.full_like(x, torch.nan)))
-    after = [trainer.model.state_dict(), *(loop.flatten_state(one, "") for one in trainer.optimizers)]
+    after = [trainer.model.state_dict(), *(optim.flatten_state(one, "") for one in trainer.optimizers)]
     assert record["skipped"]
     assert trainer.skipped == 1
     for one, other in zip(before, after, strict=True):

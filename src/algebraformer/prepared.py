@@ -253,9 +253,7 @@ class Prepared:
         """
         if b.size == 0:
             return _Batch.empty(b)
-        parts = [
-            _answers(self._reading(rows), self._A[rows], b[rows], rtol, maxiter, everything) for rows in self._blocks()
-        ]
+        parts = [_answers(self._reading(rows), b[rows], rtol, maxiter, everything) for rows in self._blocks()]
         return _Batch.concatenate(parts)
 
     def _factorised(
@@ -273,9 +271,7 @@ class Prepared:
         return solution
 
 
-def _answers(
-    reading: Reading, A: FloatArray, b: FloatArray, rtol: float | None, maxiter: int, everything: bool
-) -> _Batch:
+def _answers(reading: Reading, b: FloatArray, rtol: float | None, maxiter: int, everything: bool) -> _Batch:
     """Return the network's refined answers to systems that look like the family, or to everything."""
     answers = _Batch.unanswered(b)
     answers.in_distribution[:] = reading.in_distribution
@@ -285,41 +281,42 @@ def _answers(
     if reading.inverse is not None and 2 * chosen.size >= len(b):
         chosen = np.arange(len(b))  # to leave out the others would save less than copying the chosen costs
     if chosen.size < len(b):
-        A, b, reading = A[chosen], b[chosen], reading[chosen]
-    if reading.inverse is None:
-        answers.assign(chosen, _predict_and_refine(reading, A, b, rtol, maxiter))
+        reading, b = reading[chosen], b[chosen]
+    if reading.inverse is None or reading.defect is None:
+        part = _predict_and_refine(reading, b, rtol, maxiter)
     else:
-        answers.assign(chosen, _solve_gcr(reading, reading.inverse, A, b, rtol, maxiter, everything))
+        part = _solve_gcr(reading, reading.inverse, reading.defect, b, rtol, maxiter, everything)
+    answers.assign(chosen, part)
     return answers
 
 
-def _predict_and_refine(reading: Reading, A: FloatArray, b: FloatArray, rtol: float | None, maxiter: int) -> _Batch:
+def _predict_and_refine(reading: Reading, b: FloatArray, rtol: float | None, maxiter: int) -> _Batch:
     """Refine the answers of a head that is not linear in b by asking it again about the residual."""
 
     def correction(active: Indices, r: FloatArray) -> FloatArray:
         x = (reading if active.size == len(b) else reading[active]).predict(r)
-        return x if x.shape == r.shape else np.full_like(r, np.nan)  # a broken network
+        return x if x.shape == r.shape else np.full_like(r, np.nan)
 
-    solution = gcr.richardson(A, b, correction, rtol, maxiter)
+    solution = gcr.richardson(reading.A, b, correction, rtol, maxiter)
     return _Batch.from_solution(solution, solution.last_step_ratio, reading.in_distribution)
 
 
 def _solve_gcr(
     reading: Reading,
     inverse: LinearInverse,
-    A: FloatArray,
+    defect: FloatArray,
     b: FloatArray,
     rtol: float | None,
     maxiter: int,
     everything: bool,
 ) -> _Batch:
     """Refine the answers of approximate inverses by conjugate residuals, a limited number of columns at a time."""
-    defect, (B, n, k) = reading.defect, b.shape
+    B, n, k = b.shape
     max_first_ratio = np.inf if everything else reading.max_defect
     parts, columns = [], max(1, RHS_BLOCK_ENTRIES // (n * B))
     for j in range(0, k, columns):
         right = b[:, :, j : j + columns]
-        solution = gcr.gcr_restarted(A, right, inverse, rtol, maxiter, max_first_ratio=max_first_ratio)
+        solution = gcr.gcr_restarted(reading.A, right, inverse, rtol, maxiter, max_first_ratio=max_first_ratio)
         estimate = forward_error(inverse, solution.x, solution.measures, np.minimum(defect, MAX_DEFECT), probes=1)
         error = np.where(defect <= MAX_DEFECT, estimate, np.inf)
         known = reading.in_distribution & (solution.first_residual_ratio <= reading.max_defect)

@@ -149,7 +149,7 @@ def attention_maps(model: Algebraformer, systems: Systems) -> FloatArray:
     """
     if not isinstance(model.body, Transformer) or model.config.head.name != "token":
         expected = "attention maps are those of a transformer with a token head"
-        raise ConfigurationError(f"{expected}, received {model.config.architecture} with head {model.config.head}")
+        raise ConfigurationError(f"{expected}, received {model.config.architecture} with head {model.config.head.name}")
     A, b, _ = model.token_head.scaler(*to_tensors(systems)[:2])
     h, found = model.tokens(model.token_head.read(A.float(), b.float())), []
     for block in model.body.blocks:

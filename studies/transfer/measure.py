@@ -168,7 +168,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
         start = known(head, folder)
         initial = load(resolve(start))[0]
         bar.advance(task)
-        about: dict[str, Any] = {"head": head.name, "type": initial.config.head, "n": initial.config.n}
+        about: dict[str, Any] = {"head": head.name, "type": initial.config.head.name, "n": initial.config.n}
         about["parameters"] = initial.parameter_count()
         for number, (family, samples) in enumerate(plan.tasks):
             for kind, variants in ((SCRATCH, head.scratch), (FINE, head.fine)):

@@ -18,7 +18,7 @@ from algebraformer.writing import check_folder
 if TYPE_CHECKING:
     from algebraformer.problems import ProblemFamily
     from algebraformer.progress import ProgressCallback
-    from algebraformer.training.trainer import RunOptions, TrainResult
+    from algebraformer.training.options import RunOptions, TrainResult
 
 SomeRecipe = TypeVar("SomeRecipe", bound=Recipe)
 
@@ -45,7 +45,7 @@ class RunFlags:
 
     def options(self) -> RunOptions:
         """Return the options of the run."""
-        from algebraformer.training.trainer import RunOptions
+        from algebraformer.training.options import RunOptions
 
         check_device(self.device)
         names = ("device", "autocast", "compile", "workers")

@@ -12,7 +12,7 @@ Matrices are divided by their size s(A) first, so that (d A) has the coefficient
 mean and components, so that a few systems with large inverses do not dominate them.
 
 An error E of T is an error E Abar^-1 of the inverse itself, and the two are not large together: in ||E||_F the few
-smooth directions that make up most of a solution count no more than the others. A balanced basis measures both,
+smooth directions that make up most of a solution count no more than the others. A weighted basis measures both,
 ||E||^2 = ||E||_F^2 + n ||E Abar^-1||_F^2 / ||Abar^-1||_F^2.
 
 References
@@ -160,7 +160,7 @@ def fit(
     n_row: int,
     count: int | None = None,
     whiten: bool = False,
-    balance: bool = False,
+    weighted: bool = False,
     report: Callable[[int, int], object] = lambda done, total: None,
 ) -> OperatorBasis:
     """Compute the basis of a family from samples.
@@ -180,8 +180,8 @@ def fit(
         Number of samples, at least R + 1; 16 R, or as many as fit into 2 GiB, if None.
     whiten : bool
         Read uncorrelated combinations of the entries.
-    balance : bool
-        Measure errors of the inverse as well as those of T.
+    weighted : bool
+        Measure errors of the inverse as well as those of T, see `inverse_weighted_metric`.
     report : callable
         Called with the number of samples drawn so far and the number in all, every sample up to three times.
 
@@ -231,7 +231,7 @@ def fit(
         A_mean += np.sum(A / sampler(A)[1][:, None, None], axis=0) / count
     if not np.isfinite(A_mean).all() or np.linalg.cond(A_mean) > 1e-3 / EPS:  # three digits of the inverse are left
         raise ConfigurationError("the mean of the family's matrices is singular: an operator head does not fit it")
-    metric = inverse_weighted_metric(A_mean) if balance else None
+    metric = inverse_weighted_metric(A_mean) if weighted else None
     root = None if metric is None else np.asarray(scipy.linalg.sqrtm(metric), dtype=np.float64)
 
     # 3. Snapshots T W^(1/2) and their weights 1 / ||T||.
@@ -285,7 +285,7 @@ def extended(basis: OperatorBasis, A: FloatArray, rank: int) -> OperatorBasis:
     Raises
     ------
     ConfigurationError
-        A rank outside these limits, matrices of another size, or a balanced basis.
+        A rank outside these limits, matrices of another size, or a weighted basis.
     LinAlgError
         A matrix is singular.
     """
@@ -297,7 +297,7 @@ def extended(basis: OperatorBasis, A: FloatArray, rank: int) -> OperatorBasis:
             f"a basis of {R} components can be extended by {N} matrices to {R} ... {min(R + N, n**2)}, received {rank}"
         )
     if basis.metric is not None:
-        raise ConfigurationError("a balanced basis cannot be extended: keep or refit it")
+        raise ConfigurationError("a weighted basis cannot be extended: keep or refit it")
 
     # 1. The weighted snapshots of the other family, around the mean of the old one.
     T = preconditioned_inverse(A / basis.sampler(A)[1][:, None, None], basis.A_mean).reshape(N, -1)

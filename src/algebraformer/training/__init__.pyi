@@ -1,11 +1,11 @@
 from .automatic import recipe_for as recipe_for
 from .finetuning import fine_tuning as fine_tuning
 from .finetuning import finetune as finetune
+from .options import RunOptions as RunOptions
+from .options import TrainResult as TrainResult
 from .recipes import RECIPES as RECIPES
 from .recipes import FinetuneRecipe as FinetuneRecipe
 from .recipes import Recipe as Recipe
 from .recipes import get_recipe as get_recipe
-from .trainer import RunOptions as RunOptions
 from .trainer import Trainer as Trainer
-from .trainer import TrainResult as TrainResult
 from .trainer import train as train

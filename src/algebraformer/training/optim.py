@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -167,3 +167,23 @@ def set_learning_rates(optimizers: Iterable[torch.optim.Optimizer], share: float
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = share * group["peak_lr"]
+
+
+def flatten_state(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """Return the tensors of an optimiser's state under names prefix.parameter.key."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{prefix}.{index}.{key}": value.detach().cpu().contiguous()
+        for index, entries in state.items()
+        for key, value in entries.items()
+    }
+
+
+def unflatten_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], prefix: str) -> None:
+    """Load what `flatten_state` returned; learning rates stay those of the recipe."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        owner, index, key = name.split(".")
+        if owner == prefix:
+            state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

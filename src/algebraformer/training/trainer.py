@@ -20,7 +20,6 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from algebraformer.checkpoint import (
     CONFIG,
@@ -60,55 +59,19 @@ from algebraformer.training.data import (
 )
 from algebraformer.training.exclusive import exclusive
 from algebraformer.training.monitor import Monitor, Stopped
-from algebraformer.training.optim import make_optimizers, schedule, set_learning_rates
+from algebraformer.training.optim import (
+    flatten_state,
+    make_optimizers,
+    schedule,
+    set_learning_rates,
+    unflatten_state,
+)
+from algebraformer.training.options import RunOptions, TrainResult
 from algebraformer.training.recipes import FinetuneRecipe, Recipe
 
 OPTIMIZERS, STATE, RNG = "optimizers.safetensors", "state.json", "rng"
 MAX_SKIPPED = 50
 """Training gives up after this many steps in a row without a finite gradient."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """How a run is carried out; nothing here changes what is learned, but for autocast."""
-
-    device: str = "cpu"
-    """Device of torch, for instance cuda."""
-    autocast: bool = False
-    """Compute the network in bfloat16 where that is safe; CUDA only."""
-    compile: bool = False
-    """Compile the network with torch.compile."""
-    workers: int = 1
-    """Processes that make training systems in the background; 0 makes them in between the steps."""
-    checkpoint_seconds: float = 120.0
-    """Time between checkpoints."""
-    log_every: int = 50
-    """Steps between lines of the log."""
-    validate_every: int = 500
-    """Steps between validations on the frozen validation set."""
-    progress: bool = True
-    """Show a progress bar."""
-
-    def __post_init__(self) -> None:
-        if self.autocast and not self.device.startswith("cuda"):
-            raise ConfigurationError(f"autocast is for CUDA devices, received device {self.device!r}")
-        for name, low in (("workers", 0), ("log_every", 1), ("validate_every", 1), ("checkpoint_seconds", 0)):
-            if not getattr(self, name) >= low:
-                raise ConfigurationError(f"{name} must be at least {low}, received {getattr(self, name)!r}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainResult:
-    """How a run ended."""
-
-    folder: Path
-    """Folder of the run; `LearnedSolver.from_pretrained` takes it."""
-    step: int
-    """Steps done."""
-    finished: bool
-    """False if a signal (SIGINT, that is Ctrl-C, or SIGTERM) stopped the run; the same call goes on from there."""
-    scores: dict[str, float]
-    """Scores on the frozen test set; empty unless finished."""
 
 
 class Trainer:
@@ -350,26 +313,6 @@ class Trainer:
         """Append a line to log.jsonl; NaN and infinity become null."""
         with naming(self.log), self.log.open("a") as stream:
             stream.write(json.dumps({"step": self.step, **plain(dict(record))}) + "\n")
-
-
-def flatten_state(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
-    """Return the tensors of an optimiser's state under names prefix.parameter.key."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{prefix}.{index}.{key}": value.detach().cpu().contiguous()
-        for index, entries in state.items()
-        for key, value in entries.items()
-    }
-
-
-def unflatten_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], prefix: str) -> None:
-    """Load what `flatten_state` returned; learning rates stay those of the recipe."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        owner, index, key = name.split(".")
-        if owner == prefix:
-            state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def train(

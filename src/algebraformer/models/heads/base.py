@@ -160,8 +160,8 @@ class Reading:
         answer(A, b) -> x (B, n, k) for b (B, n, k).
     inverse : LinearInverse, optional
         The approximate inverses, if the head is linear in b.
-    defect : ndarray, shape (B,)
-        With an inverse M: share of a random probe vector that M A leaves; empty without one.
+    defect : ndarray, shape (B,), optional
+        With an inverse M: share of a random probe vector that M A leaves.
     max_defect : float
         Largest share of a probe, or of the first residual, that is left of matrices in distribution.
     """
@@ -170,7 +170,7 @@ class Reading:
     in_distribution: NDArray[np.bool_]
     answer: Callable[[FloatArray, FloatArray], FloatArray]
     inverse: LinearInverse | None = None
-    defect: FloatArray = dataclasses.field(default_factory=lambda: np.empty(0))
+    defect: FloatArray | None = None
     max_defect: float = 0.0
 
     def __len__(self) -> int:
@@ -183,7 +183,7 @@ class Reading:
             A=self.A[chosen],
             in_distribution=self.in_distribution[chosen],
             inverse=None if self.inverse is None else self.inverse[chosen],
-            defect=self.defect if self.inverse is None else self.defect[chosen],
+            defect=None if self.defect is None else self.defect[chosen],
         )
 
     def predict(self, b: FloatArray) -> FloatArray:

@@ -74,7 +74,7 @@ def fit_basis(
         config.n_row,
         count=count,
         whiten=config.whiten,
-        balance=config.norm == "weighted",
+        weighted=config.norm == "weighted",
         report=report,
     )
 

@@ -51,7 +51,7 @@ class GoodNoisy(NoisyFamily):
     n: int = 6
 
     def matrix(self, params: dict[str, np.ndarray]) -> np.ndarray:
-        one = np.cos(np.outer(np.arange(self.rows), np.arange(self.n)) / self.n)
+        one = np.cos(np.outer(np.arange(self.n_equations), np.arange(self.n)) / self.n)
         return np.tile(one, (len(params["noise"]), 1, 1))
 
     def classical_signal(self) -> np.ndarray:

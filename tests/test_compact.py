@@ -66,7 +66,8 @@ def test_a_compact_checkpoint_scores_the_same(
     Compact(folder, also).run()
     (before, info), (after, _) = load(original), load(folder)
     stored = safetensors.torch.load_file(folder / MODEL)
-    weights = [name.removesuffix(SCALE) for name in stored if name.endswith(SCALE)]
+    also_scales = [name + SCALE for name in also]
+    weights = [name.removesuffix(SCALE) for name in stored if name.endswith(f".weight{SCALE}") or name in also_scales]
     assert set(also) < set(weights)
     assert all(stored[name].dtype == torch.int16 for name in weights)
     assert (folder / CONFIG).read_bytes() == (original / CONFIG).read_bytes()

@@ -29,7 +29,7 @@ sys.meta_path.insert(0, Blocked())
 USE = """
 import algebraformer as af
 from algebraformer import assessment, evaluation
-from algebraformer.models import ModelConfig
+from algebraformer.models import EstimateConfig, ModelConfig, OperatorConfig
 from algebraformer.training import Recipe, RunOptions
 
 quiet = RunOptions(progress=False, workers=0)
@@ -41,10 +41,11 @@ assert "normalized_mse" in evaluation.evaluate(solver, systems)["network"]
 noisy = af.problems.get("deblur", n=64).sample(2, seed=1)
 assert af.LearnedSolver.from_pretrained("deblur-64").estimate(noisy.A, noisy.b).x.shape == (2, 64)
 
-model = ModelConfig(n=8, architecture="mlp", head="operator", rank=8, n_column=8, n_row=8, n_layer=1, n_embd=16)
+head = OperatorConfig(rank=8, n_column=8, n_row=8)
+model = ModelConfig(n=8, architecture="mlp", head=head, n_layer=1, n_embd=16)
 assert af.train(Recipe(model=model, samples=256, steps=3, batch_size=32), "operator", quiet).finished
-model = ModelConfig(n=8, architecture="feedback", head="estimate", encoding="column-tikhonov", n_row=8, n_layer=1,
-                    n_head=1, n_embd=8)
+head = EstimateConfig(encoding="column-tikhonov", n_equations=8)
+model = ModelConfig(n=8, architecture="feedback", head=head, n_layer=1, n_head=1, n_embd=8)
 recipe = Recipe(family="deblur", model=model, samples=256, steps=3, batch_size=32)
 assert af.train(recipe, "estimate", quiet).finished
 

@@ -33,7 +33,7 @@ MODULES = {
 RENAMED = {
     "classical.conjugate_residuals.SLOW": "algebraformer.numerics.gcr.STAGNATION_FACTOR",
     "classical.reading.Reading": "algebraformer.numerics.entry_sampler.EntrySampler",
-    "classical.preconditioner.MeanInverse": "algebraformer.numerics.preconditioner.MeanInverse",
+    "classical.operator_basis.MeanInverse": "algebraformer.numerics.preconditioner.MeanInverse",
     "lp_norm.norm": "algebraformer.numerics.lp_norm.p_norm",
     "studies.base.StudyResult": "algebraformer.reporting.Report",
     "studies.family.measure": "algebraformer.assessment.assess",

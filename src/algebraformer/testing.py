@@ -208,7 +208,7 @@ def another_size(subject: Subject) -> None:
         systems = other.sample(3, seed=0)
     except ConfigurationError:
         return
-    shape = (3, other.rows, other.n)
+    shape = (3, other.n_equations, other.n)
     subject.require(systems.A.shape == shape, f"A of shape {shape} for n = {other.n}", systems.A.shape)
 
 

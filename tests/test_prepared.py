@@ -13,6 +13,7 @@ import pytest
 from algebraformer import prepared as prepared_module
 from algebraformer import problems
 from algebraformer.errors import ConfigurationError, FallbackWarning, SingularSystemError, Status
+from algebraformer.models import Algebraformer
 from algebraformer.numerics import lapack
 from algebraformer.prepared import Prepared
 from algebraformer.result import SolveResult
@@ -59,7 +60,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return call
 
-    monkeypatch.setattr(prepared_module, "_read", counted("read", prepared_module._read))
+    monkeypatch.setattr(Algebraformer, "read", counted("read", Algebraformer.read))
     monkeypatch.setattr(lapack.Factors, "of", counted("lu", lapack.Factors.of))
     return found
 
@@ -107,7 +108,7 @@ def test_complex_and_other_sizes_go_to_lapack() -> None:
 
 
 def test_more_systems_than_are_read_at_once(monkeypatch: pytest.MonkeyPatch, calls: list[str]) -> None:
-    monkeypatch.setattr(prepared_module, "systems_at_once", lambda n: 4)
+    monkeypatch.setattr(prepared_module, "max_batch_size", lambda n: 4)
     solver = shipped()
     A, b = systems(10)
     ready = solver.prepare(A)

@@ -12,8 +12,9 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.models import Algebraformer, OperatorConfig
 from algebraformer.problems import ProblemFamily, get
 from algebraformer.problems.custom import Sampler, as_family
+from algebraformer.training.options import RunOptions, TrainResult
 from algebraformer.training.recipes import FinetuneRecipe
-from algebraformer.training.trainer import RunOptions, TrainResult, train
+from algebraformer.training.trainer import train
 
 EXTENSION = 64
 """Components that a basis is extended by, if no rank is given."""

@@ -20,8 +20,9 @@ from algebraformer.errors import ConfigurationError, UnknownNameError
 from algebraformer.metrics import answer_scores, relative_errors
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.problems import Systems
-from algebraformer.training import RECIPES, Recipe, get_recipe
+from algebraformer.training import RECIPES, FinetuneRecipe, Recipe, get_recipe
 from algebraformer.training.optim import Muon, make_optimizers, orthogonalize, schedule, set_learning_rates
+from algebraformer.training.recipes import SIZES
 
 SMALL = ModelConfig(n=8, n_layer=1, n_head=2, n_embd=16)
 FRESH = Recipe(model=SMALL, steps=60, batch_size=8)
@@ -206,3 +207,30 @@ def test_scores_of_answers_by_hand() -> None:
     assert found["mse"] == pytest.approx((0.25 + 1 + 0.0625) / 6)
     assert found["normalized_mse"] == pytest.approx((0.25 + 1 + 0.0625) / 30)
     assert (found["relative_error_median"], found["relative_error_95"]) == pytest.approx((0.25, 0.5))
+
+
+def test_the_old_name_of_a_recipe_for_few_systems_still_works() -> None:
+    import algebraformer.training as training
+
+    with pytest.warns(DeprecationWarning, match="FinetuneRecipe"):
+        assert training.FewSystems is training.FinetuneRecipe
+    with pytest.raises(AttributeError):
+        training.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_of_samples_are_at_least_two(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} must be a whole number from 2"):
+        Recipe(model=SMALL, **{name: 1})
+
+
+def test_sizes_of_samples_are_capped_where_n_is_large() -> None:
+    assert data.capped_sample_size(4096, 64) == 4096
+    assert data.capped_sample_size(4096, 1024) == 128
+    assert data.capped_sample_size(4096, 4096) == 64
+    recipe = Recipe(model=SMALL, scaler_samples=30, basis_samples=20, calibration_samples=40)
+    made = data.training_data(recipe)
+    assert (made.scaler.count, made.basis.count, made.calibration.count, made.few) == (30, 20, 40, False)
+    few = data.training_data(FinetuneRecipe(model=SMALL, samples=25, batch_size=5, seed=3))
+    assert few.scaler == few.basis == few.calibration
+    assert (few.scaler.count, few.scaler.seed, few.few, few.trained_on) == (25, 3, True, 25)

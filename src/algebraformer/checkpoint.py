@@ -60,7 +60,7 @@ class CheckpointInfo:
     scores: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Scores on the frozen test set."""
     seconds: float | None = None
-    """Seconds that the steps of the training run took, all of its starts together; None where nobody knows."""
+    """Seconds that the steps of the training run took, all of its starts together; None if unknown."""
     threads: int | None = None
     """Threads of torch in that run."""
     commit: str | None = dataclasses.field(default_factory=commit)

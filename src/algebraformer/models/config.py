@@ -31,7 +31,7 @@ CHANGEABLE = {"refitted": ("rank", "whiten", "norm"), "extended": ("rank",), "ke
 class HeadConfig:
     """Settings of one kind of head; the fields of a subclass are what `ModelConfig` leaves to it.
 
-    The class variables say what a head of this kind can do, so that nobody has to ask for its name.
+    The class variables say what a head of this kind can do, so that no code depends on its name.
     """
 
     name: ClassVar[str] = ""

@@ -89,16 +89,21 @@ class FamilyScaler(nn.Module):
         """Learn the statistics of a family from a sample: A (B, n, n), b and x (B, n), float64, B at least 2."""
         if len(A) < 2:
             raise ConfigurationError(f"the scaler needs at least 2 systems, received {len(A)}")
+        # 1. Weights: each entry by its size over the family, rounding errors not at all.
         rms = A.square().mean(dim=0).sqrt()
         rounding = ROUNDING * torch.minimum(rms.amax(dim=1, keepdim=True), rms.amax(dim=0, keepdim=True))
         self.A_weight.copy_(inverse_or_zero(rms, rounding))
-        self.A_mean.copy_((A * self.A_weight).mean(dim=0))  # the reference that signs are taken against
+
+        # 2. z-scores of the scaled entries; the signs of the sizes are taken against the mean of the unscaled ones.
+        self.A_mean.copy_((A * self.A_weight).mean(dim=0))
         self.b_mean.fill_(1.0)
         A_scaled, b_scaled, size = self.scaled(A, b)
         self.A_mean.copy_(A_scaled.mean(dim=0))
         self.A_inverse_std.copy_(inverse_or_zero(A_scaled.std(dim=0), CONSTANT))
         self.b_mean.copy_(b_scaled.mean(dim=0))
         self.b_inverse_std.copy_(inverse_or_zero(b_scaled.std(dim=0), CONSTANT))
+
+        # 3. Size of the answers, and distance of the furthest matrix.
         unit = x / torch.where(size != 0, size, 1.0)[:, None]
         self.x_rms.copy_(unit.square().mean(dim=0).sqrt())
         self.max_distance.copy_(MARGIN * self.distance(A).max())

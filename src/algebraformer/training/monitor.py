@@ -1,4 +1,4 @@
-"""What a person sees of a run, and how a person stops it.
+"""Progress bar and signals of a run.
 
 Every long part of a training reports its progress. Whatever happens to the progress bar, a result is never lost to it;
 and a signal takes effect where progress is reported, so that no part is left in the middle of what it does.
@@ -37,7 +37,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Unbreakable:
-    """A text stream that becomes silent when nobody can read it any more, where others raise."""
+    """A text stream that becomes silent, instead of raising, once its reader is gone."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream, self.broken = stream, False

@@ -220,6 +220,7 @@ class Trainer:
             report(self.step, recipe.steps)
             in_a_row, saved_at, clock = 0, time.monotonic(), time.monotonic()
             while self.step < recipe.steps:
+                # 1. The step; `waited` is what the optimiser lost to the making of its systems.
                 batch = next(batches)
                 waited = time.monotonic() - clock
                 record = self.train_step(batch)
@@ -229,6 +230,8 @@ class Trainer:
                     raise TrainingError(f"{MAX_SKIPPED} steps in a row were not finite at step {self.step}: lower lr")
                 self.waited += waited
                 self.seconds += time.monotonic() - clock
+
+                # 2. The log, and the scores on the frozen validation set.
                 last = self.step == recipe.steps
                 if self.step % options.log_every == 0 or last:
                     record = {name: float(value) for name, value in record.items()}
@@ -238,6 +241,8 @@ class Trainer:
                     self.model.eval()
                     self._log({f"validation_{k}": v for k, v in score(self.model, validation).items()})
                     self.model.train()
+
+                # 3. A checkpoint. Only after it a signal may stop the run, in `report`.
                 if time.monotonic() - saved_at >= options.checkpoint_seconds:
                     self.checkpoint()
                     saved_at = time.monotonic()
@@ -294,7 +299,7 @@ class Trainer:
         """Return the stored training set, or make the examples that a read-out is fitted to."""
         return self.stored or self._store(self.recipe.readout_samples, self.model.head.reader(self.model))
 
-    # ---------------------------------------------------------------- what a person sees
+    # ---------------------------------------------------------------- log
 
     def _progress_record(self) -> dict[str, float]:
         samples = self.step * self.recipe.batch_size

@@ -12,7 +12,7 @@ from algebraformer.reporting import Outcome, Verdict, conclusions, outcome
 from studies.harness.evidence import DEPENDS
 from studies.harness.results import derive, module_of, read_outcomes
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
+RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 
 @pytest.mark.parametrize("name", DEPENDS)

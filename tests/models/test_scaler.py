@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from test_models import FAMILY, KINDS, N, build, tensors
 
 from algebraformer.errors import ConfigurationError
 from algebraformer.models import Algebraformer
 from algebraformer.models.scaling import FamilyScaler
 from algebraformer.numerics.entry_sampler import select_entries
-from test_models import FAMILY, KINDS, N, build, tensors
 
 
 def test_scaler_statistics_against_numpy() -> None:

@@ -17,7 +17,7 @@ from algebraformer.problems import conditioned, generator, get
 from dlatms import CASES, dlatms, library
 
 EPS = np.finfo(np.float64).eps
-FROZEN = json.loads((Path(__file__).parent / "dlatms.json").read_text())
+FROZEN = json.loads((Path(__file__).parents[1] / "dlatms.json").read_text())
 SPREADS = (None, 0.0, 0.1, 3.0)
 
 # ---------------------------------------------------------------- against LAPACK's matrices

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_training import Disturbed, log_records, outcome
 
 import algebraformer as af
 from algebraformer import problems
@@ -28,7 +29,6 @@ from algebraformer.training import FinetuneRecipe, Recipe, RunOptions, fine_tuni
 from algebraformer.training.data import TEST_SEED, VALIDATION_SEED, StepBatches, store_examples
 from algebraformer.training.optim import make_optimizers
 from algebraformer.training.warm_start import starting_model
-from test_training import Disturbed, log_records, outcome
 from tests.bases import fit as fit_basis
 
 N = 40

@@ -22,7 +22,7 @@ from studies.claims.sources import Claim, Fact, Shown
 from studies.claims.summary import CLAIMS
 from studies.harness import pages
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results"
 PAGE = (ROOT / "docs" / "paper.md").read_text()
 SECTIONS = list(dict.fromkeys(claim.section for claim in CLAIMS))

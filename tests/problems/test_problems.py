@@ -28,7 +28,7 @@ SEEDS = st.integers(0, 2**64 - 1)
 
 BOUNDARY_VALUE = [name for name in NAMES if issubclass(problems.family_class(name), problems.BoundaryValueFamily)]
 EXACT = [name for name in NAMES if not issubclass(problems.family_class(name), problems.NoisyFamily)]
-"""Families whose x solves A x = b; tests/test_noisy_families.py has what holds for the others."""
+"""Families whose x solves A x = b; tests/problems/test_noisy_families.py has what holds for the others."""
 
 every_family = pytest.mark.parametrize("name", NAMES)
 every_boundary_value_family = pytest.mark.parametrize("name", BOUNDARY_VALUE)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import scipy.io
 import scipy.sparse
+from test_io_matlab import FROM_MATLAB
 
 from algebraformer.io import read_array, read_system
 from files import assert_same_bits, refused
-from test_io_matlab import FROM_MATLAB
 from tests.stress.files import MEGABYTE, RANDOM, doubles, mat5, mat5_element, mat5_part
 
 CELLS = np.array([[1, "two"], [np.eye(3), {"x": 1}]], dtype=object)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.sparse
+from test_solver import GOOD, WRONG, stub_solver
 
 import algebraformer as af
 from algebraformer.errors import FallbackWarning
-from test_solver import GOOD, WRONG, stub_solver
 from tests.stress import scipy_suite
 
 N = 4

@@ -12,12 +12,12 @@ import pytest
 import scipy.linalg
 import scipy.sparse
 from scipy.linalg import LinAlgWarning
+from test_solver import WRONG, N, exact, reference, shrunk, stub_solver, systems
 
 from algebraformer import problems
 from algebraformer.drop_in import solve
 from algebraformer.errors import ConfigurationError, FallbackWarning, SingularSystemError, Status, UnknownNameError
 from algebraformer.solver import LearnedSolver
-from test_solver import WRONG, N, exact, reference, shrunk, stub_solver, systems
 from tests.fakes import consistent
 
 ZEROS = WRONG["zeros"]

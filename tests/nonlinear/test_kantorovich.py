@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 from rich.progress import Progress
+from test_nonlinear import CLOSED, NAMES, SETTINGS, family
 
 from algebraformer import kantorovich, problems
 from algebraformer.errors import ConfigurationError, UnknownNameError
@@ -22,7 +23,6 @@ from studies import kantorovich as study
 from studies.baselines.chord import ChordDirection
 from studies.harness.study import load_study, run_study
 from study_results import assert_tables_and_figure
-from test_nonlinear import CLOSED, NAMES, SETTINGS, family
 
 N = 32
 

@@ -20,7 +20,7 @@ from algebraformer import provenance
 from studies.harness import evidence
 from studies.harness.study import names
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = sorted((ROOT / "results").glob("*.json"))
 COMMANDS = ("evaluate", "study")
 ABSOLUTE = r"(?<![\w./:)-])/[A-Za-z][\w.-]*(?:/[\w.-]+)*(?=[\s\"'`,;]|$)|\b[A-Z]:\\+\w"

@@ -17,7 +17,7 @@ import pytest
 from algebraformer.solver import LearnedSolver
 from algebraformer.training.data import TEST_SEED
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "benchmarks" / "bench.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 

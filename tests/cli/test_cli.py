@@ -358,7 +358,7 @@ def processes(files):
     }
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": files}
     started = {name: subprocess.Popen([*COMMAND, *words], **pipes) for name, words in commands.items()}
-    return {name: (*process.communicate(timeout=200), process.returncode) for name, process in started.items()}
+    return {name: (*process.communicate(timeout=600), process.returncode) for name, process in started.items()}
 
 
 @pytest.mark.parametrize(

@@ -175,9 +175,9 @@ def test_newton_takes_the_same_arguments(answer, refused, folder, stdin):
 def test_a_pipe_of_its_own(folder):
     """`cat s.npz | algebraformer solve - --format npz`, and a pipe that nobody writes to."""
     words = [sys.executable, "-m", "algebraformer", "solve", "-", "--format", "npz", "--output", "x.npy"]
-    done = subprocess.run(words, input=(folder / "s.npz").read_bytes(), capture_output=True, check=False, timeout=100)
+    done = subprocess.run(words, input=(folder / "s.npz").read_bytes(), capture_output=True, check=False, timeout=600)
     assert (done.returncode, done.stderr) == (3, b"")
     np.testing.assert_allclose(np.load("x.npy"), np.linalg.solve(A, b), rtol=1e-12)
-    done = subprocess.run(words, input=b"", capture_output=True, check=False, timeout=100)
+    done = subprocess.run(words, input=b"", capture_output=True, check=False, timeout=600)
     assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1)
     assert done.stderr.startswith(b"algebraformer: <stdin>: ")

@@ -138,7 +138,7 @@ def test_a_broken_output_costs_no_result(own, tmp_path):
     os.close(reader)
     arguments = ["train", f"{own}:Scaled", "--output", tmp_path / "run", "--workers", "0", "--set", *SHORT]
     words = [sys.executable, "-m", "algebraformer", *map(str, arguments)]
-    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=200, check=False)
+    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=600, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
     names = {path.name for path in (tmp_path / "run").iterdir()}

@@ -234,8 +234,8 @@ def test_processes_may_be_stopped_and_killed(tmp_path: Path, undisturbed: Undist
             os.killpg(child.pid, number)
         else:
             child.kill()
-        output = child.communicate(timeout=10)[0]
-        assert time.monotonic() - sent < 10
+        output = child.communicate(timeout=60)[0]
+        assert time.monotonic() - sent < 60
         if number == signal.SIGTERM:
             finished, step = json.loads(output)
             assert (child.returncode, finished) == (0, False)

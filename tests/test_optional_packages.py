@@ -57,7 +57,7 @@ try:
 except af.errors.MissingExtraError as error:
     print(error)
 """
-MESSAGE = "a figure needs matplotlib: pip install algebraformer[plot]"
+MESSAGE = "a figure needs matplotlib: pip install 'algebraformer[plot]'"
 
 
 def without(code: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

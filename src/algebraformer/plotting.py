@@ -27,7 +27,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError("a figure needs matplotlib: pip install algebraformer[plot]") from error
+        raise MissingExtraError("a figure needs matplotlib: pip install 'algebraformer[plot]'") from error
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -134,6 +134,7 @@ def save_report(report: Report, folder: Path | str, command: str | None = None) 
     """
     path = Path(folder) / "report.json"
     image, note = path.with_suffix(".png"), ""
+    image.parent.mkdir(parents=True, exist_ok=True)
     image.unlink(missing_ok=True)  # that of an earlier report
     try:
         save(assessment_figure(report.data), image)

@@ -169,7 +169,7 @@ def interrupted(words: tuple[str, ...], after: str, folder: Path, seconds: float
 def test_interrupted(folder, words, after, seconds):
     code, out, lines = interrupted(words, after, folder, seconds)
     if code in (0, 3):  # it was faster
-        assert lines == []
+        assert [line for line in lines if not line.startswith("warning: LAPACK answered ")] == []
     else:
         assert code == 130
         assert len(lines) == 1 or (words[0] == "train" and "step" in out)  # where it goes on, on stdout

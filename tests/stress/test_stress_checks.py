@@ -230,9 +230,9 @@ def test_singular_systems_that_pass_are_noticed(monkeypatch: pytest.MonkeyPatch)
         return np.zeros(len(A), dtype=bool)
 
     monkeypatch.setattr(prepared, "has_zero_line", nowhere)
-    read = prepared._read
+    read = fakes.FakeNetwork.read
     monkeypatch.setattr(
-        prepared, "_read", lambda model, A: dataclasses.replace(read(model, A), in_distribution=~nowhere(A))
+        fakes.FakeNetwork, "read", lambda fake, A: dataclasses.replace(read(fake, A), in_distribution=~nowhere(A))
     )
     monkeypatch.setattr(gcr, "probe_defect", lambda A, M: np.zeros(len(A)))
     case = certificates.Case(

@@ -94,7 +94,7 @@ def show_report(report: Report, path: Path | None) -> None:
     if path is not None:
         print(f"Report: {path.with_suffix('.md')}")
         if not path.with_suffix(".png").exists():
-            print("No figure in it: that needs matplotlib, pip install algebraformer[plot]")
+            print("No figure: that needs matplotlib, pip install 'algebraformer[plot]'")
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -187,10 +187,12 @@ def family_in_file(source: str, changes: Sequence[str]) -> ProblemFamily:
 
 def recipe_for_file(source: str, changes: Sequence[str], progress: ProgressCallback) -> Recipe:
     """Return the recipe for a family in a Python file; its settings and n are changed before the spectrum is taken."""
+    from algebraformer.problems import NoisyFamily
     from algebraformer.training.automatic import recipe_for
 
     family = family_in_file(source, changes)
-    with_changes(Recipe().settings(), changes)  # unknown names, before the spectrum is computed
+    similar = get_recipe("deblur-64" if isinstance(family, NoisyFamily) else "diffusion-64-mlp")
+    with_changes(similar.settings(), changes)  # unknown names, before the spectrum is computed
     return changed(recipe_for(family, progress), changes)
 
 

@@ -30,6 +30,8 @@ TAUGHT = {
     "studies.base": {"StudyResult": "reporting:Report", "TableData": "reporting", "write_results": "reporting"},
     "studies.family": {"measure": "assessment:assess", "Plan": "assessment", "contraction": "assessment"},
     "studies.operator": {"exact_solution": "studies.operator.measure"},
+    "training.automatic": {"Sampler": "problems.custom", "as_family": "problems.custom"},
+    "training.from_file": {"family_from_file": "problems.custom"},
     "training": {"score": "metrics", "FewSystems": "training.recipes:FinetuneRecipe"},
 }
 """Names by their earlier module, with the new module and, after a colon, the new name if it is another one."""
@@ -51,7 +53,7 @@ def test_an_earlier_name_gives_the_new_object_and_says_where_it_is(old: str, nam
 
 
 def test_every_earlier_module_is_tested() -> None:
-    assert set(TAUGHT) == {*_deprecated.MODULES, "training"}
+    assert set(TAUGHT) == {*_deprecated.MODULES, "training", "training.automatic"}
     assert {f"{old}.{name}" for old, names in TAUGHT.items() for name in names} >= set(_deprecated.RENAMED)
 
 

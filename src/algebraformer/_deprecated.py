@@ -28,6 +28,7 @@ MODULES = {
     "studies.base": "algebraformer.reporting",
     "studies.family": "algebraformer.assessment",
     "studies.operator": "studies.operator.measure",
+    "training.from_file": "algebraformer.problems.custom",
 }
 """Modules that the documentation of 0.1 taught, without "algebraformer.": the modules that replace them."""
 RENAMED = {
@@ -37,6 +38,8 @@ RENAMED = {
     "lp_norm.norm": "algebraformer.numerics.lp_norm.p_norm",
     "studies.base.StudyResult": "algebraformer.reporting.Report",
     "studies.family.measure": "algebraformer.assessment.assess",
+    "training.automatic.Sampler": "algebraformer.problems.custom.Sampler",
+    "training.automatic.as_family": "algebraformer.problems.custom.as_family",
     "training.FewSystems": "algebraformer.training.recipes.FinetuneRecipe",
     "training.score": "algebraformer.metrics.score",
 }
@@ -71,7 +74,7 @@ def forward(old: str) -> Callable[[str], Any]:
 
 
 def install(package: str) -> None:
-    """Put the old modules of a package, which is "classical" or "studies", where imports find them."""
+    """Put the old modules of a package, which is "classical", "studies" or "training", where imports find them."""
     parent = sys.modules[f"algebraformer.{package}"]
     for old in MODULES:
         first, _, last = old.partition(".")

@@ -4,9 +4,10 @@ from typing import Any
 
 import lazy_loader
 
-from algebraformer._deprecated import moved
+from algebraformer._deprecated import install, moved
 
 _attached, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+install("training")
 
 
 def __getattr__(name: str) -> Any:

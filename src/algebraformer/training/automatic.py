@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 
+from algebraformer._deprecated import moved
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.models.config import EstimateConfig, ModelConfig, OperatorConfig
@@ -111,3 +113,9 @@ def recipe_for(family: ProblemFamily, report: ProgressCallback = silent) -> Reci
         batch_size=128,
         lr=3e-3,
     )
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("as_family", "Sampler"):  # until 0.2
+        return moved("training.automatic", name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -26,7 +26,7 @@ REDUCED, LAPACK = "reduced basis + mean inverse", "LAPACK"
 NETWORKS = {"transformer": TRANSFORMER, "mlp": MLP}
 SEED = 0
 """Seed of the random sketches."""
-LIMIT = 60
+MAX_REFINEMENTS = 60
 """Most refinements that a peer is given."""
 
 Inverse = Callable[[FloatArray], Preconditioner]
@@ -183,6 +183,6 @@ def refined(inverse: Inverse, start: Start | None = None) -> Solve:
     def solve(A: FloatArray, b: FloatArray) -> FloatArray:
         columns = b[:, :, None]
         x0 = start(A, columns) if start else None
-        return gcr.gcr_restarted(A, columns, inverse(A), None, LIMIT, x0, stagnation_factor=1.0).x[:, :, 0]
+        return gcr.gcr_restarted(A, columns, inverse(A), None, MAX_REFINEMENTS, x0, stagnation_factor=1.0).x[:, :, 0]
 
     return solve

@@ -30,9 +30,11 @@ TIKHONOV = [f"Tikhonov {order}" for order in ORDERS]
 SPECTRAL = [f"{filtered}, {choice}" for filtered in (*TIKHONOV, "TSVD") for choice in CHOICES]
 UNREGULARIZED, LMMSE = "no regularisation", "LMMSE"
 TOTAL_VARIATION, LASSO, PURSUIT = "total variation", "lasso", "matching pursuit"
-SLOW = [f"{method}, {choice}" for method in (TOTAL_VARIATION, LASSO, PURSUIT) for choice in ("discrepancy", "oracle")]
+SLOW_METHODS = [
+    f"{method}, {choice}" for method in (TOTAL_VARIATION, LASSO, PURSUIT) for choice in ("discrepancy", "oracle")
+]
 LEARNED, LEARNED_ALL = "learned", "learned, all families"
-METHODS = (UNREGULARIZED, *SPECTRAL, LMMSE, *SLOW, LEARNED, LEARNED_ALL)
+METHODS = (UNREGULARIZED, *SPECTRAL, LMMSE, *SLOW_METHODS, LEARNED, LEARNED_ALL)
 MOMENTS = 4096
 """Signals from which mean and covariance of a prior are computed."""
 PRIOR_SEED = 2**63 + 7

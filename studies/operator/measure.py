@@ -32,7 +32,7 @@ from algebraformer.result import plain
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
-from studies.baselines.methods import LAPACK, LIMIT, Method, classical, network
+from studies.baselines.methods import LAPACK, MAX_REFINEMENTS, Method, classical, network
 from studies.harness import weights
 from studies.harness.runs import computed_once, run_once
 from studies.harness.timing import in_turn
@@ -208,9 +208,9 @@ def measured(method: Method, systems: Systems, exact: FloatArray, contractions: 
     if method.start is None:
         radii = gcr.contraction(A[:contractions], M[:contractions])
         record |= {f"contraction_{name}": plain(np.quantile(radii, q)) for name, q in QUANTILES.items()}
-        refined = gcr.richardson(A, b, gcr.as_correction(M), None, LIMIT, monotone=False)
+        refined = gcr.richardson(A, b, gcr.as_correction(M), None, MAX_REFINEMENTS, monotone=False)
         record["plain"] = counts(refined.refinements, refined.certified)
-    found = gcr.gcr_restarted(A, b, M, None, LIMIT, bare if method.start else None, method.stagnation_factor)
+    found = gcr.gcr_restarted(A, b, M, None, MAX_REFINEMENTS, bare if method.start else None, method.stagnation_factor)
     record["accelerated"] = counts(found.refinements, found.certified)
     return record | forward(found.x, found.certified, x, exact)
 

@@ -50,7 +50,7 @@ def test_the_frozen_vectors_are_complete() -> None:
 
 @pytest.mark.skipif(library() is None, reason="libtmglib3 is not installed")
 @pytest.mark.parametrize("spd", [False, True])
-@pytest.mark.parametrize("mode", conditioned.MODES)
+@pytest.mark.parametrize("mode", conditioned.MODE_NAMES)
 def test_dlatms_itself(mode: int, spd: bool) -> None:
     for n, kappa in ((3, 1e3), (16, 2e6), (33, 5.0)):
         A, d = dlatms(n, mode, kappa, spd)
@@ -63,7 +63,7 @@ def test_dlatms_itself(mode: int, spd: bool) -> None:
 
 
 @pytest.mark.parametrize("spd", [False, True])
-@pytest.mark.parametrize("mode", conditioned.MODES)
+@pytest.mark.parametrize("mode", conditioned.MODE_NAMES)
 @pytest.mark.parametrize("spread", [None, 0.2])
 def test_condition_numbers_are_numpys(mode: int, spd: bool, spread: float | None) -> None:
     systems = get("randsvd", n=16, kappa=(10.0, 1e8), mode=mode, spd=spd, spread=spread).sample(40, seed=1)

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from algebraformer.errors import InputFormatError
 from algebraformer.io import matlab, matrix_market, numpy_files
-from algebraformer.io.limits import BLOCK, Array, FilePath, Refused, Wanted, naming
+from algebraformer.io.limits import BLOCK_BYTES, Array, FilePath, Refused, Wanted, naming
 from algebraformer.io.numpy_files import NUMERIC
 from algebraformer.writing import check_file, write_bytes
 
@@ -100,7 +100,7 @@ class _Input:
                 raise Refused(f"expected a {self.form.title}, received a {kind}")
             return open(self.file, "rb")
         held = io.BytesIO()
-        while block := self.file.read(min(BLOCK, max_bytes + 1 - held.tell())):
+        while block := self.file.read(min(BLOCK_BYTES, max_bytes + 1 - held.tell())):
             if not isinstance(block, bytes):
                 raise Refused("expected a file object opened for bytes ('rb'), received one opened for text")
             held.write(block)

@@ -30,7 +30,7 @@ Array = NDArray[Any]
 FilePath = str | os.PathLike[str]
 T = TypeVar("T")
 
-BLOCK = 2**20  # bytes read at a time
+BLOCK_BYTES = 2**20  # bytes read at a time
 HEADER = 2**16  # bytes a header may take, and a single line of text
 
 

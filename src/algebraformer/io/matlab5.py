@@ -20,7 +20,7 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from algebraformer.io.limits import (
-    BLOCK,
+    BLOCK_BYTES,
     HEADER,
     Array,
     Refused,
@@ -103,7 +103,7 @@ class _Content:
             self.position += count
             return
         while count > 0:
-            count -= len(self._read(min(count, BLOCK)))
+            count -= len(self._read(min(count, BLOCK_BYTES)))
 
     def finish(self) -> None:
         """Go to the end of the element; compressed data must end there, with the right checksum."""

@@ -22,7 +22,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from algebraformer.io.limits import BLOCK, HEADER, Array, Refused, Wanted, check_size, complex_array
+from algebraformer.io.limits import BLOCK_BYTES, HEADER, Array, Refused, Wanted, check_size, complex_array
 
 _FIELDS: dict[str, tuple[type, int]] = {  # field -> dtype of its numbers, how many of them an entry takes
     "real": (np.float64, 1),
@@ -56,12 +56,12 @@ class _Header:
 
 def _header_lines(text: IO[str]) -> Iterator[tuple[int, str]]:
     """Yield the lines that are not blank, with their numbers; refuse endless ones, and too many of them."""
-    budget, number = BLOCK, 0
+    budget, number = BLOCK_BYTES, 0
     while line := text.readline(HEADER):
         number += 1
         budget -= len(line)
         if budget < 0 or len(line) == HEADER:
-            raise Refused(f"line {number}: expected a header of at most {BLOCK} characters, received more text")
+            raise Refused(f"line {number}: expected a header of at most {BLOCK_BYTES} characters, received more text")
         if not line.isspace():
             yield number, line
 

@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 import numpy as np
 
 from algebraformer.io.limits import (
-    BLOCK,
+    BLOCK_BYTES,
     HEADER,
     READ_ERRORS,
     Array,
@@ -60,7 +60,7 @@ def _read(stream: IO[bytes], size: int, max_bytes: int, kinds: str = NUMERIC) ->
     while block:
         buffer[done : done + len(block)] = np.frombuffer(block, np.uint8)
         done += len(block)
-        block = stream.read(min(BLOCK, nbytes - done))
+        block = stream.read(min(BLOCK_BYTES, nbytes - done))
     if done != nbytes:
         raise Refused(f"expected {nbytes} bytes of data, received {done}")
     return buffer.view(dtype).reshape(shape, order="F" if fortran_order else "C")

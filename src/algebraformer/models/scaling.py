@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 
-MARGIN = 1.1
+DISTANCE_MARGIN = 1.1
 """What lies further out than the furthest system of the fitted sample by this factor counts as outside the family."""
 EPS = torch.finfo(torch.float64).eps
-CONSTANT = 1e-12
+CONSTANT_RTOL = 1e-12
 """An entry whose spread over the family is below this share of its size counts as constant and is not read."""
 ROUNDING = 16 * EPS
 """An entry below this share of the largest in its row and in its column is a rounding error: another processor has
@@ -99,14 +99,14 @@ class FamilyScaler(nn.Module):
         self.b_mean.fill_(1.0)
         A_scaled, b_scaled, size = self.scaled(A, b)
         self.A_mean.copy_(A_scaled.mean(dim=0))
-        self.A_inverse_std.copy_(inverse_or_zero(A_scaled.std(dim=0), CONSTANT))
+        self.A_inverse_std.copy_(inverse_or_zero(A_scaled.std(dim=0), CONSTANT_RTOL))
         self.b_mean.copy_(b_scaled.mean(dim=0))
-        self.b_inverse_std.copy_(inverse_or_zero(b_scaled.std(dim=0), CONSTANT))
+        self.b_inverse_std.copy_(inverse_or_zero(b_scaled.std(dim=0), CONSTANT_RTOL))
 
         # 3. Size of the answers, and distance of the furthest matrix.
         unit = x / torch.where(size != 0, size, 1.0)[:, None]
         self.x_rms.copy_(unit.square().mean(dim=0).sqrt())
-        self.max_distance.copy_(MARGIN * self.distance(A).max())
+        self.max_distance.copy_(DISTANCE_MARGIN * self.distance(A).max())
 
     def distance(self, A: Tensor) -> Tensor:
         """Return the root mean square (B,) of the z-scores of A: how far a matrix is from the middle of the family."""

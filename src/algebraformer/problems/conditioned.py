@@ -25,7 +25,7 @@ from algebraformer.problems.base import Parameters, ProblemFamily, check_limits,
 from algebraformer.problems.sampling import FloatArray, Limits, log_uniform
 from algebraformer.validation import is_whole
 
-MODES = {1: "one large", 2: "one small", 3: "geometric", 4: "arithmetic"}
+MODE_NAMES = {1: "one large", 2: "one small", 3: "geometric", 4: "arithmetic"}
 """Kinds of singular values, in LAPACK's numbering."""
 
 
@@ -70,7 +70,7 @@ class RandSVD(ConditionedFamily):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_whole(self.mode) or self.mode not in MODES:
+        if not is_whole(self.mode) or self.mode not in MODE_NAMES:
             raise ConfigurationError(f"mode must be 1, 2, 3 or 4, received {self.mode!r}")
         if self.spread is not None and not (
             isinstance(self.spread, (int, float)) and not isinstance(self.spread, bool) and 0 <= self.spread <= np.pi

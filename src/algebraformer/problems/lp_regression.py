@@ -45,13 +45,13 @@ Kind = Literal["gaussian", "polynomial", "spline", "uniform", "filter"]
 Target = Literal["newton", "optimum", "start"]
 SITES = 128
 """Sites of polynomial and spline fits; 2 n where that is more."""
-MODES = 8
+N_MODES = 8
 """Modes of the fitted functions: sum_k c_k cos(k pi t / 2 + phi_k), c_k ~ N(0, 1/k^2)."""
 NOISE = (-3.0, -1.0)
 """Limits of the decimal logarithm of the noise's largest value."""
 OPTIMAL, ON_THE_WAY = 1e-8, 1e-6
 """Tolerances on `gradient_norm` of optima, and of the last iterate whose Newton system is taken."""
-RIDGE = 1e-10
+NORMAL_RIDGE = 1e-10
 """Added to the diagonal when values in n rows are converted to x."""
 POWERS = (3.0, 5.0)
 """Besides p: exponents of the gradients from which a start is predicted."""
@@ -113,8 +113,8 @@ class LpRegression(ProblemFamily):
             case _:
                 inside = rng.random(m)
                 t = 2 * inside - 1 if self.kind == "polynomial" else 2 * (np.arange(m) + inside) / m - 1
-                k = np.arange(1, MODES + 1)
-                c, phi = rng.standard_normal(MODES) / k, rng.uniform(0, 2 * np.pi, MODES)
+                k = np.arange(1, N_MODES + 1)
+                c, phi = rng.standard_normal(N_MODES) / k, rng.uniform(0, 2 * np.pi, N_MODES)
                 t = np.sort(t)
                 noise = 10 ** rng.uniform(*NOISE) * rng.uniform(-1, 1, m)
                 return own | {"t": t, "b": np.cos(0.5 * np.pi * np.outer(t, k) + phi) @ c + noise}
@@ -203,7 +203,7 @@ def start_step(problem: Regression, v: FloatArray) -> FloatArray:
     ridge parameter, so that other A have a solution, too, if an inaccurate one.
     """
     N = problem.Q[:, nodes(*problem.A.shape[1:])]  # (B, n, n)
-    normal = N.mT @ N + RIDGE * np.eye(N.shape[-1])
+    normal = N.mT @ N + NORMAL_RIDGE * np.eye(N.shape[-1])
     return solved(problem.R, solved(normal, transposed(N, v)))
 
 

@@ -25,7 +25,7 @@ OUTLIER_FACTOR = 10.0
 """Standard deviation of an outlier's noise over that of the others."""
 MAX_JUMPS = 8
 """Most jumps of a piecewise constant signal."""
-MODES = 48
+N_MODES = 48
 """Modes of a smooth signal."""
 LENGTHS = (0.04, 0.2)
 """Limits of the correlation length of a smooth signal."""
@@ -46,9 +46,9 @@ def smooth(rng: np.random.Generator, u: FloatArray) -> FloatArray:
     x(u) = sum_{k=0..48} s_k (a_k cos(k pi u) + b_k sin(k pi u)), a_k, b_k ~ N(0, 1), s_k = exp(-(k pi l)^2 / 4) with l
     log-uniform in (0.04, 0.2).
     """
-    k = np.arange(MODES + 1)
+    k = np.arange(N_MODES + 1)
     scale = np.exp(-((k * np.pi * log_uniform(rng, LENGTHS)) ** 2) / 4)
-    a, b = scale * rng.standard_normal((2, MODES + 1))
+    a, b = scale * rng.standard_normal((2, N_MODES + 1))
     angle = np.pi * k * u[:, None]
     return normalized(np.sum(a * np.cos(angle) + b * np.sin(angle), axis=1))
 

@@ -38,7 +38,7 @@ COARSE = 48
 """Unknowns of the grid on which the path is computed if n is larger: the iterates are smooth."""
 LONGEST = 1.0
 """Largest entry of a step of that path; longer steps are scaled down."""
-MODES = 4
+N_MODES = 4
 """Sines in the perturbation of a point on the path."""
 
 Terms = tuple[FloatArray, FloatArray | None, FloatArray | None]
@@ -206,7 +206,7 @@ class NonlinearFamily(ProblemFamily):
         own = self.equation(rng) | {"left": uniform(rng, self.left), "right": uniform(rng, self.right)}
         return own | {
             "place": STEPS * rng.random(),
-            "noise": self.perturbation * rng.random() ** 2 * rng.standard_normal(MODES) / np.arange(1, MODES + 1),
+            "noise": self.perturbation * rng.random() ** 2 * rng.standard_normal(N_MODES) / np.arange(1, N_MODES + 1),
         }
 
     def place(self, params: Parameters) -> FloatArray:
@@ -226,7 +226,7 @@ class NonlinearFamily(ProblemFamily):
         if coarse is not self:
             whole = np.concatenate((params["right"][:, None], u, params["left"][:, None]), axis=1)
             u = (_refinement(self.n, COARSE)[1:-1] @ whole[:, :, None])[:, :, 0]
-        angle = np.arange(1, MODES + 1)[:, None] * np.pi * (self.grid[1:-1] + 1) / 2  # (MODES, n)
+        angle = np.arange(1, N_MODES + 1)[:, None] * np.pi * (self.grid[1:-1] + 1) / 2  # (N_MODES, n)
         return u + np.sum(params["noise"][:, :, None] * np.sin(angle), axis=1)
 
     def assemble(self, params: Parameters) -> tuple[FloatArray, FloatArray]:

@@ -28,7 +28,7 @@ SPECTRUM_TOLERANCE = 1e-4
 """Components are kept down to this share of the first singular value."""
 RANK_MULTIPLE = 16
 """Ranks are rounded up to a multiple of this, so that the last digits of a spectrum do not decide."""
-READ = 16
+N_READ = 16
 """Columns and rows of A that are read, or n if that is less."""
 TRAINING_SAMPLES, MIN_TRAINING_SAMPLES = 50_000, 2_048
 """Training systems for n up to 128, and least number of them for larger n."""
@@ -44,7 +44,7 @@ def spectrum(family: ProblemFamily, report: ProgressCallback = silent) -> FloatA
     ConfigurationError
         The mean of the family is singular: an operator head does not fit it.
     """
-    q = min(READ, family.n)
+    q = min(N_READ, family.n)
     count = max(MAX_RANK + MAX_RANK // 4, min(1024, 2**26 // family.n**2))
     return operator_basis.fit(
         lambda indices: family.assembled(indices, SPECTRUM_SEED)[0], family.n, 1, q, q, count=count, report=report
@@ -101,7 +101,7 @@ def recipe_for(family: ProblemFamily, report: ProgressCallback = silent) -> Reci
     n, values = family.n, spectrum(family, report)
     needed = int(np.count_nonzero(values > SPECTRUM_TOLERANCE * values[0]))
     rank = min(MAX_RANK, n**2, RANK_MULTIPLE * max(1, -(-needed // RANK_MULTIPLE)))
-    q = min(READ, n)
+    q = min(N_READ, n)
     head = OperatorConfig(rank=rank, n_column=q, n_row=q, whiten=True)
     model = ModelConfig(n=n, architecture="mlp", head=head, n_layer=6, n_embd=128)
     return Recipe(

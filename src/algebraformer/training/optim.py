@@ -23,7 +23,7 @@ from algebraformer.training.recipes import FinetuneRecipe, Recipe
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Coefficients of Muon's iteration [2]_: steep at zero, singular values end between 0.7 and 1.2."""
-BLOCK = re.compile(r"body\.(?:blocks\.|layers\.\w+_l)(\d+)")
+LAYER_PATTERN = re.compile(r"body\.(?:blocks\.|layers\.\w+_l)(\d+)")
 """Names of the parameters of blocks and recurrent layers; the group is the number of the layer, from 0."""
 
 
@@ -111,7 +111,7 @@ def depth(name: str, n_layer: int) -> int:
     """
     if name.startswith("tokens."):
         return 0
-    block = BLOCK.match(name)
+    block = LAYER_PATTERN.match(name)
     return int(block[1]) + 1 if block else n_layer + 1
 
 

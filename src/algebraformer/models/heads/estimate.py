@@ -44,7 +44,7 @@ from algebraformer.models.heads.base import (
     TrainingData,
     register_head,
 )
-from algebraformer.models.scaling import MARGIN, ScaledSystems, scale_systems
+from algebraformer.models.scaling import DISTANCE_MARGIN, ScaledSystems, scale_systems
 from algebraformer.models.tokens import tikhonov_channels
 from algebraformer.progress import PartCallback, all_silent
 
@@ -54,7 +54,7 @@ TYPICAL_NOISE = 1e-2
 """What a fresh network takes the relative noise level to be."""
 AUXILIARY_WEIGHT = 0.1
 """Weight in the loss of the terms that teach standard deviation and noise level."""
-AXES = 32
+N_AXES = 32
 """Principal axes of the family's matrices that are kept."""
 OVERSAMPLES, POWER_ITERATIONS = 10, 7
 """Of the randomised SVD: with these, singular values of 1 % of the largest are right to many digits."""
@@ -224,7 +224,7 @@ class EstimateHead(Head):
         self.channels = TIKHONOV if EstimateConfig.of(config).encoding == "column-tikhonov" else 0
         self.linear = nn.Linear(width, 2 + self.channels)
         self.noise = nn.Linear(width, 1)
-        axes = min(AXES, m * n)
+        axes = min(N_AXES, m * n)
         shapes = {"A_mean": (m, n), "A_inverse_std": (axes,), "max_A_distance": (2,), "b_mean": (m,),
                   "b_whitening": (m, m), "max_b_distance": (), "misfit": (2,)}  # fmt: skip
         for name, shape in shapes.items():
@@ -313,8 +313,10 @@ class EstimateHead(Head):
 
         # 3. How far out the sample is.
         along, outside, far_b = self.distances(systems)
-        self.max_A_distance.copy_(torch.tensor([MARGIN * along.max(), max(MIN_OUTSIDE, MARGIN * outside.max())]))
-        self.max_b_distance.fill_(MARGIN * float(np.quantile(far_b, DATA_QUANTILE)))
+        self.max_A_distance.copy_(
+            torch.tensor([DISTANCE_MARGIN * along.max(), max(MIN_OUTSIDE, DISTANCE_MARGIN * outside.max())])
+        )
+        self.max_b_distance.fill_(DISTANCE_MARGIN * float(np.quantile(far_b, DATA_QUANTILE)))
 
     def distances(self, systems: ScaledSystems) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return how far B scaled systems are from the middle of the family, (B,) each.
@@ -361,7 +363,7 @@ class EstimateHead(Head):
         self.std_factor.mul_(float(np.quantile(z, 0.9)) / GAUSS_90)
         tail = (1 - CONSISTENT_SHARE) / 2
         low, high = np.quantile(misfit, (tail, 1 - tail))
-        self.misfit.copy_(torch.tensor([low / MARGIN, MARGIN * high]))
+        self.misfit.copy_(torch.tensor([low / DISTANCE_MARGIN, DISTANCE_MARGIN * high]))
 
     def begin(self, network: Network, data: TrainingData, part: PartCallback = all_silent) -> None:
         """Learn the extent of the family."""

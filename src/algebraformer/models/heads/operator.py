@@ -26,8 +26,8 @@ from algebraformer.models.heads.base import (
     max_batch_size,
     register_head,
 )
-from algebraformer.models.heads.readout import RIDGE, RIDGES, normal_equations, ridge_solution, ridge_update
-from algebraformer.models.scaling import MARGIN
+from algebraformer.models.heads.readout import RIDGE_RTOL, RIDGES, normal_equations, ridge_solution, ridge_update
+from algebraformer.models.scaling import DISTANCE_MARGIN
 from algebraformer.numerics import gcr, operator_basis, sine_tiles
 from algebraformer.numerics.entry_sampler import Entries, EntrySampler
 from algebraformer.numerics.forward_error import MAX_DEFECT
@@ -338,7 +338,7 @@ class OperatorHead(Head):
         TrainingError
             The features are not finite.
         """
-        self.set_readout(ridge_solution(*self.normal_equations(network, stored, report), RIDGE))
+        self.set_readout(ridge_solution(*self.normal_equations(network, stored, report), RIDGE_RTOL))
 
     @torch.no_grad()
     def choose_ridge(self, network: Network, stored: Batch, trained_on: int) -> float:
@@ -407,6 +407,6 @@ class OperatorHead(Head):
             defect.append(gcr.probe_defect(systems.A, inverse))
             done += len(systems)
             report(done, sample.count)
-        self.max_distance.fill_(MARGIN * float(max(distance)))
+        self.max_distance.fill_(DISTANCE_MARGIN * float(max(distance)))
         typical, random = (float(np.quantile(np.concatenate(s), TYPICAL_QUANTILE)) for s in (first, defect))
-        self.max_first_residual.fill_(MARGIN * max(typical, random / DEFECT_MARGIN))
+        self.max_first_residual.fill_(DISTANCE_MARGIN * max(typical, random / DEFECT_MARGIN))

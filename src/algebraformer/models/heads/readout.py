@@ -12,7 +12,7 @@ from torch import Tensor
 from algebraformer.errors import TrainingError
 from algebraformer.progress import ProgressCallback, silent
 
-RIDGE = 1e-10
+RIDGE_RTOL = 1e-10
 """Ridge parameter of the fit to many examples, relative to the mean square of a feature."""
 RIDGES = tuple(10.0**power for power in range(3, -11, -1))
 """Ridge parameters to choose from where the examples are few. The largest leaves the read-out nearly as it is."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig, TokenConfig
 from algebraformer.models.heads.base import Head, Network, TrainingData, register_head, to_tensors
-from algebraformer.models.scaling import MARGIN, FamilyScaler
+from algebraformer.models.scaling import DISTANCE_MARGIN, FamilyScaler
 from algebraformer.models.tokens import TOKENS
 from algebraformer.progress import PartCallback, all_silent
 
@@ -90,4 +90,4 @@ class TokenHead(Head):
             self.begin(network, data, part)
         else:
             A = torch.from_numpy(data.scaler.systems().A)
-            self.scaler.max_distance.copy_(MARGIN * self.scaler.distance(A).max())
+            self.scaler.max_distance.copy_(DISTANCE_MARGIN * self.scaler.distance(A).max())

@@ -3,23 +3,29 @@
 from algebraformer.problems.base import ProblemFamily, Systems, family_class, from_settings, get, names, register
 from algebraformer.problems.boundary_value import BoundaryValueFamily
 from algebraformer.problems.conditioned import ConditionedFamily
+from algebraformer.problems.diffusion_2d import Diffusion2D
 from algebraformer.problems.fredholm import Fredholm, FredholmFamily
+from algebraformer.problems.kernels import KernelFamily
 from algebraformer.problems.lp_regression import LpRegression
 from algebraformer.problems.noisy import PRIORS, NoisyFamily
 from algebraformer.problems.nonlinear import NonlinearFamily
 from algebraformer.problems.sampling import generator
+from algebraformer.problems.stiff_jacobian import StiffJacobian
 from algebraformer.problems.stored_matrices import stored
 
 __all__ = [
     "PRIORS",
     "BoundaryValueFamily",
     "ConditionedFamily",
+    "Diffusion2D",
     "Fredholm",
     "FredholmFamily",
+    "KernelFamily",
     "LpRegression",
     "NoisyFamily",
     "NonlinearFamily",
     "ProblemFamily",
+    "StiffJacobian",
     "Systems",
     "family_class",
     "from_settings",

@@ -12,7 +12,7 @@ from algebraformer.linalg import FloatArray
 from algebraformer.metrics import ScoredSystems
 from algebraformer.models.bodies import Attention, Block, FirstAnswer, PerceptronBlock, make_body
 from algebraformer.models.config import ModelConfig
-from algebraformer.models.heads import EstimateHead, Estimates, OperatorHead, Reading, TokenHead
+from algebraformer.models.heads import EstimateHead, Estimates, MatrixReading, OperatorHead, TokenHead
 from algebraformer.models.heads.base import make_head
 from algebraformer.models.tokens import Tokens
 from algebraformer.numerics.entry_sampler import Entries
@@ -111,10 +111,10 @@ class Algebraformer(nn.Module):
         return self.head.answer(self, A, b)
 
     def loss(self, *batch: Tensor) -> Tensor:
-        """Return the loss of a batch of examples, as `Head.reader` makes them, relative to that of answering zero."""
+        """Return the loss of a batch of examples, relative to that of answering zero; see `Head.example_maker`."""
         return self.head.loss(self, *batch)
 
-    def read(self, A: FloatArray) -> Reading:
+    def read(self, A: FloatArray) -> MatrixReading:
         """Read matrices A (B, n, n), float64, once for all right-hand sides."""
         return self.head.read_matrices(self, A)
 

@@ -128,7 +128,7 @@ def predict_nothing(model: Algebraformer, family: ProblemFamily) -> None:
 
 def prepared_answers_are_predictions(model: Algebraformer, family: ProblemFamily) -> None:
     """Also for some of the matrices that were read."""
-    if model.config.head.instead_of_solving:
+    if model.config.head.unsupported_reason:
         return
     systems = family.sample(6, seed=9)
     reading, b = model.read(systems.A), systems.b[:, :, None]

@@ -13,6 +13,7 @@ from scipy.sparse.linalg import LinearOperator
 from algebraformer.errors import FallbackWarning, SingularSystemError, Status, warn_caller
 from algebraformer.linalg import EPS, FloatArray, has_zero_line
 from algebraformer.models import Algebraformer, max_batch_size
+from algebraformer.models.heads.base import not_linear
 from algebraformer.models.heads.reading import MatrixReading
 from algebraformer.numerics import gcr, lapack
 from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error
@@ -137,7 +138,7 @@ class Prepared:
 
     @property
     def operator(self) -> LinearOperator | list[LinearOperator]:
-        """The operator head's approximation M of inv(A), a SciPy LinearOperator, or a list of B of them for a batch.
+        """A linear head's approximation M of inv(A), a SciPy LinearOperator, or a list of B of them for a batch.
 
         See `LearnedSolver.operator`.
 
@@ -146,16 +147,17 @@ class Prepared:
         ValueError
             A is complex, or not of the model's size.
         ConfigurationError
-            The model has another head, which is not linear in b.
+            The model has a head that is not linear in b.
         """
         check_supported(self._A, self._model.config.n)
-        _ = self._model.operator_head  # raises for other heads
         operators = []
         for rows in self._blocks():
             reading = self._reading(rows)
-            if reading.inverse is not None:
-                size = len(reading.in_distribution)
-                operators += [as_linear_operator(reading.inverse[i : i + 1], self._A.shape[-1]) for i in range(size)]
+            if reading.inverse is None:
+                raise not_linear(self._model)
+            operators += [
+                as_linear_operator(reading.inverse[i : i + 1], self._A.shape[-1]) for i in range(len(reading))
+            ]
         return operators if self._batched else operators[0]
 
     def solve(
@@ -190,6 +192,8 @@ class Prepared:
         if supported:
             answers = self._solve_blocks(system.b, rtol, max_refinements, everything=not fallback)
         singular = self._has_zero_line() if system.b.size else np.zeros(len(system.b), dtype=bool)
+        # A small backward error does not show that A is singular or nearly so. For matrices like those of the family
+        # training and probe do; every other A has to be factorised, which LAPACK's errors and warnings come from.
         answers.certified &= answers.in_distribution & ~singular
         status = np.full(len(system.b), Status.UNCERTIFIED, dtype=object)
         status[answers.certified] = Status.LEARNED

@@ -140,7 +140,7 @@ class Trainer:
             torch.manual_seed(recipe.seed)
             model = Algebraformer(recipe.model)
         if basis is not None:
-            model.operator_head.set_basis(basis)
+            model.head.use_basis(model, basis)
         else:
             model.head.begin(model, training_data(recipe, self.family), self.monitor.part)
         return model

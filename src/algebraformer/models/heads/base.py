@@ -4,8 +4,10 @@ A head is everything that varies between kinds of networks; tokens and body are 
 class, derived from `Head` and registered with `register_head`, beside a `HeadConfig` with its settings. Only `answer`
 and `loss` have to be written; the other methods have defaults that suit a head which reads A, b and learns x.
 
+A head that is linear in b, for which its configuration says `is_linear`, returns its approximate inverses from
+`read_matrices`; one whose configuration says `estimates` has the methods `estimates` and `fits`.
+
 Heads know no families and no training loop: they see both through `Family`, `Sample` and `TrainingData` of `data`.
-What they return for refinement is a `MatrixReading`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ from algebraformer.linalg import FloatArray
 from algebraformer.metrics import ScoredSystems, answer_scores
 from algebraformer.models.config import HeadConfig, ModelConfig, register_config
 from algebraformer.models.heads.data import ExampleMaker, SystemExamples, TrainingData
-from algebraformer.models.heads.reading import MatrixReading
+from algebraformer.models.heads.reading import Estimates, MatrixReading
+from algebraformer.numerics.entry_sampler import Entries
+from algebraformer.numerics.operator_basis import OperatorBasis
+from algebraformer.numerics.preconditioner import LinearInverse
 from algebraformer.progress import PartCallback, all_silent
 
 BATCH_SIZE = 128
@@ -47,6 +52,22 @@ class Network(Protocol):
 
     def encode(self, tokens: Tensor, *context: Tensor) -> Tensor:
         """Return what the body makes of raw tokens (B, T, token_width): (B, T, width)."""
+
+
+def unable(network: Network, who_is: str) -> ConfigurationError:
+    """Return the error that a network has the wrong head for something; `who_is` says which heads are able."""
+    name = network.config.head.name
+    return ConfigurationError(f"this model has {'an' if name[0] in 'aeiou' else 'a'} {name} head: {who_is}")
+
+
+def not_linear(network: Network) -> ConfigurationError:
+    """Return the error that a network gives no approximate inverse."""
+    return unable(network, "only linear heads, such as operator heads, approximate the inverse itself")
+
+
+def not_estimating(network: Network) -> ConfigurationError:
+    """Return the error that a network makes no estimates from noisy systems."""
+    return unable(network, "only estimate heads take noisy b")
 
 
 class Head(nn.Module, abc.ABC):
@@ -112,6 +133,28 @@ class Head(nn.Module, abc.ABC):
         """Read matrices A (B, n, n), float64, once for all right-hand sides."""
         return MatrixReading(A, self.in_distribution(network, A), lambda A, b: self.predict(network, A, b))
 
+    def read_inverse(self, network: Network, A: Entries) -> LinearInverse:
+        """Return the approximate inverses of A (B, n, n), float64.
+
+        Raises
+        ------
+        ConfigurationError
+            The head is not linear in b.
+        """
+        i = np.arange(network.config.n)
+        inverse = self.read_matrices(network, A[:, i[:, None], i]).inverse
+        if inverse is None:
+            raise not_linear(network)
+        return inverse
+
+    def estimates(self, network: Network, A: FloatArray, b: FloatArray) -> Estimates:
+        """Return the estimates for A (B, m, n) and b (B, m); `ConfigurationError` if the head makes none."""
+        raise not_estimating(network)
+
+    def fits(self, network: Network, misfit: FloatArray) -> NDArray[np.bool_]:
+        """Say which misfits ||A x - b|| / (noise ||b||) of estimates are like those of the family's systems."""
+        raise not_estimating(network)
+
     def scores(self, network: Network, systems: ScoredSystems) -> dict[str, float]:
         """Return the scores of the bare network on systems of its family."""
         return answer_scores(self.predict(network, systems.A, systems.b[:, :, None])[:, :, 0], systems)
@@ -128,6 +171,10 @@ class Head(nn.Module, abc.ABC):
 
     def begin(self, network: Network, data: TrainingData, part: PartCallback = all_silent) -> None:
         """Learn what has to be known of the family before the first step."""
+
+    def use_basis(self, network: Network, basis: OperatorBasis) -> None:
+        """Begin with a basis that was computed before; `ConfigurationError` if the head has none."""
+        raise unable(network, "only operator heads have a basis")
 
     def begin_from(
         self,

@@ -324,8 +324,8 @@ class EstimateHead(Head):
         max_along, max_outside = self.max_A_distance.tolist()
         return (along <= max_along) & (outside <= max_outside) & (far_b <= float(self.max_b_distance))
 
-    def fits(self, misfit: FloatArray) -> NDArray[np.bool_]:
-        """Say which misfits ||A x - b|| / (noise ||b||) are in the range of the family's sample."""
+    def fits(self, network: Network, misfit: FloatArray) -> NDArray[np.bool_]:
+        """Say which misfits are in the range of the family's sample."""
         low, high = self.misfit.tolist()
         return (misfit >= low) & (misfit <= high)
 

@@ -143,6 +143,9 @@ class OperatorHead(Head):
             self.get_buffer(name).copy_(torch.from_numpy(np.array(value)))
         self._basis = None
 
+    def use_basis(self, network: Network, basis: OperatorBasis) -> None:
+        self.set_basis(basis)
+
     @property
     def basis(self) -> OperatorBasis:
         """The basis in NumPy; made from the buffers at the first use.
@@ -235,8 +238,14 @@ class OperatorHead(Head):
             self._operators = sine_tiles.compress(basis) or basis
         return self._operators.inverse_of(c, s)
 
+    def read_inverse(self, network: Network, A: Entries) -> ApproximateInverse | TiledInverse:
+        """Return the approximate inverses of A (B, n, n)."""
+        return self.inverse_and_distance(network, A)[0]
+
     @torch.inference_mode()
-    def read_inverse(self, network: Network, A: Entries) -> tuple[ApproximateInverse | TiledInverse, FloatArray]:
+    def inverse_and_distance(
+        self, network: Network, A: Entries
+    ) -> tuple[ApproximateInverse | TiledInverse, FloatArray]:
         """Return the approximate inverses of A (B, n, n) and how far (B,) each matrix is from the family's mean."""
         z, s = self.basis.sampler(A)
         parts = [
@@ -247,7 +256,7 @@ class OperatorHead(Head):
         return self.inverse_of(coefficients, s), distance_of(z)
 
     def answer(self, network: Network, A: Tensor, b: Tensor) -> Tensor:
-        inverse, _ = self.read_inverse(network, A.numpy(force=True))
+        inverse = self.read_inverse(network, A.numpy(force=True))
         return torch.from_numpy(inverse(b.numpy(force=True)[:, :, None])[:, :, 0]).to(A.device)
 
     def predict(self, network: Network, A: FloatArray, b: FloatArray) -> FloatArray:
@@ -255,12 +264,12 @@ class OperatorHead(Head):
         step, parts = max_batch_size(A.shape[2]), []
         with np.errstate(over="ignore", invalid="ignore"):  # of answers beyond float64
             for i in range(0, len(b), step):
-                parts.append(self.read_inverse(network, A[i : i + step])[0](b[i : i + step]))
+                parts.append(self.read_inverse(network, A[i : i + step])(b[i : i + step]))
         return np.concatenate(parts) if parts else np.empty(b.shape)
 
     def read_matrices(self, network: Network, A: FloatArray) -> MatrixReading:
         """Read matrices; in distribution are those near the mean on which the approximate inverse is good."""
-        inverse, distance = self.read_inverse(network, A)
+        inverse, distance = self.inverse_and_distance(network, A)
         defect, max_defect = gcr.probe_defect(A, inverse), self.max_defect()
         near = (distance <= float(self.max_distance)) & (defect <= max_defect)
         return MatrixReading(A, near, lambda A, b: self.predict(network, A, b), inverse, defect, max_defect)
@@ -392,7 +401,7 @@ class OperatorHead(Head):
         done, step = 0, max(1, min(256, 2**24 // sample.family.n**2))
         for systems in sample.parts(step):
             distance.append(self.distance(systems.A).max())
-            inverse, _ = self.read_inverse(network, systems.A)
+            inverse = self.read_inverse(network, systems.A)
             first.append(gcr.solve(systems.A, systems.b[:, :, None], inverse, rtol=0.0, maxiter=1).first_residual_ratio)
             defect.append(gcr.probe_defect(systems.A, inverse))
             done += len(systems)

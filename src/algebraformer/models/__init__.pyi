@@ -7,6 +7,7 @@ from .heads.base import Head as Head
 from .heads.base import max_batch_size as max_batch_size
 from .heads.base import register_head as register_head
 from .heads.reading import Estimates as Estimates
+from .heads.reading import MatrixReading as MatrixReading
 from .network import Algebraformer as Algebraformer
 from .network import estimates as estimates
 from .network import predict as predict

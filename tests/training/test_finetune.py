@@ -353,6 +353,7 @@ def test_the_ridge_is_the_one_that_is_best_on_the_held_out_systems(starts: dict[
     ("kind", "settings", "words"),
     [
         ("token", {"scaler": "other"}, "scaler must be one of refitted, kept, received 'other'"),
+        ("token", {"rank": 3}, "rank is for operator heads, received a model with head 'token'"),
         ("token", {"basis": "kept"}, "basis is for operator heads; a token head has a scaler"),
         ("operator", {"scaler": "kept"}, "scaler is for token heads"),
         ("token", {"layer_decay": 0.0}, "layer_decay must be in"),

@@ -25,9 +25,10 @@ class MatrixReading:
     answer : callable
         answer(A, b) -> x (B, n, k) for b (B, n, k).
     inverse : LinearInverse, optional
-        The approximate inverses, if the head is linear in b.
+        The approximate inverses M, if the head is linear in b.
     defect : ndarray, shape (B,), optional
-        With an inverse M: share of a random probe vector that M A leaves.
+        Share of a random probe vector that M A leaves, see `numerics.gcr.probe_defect`. With both, answers are refined
+        by conjugate residuals, without by asking `answer` about the residual.
     max_defect : float
         Largest share of a probe, or of the first residual, that is left of matrices in distribution.
     """

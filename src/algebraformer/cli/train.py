@@ -98,12 +98,8 @@ class Train(RunFlags):
             show_report(report, path)
         elif result.finished and from_file:
             head = recipe.model.head
-            why = (
-                "Noisy systems have no report"
-                if head.estimates
-                else f"Only linear heads have a report, not {head.name}"
-            )
-            print(f"{why}: algebraformer evaluate {self.output} --family {self.recipe} scores it")
+            why = "Noisy systems" if head.estimates else f"Heads that are not linear in b, such as {head.name},"
+            print(f"{why} have no report: algebraformer evaluate {self.output} --family {self.recipe} scores it")
         return DONE if result.finished else INTERRUPTED
 
 

@@ -54,10 +54,10 @@ class Network(Protocol):
         """Return what the body makes of raw tokens (B, T, token_width): (B, T, width)."""
 
 
-def unable(network: Network, who_is: str) -> ConfigurationError:
-    """Return the error that a network has the wrong head for something; `who_is` says which heads are able."""
+def unable(network: Network, needed: str) -> ConfigurationError:
+    """Return the error that a network has the wrong head for something; `needed` says which one it takes."""
     name = network.config.head.name
-    return ConfigurationError(f"this model has {'an' if name[0] in 'aeiou' else 'a'} {name} head: {who_is}")
+    return ConfigurationError(f"this model has {'an' if name[0] in 'aeiou' else 'a'} {name} head: {needed}")
 
 
 def not_linear(network: Network) -> ConfigurationError:

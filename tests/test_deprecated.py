@@ -24,6 +24,7 @@ TAUGHT = {
     "classical.regularization": {"tikhonov": "numerics.regularization", "decompose": "numerics.regularization"},
     "classical.sparse": {"total_variation": "studies.baselines.sparse", "lasso": "studies.baselines.sparse"},
     "lp_norm": {"norm": "numerics.lp_norm:p_norm"},
+    "models": {"systems_at_once": "models:max_batch_size"},
     "plots": {"save_report": "plotting", "save": "plotting", "boundary_value_figure": "plotting"},
     "report": {"print_table": "reporting"},
     "studies.attention": {"attention_maps": "studies.attention.measure"},
@@ -53,7 +54,7 @@ def test_an_earlier_name_gives_the_new_object_and_says_where_it_is(old: str, nam
 
 
 def test_every_earlier_module_is_tested() -> None:
-    assert set(TAUGHT) == {*_deprecated.MODULES, "training", "training.automatic"}
+    assert set(TAUGHT) == {*_deprecated.MODULES, "models", "training", "training.automatic"}
     assert {f"{old}.{name}" for old, names in TAUGHT.items() for name in names} >= set(_deprecated.RENAMED)
 
 

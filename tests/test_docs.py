@@ -237,7 +237,7 @@ def test_every_option_is_described_and_exists(command: str, capsys: pytest.Captu
 
 def test_every_study_is_described_and_exists() -> None:
     table = described()["study"].partition("| option |")[0]
-    assert set(re.findall(r"^\| ([a-z]+) \|", table, re.MULTILINE)) - {"study"} == set(study.names())
+    assert set(re.findall(r"^\| ([\w-]+) \|", table, re.MULTILINE)) - {"study", "---"} == set(study.names())
 
 
 @pytest.mark.parametrize("path", MARKDOWN, ids=name_of)

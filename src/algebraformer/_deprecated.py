@@ -36,6 +36,7 @@ RENAMED = {
     "classical.reading.Reading": "algebraformer.numerics.entry_sampler.EntrySampler",
     "classical.operator_basis.MeanInverse": "algebraformer.numerics.preconditioner.MeanInverse",
     "lp_norm.norm": "algebraformer.numerics.lp_norm.p_norm",
+    "models.systems_at_once": "algebraformer.models.max_batch_size",
     "studies.base.StudyResult": "algebraformer.reporting.Report",
     "studies.family.measure": "algebraformer.assessment.assess",
     "training.automatic.Sampler": "algebraformer.problems.custom.Sampler",

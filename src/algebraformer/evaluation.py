@@ -1,4 +1,4 @@
-"""How good a model is on a set of systems: the bare network, and what becomes of its answers in `solve`."""
+"""How good a model is on a set of systems: the bare network, and certified solves with it."""
 
 from __future__ import annotations
 

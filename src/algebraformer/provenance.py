@@ -11,8 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from threadpoolctl import threadpool_info
-
 PACKAGES = ("algebraformer", "torch", "numpy", "scipy", "safetensors")
 NO_CODE = ("results", "docs", "README.md", "CHANGELOG.md", "LOG.md")
 """Files that may change between measurements, since no result depends on them."""
@@ -76,6 +74,8 @@ def versions() -> dict[str, str]:
 
 def kernels() -> list[str]:
     """Return the kernels and threads of every loaded BLAS library and of torch."""
+    from threadpoolctl import threadpool_info  # not needed to load a model
+
     found = []
     for library in threadpool_info():
         if library["user_api"] == "blas":

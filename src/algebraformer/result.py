@@ -163,8 +163,8 @@ def _done(rows: list[_Row], batched: bool) -> str:
     parts = []
     for status, text in _DONE.items():
         if chosen := [row for row in rows if row.status is status]:
-            parts.append((f"{len(chosen)}: " if batched else "") + text.format(_times(chosen)))
-    return f"Of {len(rows)} systems, {'; '.join(parts)}." if batched else _sentence("; ".join(parts))
+            parts.append((f"{len(chosen)} of {len(rows)} systems: " if batched else "") + text.format(_times(chosen)))
+    return f"{'; '.join(parts)}." if batched else _sentence("; ".join(parts))
 
 
 def _quality(rows: list[_Row], batched: bool) -> str:

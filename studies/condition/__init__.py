@@ -1,4 +1,4 @@
-"""Where it works and where it does not: networks for families of ever larger condition numbers, and beyond them."""
+"""Limits: networks for families of ever larger condition numbers, and beyond them."""
 
 from studies.condition.figures import figure as figure
 from studies.condition.measure import PRESETS as PRESETS

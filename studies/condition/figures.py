@@ -43,7 +43,7 @@ def figure(data: Mapping[str, Any]) -> Figure:
             axes.tick_params(axis="x", which="minor", labelbottom=False)
             axes.grid(alpha=0.3)
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
-    figure.suptitle("Where it works and where it does not (full symbols: the condition numbers of the training)")
+    figure.suptitle("Limits (full symbols: the condition numbers of the training)")
     return figure
 
 

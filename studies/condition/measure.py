@@ -1,4 +1,4 @@
-"""Where it works and where it does not: networks for families of ever larger condition numbers, and beyond them.
+"""Limits: networks for families of ever larger condition numbers, and beyond them.
 
 The condition number kappa is controlled in three ways.
 

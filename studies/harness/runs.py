@@ -84,7 +84,7 @@ def run_once(
     ConfigurationError
         The folder holds a run of another recipe.
     KeyboardInterrupt
-        A signal stopped the training; the same call goes on from there.
+        A signal stopped the training; the same call resumes it.
     """
     record = output / "seconds.json"
     seconds: dict[str, float] = json.loads(record.read_text()) if record.exists() else {"training": 0.0, "basis": 0.0}
@@ -99,7 +99,7 @@ def run_once(
         seconds["training"] += time.monotonic() - begin
         record.write_text(json.dumps(seconds))
         if not result.finished:
-            raise KeyboardInterrupt(f"{output} was stopped: the same command goes on from there")
+            raise KeyboardInterrupt(f"{output} was stopped: the same command resumes it")
     return Trained(LearnedSolver.from_pretrained(output), sum(seconds.values()))
 
 

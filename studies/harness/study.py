@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 from rich.progress import Progress
 
 import studies
-from algebraformer.errors import FallbackWarning, UnknownNameError
+from algebraformer.errors import ConfigurationError, FallbackWarning, UnknownNameError
 from algebraformer.plotting import save
 from algebraformer.provenance import commit
 from algebraformer.reporting import Report, write_report
@@ -36,9 +36,10 @@ from algebraformer.reporting import Report, write_report
 Row = TypeVar("Row", bound=Mapping[str, Any])
 NOT_STUDIES = ("__main__", "baselines", "claims", "harness", "latency_probe")
 """Modules of the package that are no studies."""
+REQUIRED = ("PRESETS", "run", "figure", "outcomes", "SENTENCES")
+"""Names that a study has."""
 
 
-PRESETS = ("quick", "cpu", "paper")
 MAX_LEARNED_MSE = 0.5
 """A network has learned its family if its normalized_mse is below this; 1 is answering zero."""
 FULL_SIZE = 9_000_000
@@ -55,7 +56,10 @@ def load_study(name: str) -> ModuleType:
     """Return the study of that name; `UnknownNameError` if there is none."""
     if name not in names():
         raise UnknownNameError("study", name, names())
-    return importlib.import_module(f"studies.{name}")
+    study = importlib.import_module(f"studies.{name}")
+    if missing := [attribute for attribute in REQUIRED if not hasattr(study, attribute)]:
+        raise ConfigurationError(f"studies.{name} has no {', '.join(missing)}: see studies.harness.study")
+    return study
 
 
 def run_study(study: ModuleType, preset: str, folder: Path, bar: Progress) -> Report:

@@ -101,7 +101,7 @@ def test_solve_tells_a_person(run, files, tmp_path):
         "batch_A.npy",
         f"n = {N}",
         "lapack",
-        "Of 3 systems, 3: the network did not reach the tolerance",
+        "3 of 3 systems: the network did not reach the tolerance",
         "x written to",
     ):
         assert words in out
@@ -324,6 +324,8 @@ def test_study(run, answer, refused, tmp_path, monkeypatch):
     module = types.SimpleNamespace(
         __name__="studies.operator",
         PRESETS={"quick": None},
+        SENTENCES={},
+        outcomes=lambda data: found,
         run=lambda plan, folder, bar: result,
         figure=lambda data: Figure(),
     )

@@ -128,7 +128,7 @@ def test_a_batch():
         of(Status.REFINED, forward_error=5e-8),
     ).explain()
     assert said.startswith(
-        "Of 7 systems, 1: the network answered, without refinement; 4: the network answered, with 1 to 4"
+        "1 of 7 systems: the network answered, without refinement; 4 of 7 systems: the network answered, with 1 to 4"
     )
     assert "Certified: 6 of 7; largest relative residual 2e-11, backward error 7e-15." in said
     assert "at most 5e-08" in said
@@ -146,10 +146,10 @@ def test_of_real_results(network):
     for fallback in (True, False):
         result = solver.solve(A, b, fallback=fallback)
         said = result.explain()
-        assert said.startswith("Of 3 systems, 3: ")
+        assert said.startswith("3 of 3 systems: ")
         assert f"Certified: {result.certified.sum()} of 3" in said
         assert f"{result.backward_error.max():.2g}" in said or not np.isfinite(result.backward_error).all()
     A[1], b[1] = 1.0, 1.0
     with pytest.raises(SingularSystemError) as caught:
         fake_solver(consistent, N, reach=0).solve(A, b)
-    assert "1: A is exactly singular" in caught.value.result.explain()
+    assert "1 of 3 systems: A is exactly singular" in caught.value.result.explain()

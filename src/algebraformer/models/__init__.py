@@ -1,5 +1,13 @@
 """Networks that read a linear system and return its solution."""
 
+from typing import Any
+
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from algebraformer._deprecated import moved
+
+_attached, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    return moved("models", name) if name == "systems_at_once" else _attached(name)

@@ -182,6 +182,12 @@ class ProblemFamily(abc.ABC):
         warnings.warn("rows is now called n_equations", DeprecationWarning, stacklevel=2)
         return self.n_equations
 
+    @property
+    def has_systems(self) -> bool:
+        """Former name of `is_linear_system`."""
+        warnings.warn("has_systems is now called is_linear_system", DeprecationWarning, stacklevel=2)
+        return self.is_linear_system
+
     @abc.abstractmethod
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
         """Draw the parameters of one system; every value must have the same shape for every system."""

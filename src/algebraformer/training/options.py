@@ -46,6 +46,6 @@ class TrainResult:
     step: int
     """Steps done."""
     finished: bool
-    """False if a signal (SIGINT, that is Ctrl-C, or SIGTERM) stopped the run; the same call goes on from there."""
+    """False if a signal (SIGINT, that is Ctrl-C, or SIGTERM) stopped the run; the same call resumes it."""
     scores: dict[str, float]
     """Scores on the frozen test set; empty unless finished."""

@@ -2,7 +2,7 @@
 
 A run lives in one folder: log.jsonl (one JSON object a line), step-* (the two newest checkpoints, each with the state
 of the optimisers beside the network) and, at the end, model/ (the network alone, with its scores). A run that stopped
-for whatever reason goes on from its newest readable checkpoint and gives, on the same machine and with the same number
+for whatever reason resumes from its newest readable checkpoint and gives, on the same machine and with the same number
 of threads, bit for bit what an undisturbed run gives.
 """
 
@@ -81,7 +81,7 @@ class Trainer:
     ----------
     recipe : Recipe
     output : path
-        Folder of the run. If it holds checkpoints of the same recipe, the run goes on from the newest readable one;
+        Folder of the run. If it holds checkpoints of the same recipe, the run resumes from the newest readable one;
         checkpoints of another recipe are a `ConfigurationError`.
     options : RunOptions
     name : str

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.models import Algebraformer, ModelConfig
-from algebraformer.models.heads import OperatorHead, Reading, TokenHead
+from algebraformer.models.heads import MatrixReading, OperatorHead, TokenHead
 from algebraformer.solver import LearnedSolver
 from studies.harness import weights
 
@@ -35,7 +35,7 @@ class FakeNetwork(torch.nn.Module):
         """Return the answer."""
         return self.head.answer(self, A, b)
 
-    def read(self, A: Array) -> Reading:
+    def read(self, A: Array) -> MatrixReading:
         """Say which systems are in distribution, and answer them."""
         return self.head.read_matrices(self, A)
 

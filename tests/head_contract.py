@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from algebraformer.models import Algebraformer, ModelConfig, predict
-from algebraformer.models.heads import Sample, TrainingData, base, operator
+from algebraformer.models.heads import Sample, TrainingData, base, data, operator
 from algebraformer.problems import ProblemFamily, Systems
 
 
@@ -30,9 +30,9 @@ def build(config: ModelConfig, family: ProblemFamily, seed: int = 0) -> Algebraf
     return model
 
 
-def batch(model: Algebraformer, family: ProblemFamily, count: int, seed: int) -> base.Batch:
+def batch(model: Algebraformer, family: ProblemFamily, count: int, seed: int) -> data.Batch:
     """Return what the loss takes, from the first systems of a seed."""
-    return model.head.reader(model)(family, range(count), seed)
+    return model.head.example_maker(model)(family, range(count), seed)
 
 
 def tensors(systems: Systems) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -128,7 +128,7 @@ def predict_nothing(model: Algebraformer, family: ProblemFamily) -> None:
 
 def prepared_answers_are_predictions(model: Algebraformer, family: ProblemFamily) -> None:
     """Also for some of the matrices that were read."""
-    if model.config.head.instead_of_solving:
+    if model.config.head.unsupported_reason:
         return
     systems = family.sample(6, seed=9)
     reading, b = model.read(systems.A), systems.b[:, :, None]

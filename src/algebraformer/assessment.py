@@ -2,7 +2,7 @@
 how many are needed, and the time of a certified solve against LAPACK's, measured in turn in the same run.
 
 Not one of the studies of `algebraformer study`: `algebraformer train` writes this report when it is given a family, and
-`assess` makes it for any operator head.
+`assess` makes it for any head that is linear in b.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def contraction(solver: LearnedSolver, A: FloatArray) -> FloatArray:
     Parameters
     ----------
     solver : LearnedSolver
-        With an operator head.
+        With a linear head.
     A : ndarray, shape (B, n, n)
     """
     n, radii = A.shape[-1], []
@@ -136,7 +136,7 @@ def assess(
     training_seconds: float | None = None,
     progress: ProgressCallback = silent,
 ) -> Report:
-    """Measure what an operator head is worth for its family, on systems it has never seen.
+    """Measure what a linear head is worth for its family, on systems it has never seen.
 
     These are other draws than those of the training. A family that draws from a finite set of matrices may draw the
     same ones again: the report counts them, and its outcome is then inconclusive. `problems.stored` holds some out.
@@ -144,7 +144,7 @@ def assess(
     Parameters
     ----------
     solver : LearnedSolver or path
-        With an operator head; a path as in `LearnedSolver.from_pretrained`.
+        With a linear head, such as an operator head; a path as in `LearnedSolver.from_pretrained`.
     family : ProblemFamily, optional
         Family of the systems; that of the checkpoint, which must be registered, if None.
     plan : Plan, optional
@@ -165,7 +165,7 @@ def assess(
     Raises
     ------
     ConfigurationError
-        The model has a token head, or the family another number of unknowns.
+        The model's head is not linear in b, or the family has another number of unknowns.
     UnknownNameError
         The family of the checkpoint is not registered in this process.
     """
@@ -173,7 +173,8 @@ def assess(
     if not isinstance(solver, LearnedSolver):
         solver = LearnedSolver.from_pretrained(solver)
     family = family or solver.info.problem_family()
-    head, n = solver.model.operator_head, solver.n
+    solver.model.check_linear()
+    n, rank = solver.n, solver.model.config.head.basis_rank
     if family.n != n:
         raise ConfigurationError(f"the model is for n = {n}, the family has n = {family.n}")
     total = 4 + len(plan.batches)
@@ -181,9 +182,9 @@ def assess(
     systems = family.sample(capped_sample_size(plan.systems, n), TEST_SEED)
     drawn, seen = digests(systems.A), trained_on(solver.info, family, capped_sample_size(plan.training, n))
     progress(1, total)
-    values = spectrum(family)
+    values = np.empty(0) if rank is None else spectrum(family)
     progress(2, total)
-    values = values / (values[0] or 1.0)  # all of them are 0 where every system has the same matrix
+    values = values / (values.max(initial=0.0) or 1.0)  # all of them are 0 where every system has the same matrix
     radii = contraction(solver, systems.A[: capped_sample_size(min(plan.contractions, max(8, 2**24 // n**2)), n)])
     progress(3, total)
     result = solver.solve(systems.A, systems.b, rtol, fallback=False)
@@ -197,7 +198,6 @@ def assess(
             timing.append((batch, *times(solver, systems, batch, plan.seconds, rtol)))
             progress(4 + len(timing), total)
     progress(total, total)
-    rank = head.basis.rank
     data: dict[str, Any] = {
         "family": family.settings(),
         "model": solver.info.name,
@@ -207,8 +207,8 @@ def assess(
         "systems": len(systems),
         "matrices": len(set(drawn)),
         "repeated": sum(digest in seen for digest in drawn),
-        "spectrum": values.tolist()[: 2 * rank + 16],
-        "behind": float(values[min(rank, len(values) - 1)]),
+        "spectrum": [] if rank is None else values.tolist()[: 2 * rank + 16],
+        "behind": None if rank is None else float(values[min(rank, len(values) - 1)]),
         "contraction": np.where(np.isfinite(radii), radii, 1e300).tolist(),
         "certified": float(np.mean(result.certified)),
         "refinements": result.refinements[result.certified].tolist(),
@@ -228,8 +228,7 @@ def _measures(data: dict[str, Any]) -> TableData:
     rows: list[list[Cell]] = [
         ["different matrices", data["matrices"]],
         ["systems whose matrix was trained on", data["repeated"]],
-        ["basis operators", data["rank"]],
-        ["next singular value / first", data["behind"]],
+        *_basis_rows(data),
         ["normalized_mse of the bare network", data["network"]["normalized_mse"]],
         ["contraction per refinement, median", float(np.median(radii))],
         ["contraction per refinement, 95 %", float(np.quantile(radii, 0.95))],
@@ -243,6 +242,13 @@ def _measures(data: dict[str, Any]) -> TableData:
     ]
     title = f"{data['model']}, n = {data['n']}: {data['systems']} {_kind(data)}"
     return TableData(("measure", "value"), [[k, plain(v)] for k, v in rows], title)
+
+
+def _basis_rows(data: dict[str, Any]) -> list[list[Cell]]:
+    """Return what there is to say of a head's basis, if it has one."""
+    if data["rank"] is None:
+        return []
+    return [["basis operators", data["rank"]], ["next singular value / first", data["behind"]]]
 
 
 def _times(data: dict[str, Any]) -> TableData:
@@ -291,9 +297,9 @@ def outcomes(data: dict[str, Any]) -> dict[str, Outcome]:
     return found
 
 
-def _limit(behind: float, enough: bool, faster: bool) -> str | None:
+def _limit(behind: float | None, enough: bool, faster: bool) -> str | None:
     """Return what keeps a network from being better: spectrum, training or size; None if nothing does."""
-    if behind > MAX_NEXT_SINGULAR_VALUE:
+    if behind is not None and behind > MAX_NEXT_SINGULAR_VALUE:
         return "spectrum"
     return "training" if not enough else "size" if not faster else None
 
@@ -332,7 +338,7 @@ def _accuracy_sentence(found: Outcome) -> str:
 _LIMITS = {
     "spectrum": "The inverses of this family do not lie near {rank} operators: the next singular value is still "
     "{behind:.1e} of the first. Fewer or narrower parameters would help; more training would not.",
-    "training": "The basis would carry more: longer training, more samples or a larger network may help.",
+    "training": "Longer training, more samples or a larger network may help.",
     "size": "It converges, so what is missing is size: LAPACK's work grows as n^3, that of a learned solve as n^2. "
     "As a "
     "fixed preconditioner, or where no factorisation is wanted, it may be useful all the same.",

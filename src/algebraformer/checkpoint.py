@@ -90,9 +90,9 @@ class CheckpointInfo:
             return True
 
     def unsupported_reason(self, head: HeadConfig) -> str:
-        """Return what a model with this head does instead of solving systems, in words; nothing if it solves them."""
-        if head.instead_of_solving:
-            return head.instead_of_solving
+        """Return why a model with this head does not solve systems, to follow its name; empty if it solves them."""
+        if head.unsupported_reason:
+            return head.unsupported_reason
         if not self.is_linear_system:
             family = self.family.get("name")
             return f"learned {family}, where x does not solve A x = b: use predict, or newton.minimize_lp"

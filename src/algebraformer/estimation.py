@@ -154,9 +154,9 @@ def _checked(A: ArrayLike, b: ArrayLike, m: int, n: int) -> _Noisy:
 def _estimates(model: Algebraformer, A: ArrayLike, b: ArrayLike) -> tuple[_Noisy, Estimates, FloatArray]:
     """Return checked input, the network's estimates and the misfits (S,), a limited number of systems at a time.
 
-    Raises `ConfigurationError` without an estimate head.
+    Raises `ConfigurationError` unless the head makes estimates.
     """
-    _ = model.estimate_head
+    model.check_estimates()
     system = _checked(A, b, model.config.n_equations, model.config.n)
     parts, ratios = [], []
     for start in range(0, max(1, len(system.b)), BLOCK_SIZE):
@@ -178,7 +178,7 @@ def estimate(model: Algebraformer, A: ArrayLike, b: ArrayLike) -> Estimate:
     """Estimate x from noisy b = A x + e; see `LearnedSolver.estimate`."""
     system, predicted, ratio = _estimates(model, A, b)
     x, std = system.in_units(predicted.mean), system.in_units(predicted.std)
-    fits = model.estimate_head.fits(ratio) & np.isfinite(x).all(axis=1) & np.isfinite(std).all(axis=1)
+    fits = model.head.fits(model, ratio) & np.isfinite(x).all(axis=1) & np.isfinite(std).all(axis=1)
     tikhonov = None
     if (inconsistent := np.flatnonzero(~fits)).size:
         tikhonov = np.full_like(predicted.mean, np.nan)

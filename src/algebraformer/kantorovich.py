@@ -212,7 +212,8 @@ def solve(
     params : dict of ndarray, each of shape (B, ...)
         Their parameters, as `family.parameters` draws them.
     solver : LearnedSolver, str or Path, optional
-        A network with an operator head, trained on the family, or its name or folder. None: Newton's method with LU.
+        A network with a linear head, such as an operator head, trained on the family, or its name or folder. None:
+        Newton's method with LU.
     rtol : float
         Tolerance of the certificate.
     maxiter : int
@@ -257,7 +258,7 @@ def solve(
             raise ConfigurationError(f"the network must be trained on {family.name}, received one for {name}")
         if solver.n != family.n:
             raise ValueError(f"the network supports n = {solver.n}, received a family with n = {family.n}")
-        _ = solver.model.operator_head  # raises for a token head
+        solver.model.check_linear()
         method = GCRDirection(solver.model.approximate_inverse, 1 + max_refinements)
     return iterate(family, params, method, rtol, maxiter, u0)
 

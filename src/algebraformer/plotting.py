@@ -93,14 +93,20 @@ def boundary_value_figure(
 
 
 def assessment_figure(data: Mapping[str, Any]) -> Figure:
-    """Draw what a network is worth for its family, from the data of `assess`, in four panels."""
-    figure = new_figure(15, 3.8)
-    spectrum, contraction, refinements, times = figure.subplots(1, 4)
-    values = np.array(data["spectrum"])
-    spectrum.semilogy(np.arange(1, len(values) + 1), np.maximum(values, 1e-10), ".-", markersize=3)
-    spectrum.axvline(data["rank"], color="k", linestyle="--", linewidth=1, label=f"basis: {data['rank']} operators")
-    spectrum.set(title="singular values of the inverses", xlabel="number")
-    spectrum.legend(fontsize="small")
+    """Draw what a network is worth for its family, from the data of `assess`.
+
+    A panel each for the spectrum (of a head with a basis), contraction, refinements and times.
+    """
+    rank = data["rank"]
+    panels = 3 if rank is None else 4
+    figure = new_figure(3.75 * panels, 3.8)
+    *with_basis, contraction, refinements, times = figure.subplots(1, panels)
+    for spectrum in with_basis:
+        values = np.array(data["spectrum"])
+        spectrum.semilogy(np.arange(1, len(values) + 1), np.maximum(values, 1e-10), ".-", markersize=3)
+        spectrum.axvline(rank, color="k", linestyle="--", linewidth=1, label=f"basis: {rank} operators")
+        spectrum.set(title="singular values of the inverses", xlabel="number")
+        spectrum.legend(fontsize="small")
     radii = np.sort(data["contraction"])
     contraction.semilogy(np.arange(1, len(radii) + 1) / len(radii), radii)
     contraction.axhline(1, color="k", linestyle="--", linewidth=1)
@@ -114,7 +120,7 @@ def assessment_figure(data: Mapping[str, Any]) -> Figure:
         times.loglog(batches, [1e3 * entry[key] for entry in data["times"]], style, label=label)
     times.set(title="time", xlabel="systems per call", ylabel="ms per system")
     times.legend(fontsize="small")
-    for axes in (spectrum, contraction, refinements, times):
+    for axes in (*with_basis, contraction, refinements, times):
         axes.grid(alpha=0.3)
     figure.suptitle(f"{data['model']}, n = {data['n']}")
     return figure

@@ -13,7 +13,8 @@ from scipy.sparse.linalg import LinearOperator
 from algebraformer.errors import FallbackWarning, SingularSystemError, Status, warn_caller
 from algebraformer.linalg import EPS, FloatArray, has_zero_line
 from algebraformer.models import Algebraformer, max_batch_size
-from algebraformer.models.heads.base import Reading
+from algebraformer.models.heads.base import not_linear
+from algebraformer.models.heads.reading import MatrixReading
 from algebraformer.numerics import gcr, lapack
 from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error
 from algebraformer.numerics.gcr import RefinedSolution
@@ -112,7 +113,7 @@ class Prepared:
         """`keep` is False for one solve: A is not copied then, and nothing that is computed from it is kept."""
         self._model, self._batched, self._keep = model, batched, keep
         self._A = A.copy() if keep else A
-        self._readings: dict[int, Reading] = {}
+        self._readings: dict[int, MatrixReading] = {}
         self._factors: dict[tuple[str, int], lapack.Factors | None] = {}  # by kind of numbers, and position in A
         self._zero_lines: Flags | None = None
         if keep and self._supports(A):
@@ -137,7 +138,7 @@ class Prepared:
 
     @property
     def operator(self) -> LinearOperator | list[LinearOperator]:
-        """The operator head's approximation M of inv(A), a SciPy LinearOperator, or a list of B of them for a batch.
+        """A linear head's approximation M of inv(A), a SciPy LinearOperator, or a list of B of them for a batch.
 
         See `LearnedSolver.operator`.
 
@@ -146,16 +147,17 @@ class Prepared:
         ValueError
             A is complex, or not of the model's size.
         ConfigurationError
-            The model has another head, which is not linear in b.
+            The model has a head that is not linear in b.
         """
         check_supported(self._A, self._model.config.n)
-        _ = self._model.operator_head  # raises for other heads
         operators = []
         for rows in self._blocks():
             reading = self._reading(rows)
-            if reading.inverse is not None:
-                size = len(reading.in_distribution)
-                operators += [as_linear_operator(reading.inverse[i : i + 1], self._A.shape[-1]) for i in range(size)]
+            if reading.inverse is None:
+                raise not_linear(self._model)
+            operators += [
+                as_linear_operator(reading.inverse[i : i + 1], self._A.shape[-1]) for i in range(len(reading))
+            ]
         return operators if self._batched else operators[0]
 
     def solve(
@@ -188,8 +190,10 @@ class Prepared:
         # 1. The network answers what looks like its family; without a fallback, everything.
         answers = _Batch.unanswered(system.b)
         if supported:
-            answers = self._learned(system.b, rtol, max_refinements, everything=not fallback)
+            answers = self._solve_blocks(system.b, rtol, max_refinements, everything=not fallback)
         singular = self._has_zero_line() if system.b.size else np.zeros(len(system.b), dtype=bool)
+        # A small backward error does not show that A is singular or nearly so. For matrices like those of the family
+        # training and probe do; every other A has to be factorised, which LAPACK's errors and warnings come from.
         answers.certified &= answers.in_distribution & ~singular
         status = np.full(len(system.b), Status.UNCERTIFIED, dtype=object)
         status[answers.certified] = Status.LEARNED
@@ -231,7 +235,7 @@ class Prepared:
         step = max_batch_size(self._A.shape[-1])
         return [slice(start, start + step) for start in range(0, len(self._A), step)]
 
-    def _reading(self, rows: slice) -> Reading:
+    def _reading(self, rows: slice) -> MatrixReading:
         """Return what the network knows of a block."""
         reading = self._readings.get(rows.start)
         if reading is None:
@@ -246,14 +250,14 @@ class Prepared:
             self._zero_lines = has_zero_line(self._A)
         return self._zero_lines.copy()
 
-    def _learned(self, b: FloatArray, rtol: float | None, maxiter: int, everything: bool) -> _Batch:
+    def _solve_blocks(self, b: FloatArray, rtol: float | None, maxiter: int, everything: bool) -> _Batch:
         """Return the network's refined answers to systems that look like the family, or to everything.
 
         Certified by their measures alone, whether in distribution or not.
         """
         if b.size == 0:
             return _Batch.empty(b)
-        parts = [_answers(self._reading(rows), b[rows], rtol, maxiter, everything) for rows in self._blocks()]
+        parts = [_solve_block(self._reading(rows), b[rows], rtol, maxiter, everything) for rows in self._blocks()]
         return _Batch.concatenate(parts)
 
     def _factorised(
@@ -271,7 +275,7 @@ class Prepared:
         return solution
 
 
-def _answers(reading: Reading, b: FloatArray, rtol: float | None, maxiter: int, everything: bool) -> _Batch:
+def _solve_block(reading: MatrixReading, b: FloatArray, rtol: float | None, maxiter: int, everything: bool) -> _Batch:
     """Return the network's refined answers to systems that look like the family, or to everything."""
     answers = _Batch.unanswered(b)
     answers.in_distribution[:] = reading.in_distribution
@@ -290,7 +294,7 @@ def _answers(reading: Reading, b: FloatArray, rtol: float | None, maxiter: int, 
     return answers
 
 
-def _predict_and_refine(reading: Reading, b: FloatArray, rtol: float | None, maxiter: int) -> _Batch:
+def _predict_and_refine(reading: MatrixReading, b: FloatArray, rtol: float | None, maxiter: int) -> _Batch:
     """Refine the answers of a head that is not linear in b by asking it again about the residual."""
 
     def correction(active: Indices, r: FloatArray) -> FloatArray:
@@ -302,7 +306,7 @@ def _predict_and_refine(reading: Reading, b: FloatArray, rtol: float | None, max
 
 
 def _solve_gcr(
-    reading: Reading,
+    reading: MatrixReading,
     inverse: LinearInverse,
     defect: FloatArray,
     b: FloatArray,

@@ -139,8 +139,8 @@ class LearnedSolver:
 
     def check_can_solve(self) -> None:
         """Raise `ConfigurationError` if the model does not solve systems."""
-        if purpose := self.info.unsupported_reason(self.model.config.head):
-            raise ConfigurationError(f"the model {self.info.name} {purpose}")
+        if reason := self.info.unsupported_reason(self.model.config.head):
+            raise ConfigurationError(f"the model {self.info.name} {reason}")
 
     def prepare(self, A: ArrayLike) -> Prepared:
         """Read A once, to solve for any number of right-hand sides, one call after the other.
@@ -184,7 +184,7 @@ class LearnedSolver:
         return Prepared(self.model, *check_matrices(A), keep)
 
     def operator(self, A: ArrayLike) -> LinearOperator | list[LinearOperator]:
-        """Return the operator head's approximation M of inv(A), for instance as `M=` of scipy.sparse.linalg.gmres.
+        """Return a linear head's approximation M of inv(A), for instance as `M=` of scipy.sparse.linalg.gmres.
 
         Parameters
         ----------
@@ -202,7 +202,7 @@ class LearnedSolver:
         ValueError
             A is not a square real matrix of the model's size or a batch of them, sparse, or not finite.
         ConfigurationError
-            The model has another head, which is not linear in b.
+            The model has a head that is not linear in b.
 
         Notes
         -----

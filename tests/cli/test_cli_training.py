@@ -172,6 +172,16 @@ def test_train_a_function_in_a_file(answer, own, tmp_path):
     assert (code, found["solve"]["certified"]) == (0, 1)
 
 
+def test_a_head_that_is_not_linear_has_no_report(run, own, tmp_path):
+    settings = ("steps=3", "samples=256", "model.architecture=transformer", "model.n_layer=1", "model.n_embd=16")
+    arguments = ("train", f"{own}:sampled", "--output", tmp_path / "run", "--workers", 0, "--set", *settings)
+    code, out, err = run(*arguments, 'model.head={"name": "token"}', "model.n_head=2")
+    assert (code, err) == (0, "")
+    assert "not linear in b, such as token," in out
+    assert "Noisy" not in out
+    assert not list((tmp_path / "run").glob("report.*"))
+
+
 def test_train_a_family_of_one_matrix(answer, own, tmp_path):
     arguments = ("train", f"{own}:constant", "--output", tmp_path / "run", "--workers", 0, "--set", *SHORT)
     code, found = answer(*arguments)

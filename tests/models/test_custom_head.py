@@ -40,10 +40,8 @@ class StepHead(Head):
         return (self.answer(network, A, b) - x).square().mean() / x.square().mean()
 
 
-MODEL, FAMILY = (
-    ModelConfig(n=6, head=StepConfig(unit=3.0), n_layer=1, n_head=2, n_embd=8),
-    problems.get("diffusion", n=6),
-)
+MODEL = ModelConfig(n=6, head=StepConfig(unit=3.0), n_layer=1, n_head=2, n_embd=8)
+FAMILY = problems.get("diffusion", n=6)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

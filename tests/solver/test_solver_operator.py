@@ -390,7 +390,7 @@ def test_operator_refuses(trained, A, message):
 def test_token_heads_have_no_operator():
     model = Algebraformer(ModelConfig(n=N, n_layer=1, n_head=2, n_embd=8)).eval()
     solver = LearnedSolver(model, CheckpointInfo(name="token", family={}, commit=None, versions={}))
-    with pytest.raises(ConfigurationError, match="this model has a token head: only operator heads"):
+    with pytest.raises(ConfigurationError, match="this model has a token head: only linear heads"):
         solver.operator(np.eye(N))
 
 

@@ -179,6 +179,11 @@ def test_the_limits_of_worth_it():
     assert outcomes(made_up(certified=0.99, ours=4.7e-3))["assessment.worth-it"].verdict == Verdict.WORTH_IT
 
 
+def test_a_head_without_a_basis_is_not_limited_by_one():
+    found = outcomes(made_up(certified=0.5, behind=None) | {"rank": None})
+    assert found["assessment.limit"].numbers == {"limit": "training", "rank": None, "behind": None}
+
+
 def test_a_wide_family_has_a_limit_even_where_it_is_worth_it():
     found = outcomes(made_up(behind=0.05))
     assert found["assessment.worth-it"].verdict == Verdict.WORTH_IT
@@ -273,3 +278,6 @@ def test_figure_shows_the_data(measured):
     np.testing.assert_array_equal(radii.lines[0].get_ydata(), np.sort(measured.data["contraction"]))
     assert sum(bar.get_height() for bar in refinements.patches) == pytest.approx(measured.data["certified"])
     np.testing.assert_allclose(times.lines[1].get_ydata(), [1e3 * t["numpy"] for t in measured.data["times"]])
+    titles = [axes.get_title() for axes in figure.axes]
+    without = plotting.assessment_figure(measured.data | {"rank": None, "spectrum": [], "behind": None})
+    assert [axes.get_title() for axes in without.axes] == titles[1:]

@@ -309,7 +309,7 @@ def test_the_readout_moves_as_far_as_the_ridge_lets_it(starts: dict[str, Path]) 
     torch.manual_seed(0)
     with torch.no_grad():
         model.head.linear.weight.normal_(std=0.1)
-    stored = store_examples(recipe.problem_family(), model.head.reader(model), N, 0, 0)
+    stored = store_examples(recipe.problem_family(), model.head.example_maker(model), N, 0, 0)
     before = model.operator_head.readout_weights()
     z, c, weight = stored
     with torch.no_grad():
@@ -336,7 +336,7 @@ def test_no_step_is_taken_on_the_systems_that_choose_the_ridge(starts: dict[str,
 
 def test_the_ridge_is_the_one_that_is_best_on_the_held_out_systems(starts: dict[str, Path]) -> None:
     model, _, recipe = started(starts["operator"])
-    stored = store_examples(recipe.problem_family(), model.head.reader(model), N, 0, 0)
+    stored = store_examples(recipe.problem_family(), model.head.example_maker(model), N, 0, 0)
     before, losses = model.operator_head.readout_weights(), {}
     for ridge in readout.RIDGES:
         model.operator_head.refit_readout(model, tuple(part[:32] for part in stored), before, ridge)
@@ -353,6 +353,7 @@ def test_the_ridge_is_the_one_that_is_best_on_the_held_out_systems(starts: dict[
     ("kind", "settings", "words"),
     [
         ("token", {"scaler": "other"}, "scaler must be one of refitted, kept, received 'other'"),
+        ("token", {"rank": 3}, "rank is for operator heads, received a model with head 'token'"),
         ("token", {"basis": "kept"}, "basis is for operator heads; a token head has a scaler"),
         ("operator", {"scaler": "kept"}, "scaler is for token heads"),
         ("token", {"layer_decay": 0.0}, "layer_decay must be in"),

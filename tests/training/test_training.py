@@ -302,7 +302,7 @@ def test_nonsense_with_good_hashes_falls_back_too(stopped: Path, file: str, cont
 def test_a_step_that_is_not_finite_changes_nothing_but_the_count(tmp_path: Path) -> None:
     trainer = Trainer(FRESH, tmp_path, OPTIONS)
     batches = data.step_batches(
-        data.StepBatches(trainer.family, FRESH, trainer.model.head.reader(trainer.model)), 0, 0, False
+        data.StepBatches(trainer.family, FRESH, trainer.model.head.example_maker(trainer.model)), 0, 0, False
     )
     trainer.train_step(next(batches))
     A, b, x = next(batches)
@@ -374,7 +374,7 @@ def first_steps(folder: Path, options: RunOptions) -> list[float]:
     """Return the losses of the first two steps."""
     trainer = Trainer(OPERATOR, folder, options)
     batches = data.step_batches(
-        data.StepBatches(trainer.family, OPERATOR, trainer.model.head.reader(trainer.model)), 0, 0, False
+        data.StepBatches(trainer.family, OPERATOR, trainer.model.head.example_maker(trainer.model)), 0, 0, False
     )
     return [float(trainer.train_step(next(batches))["loss"]) for _ in range(2)]
 

@@ -82,7 +82,7 @@ class Evaluate:
 class Assess:
     """Assess whether a network is worth it for a family: accuracy, refinements, and time compared with LAPACK.
 
-    For models with an operator head. With --output, the folder gets report.json, report.md and report.png.
+    For models with a head that is linear in b. With --output, the folder gets report.json, report.md and report.png.
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]

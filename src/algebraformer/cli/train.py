@@ -57,8 +57,8 @@ class Train(RunFlags):
     """Train a network by a named recipe, or on your own problem; --set changes any setting of the recipe.
 
     For FILE.py:NAME, a family or a function that samples A, the recipe is chosen automatically, and the folder of the
-    run also gets a report on whether the network is worth it (not for noisy systems: use evaluate). A run that was
-    stopped (Ctrl-C, SIGTERM, a crash) resumes when the same command is given again.
+    run also gets a report on whether the network is worth it (for linear heads; for others and for noisy systems use
+    evaluate). A run that was stopped (Ctrl-C, SIGTERM, a crash) resumes when the same command is given again.
     """
 
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE|FILE.py:NAME")]
@@ -97,9 +97,9 @@ class Train(RunFlags):
         if report is not None:
             show_report(report, path)
         elif result.finished and from_file:
-            print(
-                f"Noisy systems have no report: algebraformer evaluate {self.output} --family {self.recipe} scores it"
-            )
+            head = recipe.model.head
+            why = "Noisy systems" if head.estimates else f"Heads that are not linear in b, such as {head.name},"
+            print(f"{why} have no report: algebraformer evaluate {self.output} --family {self.recipe} scores it")
         return DONE if result.finished else INTERRUPTED
 
 

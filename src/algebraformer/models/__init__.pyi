@@ -6,7 +6,8 @@ from .config import TokenConfig as TokenConfig
 from .heads.base import Head as Head
 from .heads.base import max_batch_size as max_batch_size
 from .heads.base import register_head as register_head
-from .heads.estimate import Estimates as Estimates
+from .heads.reading import Estimates as Estimates
+from .heads.reading import MatrixReading as MatrixReading
 from .network import Algebraformer as Algebraformer
 from .network import estimates as estimates
 from .network import predict as predict

@@ -23,6 +23,8 @@ TIKHONOV = 5
 """Tikhonov solutions that a token of the encoding column-tikhonov holds an entry of."""
 MAX_SIZE = 2**20
 """Largest size of anything in a network."""
+EXTENSION = 64
+"""Components that a basis is extended by in fine-tuning, if no rank is given."""
 CHANGEABLE = {"refitted": ("rank", "whiten", "norm"), "extended": ("rank",), "kept": ()}
 """Settings of an operator head that may differ from those of the network it starts from, by the choice of basis."""
 
@@ -42,8 +44,8 @@ class HeadConfig:
     """Whether it approximates the inverse of A itself, so that x is linear in b."""
     estimates: ClassVar[bool] = False
     """Whether it estimates x from noisy b, with a standard deviation, instead of solving A x = b."""
-    instead_of_solving: ClassVar[str] = ""
-    """What a model with this head is for, in words, if it does not solve systems."""
+    unsupported_reason: ClassVar[str] = ""
+    """Why a model with this head does not solve systems, to follow its name; empty if it solves them."""
     finetunes: ClassVar[bool] = True
     """Whether it can be trained on a few systems of another family."""
     held_out: ClassVar[float] = 0.0
@@ -92,6 +94,32 @@ class HeadConfig:
         """Return the settings that may differ from those of the network a fine-tuning starts from."""
         return ()
 
+    def for_finetuning(self, n: int, samples: int, basis: str, rank: int | None) -> HeadConfig:
+        """Return the settings of the head that a fine-tuning ends with.
+
+        Parameters
+        ----------
+        n, samples : int
+            Number of unknowns, and of systems.
+        basis : str
+            As in `training.FinetuneRecipe`.
+        rank : int or None
+            `basis_rank` in the end; None to let the head choose.
+
+        Raises
+        ------
+        ConfigurationError
+            A rank for a head without a basis.
+        """
+        if rank is not None:
+            raise ConfigurationError(f"rank is for operator heads, received a model with head {self.name!r}")
+        return self
+
+    @property
+    def basis_rank(self) -> int | None:
+        """Number of operators of the family that its approximate inverses are made of; None if they are not."""
+        return None
+
     def settings(self) -> dict[str, Any]:
         """Return name and fields as plain JSON values."""
         return {"name": self.name, **dataclasses.asdict(self)}
@@ -126,7 +154,10 @@ def head_config(head: HeadConfig | str | Mapping[str, Any]) -> HeadConfig:
     fields = dict(head) if isinstance(head, Mapping) else {"name": head}
     name = fields.pop("name", None)
     if not isinstance(name, str) or name not in _CONFIGS:
-        raise ConfigurationError(f"head must be one of {', '.join(_CONFIGS)}, received {name!r:.80}")
+        raise ConfigurationError(
+            f"head must be one of {', '.join(_CONFIGS)}, received {name!r:.80}: import the module that registers it "
+            "with register_head first"
+        )
     try:
         return _CONFIGS[name](**fields)
     except TypeError as error:  # a field that is unknown or missing
@@ -232,6 +263,15 @@ class OperatorConfig(HeadConfig):
     def changeable(self, basis: str) -> tuple[str, ...]:
         return CHANGEABLE[basis]
 
+    def for_finetuning(self, n: int, samples: int, basis: str, rank: int | None) -> HeadConfig:
+        if rank is None and basis == "extended":
+            rank = min(self.rank + min(EXTENSION, samples), n**2)
+        return self if rank is None else dataclasses.replace(self, rank=rank)
+
+    @property
+    def basis_rank(self) -> int:
+        return self.rank
+
 
 @register_config("estimate")
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -240,7 +280,7 @@ class EstimateConfig(HeadConfig):
 
     architectures: ClassVar[tuple[Architecture, ...]] = ("transformer", "lstm", "gru", "feedback")
     estimates: ClassVar[bool] = True
-    instead_of_solving: ClassVar[str] = "estimates x from noisy b and solves nothing exactly: use estimate"
+    unsupported_reason: ClassVar[str] = "is an estimator for noisy systems: call `estimate`"
     finetunes: ClassVar[bool] = False
 
     encoding: EstimateEncoding = "column"

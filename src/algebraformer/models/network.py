@@ -12,12 +12,11 @@ from algebraformer.linalg import FloatArray
 from algebraformer.metrics import ScoredSystems
 from algebraformer.models.bodies import Attention, Block, FirstAnswer, PerceptronBlock, make_body
 from algebraformer.models.config import ModelConfig
-from algebraformer.models.heads import EstimateHead, Estimates, OperatorHead, Reading, TokenHead
-from algebraformer.models.heads.base import make_head
+from algebraformer.models.heads import EstimateHead, Estimates, MatrixReading, OperatorHead, TokenHead
+from algebraformer.models.heads.base import make_head, not_estimating, not_linear, unable
 from algebraformer.models.tokens import Tokens
 from algebraformer.numerics.entry_sampler import Entries
-from algebraformer.numerics.preconditioner import ApproximateInverse
-from algebraformer.numerics.sine_tiles import TiledInverse
+from algebraformer.numerics.preconditioner import LinearInverse
 
 
 class Algebraformer(nn.Module):
@@ -111,10 +110,10 @@ class Algebraformer(nn.Module):
         return self.head.answer(self, A, b)
 
     def loss(self, *batch: Tensor) -> Tensor:
-        """Return the loss of a batch of examples, as `Head.reader` makes them, relative to that of answering zero."""
+        """Return the loss of a batch of examples, relative to that of answering zero; see `Head.example_maker`."""
         return self.head.loss(self, *batch)
 
-    def read(self, A: FloatArray) -> Reading:
+    def read(self, A: FloatArray) -> MatrixReading:
         """Read matrices A (B, n, n), float64, once for all right-hand sides."""
         return self.head.read_matrices(self, A)
 
@@ -122,33 +121,39 @@ class Algebraformer(nn.Module):
         """Return the scores of the bare network on a set of systems."""
         return self.head.scores(self, systems)
 
-    def approximate_inverse(self, A: Entries) -> ApproximateInverse | TiledInverse:
-        """Return an operator head's approximations of the inverses of A (B, n, n), float64."""
-        return self.operator_head.read_inverse(self, A)[0]
+    def check_linear(self) -> None:
+        """Raise `ConfigurationError` unless the head approximates the inverse itself."""
+        if not self.config.head.is_linear:
+            raise not_linear(self)
 
-    def _described(self) -> str:
-        name = self.config.head.name
-        return f"this model has {'an' if name[0] in 'aeiou' else 'a'} {name} head"
+    def check_estimates(self) -> None:
+        """Raise `ConfigurationError` unless the head makes estimates from noisy systems."""
+        if not self.config.head.estimates:
+            raise not_estimating(self)
+
+    def approximate_inverse(self, A: Entries) -> LinearInverse:
+        """Return a linear head's approximations of the inverses of A (B, n, n), float64."""
+        return self.head.read_inverse(self, A)
 
     @property
     def token_head(self) -> TokenHead:
         """The head, if it is a token head; `ConfigurationError` if not."""
         if not isinstance(self.head, TokenHead):
-            raise ConfigurationError(f"{self._described()}: only token heads have a scaler")
+            raise unable(self, "only token heads have a scaler")
         return self.head
 
     @property
     def estimate_head(self) -> EstimateHead:
         """The head, if it is an estimate head; `ConfigurationError` if not."""
         if not isinstance(self.head, EstimateHead):
-            raise ConfigurationError(f"{self._described()}: only estimate heads take noisy b")
+            raise not_estimating(self)
         return self.head
 
     @property
     def operator_head(self) -> OperatorHead:
         """The head, if it is an operator head; `ConfigurationError` if not."""
         if not isinstance(self.head, OperatorHead):
-            raise ConfigurationError(f"{self._described()}: only operator heads approximate the inverse itself")
+            raise unable(self, "only operator heads have a basis")
         return self.head
 
     def hidden_matrices(self) -> Iterator[tuple[nn.Parameter, int]]:
@@ -212,4 +217,4 @@ def predict(model: Algebraformer, A: FloatArray, b: FloatArray) -> FloatArray:
 
 def estimates(model: Algebraformer, A: FloatArray, b: FloatArray) -> Estimates:
     """Return the estimates of an estimate head for A (B, m, n) and b (B, m), a limited number of systems at a time."""
-    return model.estimate_head.estimates(model, A, b)
+    return model.head.estimates(model, A, b)

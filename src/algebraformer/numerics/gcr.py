@@ -113,7 +113,7 @@ class RefinedSolution:
         return np.asarray(self.measures.backward_error.max(axis=-1, initial=0.0))
 
     @classmethod
-    def of(cls, A: NDArray[Any], b: NDArray[Any], x: NDArray[Any], rtol: float | None) -> RefinedSolution:
+    def measured(cls, A: NDArray[Any], b: NDArray[Any], x: NDArray[Any], rtol: float | None) -> RefinedSolution:
         """Measure and certify first answers x."""
         B, measures = len(b), measure(A, b, x)
         met = is_certified(measures.relative_residual, measures.backward_error, A.shape[-1], rtol)
@@ -158,7 +158,7 @@ def richardson(
     # 1. The first answer, which is kept whatever it is.
     active = np.arange(len(b))
     with np.errstate(all="ignore"):
-        solution = RefinedSolution.of(A, b, np.array(correction(active, b), order="C"), rtol)
+        solution = RefinedSolution.measured(A, b, np.array(correction(active, b), order="C"), rtol)
         for count in range(1, maxiter + 1):
             # 2. What is not certified, and has a residual to ask about.
             active = active[~solution.certified[active]]
@@ -171,7 +171,7 @@ def richardson(
             # 3. Correct and measure it.
             step = correction(active, r)
             matrices, right = (A, b) if len(active) == len(b) else (A[active], b[active])
-            new = RefinedSolution.of(matrices, right, solution.x[active] + step, rtol)
+            new = RefinedSolution.measured(matrices, right, solution.x[active] + step, rtol)
 
             # 4. Take what is better, and go on with that.
             if monotone:
@@ -240,7 +240,7 @@ def gcr_restarted(
         run = solve(
             A, b / unit, M, inner_rtol, maxiter + first_step, start, stagnation_factor, max_first_ratio=max_first_ratio
         )
-        solution = RefinedSolution.of(A, b, run.x * unit, rtol)
+        solution = RefinedSolution.measured(A, b, run.x * unit, rtol)
         solution.refinements[:] = np.maximum(run.steps - first_step, 0)
         solution.first_residual_ratio[:] = run.first_residual_ratio
 
@@ -254,7 +254,7 @@ def gcr_restarted(
             start = solution.x[active] / unit[active]
             right = b[active] / unit[active]
             run = solve(A[active], right, M[active], inner_rtol, int(remaining.max()), start, stagnation_factor)
-            new = RefinedSolution.of(A[active], b[active], run.x * unit[active], rtol)
+            new = RefinedSolution.measured(A[active], b[active], run.x * unit[active], rtol)
             better = new.certified | (new.backward_error < solution.backward_error[active])
             solution.assign(active[better], new, better)
             solution.refinements[active] += np.where(better, np.minimum(run.steps, remaining), 0)

@@ -17,8 +17,8 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch.utils.data import DataLoader, Dataset
 
-from algebraformer.models.heads.base import Batch, Reader, Sample, SystemReader, TrainingData
-from algebraformer.models.heads.base import to_tensors as to_tensors
+from algebraformer.models.heads.data import Batch, ExampleMaker, Sample, SystemExamples, TrainingData
+from algebraformer.models.heads.data import to_tensors as to_tensors
 from algebraformer.problems import ProblemFamily, generator
 from algebraformer.problems.base import CALIBRATION_SEED as CALIBRATION_SEED
 from algebraformer.problems.base import SCALER_SEED as SCALER_SEED
@@ -75,8 +75,8 @@ def training_data(
 class StepBatches(Dataset[Batch]):
     """The batch of every step: item s holds the systems of step s."""
 
-    def __init__(self, family: ProblemFamily, recipe: Recipe, reader: Reader | None = None) -> None:
-        self.family, self.recipe, self.reader = family, recipe, reader or SystemReader()
+    def __init__(self, family: ProblemFamily, recipe: Recipe, maker: ExampleMaker | None = None) -> None:
+        self.family, self.recipe, self.maker = family, recipe, maker or SystemExamples()
         self.shuffled: tuple[int, np.ndarray] = (-1, np.empty(0))
 
     def indices(self, step: int) -> np.ndarray:
@@ -90,28 +90,28 @@ class StepBatches(Dataset[Batch]):
         return self.shuffled[1][position * size : (position + 1) * size]
 
     def __getitem__(self, step: int) -> Batch:
-        return self.reader(self.family, self.indices(step), self.recipe.seed)
+        return self.maker(self.family, self.indices(step), self.recipe.seed)
 
 
 class StoredExamples(Dataset[Batch]):
     """Consecutive parts of a fixed training set, for workers to make."""
 
-    def __init__(self, family: ProblemFamily, reader: Reader, count: int, seed: int) -> None:
-        self.family, self.reader, self.seed = family, reader, seed
+    def __init__(self, family: ProblemFamily, maker: ExampleMaker, count: int, seed: int) -> None:
+        self.family, self.maker, self.seed = family, maker, seed
         self.parts = list(batches(count, max(1, min(256, 2**24 // family.n**2))))
 
     def __len__(self) -> int:
         return len(self.parts)
 
     def __getitem__(self, part: int) -> Batch:
-        return self.reader(self.family, self.parts[part], self.seed)
+        return self.maker(self.family, self.parts[part], self.seed)
 
 
 def store_examples(
-    family: ProblemFamily, reader: Reader, count: int, seed: int, workers: int, report: ProgressCallback = silent
+    family: ProblemFamily, maker: ExampleMaker, count: int, seed: int, workers: int, report: ProgressCallback = silent
 ) -> Batch:
     """Return the examples of the first `count` systems that `seed` names, made by `workers` processes."""
-    parts, found = StoredExamples(family, reader, count, seed), []
+    parts, found = StoredExamples(family, maker, count, seed), []
     report(0, len(parts))
     with closing(made_ahead(parts, range(len(parts)), workers, pin_memory=False)) as made:
         for part in made:

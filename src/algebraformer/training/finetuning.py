@@ -9,15 +9,13 @@ from typing import Any
 
 from algebraformer.checkpoint import MODEL, read_folder, resolve, unpack
 from algebraformer.errors import ConfigurationError
-from algebraformer.models import Algebraformer, OperatorConfig
+from algebraformer.models import Algebraformer
 from algebraformer.problems import ProblemFamily, get
 from algebraformer.problems.custom import Sampler, as_family
 from algebraformer.training.options import RunOptions, TrainResult
 from algebraformer.training.recipes import FinetuneRecipe
 from algebraformer.training.trainer import train
 
-EXTENSION = 64
-"""Components that a basis is extended by, if no rank is given."""
 BATCH_SIZE = 50
 """Systems per step, if there are as many."""
 INHERITED = (
@@ -136,12 +134,8 @@ def fine_tuning(
     if unknown := sorted(set(settings) - known):
         raise ConfigurationError(f"fine-tuning has no setting {unknown[0]!r}; it has: {', '.join(sorted(known))}")
     model = settings.pop("model", initial.config)
-    if model.head.is_linear:
-        if rank is None and settings.get("basis") == "extended":
-            rank = min(OperatorConfig.of(model).rank + min(EXTENSION, samples), n**2)
-        model = model if rank is None else model.with_head(rank=rank)
-    elif rank is not None:
-        raise ConfigurationError(f"rank is for operator heads, received a model with head {model.head.name!r}")
+    head = model.head.for_finetuning(n, samples, settings.get("basis", "refitted"), rank)
+    model = dataclasses.replace(model, head=head)
     fields: dict[str, Any] = {"model": model, "batch_size": 1, "steps": 1}
     fields |= {key: info.recipe[key] for key in INHERITED if key in info.recipe} | settings
     about = {"name": info.name, "family": info.family, "recipe": info.recipe, "commit": info.commit}

@@ -41,7 +41,7 @@ from algebraformer.checkpoint import (
 from algebraformer.errors import CheckpointError, ConfigurationError, TrainingError
 from algebraformer.metrics import score
 from algebraformer.models import Algebraformer
-from algebraformer.models.heads.base import Batch, Reader
+from algebraformer.models.heads.data import Batch, ExampleMaker
 from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.problems import ProblemFamily
 from algebraformer.problems.custom import Sampler, as_family
@@ -140,7 +140,7 @@ class Trainer:
             torch.manual_seed(recipe.seed)
             model = Algebraformer(recipe.model)
         if basis is not None:
-            model.operator_head.set_basis(basis)
+            model.head.use_basis(model, basis)
         else:
             model.head.begin(model, training_data(recipe, self.family), self.monitor.part)
         return model
@@ -251,18 +251,18 @@ class Trainer:
 
     def _batches(self) -> Generator[Batch, None, None]:
         """Return the batches from this step on; a fixed set is kept in memory where it is small."""
-        recipe, n, reader = self.recipe, self.family.n, self.model.head.reader(self.model)
-        fits = reader.compact or recipe.samples == capped_sample_size(recipe.samples or 0, n)
+        recipe, n, maker = self.recipe, self.family.n, self.model.head.example_maker(self.model)
+        fits = maker.compact or recipe.samples == capped_sample_size(recipe.samples or 0, n)
         if recipe.samples is not None and fits:
-            self.stored = self._store(recipe.samples, reader)
-        data = StepBatches(self.family, recipe, reader)
+            self.stored = self._store(recipe.samples, maker)
+        data = StepBatches(self.family, recipe, maker)
         pin = self.options.device.startswith("cuda")
         return step_batches(data, self.step, self.options.workers, pin, self.stored)
 
-    def _store(self, count: int, reader: Reader) -> Batch:
+    def _store(self, count: int, maker: ExampleMaker) -> Batch:
         """Return the examples of the first training systems."""
         report = self.monitor.part("training set")
-        return store_examples(self.family, reader, count, self.recipe.seed, self.options.workers, report)
+        return store_examples(self.family, maker, count, self.recipe.seed, self.options.workers, report)
 
     def train_step(self, batch: Batch) -> dict[str, Any]:
         """Take one optimiser step, or skip it if the gradient is not finite; return loss, gradient norm, skipped."""
@@ -297,7 +297,7 @@ class Trainer:
 
     def _readout_examples(self) -> Batch:
         """Return the stored training set, or make the examples that a read-out is fitted to."""
-        return self.stored or self._store(self.recipe.readout_samples, self.model.head.reader(self.model))
+        return self.stored or self._store(self.recipe.readout_samples, self.model.head.example_maker(self.model))
 
     # ---------------------------------------------------------------- log
 

@@ -1,16 +1,18 @@
 """Heads: what reads a system, turns tokens into an answer, and knows how it is trained. One file per kind."""
 
-from algebraformer.models.heads.base import Head, Reading, Sample, TrainingData, register_head
-from algebraformer.models.heads.estimate import EstimateHead, Estimates
+from algebraformer.models.heads.base import Head, register_head
+from algebraformer.models.heads.data import Sample, TrainingData
+from algebraformer.models.heads.estimate import EstimateHead
 from algebraformer.models.heads.operator import OperatorHead
+from algebraformer.models.heads.reading import Estimates, MatrixReading
 from algebraformer.models.heads.token import TokenHead
 
 __all__ = [
     "EstimateHead",
     "Estimates",
     "Head",
+    "MatrixReading",
     "OperatorHead",
-    "Reading",
     "Sample",
     "TokenHead",
     "TrainingData",

@@ -4,15 +4,17 @@ A head is everything that varies between kinds of networks; tokens and body are 
 class, derived from `Head` and registered with `register_head`, beside a `HeadConfig` with its settings. Only `answer`
 and `loss` have to be written; the other methods have defaults that suit a head which reads A, b and learns x.
 
-Heads know no families and no training loop: they see both through `Family`, `Sample` and `TrainingData`.
+A head that is linear in b, for which its configuration says `is_linear`, returns its approximate inverses from
+`read_matrices`; one whose configuration says `estimates` has the methods `estimates` and `fits`.
+
+Heads know no families and no training loop: they see both through `Family`, `Sample` and `TrainingData` of `data`.
 """
 
 from __future__ import annotations
 
 import abc
-import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from collections.abc import Callable
+from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -23,22 +25,20 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import ScoredSystems, answer_scores
 from algebraformer.models.config import HeadConfig, ModelConfig, register_config
+from algebraformer.models.heads.data import ExampleMaker, SystemExamples, TrainingData
+from algebraformer.models.heads.reading import Estimates, MatrixReading
+from algebraformer.numerics.entry_sampler import Entries
+from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.numerics.preconditioner import LinearInverse
 from algebraformer.progress import PartCallback, all_silent
 
 BATCH_SIZE = 128
 """Systems per forward pass."""
-Batch = tuple[Tensor, ...]
-"""What the loss of a head takes: the examples of one step, the first axis of every tensor over the systems."""
-Indices = Sequence[int] | NDArray[np.int64]
 
 
 def max_batch_size(n: int) -> int:
     """Return how many approximate inverses of size n are kept in memory: 256 MB of them."""
     return max(1, min(1024, 2**26 // n**2))
-
-
-# ---------------------------------------------------------------- what a head sees of the others
 
 
 class Network(Protocol):
@@ -54,144 +54,20 @@ class Network(Protocol):
         """Return what the body makes of raw tokens (B, T, token_width): (B, T, width)."""
 
 
-class Family(Protocol):
-    """A family of systems, see `problems.ProblemFamily`."""
-
-    @property
-    def n(self) -> int:
-        """Number of unknowns."""
-
-    def at(self, indices: Indices, seed: int = 0) -> Any:
-        """Return the systems at these indices."""
-
-    def assembled(self, indices: Indices, seed: int = 0) -> tuple[FloatArray, FloatArray, dict[str, NDArray[Any]]]:
-        """Return A, b and the parameters of the systems at these indices, without solving them."""
+def unable(network: Network, needed: str) -> ConfigurationError:
+    """Return the error that a network has the wrong head for something; `needed` says which one it takes."""
+    name = network.config.head.name
+    return ConfigurationError(f"this model has {'an' if name[0] in 'aeiou' else 'a'} {name} head: {needed}")
 
 
-@dataclasses.dataclass(frozen=True)
-class Sample:
-    """The first `count` systems of a family's sequence that `seed` names."""
-
-    family: Any
-    count: int
-    seed: int
-
-    def systems(self) -> Any:
-        """Return all of them, as `problems.Systems`."""
-        return self.family.at(range(self.count), self.seed)
-
-    def parts(self, size: int) -> Iterator[Any]:
-        """Yield them in order, at most `size` at a time."""
-        for start in range(0, self.count, size):
-            yield self.family.at(range(start, min(start + size, self.count)), self.seed)
-
-    def matrices(self) -> FloatArray:
-        """Return their matrices (B, m, n), without solving the systems."""
-        return self.family.assembled(range(self.count), self.seed)[0]
+def not_linear(network: Network) -> ConfigurationError:
+    """Return the error that a network gives no approximate inverse."""
+    return unable(network, "only linear heads, such as operator heads, approximate the inverse itself")
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingData:
-    """What training gives a head before the first step and after the last one.
-
-    Attributes
-    ----------
-    scaler, basis, calibration : Sample
-        Systems for the statistics of the family, for a basis of its inverses (the largest sample that may be taken),
-        and for what is measured after the last step. With few systems each of these is all there are.
-    prior_scale_samples : int
-        Systems that an estimate head chooses its prior scale on.
-    few : bool
-        There are these systems and no others.
-    trained_on : int
-        Number of the first examples of `readout` that steps were taken on.
-    readout : callable
-        Returns the stored training set, or makes examples for a read-out that is fitted after the last step.
-    """
-
-    scaler: Sample
-    basis: Sample
-    calibration: Sample
-    prior_scale_samples: int
-    few: bool
-    trained_on: int
-    readout: Callable[[], Batch]
-
-
-class Reader(Protocol):
-    """Makes examples of systems, in other processes too; `compact` if they are much smaller than the systems."""
-
-    @property
-    def compact(self) -> bool:
-        """Whether a training set of examples is kept in memory whatever its size."""
-
-    def __call__(self, family: Family, indices: Indices, seed: int) -> Batch:
-        """Return the examples of the systems at these indices."""
-
-
-@dataclasses.dataclass(frozen=True)
-class SystemReader:
-    """Examples are A (B, m, n), b (B, m) and x (B, n), float64."""
-
-    compact: ClassVar[bool] = False
-
-    def __call__(self, family: Family, indices: Indices, seed: int) -> Batch:
-        return to_tensors(family.at(indices, seed))
-
-
-def to_tensors(systems: ScoredSystems) -> Batch:
-    """Return A (B, m, n), b (B, m) and x (B, n) as float64 tensors that share the arrays' memory."""
-    return torch.from_numpy(systems.A), torch.from_numpy(systems.b), torch.from_numpy(systems.x)
-
-
-# ---------------------------------------------------------------- refinement
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """What a head has read of B matrices: all that refinement needs, whatever the right-hand sides are.
-
-    Attributes
-    ----------
-    A : ndarray, shape (B, n, n), float64
-    in_distribution : ndarray of bool, shape (B,)
-        Which matrices look like the family, by A alone.
-    answer : callable
-        answer(A, b) -> x (B, n, k) for b (B, n, k).
-    inverse : LinearInverse, optional
-        The approximate inverses, if the head is linear in b.
-    defect : ndarray, shape (B,), optional
-        With an inverse M: share of a random probe vector that M A leaves.
-    max_defect : float
-        Largest share of a probe, or of the first residual, that is left of matrices in distribution.
-    """
-
-    A: FloatArray
-    in_distribution: NDArray[np.bool_]
-    answer: Callable[[FloatArray, FloatArray], FloatArray]
-    inverse: LinearInverse | None = None
-    defect: FloatArray | None = None
-    max_defect: float = 0.0
-
-    def __len__(self) -> int:
-        return len(self.A)
-
-    def __getitem__(self, chosen: NDArray[np.int64]) -> Self:
-        """Return what was read of the chosen matrices."""
-        return dataclasses.replace(
-            self,
-            A=self.A[chosen],
-            in_distribution=self.in_distribution[chosen],
-            inverse=None if self.inverse is None else self.inverse[chosen],
-            defect=None if self.defect is None else self.defect[chosen],
-        )
-
-    def predict(self, b: FloatArray) -> FloatArray:
-        """Return the bare answers x (B, n, k) for right-hand sides b (B, n, k)."""
-        return self.answer(self.A, b)
-
-
-# ---------------------------------------------------------------- the head
+def not_estimating(network: Network) -> ConfigurationError:
+    """Return the error that a network makes no estimates from noisy systems."""
+    return unable(network, "only estimate heads take noisy b")
 
 
 class Head(nn.Module, abc.ABC):
@@ -253,9 +129,31 @@ class Head(nn.Module, abc.ABC):
         """Say which matrices A (B, n, n) look like the family; all of them, where a head cannot tell."""
         return np.ones(len(A), dtype=bool)
 
-    def read_matrices(self, network: Network, A: FloatArray) -> Reading:
+    def read_matrices(self, network: Network, A: FloatArray) -> MatrixReading:
         """Read matrices A (B, n, n), float64, once for all right-hand sides."""
-        return Reading(A, self.in_distribution(network, A), lambda A, b: self.predict(network, A, b))
+        return MatrixReading(A, self.in_distribution(network, A), lambda A, b: self.predict(network, A, b))
+
+    def read_inverse(self, network: Network, A: Entries) -> LinearInverse:
+        """Return the approximate inverses of A (B, n, n), float64.
+
+        Raises
+        ------
+        ConfigurationError
+            The head is not linear in b.
+        """
+        i = np.arange(network.config.n)
+        inverse = self.read_matrices(network, A[:, i[:, None], i]).inverse
+        if inverse is None:
+            raise not_linear(network)
+        return inverse
+
+    def estimates(self, network: Network, A: FloatArray, b: FloatArray) -> Estimates:
+        """Return the estimates for A (B, m, n) and b (B, m); `ConfigurationError` if the head makes none."""
+        raise not_estimating(network)
+
+    def fits(self, network: Network, misfit: FloatArray) -> NDArray[np.bool_]:
+        """Say which misfits ||A x - b|| / (noise ||b||) of estimates are like those of the family's systems."""
+        raise not_estimating(network)
 
     def scores(self, network: Network, systems: ScoredSystems) -> dict[str, float]:
         """Return the scores of the bare network on systems of its family."""
@@ -267,12 +165,16 @@ class Head(nn.Module, abc.ABC):
     def loss(self, network: Network, *batch: Tensor) -> Tensor:
         """Return the loss of a batch of examples, relative to that of answering zero."""
 
-    def reader(self, network: Network) -> Reader:
+    def example_maker(self, network: Network) -> ExampleMaker:
         """Return what makes examples of systems."""
-        return SystemReader()
+        return SystemExamples()
 
     def begin(self, network: Network, data: TrainingData, part: PartCallback = all_silent) -> None:
         """Learn what has to be known of the family before the first step."""
+
+    def use_basis(self, network: Network, basis: OperatorBasis) -> None:
+        """Begin with a basis that was computed before; `ConfigurationError` if the head has none."""
+        raise unable(network, "only operator heads have a basis")
 
     def begin_from(
         self,

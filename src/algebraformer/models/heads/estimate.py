@@ -34,16 +34,9 @@ from torch import Tensor, nn
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import GAUSS_90, ScoredSystems, estimate_scores, misfit, relative_errors
 from algebraformer.models.config import TIKHONOV, EstimateConfig, ModelConfig
-from algebraformer.models.heads.base import (
-    BATCH_SIZE,
-    Batch,
-    Family,
-    Head,
-    Indices,
-    Network,
-    TrainingData,
-    register_head,
-)
+from algebraformer.models.heads.base import BATCH_SIZE, Head, Network, register_head
+from algebraformer.models.heads.data import Batch, Family, Indices, TrainingData
+from algebraformer.models.heads.reading import Estimates
 from algebraformer.models.scaling import DISTANCE_MARGIN, ScaledSystems, scale_systems
 from algebraformer.models.tokens import tikhonov_channels
 from algebraformer.progress import PartCallback, all_silent
@@ -112,7 +105,7 @@ def examples(config: ModelConfig, A: FloatArray, b: FloatArray, x: FloatArray, n
 
 
 @dataclasses.dataclass(frozen=True)
-class EstimateReader:
+class EstimateExamples:
     """Examples are those of `examples`."""
 
     compact: ClassVar[bool] = False
@@ -178,19 +171,6 @@ class Output(NamedTuple):
     """(B, n), not calibrated."""
     log_noise: Tensor
     """Logarithm of the relative noise level (B,)."""
-
-
-class Estimates(NamedTuple):
-    """Estimates of B noisy systems."""
-
-    mean: FloatArray
-    """(B, n)"""
-    std: FloatArray
-    """Calibrated standard deviations (B, n)."""
-    noise: FloatArray
-    """Relative noise levels (B,)."""
-    in_distribution: NDArray[np.bool_]
-    """Which systems (B,) look like the family."""
 
 
 @register_head("estimate", EstimateConfig)
@@ -344,8 +324,8 @@ class EstimateHead(Head):
         max_along, max_outside = self.max_A_distance.tolist()
         return (along <= max_along) & (outside <= max_outside) & (far_b <= float(self.max_b_distance))
 
-    def fits(self, misfit: FloatArray) -> NDArray[np.bool_]:
-        """Say which misfits ||A x - b|| / (noise ||b||) are in the range of the family's sample."""
+    def fits(self, network: Network, misfit: FloatArray) -> NDArray[np.bool_]:
+        """Say which misfits are in the range of the family's sample."""
         low, high = self.misfit.tolist()
         return (misfit >= low) & (misfit <= high)
 
@@ -373,8 +353,8 @@ class EstimateHead(Head):
         self.fit(scale_systems(systems.A, systems.b))
         report(1, 1)
 
-    def reader(self, network: Network) -> EstimateReader:
-        return EstimateReader(self.config)
+    def example_maker(self, network: Network) -> EstimateExamples:
+        return EstimateExamples(self.config)
 
     def finish(self, network: Network, data: TrainingData, part: PartCallback = all_silent) -> None:
         """Choose the prior scale with the least mean relative error, then calibrate, on held-out systems.

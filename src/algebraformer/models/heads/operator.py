@@ -13,19 +13,9 @@ from torch import Tensor, nn
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig, OperatorConfig
-from algebraformer.models.heads.base import (
-    BATCH_SIZE,
-    Batch,
-    Family,
-    Head,
-    Indices,
-    Network,
-    Reading,
-    Sample,
-    TrainingData,
-    max_batch_size,
-    register_head,
-)
+from algebraformer.models.heads.base import BATCH_SIZE, Head, Network, max_batch_size, register_head
+from algebraformer.models.heads.data import Batch, Family, Indices, Sample, TrainingData
+from algebraformer.models.heads.reading import MatrixReading
 from algebraformer.models.heads.readout import RIDGE_RTOL, RIDGES, normal_equations, ridge_solution, ridge_update
 from algebraformer.models.scaling import DISTANCE_MARGIN
 from algebraformer.numerics import gcr, operator_basis, sine_tiles
@@ -80,7 +70,7 @@ def fit_basis(
 
 
 @dataclasses.dataclass(frozen=True)
-class OperatorReader:
+class OperatorExamples:
     """Examples are z (B, q, m), c (B, R) and weights (B,), float32, see `OperatorBasis.coefficients`."""
 
     compact: ClassVar[bool] = True
@@ -107,9 +97,9 @@ class OperatorHead(Head):
 
     def __init__(self, config: ModelConfig, width: int) -> None:
         super().__init__(config, width)
-        own = OperatorConfig.of(config)
-        self.n_token, self.own = config.n_token, own
-        n, R, m, q = config.n, own.rank, own.n_row, own.n_column
+        settings = OperatorConfig.of(config)
+        self.n_token, self.settings = config.n_token, settings
+        n, R, m, q = config.n, settings.rank, settings.n_row, settings.n_column
         self.linear = nn.Linear(config.n_token * width, R)
         lead = min(R, LEADING)
         for name, shape, dtype in (
@@ -128,7 +118,7 @@ class OperatorHead(Head):
             ("max_first_residual", (), torch.float64),
         ):
             self.register_buffer(name, torch.zeros(shape, dtype=dtype))
-        if own.whiten:
+        if settings.whiten:
             self.register_buffer("whitening", torch.zeros((q * m, q * m), dtype=torch.float64))
         self._basis: OperatorBasis | None = None
         self._operators: OperatorBasis | TiledOperators | None = None
@@ -152,6 +142,9 @@ class OperatorHead(Head):
         for name, value in values.items():
             self.get_buffer(name).copy_(torch.from_numpy(np.array(value)))
         self._basis = None
+
+    def use_basis(self, network: Network, basis: OperatorBasis) -> None:
+        self.set_basis(basis)
 
     @property
     def basis(self) -> OperatorBasis:
@@ -185,7 +178,7 @@ class OperatorHead(Head):
                 coefficient_rms=arrays["coefficient_rms"],
                 scale=float(arrays["scale"]),
                 spectrum=np.empty(0),
-                metric=inverse_weighted_metric(arrays["A_mean"]) if self.own.norm == "weighted" else None,
+                metric=inverse_weighted_metric(arrays["A_mean"]) if self.settings.norm == "weighted" else None,
             )
         return self._basis
 
@@ -220,7 +213,7 @@ class OperatorHead(Head):
         ----------
         network : Network
         *batch : Tensor
-            z (B, q, m), c (B, R) and weights (B,), float32, as `OperatorReader` makes them.
+            z (B, q, m), c (B, R) and weights (B,), float32, as `OperatorExamples` makes them.
         """
         z, target, weight = batch
         error = ((self(self.features(network, z)) - target).square().sum(dim=1) * weight.square()).mean()
@@ -245,8 +238,14 @@ class OperatorHead(Head):
             self._operators = sine_tiles.compress(basis) or basis
         return self._operators.inverse_of(c, s)
 
+    def read_inverse(self, network: Network, A: Entries) -> ApproximateInverse | TiledInverse:
+        """Return the approximate inverses of A (B, n, n)."""
+        return self.inverse_and_distance(network, A)[0]
+
     @torch.inference_mode()
-    def read_inverse(self, network: Network, A: Entries) -> tuple[ApproximateInverse | TiledInverse, FloatArray]:
+    def inverse_and_distance(
+        self, network: Network, A: Entries
+    ) -> tuple[ApproximateInverse | TiledInverse, FloatArray]:
         """Return the approximate inverses of A (B, n, n) and how far (B,) each matrix is from the family's mean."""
         z, s = self.basis.sampler(A)
         parts = [
@@ -257,7 +256,7 @@ class OperatorHead(Head):
         return self.inverse_of(coefficients, s), distance_of(z)
 
     def answer(self, network: Network, A: Tensor, b: Tensor) -> Tensor:
-        inverse, _ = self.read_inverse(network, A.numpy(force=True))
+        inverse = self.read_inverse(network, A.numpy(force=True))
         return torch.from_numpy(inverse(b.numpy(force=True)[:, :, None])[:, :, 0]).to(A.device)
 
     def predict(self, network: Network, A: FloatArray, b: FloatArray) -> FloatArray:
@@ -265,24 +264,24 @@ class OperatorHead(Head):
         step, parts = max_batch_size(A.shape[2]), []
         with np.errstate(over="ignore", invalid="ignore"):  # of answers beyond float64
             for i in range(0, len(b), step):
-                parts.append(self.read_inverse(network, A[i : i + step])[0](b[i : i + step]))
+                parts.append(self.read_inverse(network, A[i : i + step])(b[i : i + step]))
         return np.concatenate(parts) if parts else np.empty(b.shape)
 
-    def read_matrices(self, network: Network, A: FloatArray) -> Reading:
+    def read_matrices(self, network: Network, A: FloatArray) -> MatrixReading:
         """Read matrices; in distribution are those near the mean on which the approximate inverse is good."""
-        inverse, distance = self.read_inverse(network, A)
+        inverse, distance = self.inverse_and_distance(network, A)
         defect, max_defect = gcr.probe_defect(A, inverse), self.max_defect()
         near = (distance <= float(self.max_distance)) & (defect <= max_defect)
-        return Reading(A, near, lambda A, b: self.predict(network, A, b), inverse, defect, max_defect)
+        return MatrixReading(A, near, lambda A, b: self.predict(network, A, b), inverse, defect, max_defect)
 
     # ---------------------------------------------------------------- training
 
-    def reader(self, network: Network) -> OperatorReader:
-        return OperatorReader(self.basis)
+    def example_maker(self, network: Network) -> OperatorExamples:
+        return OperatorExamples(self.basis)
 
     def begin(self, network: Network, data: TrainingData, part: PartCallback = all_silent) -> None:
         """Compute the basis."""
-        self.set_basis(fit_basis(self.own, data.basis, data.few, part("basis")))
+        self.set_basis(fit_basis(self.settings, data.basis, data.few, part("basis")))
 
     def begin_from(
         self,
@@ -297,9 +296,9 @@ class OperatorHead(Head):
         if basis == "refitted" or not isinstance(initial, OperatorHead):
             self.begin(network, data, part)
             return
-        self.set_basis(operator_basis.extended(initial.basis, data.basis.matrices(), self.own.rank))
+        self.set_basis(operator_basis.extended(initial.basis, data.basis.matrices(), self.settings.rank))
         before = initial.readout_weights()
-        new = torch.zeros(len(before), self.own.rank - before.shape[1], dtype=before.dtype)
+        new = torch.zeros(len(before), self.settings.rank - before.shape[1], dtype=before.dtype)
         self.set_readout(torch.cat((before, new), dim=1))
 
     def finish(self, network: Network, data: TrainingData, part: PartCallback = all_silent) -> None:
@@ -402,7 +401,7 @@ class OperatorHead(Head):
         done, step = 0, max(1, min(256, 2**24 // sample.family.n**2))
         for systems in sample.parts(step):
             distance.append(self.distance(systems.A).max())
-            inverse, _ = self.read_inverse(network, systems.A)
+            inverse = self.read_inverse(network, systems.A)
             first.append(gcr.solve(systems.A, systems.b[:, :, None], inverse, rtol=0.0, maxiter=1).first_residual_ratio)
             defect.append(gcr.probe_defect(systems.A, inverse))
             done += len(systems)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig, TokenConfig
-from algebraformer.models.heads.base import Head, Network, TrainingData, register_head, to_tensors
+from algebraformer.models.heads.base import Head, Network, register_head
+from algebraformer.models.heads.data import TrainingData, to_tensors
 from algebraformer.models.scaling import DISTANCE_MARGIN, FamilyScaler
 from algebraformer.models.tokens import TOKENS
 from algebraformer.progress import PartCallback, all_silent

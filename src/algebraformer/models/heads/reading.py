@@ -1,0 +1,71 @@
+"""What heads return: what was read of matrices, for refinement, and estimates from noisy systems."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from algebraformer.linalg import FloatArray
+from algebraformer.numerics.preconditioner import LinearInverse
+
+
+@dataclasses.dataclass(frozen=True)
+class MatrixReading:
+    """What a head has read of B matrices: all that refinement needs, whatever the right-hand sides are.
+
+    Attributes
+    ----------
+    A : ndarray, shape (B, n, n), float64
+    in_distribution : ndarray of bool, shape (B,)
+        Which matrices look like the family, by A alone.
+    answer : callable
+        answer(A, b) -> x (B, n, k) for b (B, n, k).
+    inverse : LinearInverse, optional
+        The approximate inverses M, if the head is linear in b.
+    defect : ndarray, shape (B,), optional
+        Share of a random probe vector that M A leaves, see `numerics.gcr.probe_defect`. With both, answers are refined
+        by conjugate residuals, without by asking `answer` about the residual.
+    max_defect : float
+        Largest share of a probe, or of the first residual, that is left of matrices in distribution.
+    """
+
+    A: FloatArray
+    in_distribution: NDArray[np.bool_]
+    answer: Callable[[FloatArray, FloatArray], FloatArray]
+    inverse: LinearInverse | None = None
+    defect: FloatArray | None = None
+    max_defect: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.A)
+
+    def __getitem__(self, chosen: NDArray[np.int64]) -> Self:
+        """Return what was read of the chosen matrices."""
+        return dataclasses.replace(
+            self,
+            A=self.A[chosen],
+            in_distribution=self.in_distribution[chosen],
+            inverse=None if self.inverse is None else self.inverse[chosen],
+            defect=None if self.defect is None else self.defect[chosen],
+        )
+
+    def predict(self, b: FloatArray) -> FloatArray:
+        """Return the bare answers x (B, n, k) for right-hand sides b (B, n, k)."""
+        return self.answer(self.A, b)
+
+
+class Estimates(NamedTuple):
+    """Estimates of B noisy systems."""
+
+    mean: FloatArray
+    """(B, n)"""
+    std: FloatArray
+    """Calibrated standard deviations (B, n)."""
+    noise: FloatArray
+    """Relative noise levels (B,)."""
+    in_distribution: NDArray[np.bool_]
+    """Which systems (B,) look like the family."""

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from algebraformer import problems
+
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "algebraformer"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -217,8 +219,9 @@ def test_doctests_of_modules(module):
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_examples_in_documents(path):
-    """The blocks of one document run in order and share their names."""
+def test_examples_in_documents(path, monkeypatch):
+    """The blocks of one document run in order and share their names; families they register are forgotten."""
+    monkeypatch.setattr(problems.base, "_REGISTRY", dict(problems.base._REGISTRY))
     blocks = re.findall(r"^```python\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
     text = "\n".join(block for block in blocks if ">>>" in block)
     if not text:

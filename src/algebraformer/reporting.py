@@ -85,14 +85,15 @@ Sentences = Mapping[str, str | Callable[[Outcome], str]]
 
 
 def outcome(verdict: Verdict, **numbers: Number) -> Outcome:
-    """Return an outcome.
+    """Return an outcome, its numbers to ten digits: the last ones of a sum or a fit differ between processors.
 
     Examples
     --------
-    >>> outcome(Verdict.MET, ratio=2.0, slowest="LU").settings()
-    {'verdict': 'met', 'numbers': {'ratio': 2.0, 'slowest': 'LU'}}
+    >>> outcome(Verdict.MET, ratio=2 / 3, slowest="LU").settings()
+    {'verdict': 'met', 'numbers': {'ratio': 0.6666666667, 'slowest': 'LU'}}
     """
-    return Outcome(verdict, numbers)
+    rounded = {name: float(f"{x:.10g}") if isinstance(x, float) else x for name, x in numbers.items()}
+    return Outcome(verdict, rounded)
 
 
 def met(condition: bool) -> Verdict:

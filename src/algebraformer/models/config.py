@@ -196,6 +196,8 @@ class OperatorConfig(HeadConfig):
     whiten: bool = False
     """Read uncorrelated combinations of these entries, each of variance one, so that what is small in every entry is
     seen as well; a token is then a row of such combinations, not a column of A."""
+    n_combination: int | None = None
+    """Combinations in each such row, those of the largest spread; n_row if None, which are all there are."""
     norm: Norm = "frobenius"
     """Norm of the errors. frobenius: of the inverse times the mean matrix. weighted: of the inverse itself as well, so
     that the few smooth directions that make up most of a solution count."""
@@ -211,12 +213,16 @@ class OperatorConfig(HeadConfig):
             ("n_row", min(model.n, MAX_READ)),
         ):
             check_size(name, getattr(self, name), high=limit)
+        if self.n_combination is not None:
+            if not self.whiten:
+                raise ConfigurationError("n_combination counts combinations of entries: set whiten, or leave it out")
+            check_size("n_combination", self.n_combination, high=self.n_row)
 
     def n_token(self, model: ModelConfig) -> int:
         return 1 if model.architecture == "mlp" else self.n_column
 
     def token_width(self, model: ModelConfig) -> int:
-        return self.n_row * self.n_column // self.n_token(model)
+        return (self.n_combination or self.n_row) * self.n_column // self.n_token(model)
 
     def check_finetuning(self, samples: int, scaler: str, basis: str) -> None:
         if scaler != "refitted":

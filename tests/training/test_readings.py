@@ -107,7 +107,7 @@ def test_large_noisy_families_train_on_fewer_systems(n, m, steps, batch):
 def test_error_sources_against_dense_arithmetic():
     """The exact coefficients of a basis of 4, and a network that answers with none of them."""
     family = TwoSpecies(n=12, modes=3)
-    head = OperatorConfig(rank=4, n_column=6, n_row=6, whiten=True, n_combination=2)
+    head = OperatorConfig(rank=4, n_column=6, n_row=6, whiten=True)
     recipe = Recipe(
         family="two-species",
         family_settings={"modes": 3},
@@ -123,7 +123,7 @@ def test_error_sources_against_dense_arithmetic():
     def errors(seed, count):
         basis, A = model.operator_head.basis, family.sample(count, seed).A
         z, s = basis.sampler(A)
-        assert z.shape == (count, 6, 2)
+        assert z.shape == (count, 6, 6)
         T = preconditioned_inverse(A / s[:, None, None], basis.A_mean).reshape(count, -1)
         weight = 1 / np.linalg.norm(T, axis=1)
         E = T - basis.T_mean.ravel()

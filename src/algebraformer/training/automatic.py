@@ -43,9 +43,6 @@ READING_GAIN = 2.0
 that tell the same on the shipped families, and four times the entries take four times as long to read."""
 READING_SAMPLES, MIN_READING_SAMPLES = 512, 128
 """Samples that the reading is measured on, and least number of them for larger n."""
-N_COMBINATION = 256
-"""Combinations of entries that a network is given, as many as of 16 x 16 entries: a whitening of all 4096 of 64 x 64
-would take 134 MB."""
 TRAINING_SAMPLES, MIN_TRAINING_SAMPLES = 50_000, 2_048
 """Training systems for n up to 128, and least number of them for larger n."""
 MIN_ESTIMATE_STEPS, MIN_ESTIMATE_BATCH = 1_500, 8
@@ -182,10 +179,7 @@ def recipe_for(family: ProblemFamily, report: ProgressCallback = silent) -> Reci
     needed = int(np.count_nonzero(values > SPECTRUM_TOLERANCE * values[0]))
     rank = min(MAX_RANK, n**2, RANK_MULTIPLE * max(1, -(-needed // RANK_MULTIPLE)))
     q = enough_read(readings(family, report)) if n > READ_SIZES[0] else n
-    combinations = max(1, N_COMBINATION // q)
-    head = OperatorConfig(
-        rank=rank, n_column=q, n_row=q, whiten=True, n_combination=combinations if combinations < q else None
-    )
+    head = OperatorConfig(rank=rank, n_column=q, n_row=q, whiten=True)
     model = ModelConfig(n=n, architecture="mlp", head=head, n_layer=6, n_embd=128)
     return Recipe(
         family=family.name,

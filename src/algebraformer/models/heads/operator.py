@@ -130,7 +130,7 @@ class OperatorHead(Head):
         ):
             self.register_buffer(name, torch.zeros(shape, dtype=dtype))
         if own.whiten:
-            combinations = q * (own.n_combination or m)
+            combinations = q * own.n_combination
             self.register_buffer("whitening", torch.zeros((combinations, q * m), dtype=torch.float64))
         self._basis: OperatorBasis | None = None
         self._operators: OperatorBasis | TiledOperators | None = None

@@ -37,15 +37,16 @@ from algebraformer.reporting import (
 )
 from algebraformer.result import plain
 from algebraformer.solver import LearnedSolver
-from algebraformer.training.automatic import spectrum
+from algebraformer.training.automatic import READING_GAIN, READING_TOLERANCE, spectrum
 from algebraformer.training.data import TEST_SEED, capped_sample_size
+from algebraformer.training.error_sources import error_sources
 
 MIN_CERTIFIED = 0.99
 """Share of systems that have to be certified without LAPACK's help for a method to count as a solver of the family."""
 TIMING_NOISE = 0.05
 """Times that differ by less than this share count as equal."""
-MAX_NEXT_SINGULAR_VALUE = 1e-2
-"""Where the next singular value is a larger part of the first one, a basis of this rank is too small for the family."""
+MAX_ERROR = 1e-2
+"""Errors of the inverse up to this are small: a refinement leaves a hundredth, and a better network saves few."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,8 @@ class Plan:
     """Unseen systems that are solved; fewer where n is large."""
     contractions: int = 200
     """Systems whose eigenvalues are computed; fewer where n is large, 8 at least."""
+    inverses: int = 200
+    """Systems whose inverses are compared with basis and network; fewer where n is large."""
     batches: tuple[int, ...] = (1, 16, 256)
     """Systems per call whose time is measured."""
     seconds: float = 2.0
@@ -117,14 +120,20 @@ def trained_on(info: CheckpointInfo, family: ProblemFamily, count: int) -> set[b
 
     Empty if that is unknown: the checkpoint has no recipe, or was trained on another family than this one.
     """
+    if (training := training_set(info, family)) is None:
+        return set()
+    found: set[bytes] = set()
+    for indices in batches(min(count, training[1]), max(1, min(256, 2**24 // family.n**2))):
+        found.update(digests(family.assembled(indices, training[0])[0]))
+    return found
+
+
+def training_set(info: CheckpointInfo, family: ProblemFamily) -> tuple[int, int] | None:
+    """Return seed and number of the systems that a training took its steps on, None if that is unknown."""
     recipe, same = info.recipe, dump_json(family.settings()) == dump_json(info.family)
     if not same or not {"seed", "samples", "steps", "batch_size"} <= set(recipe):
-        return set()
-    count = min(count, recipe["samples"] or recipe["steps"] * recipe["batch_size"])
-    found: set[bytes] = set()
-    for indices in batches(count, max(1, min(256, 2**24 // family.n**2))):
-        found.update(digests(family.assembled(indices, recipe["seed"])[0]))
-    return found
+        return None
+    return recipe["seed"], recipe["samples"] or recipe["steps"] * recipe["batch_size"]
 
 
 def assess(
@@ -177,7 +186,7 @@ def assess(
     n, rank = solver.n, solver.model.config.head.basis_rank
     if family.n != n:
         raise ConfigurationError(f"the model is for n = {n}, the family has n = {family.n}")
-    total = 4 + len(plan.batches)
+    total = 5 + len(plan.batches)
     progress(0, total)
     systems = family.sample(capped_sample_size(plan.systems, n), TEST_SEED)
     drawn, seen = digests(systems.A), trained_on(solver.info, family, capped_sample_size(plan.training, n))
@@ -190,13 +199,18 @@ def assess(
     result = solver.solve(systems.A, systems.b, rtol, fallback=False)
     progress(4, total)
     errors = relative_errors(result.x, systems)
+    sources = None
+    if rank is not None:
+        known = training_set(solver.info, family)
+        sources = error_sources(solver.model, family, capped_sample_size(plan.inverses, n), known)
+    progress(5, total)
     timing = []
     with warnings.catch_warnings():
         for category in (LinAlgWarning, FallbackWarning):  # the table counts the systems that LAPACK answers
             warnings.simplefilter("ignore", category)
         for batch in sorted({min(size, len(systems)) for size in plan.batches}):
             timing.append((batch, *times(solver, systems, batch, plan.seconds, rtol)))
-            progress(4 + len(timing), total)
+            progress(5 + len(timing), total)
     progress(total, total)
     data: dict[str, Any] = {
         "family": family.settings(),
@@ -209,6 +223,8 @@ def assess(
         "repeated": sum(digest in seen for digest in drawn),
         "spectrum": [] if rank is None else values.tolist()[: 2 * rank + 16],
         "behind": None if rank is None else float(values[min(rank, len(values) - 1)]),
+        "n_read": None if rank is None else solver.model.operator_head.basis.sampler.mean.size,
+        "errors": None if sources is None else dataclasses.asdict(sources),
         "contraction": np.where(np.isfinite(radii), radii, 1e300).tolist(),
         "certified": float(np.mean(result.certified)),
         "refinements": result.refinements[result.certified].tolist(),
@@ -248,7 +264,16 @@ def _basis_rows(data: dict[str, Any]) -> list[list[Cell]]:
     """Return what there is to say of a head's basis, if it has one."""
     if data["rank"] is None:
         return []
-    return [["basis operators", data["rank"]], ["next singular value / first", data["behind"]]]
+    errors, most = data["errors"], data["errors"]["most_read"]
+    return [
+        ["basis operators", data["rank"]],
+        ["next singular value / first", data["behind"]],
+        ["error of the inverse by the rank", errors["truncation"]],
+        ["error by the reading", errors["reading"]],
+        [f"error by reading {most} x {most} entries", errors["most_reading"]],
+        ["error by the network", errors["network"]],
+        ["error by the network on its training systems", errors["network_seen"]],
+    ]
 
 
 def _times(data: dict[str, Any]) -> TableData:
@@ -292,16 +317,39 @@ def outcomes(data: dict[str, Any]) -> dict[str, Outcome]:
     )  # fmt: skip
     if data["matrices"] < data["systems"]:
         found["assessment.matrices"] = outcome(Verdict.MEASURED, matrices=data["matrices"], systems=data["systems"])
-    if limit := None if repeated else _limit(data["behind"], enough, faster):
-        found["assessment.limit"] = outcome(Verdict.MEASURED, limit=limit, rank=data["rank"], behind=data["behind"])
+    errors = data["errors"]
+    if errors is None:
+        if not repeated and not enough:
+            found["assessment.limit"] = outcome(Verdict.MEASURED, limit="unknown")
+    elif not repeated and (not enough or errors["truncation"] + errors["network"] > MAX_ERROR):
+        found["assessment.limit"] = outcome(
+            Verdict.MEASURED, limit=_limit(**errors), rank=data["rank"], n_read=data["n_read"], **errors
+        )
+    if not repeated and enough and not faster:
+        found["assessment.size"] = outcome(Verdict.MEASURED, n=data["n"])
     return found
 
 
-def _limit(behind: float | None, enough: bool, faster: bool) -> str | None:
-    """Return what keeps a network from being better: spectrum, training or size; None if nothing does."""
-    if behind is not None and behind > MAX_NEXT_SINGULAR_VALUE:
-        return "spectrum"
-    return "training" if not enough else "size" if not faster else None
+def _limit(
+    truncation: float,
+    network: float,
+    network_seen: float | None,
+    reading: float,
+    most_reading: float,
+    most_read: int,
+) -> str:
+    """Return what limits the accuracy: rank, reading, samples or training; see `ErrorSources` for the errors.
+
+    The rank where the basis leaves more than the network adds. The reading where the network is as good as what it
+    reads, within a factor of two, and more entries would leave less than half open. Samples where the network has less
+    than half its error on those of its training. Else training.
+    """
+    if truncation >= network:
+        return "rank"
+    as_good = network / READING_GAIN <= reading <= READING_GAIN * network
+    if as_good and reading > max(READING_TOLERANCE, READING_GAIN * most_reading):
+        return "reading"
+    return "samples" if network_seen is not None and network_seen < network / 2 else "training"
 
 
 def _worth_sentence(found: Outcome) -> str:
@@ -336,12 +384,16 @@ def _accuracy_sentence(found: Outcome) -> str:
 
 
 _LIMITS = {
-    "spectrum": "The inverses of this family do not lie near {rank} operators: the next singular value is still "
-    "{behind:.1e} of the first. Fewer or narrower parameters would help; more training would not.",
-    "training": "Longer training, more samples or a larger network may help.",
-    "size": "It converges, so what is missing is size: LAPACK's work grows as n^3, that of a learned solve as n^2. "
-    "As a "
-    "fixed preconditioner, or where no factorisation is wanted, it may be useful all the same.",
+    "unknown": "Longer training, more samples or a larger network may help.",
+    "rank": "The rank limits the accuracy: {rank} basis operators leave an error of {truncation:.1e}, and the network "
+    "adds {network:.1e}. A larger rank, or fewer or narrower parameters, would help; longer training would not.",
+    "reading": "The reading limits the accuracy: the {n_read} entries that are read leave {reading:.1e} of the inverse "
+    "open, {most_read} x {most_read} entries {most_reading:.1e}; the network's error is {network:.1e}. Reading more "
+    "would help; longer training would not.",
+    "samples": "The number of samples limits the accuracy: the network's error is {network_seen:.1e} on the systems of "
+    "its training and {network:.1e} on others. More samples would help.",
+    "training": "Training limits the accuracy: the network's error is {network:.1e}, the basis leaves "
+    "{truncation:.1e}. Longer training or a larger network would help.",
 }
 SENTENCES: Sentences = {
     "assessment.worth-it": _worth_sentence,
@@ -349,5 +401,7 @@ SENTENCES: Sentences = {
     "assessment.payback": "The training of {seconds:.0f} s is paid back after {solves:.2g} solves.",
     "assessment.accuracy": _accuracy_sentence,
     "assessment.matrices": "The {systems} systems have {matrices} different matrices.",
+    "assessment.size": "It converges, so what is missing is size: LAPACK's work grows as n^3, that of a learned solve "
+    "as n^2. As a fixed preconditioner, or where no factorisation is wanted, it may be useful all the same.",
     "assessment.limit": lambda found: _LIMITS[str(found.numbers["limit"])].format(**found.numbers),
 }

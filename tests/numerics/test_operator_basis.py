@@ -379,3 +379,13 @@ def test_a_weighted_basis_is_not_extended() -> None:
     found = fit(family, 4, n_column=4, n_row=3, seed=1, count=60, weighted=True)
     with pytest.raises(ConfigurationError, match="weighted"):
         operator_basis.extended(found, family.assembled(range(3), 0)[0], 5)
+
+
+def test_the_combinations_of_largest_spread_are_kept() -> None:
+    family = Spanned()
+    whole = fit(family, 4, 6, 6, seed=0, count=200, whiten=True).sampler
+    few = fit(family, 4, 6, 6, seed=0, count=200, whiten=True, n_combination=2).sampler
+    A = family.sample(5, seed=3).A
+    z, _ = few(A)
+    assert z.shape == (5, 6, 2)
+    np.testing.assert_allclose(z.reshape(5, -1), whole(A)[0].reshape(5, -1)[:, :12], atol=1e-12)

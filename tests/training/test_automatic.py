@@ -251,6 +251,7 @@ def test_the_rank_is_read_off_the_spectrum(monkeypatch, needed, rank):
     monkeypatch.setattr("algebraformer.training.automatic.spectrum", lambda family, report: values)
     if needed == 0:
         monkeypatch.setattr("algebraformer.training.automatic.spectrum", lambda family, report: np.zeros(10))
+    monkeypatch.setattr("algebraformer.training.automatic.readings", lambda family, report: {16: 0.1, 32: 0.1})
     recipe = recipe_for(problems.get("diffusion", n=32))
     assert recipe.model.head.rank == rank
     assert (recipe.model.head.name, recipe.model.n, recipe.model.head.n_column, recipe.model.head.n_row) == (
@@ -263,6 +264,7 @@ def test_the_rank_is_read_off_the_spectrum(monkeypatch, needed, rank):
 
 def test_the_training_set_shrinks_with_n(monkeypatch):
     monkeypatch.setattr("algebraformer.training.automatic.spectrum", lambda family, report: np.ones(1))
+    monkeypatch.setattr("algebraformer.training.automatic.readings", lambda family, report: {16: 0.0})
     samples = [recipe_for(problems.get("diffusion", n=n)).samples for n in (16, 128, 256, 512, 2048)]
     assert samples == [50_000, 50_000, 12_500, 3_125, 2_048]
 

@@ -97,6 +97,8 @@ def test_measures(measured, trained):
     cells = dict(measured.tables[0].rows)
     assert cells["contraction per refinement, median"] == np.median(data["contraction"])
     assert cells["certified without LAPACK"] == data["certified"]
+    assert cells["error by the network"] == data["errors"]["network"] > data["errors"]["truncation"] > 0
+    assert data["errors"]["most_read"] == N
     assert [row[0] for row in measured.tables[1].rows] == [1, 8, 60]
 
 
@@ -125,7 +127,12 @@ def test_measure_refuses(trained):
 # ---------------------------------------------------------------- outcomes
 
 
-def made_up(ours=1e-3, numpy=5e-3, certified=1.0, behind=1e-5, training_seconds=None, contractions=(1e-3, 1e-2)):
+SMALL = {
+    "truncation": 1e-4, "network": 2e-3, "network_seen": 1.8e-3, "reading": 1e-3, "most_read": 64, "most_reading": 9e-4,
+}  # fmt: skip
+
+
+def made_up(ours=1e-3, numpy=5e-3, certified=1.0, training_seconds=None, contractions=(1e-3, 1e-2), **errors):
     """What `outcomes` reads: at batch 1 LAPACK is faster, at 256 the times are those given."""
     return {
         "n": 512,
@@ -134,7 +141,8 @@ def made_up(ours=1e-3, numpy=5e-3, certified=1.0, behind=1e-5, training_seconds=
         "matrices": 200,
         "repeated": 0,
         "certified": certified,
-        "behind": behind,
+        "n_read": 256,
+        "errors": SMALL | errors,
         "contraction": list(contractions),
         "training_seconds": training_seconds,
         "times": [{"batch": 1, "ours": 9e-3, "numpy": 5e-3}, {"batch": 256, "ours": ours, "numpy": numpy}],
@@ -157,22 +165,43 @@ def test_worth_it():
 
 
 @pytest.mark.parametrize(
-    ("changes", "limit"),
+    ("changes", "limits"),
     [
-        ({"ours": 6e-3}, "size"),
-        ({"ours": 4.8e-3}, "size"),  # less than 5 % is no difference
-        ({"certified": 0.985}, "training"),
-        ({"certified": 0.5, "behind": 0.2}, "spectrum"),
-        ({"certified": 0.1, "ours": 9e-3}, "training"),
+        ({"ours": 6e-3}, {"assessment.size"}),
+        ({"ours": 4.8e-3}, {"assessment.size"}),  # less than 5 % is no difference
+        ({"ours": 6e-3, "network": 0.1}, {"assessment.size", "assessment.limit"}),
+        ({"certified": 0.985}, {"assessment.limit"}),
+        ({"certified": 0.1, "ours": 9e-3}, {"assessment.limit"}),
     ],
 )
-def test_not_worth_it(changes, limit):
+def test_not_worth_it(changes, limits):
     data = made_up(**changes)
     found = outcomes(data)
     assert found["assessment.worth-it"].verdict == Verdict.NOT_WORTH_IT
     assert found["assessment.worth-it"].numbers["certified"] == data["certified"]
-    assert found["assessment.limit"].numbers == {"limit": limit, "rank": 64, "behind": data["behind"]}
+    assert {"assessment.size", "assessment.limit"} & set(found) == limits
     assert "assessment.faster-from" not in found
+
+
+@pytest.mark.parametrize(
+    ("errors", "limit"),
+    [
+        ({"network": 0.3, "truncation": 0.4, "reading": 0.3}, "rank"),
+        ({"network": 0.3, "reading": 0.25, "most_reading": 0.01}, "reading"),
+        ({"network": 0.3, "reading": 0.25, "most_reading": 0.2, "network_seen": 0.29}, "training"),  # no more to read
+        ({"network": 0.3, "reading": 0.05, "most_reading": 0.01, "network_seen": 0.29}, "training"),  # far from it
+        ({"network": 0.02, "reading": 0.2, "most_reading": 0.01, "network_seen": 0.02}, "training"),  # better than it
+        ({"network": 0.3, "network_seen": 0.1}, "samples"),
+        ({"network": 0.3, "network_seen": None}, "training"),
+        ({"network": 1e300, "network_seen": 1e300}, "training"),
+    ],
+)
+def test_what_limits_the_accuracy(errors, limit):
+    """Whatever the verdict is; with the numbers that it follows from."""
+    found = outcomes(made_up(**errors))
+    assert found["assessment.worth-it"].verdict == Verdict.WORTH_IT
+    assert found["assessment.limit"].numbers == {"limit": limit, "rank": 64, "n_read": 256, **SMALL, **errors}
+    assert conclusions(found, SENTENCES)
 
 
 def test_the_limits_of_worth_it():
@@ -180,25 +209,19 @@ def test_the_limits_of_worth_it():
 
 
 def test_a_head_without_a_basis_is_not_limited_by_one():
-    found = outcomes(made_up(certified=0.5, behind=None) | {"rank": None})
-    assert found["assessment.limit"].numbers == {"limit": "training", "rank": None, "behind": None}
-
-
-def test_a_wide_family_has_a_limit_even_where_it_is_worth_it():
-    found = outcomes(made_up(behind=0.05))
-    assert found["assessment.worth-it"].verdict == Verdict.WORTH_IT
-    assert found["assessment.limit"].numbers["limit"] == "spectrum"
+    found = outcomes(made_up(certified=0.5) | {"rank": None, "errors": None, "n_read": None})
+    assert found["assessment.limit"].numbers == {"limit": "unknown"}
 
 
 @pytest.mark.parametrize("certified", [0.1, 1.0])
 def test_matrices_that_were_trained_on_are_not_judged(certified):
-    found = outcomes(made_up(certified=certified, behind=0.2) | {"repeated": 3, "matrices": 40})
+    found = outcomes(made_up(certified=certified, truncation=0.2) | {"repeated": 3, "matrices": 40})
     worth = found["assessment.worth-it"]
     assert worth.verdict == Verdict.INCONCLUSIVE
     assert (worth.numbers["repeated"], worth.numbers["systems"]) == (3, 200)
     assert found["assessment.accuracy"].numbers["kind"] == "partly seen systems"
     assert found["assessment.matrices"].numbers == {"matrices": 40, "systems": 200}
-    assert not {"assessment.faster-from", "assessment.payback", "assessment.limit"} & set(found)
+    assert not {"assessment.faster-from", "assessment.payback", "assessment.limit", "assessment.size"} & set(found)
 
 
 def test_few_unseen_matrices_are_counted():
@@ -239,7 +262,7 @@ def test_repeated_matrices_are_found(trained, monkeypatch, training, repeated):
     parts = []
     found = assess(trained, plan=plan, progress=lambda *part: parts.append(part))
     assert (found.data["repeated"], found.data["matrices"]) == (repeated, 5)
-    assert parts == [(done, 5) for done in (0, 1, 2, 3, 4, 5, 5)]
+    assert parts == [(done, 6) for done in (0, 1, 2, 3, 4, 5, 6, 6)]
     assert dict(found.tables[0].rows)["systems whose matrix was trained on"] == repeated
 
 

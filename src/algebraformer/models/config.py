@@ -19,6 +19,9 @@ EstimateEncoding = Literal["column", "column-tikhonov"]
 Norm = Literal["frobenius", "weighted"]
 MAX_READ = 64
 """An operator head reads at most this many columns and rows, whatever n is."""
+MAX_COMBINATIONS = 256
+"""Combinations of entries that are read at most, as many as of 16 x 16 entries: a whitening that keeps all 4096 of
+64 x 64 takes 134 MB."""
 TIKHONOV = 5
 """Tikhonov solutions that a token of the encoding column-tikhonov holds an entry of."""
 MAX_SIZE = 2**20
@@ -226,7 +229,8 @@ class OperatorConfig(HeadConfig):
     """Entries that are read of each column; at most 64."""
     whiten: bool = False
     """Read uncorrelated combinations of these entries, each of variance one, so that what is small in every entry is
-    seen as well; a token is then a row of such combinations, not a column of A."""
+    seen as well; a token is then a row of such combinations, not a column of A. Of more than 256 combinations those of
+    the largest spread are read."""
     norm: Norm = "frobenius"
     """Norm of the errors. frobenius: of the inverse times the mean matrix. weighted: of the inverse itself as well, so
     that the few smooth directions that make up most of a solution count."""
@@ -243,11 +247,16 @@ class OperatorConfig(HeadConfig):
         ):
             check_size(name, getattr(self, name), high=limit)
 
+    @property
+    def n_combination(self) -> int:
+        """Numbers that are read for each column: entries, or combinations of entries where these are whitened."""
+        return min(self.n_row, MAX_COMBINATIONS // self.n_column) if self.whiten else self.n_row
+
     def n_token(self, model: ModelConfig) -> int:
         return 1 if model.architecture == "mlp" else self.n_column
 
     def token_width(self, model: ModelConfig) -> int:
-        return self.n_row * self.n_column // self.n_token(model)
+        return self.n_combination * self.n_column // self.n_token(model)
 
     def check_finetuning(self, samples: int, scaler: str, basis: str) -> None:
         if scaler != "refitted":

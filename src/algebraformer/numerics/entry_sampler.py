@@ -51,9 +51,10 @@ class EntrySampler:
         Reciprocal root mean square of the entries.
     mean, inverse_std : ndarray, shape (m, q)
         Mean and reciprocal spread of the weighted entries of matrices of size one; 0 for constant entries.
-    whitening : ndarray, shape (q m, q m), optional
-        Takes the z-scored entries to uncorrelated combinations of variance one, the rarest last, and zeros. What is
-        small in every entry, such as a reaction term added to a diffusion operator, shows in these alone.
+    whitening : ndarray, shape (q k, q m), optional
+        Takes the z-scored entries to k = m or fewer uncorrelated combinations per column, of variance one, the rarest
+        last, and zeros. What is small in every entry, such as a reaction term added to a diffusion operator, shows in
+        these alone.
     """
 
     rows: NDArray[np.int64]
@@ -66,7 +67,7 @@ class EntrySampler:
     def __call__(self, A: Entries) -> tuple[FloatArray, FloatArray]:
         """Return z-scored entries (B, q, m), one row per column of A that is read, and the sizes s (B,).
 
-        With a whitening, their combinations in rows of m.
+        With a whitening, their combinations (B, q, k).
 
         s is the signed root mean square of the weighted entries, so that d A gives the same entries and d s; it is 0
         where all entries that are read are 0.
@@ -76,11 +77,18 @@ class EntrySampler:
         z = (E / np.where(s != 0, s, 1.0)[:, None, None] - self.mean) * self.inverse_std
         z = z.transpose(0, 2, 1)
         if self.whitening is not None:
-            z = (z.reshape(len(z), -1) @ self.whitening.T).reshape(z.shape)
+            z = (z.reshape(len(z), -1) @ self.whitening.T).reshape(*z.shape[:2], -1)
         return z, s
 
 
-def select_entries(samples: Iterator[FloatArray], kept: int, n_column: int, n_row: int, whiten: bool) -> EntrySampler:
+def select_entries(
+    samples: Iterator[FloatArray],
+    kept: int,
+    n_column: int,
+    n_row: int,
+    whiten: bool,
+    n_combination: int | None = None,
+) -> EntrySampler:
     """Choose columns and rows of A on samples of a family, by pivoted QR [1]_, and take their statistics.
 
     Parameters
@@ -93,6 +101,8 @@ def select_entries(samples: Iterator[FloatArray], kept: int, n_column: int, n_ro
         Numbers q and m of columns and rows.
     whiten : bool
         Read uncorrelated combinations of the entries.
+    n_combination : int, optional
+        Number k of combinations per column, those of the largest spread in all; m if None.
 
     Returns
     -------
@@ -135,8 +145,9 @@ def select_entries(samples: Iterator[FloatArray], kept: int, n_column: int, n_ro
     # 5. Whitening by a singular value decomposition: a Gram matrix would square the spread and lose what is rare.
     z = ((E - sampler.mean) * sampler.inverse_std).transpose(0, 2, 1).reshape(kept, -1)
     _, spread, directions = np.linalg.svd(z / np.sqrt(kept), full_matrices=False)
-    whitening = np.zeros((z.shape[1], z.shape[1]))
-    whitening[: len(spread)] = _inverse_or_zero(spread, WHITENING_RTOL * spread[0])[:, None] * directions
+    whitening = np.zeros((len(columns) * (n_combination or len(rows)), z.shape[1]))
+    combinations = _inverse_or_zero(spread, WHITENING_RTOL * spread[0])[:, None] * directions
+    whitening[: len(spread)] = combinations[: len(whitening)]
     return dataclasses.replace(sampler, whitening=whitening)
 
 

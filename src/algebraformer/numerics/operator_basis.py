@@ -160,6 +160,7 @@ def fit(
     n_row: int,
     count: int | None = None,
     whiten: bool = False,
+    n_combination: int | None = None,
     weighted: bool = False,
     report: Callable[[int, int], object] = lambda done, total: None,
 ) -> OperatorBasis:
@@ -180,6 +181,8 @@ def fit(
         Number of samples, at least R + 1; 16 R, or as many as fit into 2 GiB, if None.
     whiten : bool
         Read uncorrelated combinations of the entries.
+    n_combination : int, optional
+        Number of combinations by column that is read; m if None, which are all there are.
     weighted : bool
         Measure errors of the inverse as well as those of T, see `inverse_weighted_metric`.
     report : callable
@@ -223,7 +226,7 @@ def fit(
             done = min(done + len(A), total)
 
     # 1. The entries that are read; with them the sizes s of the matrices.
-    sampler = select_entries(samples(), min(count, read_count(n)), n_column, n_row, whiten)
+    sampler = select_entries(samples(), min(count, read_count(n)), n_column, n_row, whiten, n_combination)
 
     # 2. Abar, and the metric W that errors of T are measured in.
     A_mean = np.zeros((n, n))

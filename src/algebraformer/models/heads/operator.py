@@ -64,6 +64,7 @@ def fit_basis(
         config.n_row,
         count=count,
         whiten=config.whiten,
+        n_combination=config.n_combination,
         weighted=config.norm == "weighted",
         report=report,
     )
@@ -119,7 +120,8 @@ class OperatorHead(Head):
         ):
             self.register_buffer(name, torch.zeros(shape, dtype=dtype))
         if settings.whiten:
-            self.register_buffer("whitening", torch.zeros((q * m, q * m), dtype=torch.float64))
+            combinations = q * settings.n_combination
+            self.register_buffer("whitening", torch.zeros((combinations, q * m), dtype=torch.float64))
         self._basis: OperatorBasis | None = None
         self._operators: OperatorBasis | TiledOperators | None = None
 
@@ -248,12 +250,16 @@ class OperatorHead(Head):
     ) -> tuple[ApproximateInverse | TiledInverse, FloatArray]:
         """Return the approximate inverses of A (B, n, n) and how far (B,) each matrix is from the family's mean."""
         z, s = self.basis.sampler(A)
+        return self.inverse_of(self.coefficients(network, z), s), distance_of(z)
+
+    @torch.inference_mode()
+    def coefficients(self, network: Network, z: FloatArray) -> NDArray[np.floating]:
+        """Return the coefficients (B, R) from what is read (B, q, m)."""
         parts = [
             self(self.features(network, torch.from_numpy(part.astype(np.float32)).to(network.device))).cpu()
-            for part in (z[i : i + BATCH_SIZE] for i in range(0, len(A), BATCH_SIZE))
+            for part in (z[i : i + BATCH_SIZE] for i in range(0, len(z), BATCH_SIZE))
         ]
-        coefficients = torch.cat(parts).numpy() if parts else np.empty((0, self.basis.rank))
-        return self.inverse_of(coefficients, s), distance_of(z)
+        return torch.cat(parts).numpy() if parts else np.empty((0, self.basis.rank))
 
     def answer(self, network: Network, A: Tensor, b: Tensor) -> Tensor:
         inverse = self.read_inverse(network, A.numpy(force=True))

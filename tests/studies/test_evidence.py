@@ -22,7 +22,7 @@ from studies.harness.study import names
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = sorted((ROOT / "results").glob("*.json"))
-COMMANDS = ("evaluate", "study")
+COMMANDS = ("evaluate", "study", "tests.stress")
 ABSOLUTE = r"(?<![\w./:)-])/[A-Za-z][\w.-]*(?:/[\w.-]+)*(?=[\s\"'`,;]|$)|\b[A-Z]:\\+\w"
 """A path from the root of one machine, not an address in the web or a fraction."""
 

@@ -260,4 +260,4 @@ def test_networks_are_trained_once(quick: tuple[Report, Path], monkeypatch: pyte
 def test_figure_and_tables(quick: tuple[Report, Path], tmp_path: Path) -> None:
     assert_tables_and_figure("condition", quick[0], tmp_path)
     figure = load_study("condition").figure(quick[0].data)
-    assert "Where it works and where it does not" in figure.get_suptitle()
+    assert "Limits" in figure.get_suptitle()

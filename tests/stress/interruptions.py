@@ -37,6 +37,7 @@ from algebraformer.errors import CheckpointError
 from algebraformer.models import ModelConfig
 from algebraformer.training import Recipe, RunOptions, Trainer
 from algebraformer.training.data import Batch
+from algebraformer.training.monitor import Stopped
 from algebraformer.training.trainer import OPTIMIZERS, RNG, STATE
 from tests.stress.base import Check
 
@@ -95,6 +96,8 @@ def started(folder: Path, action: Callable[[], object] | None = None) -> int:
     try:
         run = Disturbed(RECIPE, folder, OPTIONS, at=AT if action else -1, action=action or time.monotonic)
         code = FINISHED if run.run().finished else STOPPED
+    except Stopped:  # before there was anything to save; `train` says so
+        code = STOPPED
     except OSError as error:
         code = NO_SPACE if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EROFS) else CRASHED
     except BaseException:  # noqa: BLE001 the child must end here, whatever happened

@@ -23,8 +23,7 @@ from algebraformer.linalg import FloatArray
 from algebraformer.metrics import relative_errors, score
 from algebraformer.numerics import gcr
 from algebraformer.problems import ProblemFamily, Systems
-from algebraformer.problems.sampling import batches
-from algebraformer.progress import ProgressCallback, silent
+from algebraformer.progress import ProgressCallback, batches, silent
 from algebraformer.reporting import (
     Cell,
     Outcome,

@@ -152,12 +152,12 @@ class Prepared:
         check_supported(self._A, self._model.config.n)
         operators = []
         for rows in self._blocks():
-            reading = self._reading(rows)
-            if reading.inverse is None:
+            A = self._A[rows]
+            # For one call the inverse alone: what solving measures of it, a product with A, is not needed.
+            inverse = self._reading(rows).inverse if self._keep else self._model.approximate_inverse(A)
+            if inverse is None:
                 raise not_linear(self._model)
-            operators += [
-                as_linear_operator(reading.inverse[i : i + 1], self._A.shape[-1]) for i in range(len(reading))
-            ]
+            operators += [as_linear_operator(inverse[i : i + 1], A.shape[-1]) for i in range(len(A))]
         return operators if self._batched else operators[0]
 
     def solve(

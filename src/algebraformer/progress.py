@@ -1,8 +1,8 @@
-"""How long work reports its progress: a callable of what is done and what there is to do in all."""
+"""Work in parts: the ranges it is done in, and whom its progress is reported to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 ProgressCallback = Callable[[int, int], object]
 """Takes what is done and what there is to do in all."""
@@ -17,3 +17,9 @@ def silent(done: int, total: int) -> None:
 def all_silent(name: str) -> ProgressCallback:
     """PartCallback to nobody."""
     return silent
+
+
+def batches(count: int, size: int) -> Iterator[range]:
+    """Split 0 ... count - 1 into consecutive ranges of at most `size`."""
+    for start in range(0, count, size):
+        yield range(start, min(start + size, count))

@@ -15,7 +15,7 @@ from algebraformer.numerics.gcr import STAGNATION_FACTOR
 from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.numerics.preconditioner import MeanInverse, Preconditioner
 from algebraformer.problems import ProblemFamily
-from algebraformer.problems.sampling import batches
+from algebraformer.progress import batches
 from algebraformer.solver import LearnedSolver
 from studies.baselines import interpolation, polynomial, reduced_basis
 from studies.baselines.nearest import NearestInverse

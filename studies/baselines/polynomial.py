@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from algebraformer.linalg import FloatArray
 from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.numerics.preconditioner import ApproximateInverse
-from algebraformer.problems.sampling import batches
+from algebraformer.progress import batches
 
 VARIABLES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Numbers of principal components that are tried."""

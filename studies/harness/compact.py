@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from algebraformer.checkpoint import CONFIG, MODEL, SCALE, load, read_folder, write_folder
 from algebraformer.models import Algebraformer
 from algebraformer.problems.base import SCALER_SEED
-from algebraformer.problems.sampling import batches
+from algebraformer.progress import batches
 from algebraformer.solver import LearnedSolver
 
 LARGEST = 2**15 - 1

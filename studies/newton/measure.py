@@ -27,7 +27,7 @@ from algebraformer.newton import minimize_lp
 from algebraformer.numerics.lp_norm import Regression, iterate, line_search_step, max_abs, newton, p_norm, product
 from algebraformer.problems import LpRegression
 from algebraformer.problems.lp_regression import Kind
-from algebraformer.problems.sampling import batches
+from algebraformer.progress import batches
 from algebraformer.reporting import Report
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import RECIPES, Recipe

@@ -36,6 +36,7 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import EPS, FloatArray
 from algebraformer.numerics.entry_sampler import N_MODES, EntrySampler, select_entries
 from algebraformer.numerics.preconditioner import ApproximateInverse, linear_combination
+from algebraformer.progress import ProgressCallback, batches, silent
 
 SNAPSHOT_ENTRIES = 2**29
 """Entries of T that are kept in memory at once while components are computed: 2 GiB in float32."""
@@ -162,7 +163,7 @@ def fit(
     whiten: bool = False,
     n_combination: int | None = None,
     weighted: bool = False,
-    report: Callable[[int, int], object] = lambda done, total: None,
+    report: ProgressCallback = silent,
 ) -> OperatorBasis:
     """Compute the basis of a family from samples.
 
@@ -219,9 +220,9 @@ def fit(
 
     def samples() -> Iterator[FloatArray]:
         nonlocal done
-        for start in range(0, count, chunk):
+        for part in batches(count, chunk):
             report(done, total)
-            A = sample(range(start, min(start + chunk, count)))
+            A = sample(part)
             yield A
             done = min(done + len(A), total)
 

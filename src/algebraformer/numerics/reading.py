@@ -20,12 +20,13 @@ References
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from algebraformer.linalg import FloatArray
 from algebraformer.numerics.entry_sampler import CONSTANT_RTOL, WHITENING_RTOL, EntrySampler
+from algebraformer.progress import ProgressCallback, batches, silent
 
 N_VECTORS = 16
 """Random vectors that Y is multiplied by: the mean square of n x 16 numbers is within a few per cent of that of n^2."""
@@ -42,7 +43,7 @@ def reading_errors(
     n: int,
     samplers: Sequence[EntrySampler],
     count: int,
-    report: Callable[[int, int], object] = lambda done, total: None,
+    report: ProgressCallback = silent,
 ) -> list[float]:
     """Return, for each choice of entries, the share of Y that they leave open, from 0 to 1.
 
@@ -84,7 +85,7 @@ def reading_errors(
     s = np.empty((len(plain), count, 1, 1))
 
     # 1. Readings z, sizes s, and A times the random vectors; A itself is not kept.
-    for part in _parts(count, max(1, min(256, 2**25 // n**2))):  # 256 MB of float64
+    for part in batches(count, max(1, min(256, 2**25 // n**2))):  # 256 MB of float64
         report(part.start, count)
         A = sample(part)
         products[part.start : part.stop] = A @ vectors
@@ -102,11 +103,6 @@ def reading_errors(
         Y = np.linalg.solve(mean, (products / s[k])[distinct])
         errors.append(_left_open(z[k][distinct], Y.reshape(len(distinct), -1)))
     return errors
-
-
-def _parts(count: int, size: int) -> Iterator[range]:
-    for start in range(0, count, size):
-        yield range(start, min(start + size, count))
 
 
 def _left_open(z: FloatArray, Y: FloatArray) -> float:

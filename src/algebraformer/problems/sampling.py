@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,9 +53,3 @@ def cosine_series(c: FloatArray, phi: FloatArray, x: FloatArray) -> FloatArray:
     k = np.arange(1, c.shape[1] + 1)
     angle = 0.5 * np.pi * k[:, None] * x + phi[..., None]  # (B, m, len(x))
     return np.asarray(np.sum(c[..., None] * np.cos(angle), axis=1), dtype=np.float64)
-
-
-def batches(count: int, size: int) -> Iterator[range]:
-    """Split 0 ... count - 1 into consecutive ranges of at most `size`."""
-    for start in range(0, count, size):
-        yield range(start, min(start + size, count))

@@ -24,8 +24,7 @@ from algebraformer.problems.base import CALIBRATION_SEED as CALIBRATION_SEED
 from algebraformer.problems.base import SCALER_SEED as SCALER_SEED
 from algebraformer.problems.base import TEST_SEED as TEST_SEED
 from algebraformer.problems.base import VALIDATION_SEED as VALIDATION_SEED
-from algebraformer.problems.sampling import batches
-from algebraformer.progress import ProgressCallback, silent
+from algebraformer.progress import ProgressCallback, batches, silent
 from algebraformer.training.monitor import SIGNALS
 from algebraformer.training.recipes import FinetuneRecipe, Recipe
 

@@ -11,7 +11,7 @@ from algebraformer.numerics.operator_basis import preconditioned_inverse
 from algebraformer.numerics.reading import reading_errors
 from algebraformer.problems import ProblemFamily
 from algebraformer.problems.base import SPECTRUM_SEED, TEST_SEED
-from algebraformer.problems.sampling import batches
+from algebraformer.progress import batches
 from algebraformer.training.automatic import READ_SIZES, entry_samplers, reading_count
 
 

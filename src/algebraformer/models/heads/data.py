@@ -13,6 +13,7 @@ from torch import Tensor
 
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import ScoredSystems
+from algebraformer.progress import batches
 
 Batch = tuple[Tensor, ...]
 """What the loss of a head takes: the examples of one step, the first axis of every tensor over the systems."""
@@ -47,8 +48,8 @@ class Sample:
 
     def parts(self, size: int) -> Iterator[Any]:
         """Yield them in order, at most `size` at a time."""
-        for start in range(0, self.count, size):
-            yield self.family.at(range(start, min(start + size, self.count)), self.seed)
+        for indices in batches(self.count, size):
+            yield self.family.at(indices, self.seed)
 
     def matrices(self) -> FloatArray:
         """Return their matrices (B, m, n), without solving the systems."""

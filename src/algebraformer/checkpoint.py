@@ -379,7 +379,8 @@ def widened(arrays: Mapping[str, NDArray[Any]]) -> Arrays:
         if scale is None or (Q.dtype, scale.dtype, scale.shape) != (np.int16, np.float32, Q.shape[:1]):
             continue
         del found[name + SCALE]
-        found[name] = Q * scale.reshape(-1, *[1] * (Q.ndim - 1))
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused later
+            found[name] = Q * scale.reshape(-1, *[1] * (Q.ndim - 1))
     return found
 
 

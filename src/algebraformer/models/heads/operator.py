@@ -140,7 +140,12 @@ class OperatorHead(ReadHead):
 
     def forward(self, h: Tensor) -> Tensor:
         """Return the coefficients (B, R), float32, from tokens (B, T, width)."""
-        return self.linear(h.flatten(1)) * self.scale_of_coefficients()
+        return self.multiples(h) * self.scale_of_coefficients()
+
+    def multiples(self, h: Tensor) -> Tensor:
+        """Return the coefficients in their typical size (B, R)."""
+        multiples: Tensor = self.linear(h.flatten(1))
+        return multiples
 
     def features(self, network: Network, z: Tensor) -> Tensor:
         """Return what the read-out gets (B, T, width) from z-scored entries (B, q, m), float32."""
@@ -170,7 +175,7 @@ class OperatorHead(ReadHead):
         return error / self.coefficient_rms.square().sum().float()
 
     def outputs(self, network: Network, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return (self(network.encode(*inputs)),)
+        return (self.multiples(network.encode(*inputs)),)
 
     def coefficients(self, network: Network, z: FloatArray) -> NDArray[np.floating]:
         """Return the coefficients (B, R) from what is read (B, q, m)."""

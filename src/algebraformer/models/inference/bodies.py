@@ -43,9 +43,9 @@ class Block:
         # 1. Attention: the queries come divided by the root of their length.
         qkv = self.qkv(standardized(h)).reshape(B, T, 3, self.n_head, C // self.n_head)
         q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each (B, head, T, C / head)
-        scores = q @ k.mT
+        scores = k @ q.mT
         if self.causal:
-            scores[..., np.triu(np.ones((T, T), dtype=bool), 1)] = -np.inf
+            scores[..., np.tri(T, k=-1, dtype=bool)] = -np.inf  # keys of later tokens
         h += self.out(softmax_mean(scores, v).transpose(0, 2, 1, 3).reshape(B, T, C))
 
         # 2. The perceptron.

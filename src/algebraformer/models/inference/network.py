@@ -65,7 +65,7 @@ class NumpyNetwork:
             for i, length in enumerate(config.position_shape)
         ]
         self.body = BODIES[config.architecture](config, tensors, "body")
-        self.read_out = READ_OUTS[config.head.name](config, tensors, self.body.width, self.buffers)
+        self.read_out = READ_OUTS[config.head.name](config, tensors, self.body.width)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return NumpyNetwork, (self.config, self.arrays)
@@ -153,7 +153,7 @@ def parameter_count(config: ModelConfig) -> int:
     return counter.count
 
 
-def token_read_out(config: ModelConfig, tensors: Tensors, width: int, buffers: Arrays) -> ReadOut:
+def token_read_out(config: ModelConfig, tensors: Tensors, width: int) -> ReadOut:
     """Return what gives the standardised solution (B, n): one linear map of each token."""
     linear, by_entry = Linear.take(tensors, "head.linear", width, 1), TokenConfig.of(config).encoding == "entry"
 
@@ -164,18 +164,17 @@ def token_read_out(config: ModelConfig, tensors: Tensors, width: int, buffers: A
     return read_out
 
 
-def operator_read_out(config: ModelConfig, tensors: Tensors, width: int, buffers: Arrays) -> ReadOut:
-    """Return what gives the coefficients (B, R): one linear map of all tokens together."""
+def operator_read_out(config: ModelConfig, tensors: Tensors, width: int) -> ReadOut:
+    """Return what gives the coefficients in their typical size (B, R): one linear map of all tokens together."""
     linear = Linear.take(tensors, "head.linear", config.n_token * width, OperatorConfig.of(config).rank)
-    typical = np.float32(buffers["coefficient_rms"] * buffers["scale"])
 
     def read_out(h: Singles, tokens: Singles) -> tuple[Singles, ...]:
-        return (linear(h.reshape(len(h), -1)) * typical,)
+        return (linear(h.reshape(len(h), -1)),)
 
     return read_out
 
 
-def estimate_read_out(config: ModelConfig, tensors: Tensors, width: int, buffers: Arrays) -> ReadOut:
+def estimate_read_out(config: ModelConfig, tensors: Tensors, width: int) -> ReadOut:
     """Return what gives means (B, n), standard deviations (B, n) and logarithms of noise levels (B,)."""
     channels = TIKHONOV if EstimateConfig.of(config).encoding == "column-tikhonov" else 0
     linear = Linear.take(tensors, "head.linear", width, 2 + channels)
@@ -192,7 +191,7 @@ def estimate_read_out(config: ModelConfig, tensors: Tensors, width: int, buffers
     return read_out
 
 
-READ_OUTS: dict[str, Callable[[ModelConfig, Tensors, int, Arrays], ReadOut]] = {
+READ_OUTS: dict[str, Callable[[ModelConfig, Tensors, int], ReadOut]] = {
     "token": token_read_out,
     "operator": operator_read_out,
     "estimate": estimate_read_out,

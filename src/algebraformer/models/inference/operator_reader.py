@@ -65,6 +65,8 @@ class OperatorReader(Reader):
     ----------
     basis : OperatorBasis
         Without its metric, which training alone needs.
+    typical : ndarray, shape (R,), float32
+        Typical size of each coefficient: the network gives multiples of these.
     max_distance : float
         How far from the family's mean a matrix may be.
     max_first_residual : float
@@ -74,6 +76,7 @@ class OperatorReader(Reader):
     def __init__(self, config: ModelConfig, buffers: Arrays) -> None:
         super().__init__(config, buffers)
         self.basis = basis_from(buffers)
+        self.typical = (self.basis.coefficient_rms * self.basis.scale).astype(np.float32)
         self.max_distance = float(buffers["max_distance"])
         self.max_first_residual = float(buffers["max_first_residual"])
 
@@ -123,7 +126,7 @@ class OperatorReader(Reader):
     def coefficients(self, forward: Forward, z: FloatArray) -> NDArray[np.floating]:
         """Return the coefficients (B, R) from what is read (B, q, m)."""
         tokens = z.reshape(len(z), self.config.n_token, -1).astype(np.float32)
-        parts = [forward(tokens[i : i + BATCH_SIZE])[0] for i in range(0, len(z), BATCH_SIZE)]
+        parts = [forward(tokens[i : i + BATCH_SIZE])[0] * self.typical for i in range(0, len(z), BATCH_SIZE)]
         if len(parts) == 1:
             return parts[0]
         return np.concatenate(parts) if parts else np.empty((0, self.basis.rank))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse.linalg import LinearOperator
 
 from algebraformer import checkpoint, estimation
 from algebraformer.checkpoint import CheckpointInfo
@@ -20,6 +19,8 @@ from algebraformer.result import SolveResult
 from algebraformer.validation import check_matrices, check_system
 
 if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
+
     from algebraformer.models.network import Algebraformer
 
 Array = NDArray[Any]

@@ -18,7 +18,7 @@ from algebraformer import checkpoint, problems
 from algebraformer.checkpoint import CheckpointInfo, arrays_of
 from algebraformer.errors import ConfigurationError
 from algebraformer.models import Algebraformer, ModelConfig, NumpyNetwork
-from algebraformer.models.inference.layers import CACHED, FEW, MODERATE_SCORE, gelu, softmax_mean, standardized
+from algebraformer.models.inference.layers import CACHED, FEW, MODERATE_SCORE, centred, gelu, softmax_mean, standardized
 from algebraformer.models.inference.network import READERS, parameter_count
 from head_contract import build
 from tests.models.test_models import KINDS, family
@@ -57,7 +57,7 @@ def in_torch(model: Algebraformer, inputs: tuple[np.ndarray, ...], dtype: torch.
     h = model.encode(*tensors)
     match model.config.head.name:
         case "operator":
-            found = [model.operator_head.multiples(h)]
+            found = [model.operator_head(h) / model.operator_head.scale_of_coefficients()]
         case "token":
             found = [model.head(h)]
         case _:
@@ -201,6 +201,6 @@ def test_softmax(size: float, T: int, seed: int) -> None:
 
 def test_standardized() -> None:
     h = np.random.default_rng(0).standard_normal((3, 5, 16)).astype("f4") * 7 + 3
-    found = standardized(h)
+    found = standardized(centred(h))
     np.testing.assert_allclose(found.mean(axis=-1), 0, atol=1e-6)
     np.testing.assert_allclose(found.std(axis=-1), 1, rtol=1e-4)

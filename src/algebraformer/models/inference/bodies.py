@@ -32,10 +32,10 @@ class Block:
         qkv = Linear.take(tensors, f"{name}.attention.qkv", C, 3 * C)
         qkv = Norm.take(tensors, f"{name}.norm_attention", C).then(qkv)
         self.qkv = qkv.scaled(slice(C), size**-0.5)
-        self.out = Linear.take(tensors, f"{name}.attention.out", C, C)
+        self.out = Linear.take(tensors, f"{name}.attention.out", C, C).centred()
         widen = Linear.take(tensors, f"{name}.mlp.0", C, 4 * C)
         self.widen = Norm.take(tensors, f"{name}.norm_mlp", C).then(widen)
-        self.narrow = Linear.take(tensors, f"{name}.mlp.2", 4 * C, C)
+        self.narrow = Linear.take(tensors, f"{name}.mlp.2", 4 * C, C).centred()
 
     def __call__(self, h: Singles) -> Singles:
         B, T, C = h.shape
@@ -56,6 +56,9 @@ class Block:
 class Transformer:
     """The blocks and the final norm."""
 
+    reads_norms = True
+    """Whether tokens are read behind layer norms alone: then what is added to them is centred, see `standardized`."""
+
     def __init__(self, config: ModelConfig, tensors: Tensors, name: str) -> None:
         self.blocks = [Block(config, tensors, f"{name}.blocks.{i}") for i in range(config.n_layer)]
         self.norm = Norm.take(tensors, f"{name}.norm", config.n_embd)
@@ -73,7 +76,7 @@ class FirstAnswer:
     def __init__(self, config: ModelConfig, tensors: Tensors, name: str) -> None:
         norm = Norm.take(tensors, f"{name}.norm", config.n_embd)
         self.read = norm.then(Linear.take(tensors, f"{name}.read", config.n_embd, 1))
-        self.write = Linear.take(tensors, f"{name}.write", 3, config.n_embd)
+        self.write = Linear.take(tensors, f"{name}.write", 3, config.n_embd).centred()
 
     def __call__(self, h: Singles, A: Singles, b: Singles) -> Singles:
         x = self.read(standardized(h))  # (B, n, 1)
@@ -100,25 +103,30 @@ class Feedback(Transformer):
 class Perceptron:
     """Residual perceptrons on one token, and the standardised states behind all of them."""
 
+    reads_norms = True
+
     def __init__(self, config: ModelConfig, tensors: Tensors, name: str) -> None:
         C = config.n_embd
         self.layers = []
         for i in range(config.n_layer):
             block = f"{name}.blocks.{i}"
             first = Norm.take(tensors, f"{block}.norm", C).then(Linear.take(tensors, f"{block}.mlp.0", C, C))
-            self.layers.append((first, Linear.take(tensors, f"{block}.mlp.2", C, C)))
+            self.layers.append((first, Linear.take(tensors, f"{block}.mlp.2", C, C).centred()))
         self.width = config.n_layer * C
 
     def __call__(self, h: Singles, *context: Singles) -> Singles:
-        states = [standardized(h)]  # each is the input of the next block, too
-        for first, second in self.layers:
-            h += second(gelu(first(states[-1])))
-            states.append(standardized(h))
-        return np.concatenate(states[1:], axis=-1)
+        h = h[:, 0]
+        state, states = standardized(h), np.empty((len(h), len(self.layers), h.shape[1]), dtype=np.float32)
+        for i, (first, second) in enumerate(self.layers):
+            h += second(gelu(first(state)))
+            state = standardized(h, out=states[:, i])  # the input of the next block, too
+        return states.reshape(len(h), 1, self.width)
 
 
 class Recurrent:
     """Stacked LSTM or GRU layers, in one direction or both."""
+
+    reads_norms = False
 
     def __init__(self, config: ModelConfig, tensors: Tensors, name: str) -> None:
         C, directions = config.n_embd, 1 + config.bidirectional

@@ -90,6 +90,10 @@ class Linear:
         flat += self.bias
         return flat.reshape(*h.shape[:-1], -1)
 
+    def centred(self) -> Linear:
+        """Return the layer with the mean over its outputs subtracted from each of them."""
+        return Linear(centred(self.weight.T).T, centred(self.bias))
+
     def scaled(self, rows: slice, factor: float) -> Linear:
         """Return the layer with some outputs multiplied by a factor."""
         factors = np.ones((len(self.bias), 1), dtype=np.float32)
@@ -99,7 +103,7 @@ class Linear:
 
 @dataclasses.dataclass(frozen=True)
 class Norm:
-    """A layer norm [1]_: `standardized`, times a weight, plus a bias (n,)."""
+    """A layer norm [1]_ of tokens with mean 0: `standardized`, times a weight, plus a bias (n,)."""
 
     weight: Singles
     bias: Singles
@@ -120,14 +124,22 @@ class Norm:
         return Linear(layer.weight * self.weight, layer.bias + layer.weight @ self.bias)
 
 
-def standardized(h: Singles) -> Singles:
-    """Return h with mean 0 and variance 1 along the last axis."""
-    n = np.float32(h.shape[-1])
-    h = h - h.sum(axis=-1, keepdims=True) / n
-    variance = np.vecdot(h, h)[..., None] / n
+def centred(v: Singles) -> Singles:
+    """Return v with mean 0 along the last axis."""
+    found: Singles = (v - v.mean(axis=-1, keepdims=True, dtype=np.float64)).astype(np.float32)
+    return found
+
+
+def standardized(h: Singles, out: Singles | None = None) -> Singles:
+    """Return h, which has mean 0 along the last axis, with variance 1.
+
+    Whatever is added to the tokens of a network that are read behind layer norms alone is `centred`, so that no norm
+    has to subtract a mean.
+    """
+    variance = np.vecdot(h, h)[..., None]
+    variance /= h.shape[-1]
     variance += NORM_FLOOR
-    h /= np.sqrt(variance)
-    return h
+    return np.divide(h, np.sqrt(variance), out=out)
 
 
 def gelu(x: Singles) -> Singles:

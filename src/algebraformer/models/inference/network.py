@@ -15,7 +15,7 @@ from algebraformer.metrics import ScoredSystems
 from algebraformer.models.config import TIKHONOV, EstimateConfig, ModelConfig, OperatorConfig, TokenConfig
 from algebraformer.models.inference.bodies import BODIES
 from algebraformer.models.inference.estimate_reader import STD_FLOOR, TYPICAL_NOISE, EstimateReader
-from algebraformer.models.inference.layers import Linear, Singles, Tensors
+from algebraformer.models.inference.layers import Linear, Singles, Tensors, centred
 from algebraformer.models.inference.operator_reader import OperatorReader
 from algebraformer.models.inference.reader import Arrays, Reader, not_estimating, not_linear
 from algebraformer.models.inference.reading import Estimates, MatrixReading
@@ -65,6 +65,9 @@ class NumpyNetwork:
             for i, length in enumerate(config.position_shape)
         ]
         self.body = BODIES[config.architecture](config, tensors, "body")
+        if self.body.reads_norms:
+            self.embedding = self.embedding.centred()
+            self.positions = [centred(position) for position in self.positions]
         self.read_out = READ_OUTS[config.head.name](config, tensors, self.body.width)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -30,6 +30,9 @@ def test_products(two, seed, B, n, k):
     np.testing.assert_allclose(v, A @ x, atol=1e-12 * n)
     np.testing.assert_allclose(size, np.abs(A) @ np.abs(x), rtol=1e-12)
     np.testing.assert_allclose(passes.multiply(A, chosen, z), A[chosen] @ z, atol=1e-12 * n)
+    v, size = passes.products(A, z, chosen)
+    np.testing.assert_allclose(v, A[chosen] @ z, atol=1e-12 * n)
+    np.testing.assert_allclose(size, np.abs(A[chosen]) @ np.abs(z), rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [float, complex])

@@ -116,4 +116,4 @@ def test_slices_hold_every_system_once(two, count, entries, largest):
 
 def test_little_work_is_not_split(two):
     assert len(threads.split(100, 16, 1000)) == 1
-    assert len(threads.split(64, 2**20, 1000)) == 4
+    assert len(threads.split(64, 2**20, 1000)) == 2

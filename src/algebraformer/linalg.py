@@ -153,13 +153,15 @@ class Measures(NamedTuple):
     """|A| |x| + |b| (..., n, k): its rounding errors are what float64 cannot resolve in the residual."""
 
 
-def measure(A: FloatArray, b: FloatArray, x: FloatArray) -> Measures:
+def measure(A: FloatArray, b: FloatArray, x: FloatArray, chosen: NDArray[np.int64] | None = None) -> Measures:
     """Return relative residual, backward error, the residual and |A| |x| + |b| from one pass over A.
 
     Parameters
     ----------
     A : ndarray, shape (..., n, n)
     b, x : ndarray, shape (..., n, k)
+    chosen : ndarray of int, shape (C,), optional
+        Matrices of A (B, n, n) that b and x (C, n, k) belong to; all of them if None.
 
     Returns
     -------
@@ -172,11 +174,10 @@ def measure(A: FloatArray, b: FloatArray, x: FloatArray) -> Measures:
     array([0.])
     """
     shape, n = x.shape, A.shape[-1]
-    B = math.prod(shape[:-2])
-    systems = x.reshape(B, *shape[-2:])
+    systems, matrices = x.reshape(math.prod(shape[:-2]), *shape[-2:]), A.reshape(math.prod(A.shape[:-2]), n, n)
     finite = np.isfinite(x).all(axis=-2)
     with np.errstate(over="ignore", invalid="ignore"):
-        Ax, size = (part.reshape(shape) for part in products(A.reshape(B, n, n), systems))
+        Ax, size = (part.reshape(shape) for part in products(matrices, systems, chosen))
         r, size = b - Ax, size + np.abs(b)
     relative = ratio(norm(r), norm(b))
     omega = np.max(ratio(np.abs(r), size), axis=-2, initial=0.0)

@@ -64,17 +64,21 @@ def row_blocks(n: int, count: int) -> list[slice]:
     return split(n, n, n) if count == 1 and n * n >= 2 * MIN_ENTRIES else [slice(0, n)]
 
 
-def products(A: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+def products(
+    A: NDArray[Any], x: NDArray[Any], chosen: NDArray[np.int64] | None = None
+) -> tuple[NDArray[Any], FloatArray]:
     """Return A x and |A| |x| from one pass over A: what is large is read from memory once.
 
     Parameters
     ----------
     A : ndarray, shape (B, n, n)
-    x : ndarray, shape (B, n, k)
+    x : ndarray, shape (C, n, k)
+    chosen : ndarray of int, shape (C,), optional
+        Matrices to multiply; all of them if None.
 
     Returns
     -------
-    ndarray, ndarray, shape (B, n, k)
+    ndarray, ndarray, shape (C, n, k)
 
     Examples
     --------
@@ -83,28 +87,29 @@ def products(A: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray]:
     >>> v.ravel(), size.ravel()
     (array([3., 3.]), array([3., 3.]))
     """
-    B, n, _ = x.shape
+    C, n, _ = x.shape
     magnitude = np.abs(x)
     v, size = np.empty(x.shape, dtype=np.result_type(A, x)), np.empty_like(magnitude)
     rows = max(1, BLOCK_ENTRIES // max(1, n))
     if rows >= n:
         systems = max(1, BLOCK_ENTRIES // max(1, n * n))
-        for i in range(0, B, systems):
-            part = A[i : i + systems]
-            np.matmul(part, x[i : i + systems], out=v[i : i + systems])
-            np.matmul(np.abs(part), magnitude[i : i + systems], out=size[i : i + systems])
+        for block in (slice(i, i + systems) for i in range(0, C, systems)):
+            part = A[block] if chosen is None else A[chosen[block]]
+            np.matmul(part, x[block], out=v[block])
+            np.matmul(np.abs(part), magnitude[block], out=size[block])
         return v, size
 
     def walk(walked: slice) -> None:
         absolute = np.empty((rows, n))
-        for i in range(B):
+        for i in range(C):
+            matrix = A[i if chosen is None else chosen[i]]
             for j in range(walked.start, walked.stop, rows):
                 block = slice(j, min(j + rows, walked.stop))
-                part = A[i, block]
+                part = matrix[block]
                 np.matmul(part, x[i], out=v[i, block])
                 np.matmul(np.abs(part, out=absolute[: len(part)]), magnitude[i], out=size[i, block])
 
-    run(walk, row_blocks(n, B))
+    run(walk, row_blocks(n, C))
     return v, size
 
 

@@ -117,7 +117,7 @@ def run(task: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
     task : callable
         It must release the interpreter's lock for most of its time, as NumPy does in what is large.
     parts : sequence
-        Rather twice as many as there are threads: who is done takes the next one.
+        Who is done takes the next one.
 
     Raises
     ------
@@ -186,7 +186,8 @@ def split(count: int, entries: int, largest: int) -> list[slice]:
     Returns
     -------
     list of slice
-        Two for each thread that may run, fewer where they would hold less than `MIN_ENTRIES`.
+        One for each thread that may run, fewer where they would hold less than `MIN_ENTRIES`, more where they would be
+        larger than the largest: products with a matrix that all systems share are the faster, the more share it.
 
     Examples
     --------
@@ -194,6 +195,6 @@ def split(count: int, entries: int, largest: int) -> list[slice]:
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
     with one_blas_thread() as allowed:
-        wanted = min(2 * allowed, count * entries // MIN_ENTRIES) if allowed > 1 else 1
+        wanted = min(allowed, count * entries // MIN_ENTRIES) if allowed > 1 else 1
     step = max(1, min(largest, -(-count // max(1, wanted))))
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]

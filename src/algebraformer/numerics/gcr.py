@@ -112,9 +112,11 @@ class RefinedSolution:
         return np.asarray(self.measures.backward_error.max(axis=-1, initial=0.0))
 
     @classmethod
-    def measured(cls, A: NDArray[Any], b: NDArray[Any], x: NDArray[Any], rtol: float | None) -> RefinedSolution:
-        """Measure and certify first answers x."""
-        B, measures = len(b), measure(A, b, x)
+    def measured(
+        cls, A: NDArray[Any], b: NDArray[Any], x: NDArray[Any], rtol: float | None, chosen: Indices | None = None
+    ) -> RefinedSolution:
+        """Measure and certify first answers x, to the chosen systems of A or to all."""
+        B, measures = len(b), measure(A, b, x, chosen)
         met = is_certified(measures.relative_residual, measures.backward_error, A.shape[-1], rtol)
         certified = np.asarray(met.all(axis=-1))
         return cls(x, np.zeros(B, dtype=np.int64), certified, measures, np.full(B, np.inf), np.full(B, np.nan))
@@ -169,8 +171,7 @@ def richardson(
 
             # 3. Correct and measure it.
             step = correction(active, r)
-            matrices, right = (A, b) if len(active) == len(b) else (A[active], b[active])
-            new = RefinedSolution.measured(matrices, right, solution.x[active] + step, rtol)
+            new = RefinedSolution.measured(A, b[active], solution.x[active] + step, rtol, active)
 
             # 4. Take what is better, and go on with that.
             if monotone:
@@ -252,10 +253,10 @@ def gcr_restarted(
             remaining = maxiter - solution.refinements[active]
             scale = unit[active]
             run = solve(
-                A[active], b[active] / scale, M[active], inner_rtol, int(remaining.max()), solution.x[active] / scale,
-                stagnation_factor, residual=solution.measures.residual[active] / scale,
+                A, b[active] / scale, M[active], inner_rtol, int(remaining.max()), solution.x[active] / scale,
+                stagnation_factor, rows=active, residual=solution.measures.residual[active] / scale,
             )  # fmt: skip
-            new = RefinedSolution.measured(A[active], b[active], run.x * scale, rtol)
+            new = RefinedSolution.measured(A, b[active], run.x * scale, rtol, active)
             better = new.certified | (new.backward_error < solution.backward_error[active])
             solution.assign(active[better], new, better)
             solution.refinements[active] += np.where(better, np.minimum(run.steps, remaining), 0)
@@ -273,6 +274,7 @@ def solve(
     stagnation_factor: float = STAGNATION_FACTOR,
     inner_rtol: FloatArray | float = 0.0,
     max_first_ratio: float = np.inf,
+    rows: Indices | None = None,
     residual: FloatArray | None = None,
 ) -> KrylovSolution:
     """Solve A x = b by generalised conjugate residuals [1]_ from x0, or from x = 0: one run, without a certificate.
@@ -296,6 +298,8 @@ def solve(
         Tolerance on ||L (b - A x)|| / ||L b||, which also ends the iteration.
     max_first_ratio : float
         A system is left after its first step if that leaves a larger share of the preconditioned residual.
+    rows : ndarray of int, shape (B,), optional
+        Which matrices of A the right-hand sides belong to; all of them if None.
     residual : ndarray, shape (B, n, k), optional
         b - A x0, where that is known.
 
@@ -314,7 +318,8 @@ def solve(
     x, steps = np.zeros_like(b) if x0 is None else x0.copy(), np.zeros(B, dtype=np.int64)
     residual_ratio = np.full(B, np.inf)
     first_residual_ratio = residual_ratio
-    active = rows = np.arange(B)  # of the batch, and of A
+    active = np.arange(B)  # of the batch; rows are of A
+    rows = active if rows is None else rows
     with np.errstate(all="ignore"):
         # 1. r_0 = b - A x_0, the first direction, and what ||r|| and ||L r|| have to reach.
         r = residual if residual is not None else b if x0 is None else b - _product(A, rows, x0)

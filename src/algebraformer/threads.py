@@ -134,15 +134,15 @@ def run(task: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
         if helpers <= 0:
             return [task(part) for part in parts]
         results: dict[int, Result] = {}
-        remaining, lock = iter(enumerate(parts)), threading.Lock()
+        remaining, lock = list(reversed(range(len(parts)))), threading.Lock()
 
         def work() -> None:
             while True:
                 with lock:
-                    number, part = next(remaining, (None, None))
-                if number is None:
-                    return
-                results[number] = task(part)  # type: ignore[arg-type]
+                    if not remaining:
+                        return
+                    number = remaining.pop()
+                results[number] = task(parts[number])
 
         def helper() -> None:
             _local.allowed = 1
@@ -156,7 +156,7 @@ def run(task: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
         finally:
             _local.allowed = allowed
             with lock:
-                remaining = iter(())
+                remaining.clear()
             begun = [future for future in futures if not future.cancel()]
             for future in begun:
                 future.result()

@@ -44,9 +44,9 @@ class KrylovSpace:
             self.V = [*self.V, v]
         return v, w
 
-    def combination(self) -> FloatArray | float:
+    def combination(self) -> FloatArray:
         """Return sum_j y_j z_j with H y = alpha: what reduces g to g - sum_j alpha_j w_j."""
-        y, total = list(self.alpha), 0.0
+        y, total = list(self.alpha), np.zeros(())
         for j in reversed(range(len(y))):
             size = self.H[j][j]
             y[j] = np.where(size > 0, y[j] / np.where(size > 0, size, 1.0), 0.0)
@@ -66,7 +66,7 @@ class KrylovSpace:
 
 def dot(u: FloatArray, v: FloatArray) -> FloatArray:
     """Return <u, v> over axis 1 (B, 1, k)."""
-    return np.asarray(np.vecdot(u, v, axis=1)[:, None])
+    return np.asarray(np.vecdot(u.swapaxes(1, 2), v.swapaxes(1, 2))[:, None])
 
 
 def length(v: FloatArray) -> FloatArray:

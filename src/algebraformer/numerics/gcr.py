@@ -39,9 +39,9 @@ inverse does not fit A, and LAPACK is faster than many such steps."""
 RESIDUAL_SAFETY = 0.5
 """The recursively updated residual, which drifts from the true one, has to meet this share of the tolerance."""
 PRECISION_FLOOR = 0.25
-"""Preconditioned residual, relative to that of x = 0 and in n eps, at which the iteration ends. With 0.5 a quarter of the
-systems of diffusion at n = 1024 need a second run, at the cost of a certificate and a residual each, with 0.25 one in
-twelve, with 0.1 none; a smaller floor costs up to half a product more on the other families (LOG.md, 2026-11-27)."""
+"""Preconditioned residual, relative to that of x = 0 and in n eps, at which the iteration ends. With 0.5 a quarter of
+the systems of diffusion at n = 1024 need a second run, which costs a certificate besides, with 0.25 one in twelve, with
+0.1 none; but that costs up to half a product more on the other families (LOG.md, 2026-11-27)."""
 RESTARTS = 2
 """Largest number of restarts from the true residual. One brings nearly all systems to the certificate, see above."""
 

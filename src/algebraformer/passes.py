@@ -114,7 +114,7 @@ def products(
 
 
 def all_finite(A: NDArray[Any]) -> bool:
-    """Say whether all entries are finite, from the sums of rows: NaN and infinity do not vanish from them.
+    """Say whether all entries are finite, from their sum: NaN and infinity do not vanish from it.
 
     Parameters
     ----------
@@ -126,15 +126,15 @@ def all_finite(A: NDArray[Any]) -> bool:
     >>> all_finite(np.full((3, 2), 1e308)), all_finite(np.array([1.0, np.nan]))
     (True, False)
     """
-    rows = A.reshape(-1, A.shape[-1]) if A.size and A.ndim else A.reshape(-1, 1)
-    ones = np.ones(rows.shape[1])
+    entries = A.reshape(-1)
 
     def check(block: slice) -> bool:
         with np.errstate(over="ignore", invalid="ignore"):
-            sums = rows[block] @ ones
-        return bool(np.isfinite(sums).all()) or bool(np.isfinite(rows[block]).all())  # a sum may overflow
+            total = entries[block].sum()
+        return bool(np.isfinite(total)) or bool(np.isfinite(entries[block]).all())  # a sum may overflow
 
-    return all(run(check, split(len(rows), rows.shape[1], max(1, len(rows)))))
+    blocks = split(len(entries), 1, len(entries))
+    return check(blocks[0]) if len(blocks) == 1 else all(run(check, blocks))
 
 
 def has_zero_line(A: NDArray[Any]) -> NDArray[np.bool_]:

@@ -76,6 +76,8 @@ class _Batch:
     @classmethod
     def concatenate(cls, parts: list[_Batch]) -> _Batch:
         """Put the systems of several batches into one."""
+        if len(parts) == 1:
+            return parts[0]
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(cls)))
 
     @classmethod
@@ -291,6 +293,8 @@ def _solve_block(reading: MatrixReading, b: FloatArray, rtol: float | None, maxi
         part = _predict_and_refine(reading, b, rtol, maxiter)
     else:
         part = _solve_gcr(reading, reading.inverse, reading.defect, b, rtol, maxiter, everything)
+    if chosen.size == len(answers.x):
+        return part
     answers.assign(chosen, part)
     return answers
 

@@ -194,7 +194,9 @@ def split(count: int, entries: int, largest: int) -> list[slice]:
     >>> split(5, entries=2**20, largest=2)
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
-    with one_blas_thread() as allowed:
-        wanted = min(allowed, count * entries // MIN_ENTRIES) if allowed > 1 else 1
-    step = max(1, min(largest, -(-count // max(1, wanted))))
+    wanted = 1
+    if count * entries >= 2 * MIN_ENTRIES:
+        with one_blas_thread() as allowed:
+            wanted = min(allowed, count * entries // MIN_ENTRIES)
+    step = max(1, min(largest, -(-count // wanted)))
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]

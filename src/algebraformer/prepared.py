@@ -11,8 +11,8 @@ from scipy.linalg import LinAlgWarning
 
 from algebraformer.errors import FallbackWarning, SingularSystemError, Status, warn_caller
 from algebraformer.linalg import EPS, FloatArray
-from algebraformer.models.inference.answers import AnyNetwork
-from algebraformer.models.inference.reader import max_batch_size, not_linear
+from algebraformer.models.inference.answers import AnyNetwork, blocks
+from algebraformer.models.inference.reader import not_linear
 from algebraformer.models.inference.reading import MatrixReading
 from algebraformer.numerics import gcr, lapack
 from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error
@@ -21,7 +21,7 @@ from algebraformer.numerics.lapack import RHS_BLOCK_ENTRIES
 from algebraformer.numerics.preconditioner import LinearInverse, as_linear_operator
 from algebraformer.passes import has_zero_line
 from algebraformer.result import SolveResult, scalar
-from algebraformer.threads import run, split
+from algebraformer.threads import run
 from algebraformer.validation import CheckedSystem, check_count, check_tolerance, match_right_hand_sides
 
 if TYPE_CHECKING:
@@ -122,8 +122,7 @@ class Prepared:
         self._readings: dict[int, MatrixReading] = {}
         self._factors: dict[tuple[str, int], lapack.Factors | None] = {}  # by kind of numbers, and position in A
         self._zero_lines: Flags | None = None
-        n = A.shape[-1]
-        self._blocks = split(len(A), n * n, max_batch_size(max(1, n)))  # what one thread works on at a time
+        self._blocks = blocks(network, len(A))  # what one thread works on at a time
         if keep and self._supports(A):
             run(self._reading, self._blocks)
 

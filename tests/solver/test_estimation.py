@@ -25,12 +25,11 @@ from algebraformer.models.heads.estimate import AUXILIARY_WEIGHT, EstimateHead, 
 from algebraformer.models.inference.estimate_reader import (
     STD_FLOOR,
     TYPICAL_NOISE,
-    EstimateReader,
     kalman_update,
     network_input,
 )
-from algebraformer.models.scaling import scale_systems
 from algebraformer.models.raw_tokens import TIKHONOV_PARAMETERS, tikhonov_channels
+from algebraformer.models.scaling import scale_systems
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import RECIPES, FinetuneRecipe, Recipe
 from algebraformer.training.data import TEST_SEED

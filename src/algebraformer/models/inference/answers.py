@@ -41,7 +41,7 @@ def estimates(model: AnyNetwork, A: FloatArray, b: FloatArray) -> Estimates:
 
 
 def blocks(model: AnyNetwork, count: int) -> list[slice]:
-    """Return slices of `count` systems that are read at a time, so that memory stays flat; torch has its own threads."""
+    """Return slices of `count` systems to read at a time: for several threads, or for torch, which has its own."""
     if isinstance(model, NumpyNetwork):
         return model.blocks(count)
     return [slice(part.start, part.stop) for part in batches(count, max_batch_size(model.config.n))]

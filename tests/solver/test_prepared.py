@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from algebraformer import problems
+from algebraformer import problems, threads
 from algebraformer.errors import ConfigurationError, FallbackWarning, SingularSystemError, Status
 from algebraformer.models import NumpyNetwork
 from algebraformer.models.inference import network as inference_network
@@ -51,6 +51,7 @@ def quiet() -> Iterator[None]:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is computed from matrices alone, in order: "read" for the network, "lu" for LAPACK."""
+    monkeypatch.setattr(threads, "processors", lambda: 1)  # several would read several blocks
     found: list[str] = []
 
     def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -154,7 +154,7 @@ def standardized(h: Singles, out: Singles | None = None) -> Singles:
 
 @functools.cache
 def _norm_constants(n: int) -> tuple[Singles, Singles]:
-    """Return n and `NORM_FLOOR` as arrays (1,): to convert a number takes NumPy as long as to add a token to another."""
+    """Return n and `NORM_FLOOR` as arrays (1,): converting a number takes NumPy as long as adding two tokens."""
     return np.array([n], dtype=np.float32), np.array([NORM_FLOOR])
 
 

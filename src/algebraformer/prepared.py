@@ -18,7 +18,7 @@ from algebraformer.models.heads.reading import MatrixReading
 from algebraformer.numerics import gcr, lapack
 from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error
 from algebraformer.numerics.gcr import RefinedSolution
-from algebraformer.numerics.lapack import RHS_BLOCK_ENTRIES
+from algebraformer.numerics.lapack import RHS_BLOCK_ENTRIES, LogDeterminant
 from algebraformer.numerics.preconditioner import LinearInverse, as_linear_operator
 from algebraformer.result import SolveResult, scalar
 from algebraformer.validation import CheckedSystem, check_count, check_tolerance, match_right_hand_sides
@@ -109,9 +109,9 @@ class Prepared:
     compressed); and LAPACK's factors of those matrices that needed them for an earlier right-hand side.
     """
 
-    def __init__(self, model: Algebraformer, A: Array, batched: bool, keep: bool = True) -> None:
+    def __init__(self, model: Algebraformer, A: Array, batched: bool, keep: bool = True, assume_a: str = "gen") -> None:
         """`keep` is False for one solve: A is not copied then, and nothing that is computed from it is kept."""
-        self._model, self._batched, self._keep = model, batched, keep
+        self._model, self._batched, self._keep, self._assume_a = model, batched, keep, assume_a
         self._A = A.copy() if keep else A
         self._readings: dict[int, MatrixReading] = {}
         self._factors: dict[tuple[str, int], lapack.Factors | None] = {}  # by kind of numbers, and position in A
@@ -226,6 +226,32 @@ class Prepared:
             raise SingularSystemError(np.flatnonzero(singular).tolist(), system.batched, result)
         return result
 
+    def logdet(self) -> LogDeterminant:
+        """Return sign and logarithm of the determinant of A, as numpy.linalg.slogdet does, by LAPACK's factors.
+
+        What has not been factorised yet is factorised, and the factors are kept for `solve`.
+
+        Returns
+        -------
+        LogDeterminant
+            sign and logabsdet, with arrays of shape (B,) for a batch.
+
+        Examples
+        --------
+        >>> import algebraformer as af
+        >>> system = af.problems.get("kernel", n=64).sample(1, seed=1)
+        >>> prepared = af.LearnedSolver.from_pretrained("diffusion-64").prepare(system.A[0], assume_a="pos")
+        >>> round(prepared.logdet().logabsdet, 6) == round(np.linalg.slogdet(system.A[0]).logabsdet, 6)
+        True
+        """
+        sign, size = np.zeros(len(self._A), dtype=self._A.dtype), np.zeros(len(self._A))
+        for i, A in enumerate(self._A):
+            key = (A.dtype.kind, i)
+            factors = self._factors.get(key) or lapack.Factors.of(A, self._assume_a)
+            self._factors[key] = factors
+            sign[i], size[i] = factors.logdet()
+        return LogDeterminant(sign, size) if self._batched else LogDeterminant(scalar(sign[0]), scalar(size[0]))
+
     def _supports(self, A: Array) -> bool:
         """Say whether the network reads such matrices."""
         return A.shape[-1] == self._model.config.n and A.dtype.kind == "f"
@@ -267,10 +293,10 @@ class Prepared:
         whole = where.size == len(system.b)
         A, b = (system.A, system.b) if whole else (system.A[where], system.b[where])
         if not self._keep:
-            return lapack.solve(A, b, rtol, singular)
+            return lapack.solve(A, b, rtol, singular, None, self._assume_a)
         keys = [(A.dtype.kind, int(i)) for i in where]
         factors = [self._factors.get(key) for key in keys]
-        solution = lapack.solve(A, b, rtol, singular, factors)
+        solution = lapack.solve(A, b, rtol, singular, factors, self._assume_a)
         self._factors.update(zip(keys, factors, strict=True))
         return solution
 

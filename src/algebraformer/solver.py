@@ -17,7 +17,7 @@ from algebraformer.estimation import Estimate
 from algebraformer.models import Algebraformer, predict
 from algebraformer.prepared import Prepared, check_supported
 from algebraformer.result import SolveResult
-from algebraformer.validation import check_matrices, check_system
+from algebraformer.validation import check_matrices, check_structure, check_system
 
 Array = NDArray[Any]
 
@@ -142,7 +142,7 @@ class LearnedSolver:
         if reason := self.info.unsupported_reason(self.model.config.head):
             raise ConfigurationError(f"the model {self.info.name} {reason}")
 
-    def prepare(self, A: ArrayLike) -> Prepared:
+    def prepare(self, A: ArrayLike, assume_a: str | None = None) -> Prepared:
         """Read A once, to solve for any number of right-hand sides, one call after the other.
 
         `prepared.solve(b)` returns what `solve(A, b)` does, at the cost of refinement alone: the network's pass over A,
@@ -153,16 +153,18 @@ class LearnedSolver:
         ----------
         A : array_like, shape (n, n) or (B, n, n)
             Real or complex; copied, so that later changes have no effect.
+        assume_a : str, optional
+            As in `solve`.
 
         Returns
         -------
         Prepared
-            With the methods and attributes `solve(b)`, `operator` and `in_distribution`.
+            With the methods and attributes `solve(b)`, `logdet()`, `operator` and `in_distribution`.
 
         Raises
         ------
         ValueError
-            A is not square, sparse, or entries are NaN, infinite or not numbers.
+            A is not square, sparse, or entries are NaN, infinite or not numbers; an unknown `assume_a`.
         ConfigurationError
             The model estimates from noisy systems, or its family has no systems.
 
@@ -176,12 +178,13 @@ class LearnedSolver:
         >>> first.certified, second.certified
         (True, True)
         """
-        return self._prepare(A, keep=True)
+        return self._prepare(A, keep=True, assume_a=assume_a)
 
-    def _prepare(self, A: ArrayLike, keep: bool) -> Prepared:
+    def _prepare(self, A: ArrayLike, keep: bool, assume_a: str | None = None) -> Prepared:
         """Return A prepared for many right-hand sides, or for one call if nothing is to be kept."""
         self.check_can_solve()
-        return Prepared(self.model, *check_matrices(A), keep)
+        structure = self.info.structure if assume_a is None else check_structure(assume_a)
+        return Prepared(self.model, *check_matrices(A), keep, structure)
 
     def operator(self, A: ArrayLike) -> LinearOperator | list[LinearOperator]:
         """Return a linear head's approximation M of inv(A), for instance as `M=` of scipy.sparse.linalg.gmres.
@@ -230,6 +233,7 @@ class LearnedSolver:
         rtol: float | None = None,
         max_refinements: int = 10,
         fallback: bool = True,
+        assume_a: str | None = None,
     ) -> SolveResult:
         """Solve A x = b: the network's answer, refined until certified, or LAPACK's.
 
@@ -252,6 +256,10 @@ class LearnedSolver:
         fallback : bool
             Give systems that do not look like the family, or that the network cannot solve, to LAPACK. If False,
             nothing is factorised and the network's best answer is returned; it is not certified then.
+        assume_a : str, optional
+            "pos" or "positive definite": where LAPACK is needed it factorises by Cholesky, and by LU those matrices
+            that turn out not to be Hermitian and positive definite. "gen" or "general": by LU. None: what the model's
+            family says of itself (`ProblemFamily.structure`).
 
         Returns
         -------
@@ -261,7 +269,7 @@ class LearnedSolver:
         ------
         ValueError
             Shapes do not match, entries are NaN, infinite or not numbers; the message names A or b. Also for a
-            size that the model does not support when fallback is False.
+            size that the model does not support when fallback is False, and for an unknown `assume_a`.
         SingularSystemError
             A `LinAlgError`: one or more systems are exactly singular; it names their indices and carries the result
             of the others. LAPACK's elimination decides; a row or column of zeros always counts.
@@ -275,7 +283,7 @@ class LearnedSolver:
         FallbackWarning
             LAPACK answered a tenth or more of a batch that the model should cover: slower than LAPACK alone.
         """
-        return self._prepare(A, keep=False).solve(b, rtol, max_refinements, fallback)
+        return self._prepare(A, keep=False, assume_a=assume_a).solve(b, rtol, max_refinements, fallback)
 
 
 _loaded = functools.lru_cache(maxsize=8)(LearnedSolver.from_pretrained)

@@ -147,6 +147,21 @@ def x_solves_the_system(subject: Subject) -> None:
     subject.require(worst <= limit, f"x with a backward error of at most {limit:.1e}", worst)
 
 
+def structure_holds(subject: Subject) -> None:
+    """Matrices of a positive definite family are symmetric to the last bit, and have a Cholesky factorisation."""
+    structure = subject.family.structure
+    subject.require(structure in ("gen", "pos"), "the structure 'gen' or 'pos'", structure)
+    if structure == "gen":
+        return
+    A = subject.family.sample(subject.count, seed=5).A
+    m, n = A.shape[1:]
+    subject.require(m == n and np.array_equal(A, A.conj().swapaxes(1, 2)), "Hermitian matrices", "one that is not")
+    try:
+        np.linalg.cholesky(A)
+    except np.linalg.LinAlgError:
+        subject.require(False, "positive definite matrices", "one that is not")
+
+
 def same_seed_and_index_same_system(subject: Subject) -> None:
     """Bit for bit: again, alone, in a batch, in any order, by sample or at."""
     family, count = subject.family, subject.count
@@ -243,6 +258,7 @@ RULES: dict[str, Callable[[Subject], None]] = {
     "shapes and dtypes": shapes_and_dtypes,
     "finite": finite,
     "x solves the system": x_solves_the_system,
+    "structure": structure_holds,
     "same seed and index, same system": same_seed_and_index_same_system,
     "any seed and index": any_seed_and_index,
     "seeds and indices differ": seeds_and_indices_differ,

@@ -15,6 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[Any]
 
+STRUCTURES = {"gen": "gen", "general": "gen", "pos": "pos", "positive definite": "pos"}
+"""Structures of A by the names that scipy.linalg.solve has for them."""
+
 
 @dataclasses.dataclass(frozen=True)
 class CheckedSystem:
@@ -152,6 +155,14 @@ def check_tolerance(value: float, name: str) -> float:
     if not 0 <= value < np.inf:
         raise ValueError(f"{name} must be a finite number >= 0, received {value}")
     return value
+
+
+def check_structure(assume_a: str) -> str:
+    """Return "gen" or "pos" for a structure of A in SciPy's words; `ValueError` for any other."""
+    structure = STRUCTURES.get(assume_a) if isinstance(assume_a, str) else None
+    if structure is None:
+        raise ValueError(f"assume_a must be one of {', '.join(map(repr, STRUCTURES))}, received {assume_a!r}")
+    return structure
 
 
 def check_count(value: int, name: str) -> int:

@@ -158,6 +158,8 @@ class ProblemFamily(abc.ABC):
 
     name: ClassVar[str] = ""
     """Set by `register`."""
+    structure: ClassVar[str] = "gen"
+    """What all matrices of the family are, in SciPy's words: "pos", symmetric and positive definite, or "gen"."""
 
     def __post_init__(self) -> None:
         check_whole(self, "n")

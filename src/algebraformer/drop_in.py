@@ -37,8 +37,8 @@ def solve(
 
     Real systems of the model's size go through `LearnedSolver.solve`: the network's answer where it can be certified,
     LAPACK's where not. That holds for `assume_a` None, "general", "symmetric" and "hermitian", and for "positive
-    definite" where the model's family is. Everything else (other sizes and structures, complex numbers, `transposed`)
-    goes to `scipy.linalg.solve` unchanged.
+    definite" where the model's family is. Everything else (other sizes and structures, complex numbers) goes to
+    `scipy.linalg.solve` unchanged.
 
     Parameters
     ----------
@@ -81,12 +81,12 @@ def solve(
     square = A.ndim >= 2 and A.shape[-2:] == (solver.n, solver.n) and A.size > 0
     rows = B.ndim >= 1 and B.size > 0 and B.shape[-min(B.ndim, 2)] == solver.n
     covered = assume_a in (None, *GENERAL, *SYMMETRIC) or (assume_a in POSITIVE and solver.info.structure == "pos")
-    if not (real and square and rows and covered) or transposed:
+    if not (real and square and rows and covered):
         return scipy.linalg.solve(a, b, lower, overwrite_a, overwrite_b, check_finite, assume_a, transposed)
     if assume_a in (*SYMMETRIC, *POSITIVE) and np.isfinite(A).all():  # else `solver.solve` raises for the caller's A
-        A = from_triangle(A, lower)
+        A, transposed = from_triangle(A, lower), False
     structure = None if assume_a is None else "pos" if assume_a in POSITIVE else "gen"
-    x = _solve_stacked(solver, A, B[:, None] if B.ndim == 1 else B, rtol, structure)
+    x = _solve_stacked(solver, A, B[:, None] if B.ndim == 1 else B, rtol, structure, transposed)
     single = np.result_type(A, B).kind == "f" and np.result_type(A, B).itemsize <= 4
     return (x[..., 0] if B.ndim == 1 else x).astype(np.float32 if single else np.float64, copy=False)
 
@@ -114,7 +114,9 @@ def _check_positive_definite(A: Array, chosen: Array) -> None:
             raise np.linalg.LinAlgError(f"matrix {i} of the batch is not positive definite") from None
 
 
-def _solve_stacked(solver: LearnedSolver, A: Array, b: Array, rtol: float | None, structure: str | None) -> Array:
+def _solve_stacked(
+    solver: LearnedSolver, A: Array, b: Array, rtol: float | None, structure: str | None, transposed: bool
+) -> Array:
     """Return x (..., n, k) for stacks of matrices and right-hand sides that broadcast; no matrix is copied for them.
 
     Axes along which A has one matrix for many right-hand sides become columns of b.
@@ -130,7 +132,7 @@ def _solve_stacked(solver: LearnedSolver, A: Array, b: Array, rtol: float | None
     columns = np.broadcast_to(b, (*stack, n, k)).transpose(order)
     right = columns.reshape(*(stack[axis] for axis in own), n, -1)
     A, right = (A.reshape(-1, n, n), right.reshape(-1, n, right.shape[-1])) if own else (A.reshape(n, n), right)
-    result = solver.solve(A, right, rtol, assume_a=structure)
+    result = solver.solve(A, right, rtol, assume_a=structure, transpose=transposed)
     if structure == "pos":
         _check_positive_definite(A.reshape(-1, n, n), np.atleast_1d(result.method == "lapack"))
     return np.ascontiguousarray(result.x.reshape(columns.shape).transpose(np.argsort(order)))

@@ -19,7 +19,7 @@ from algebraformer.numerics import gcr, lapack
 from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error
 from algebraformer.numerics.gcr import RefinedSolution
 from algebraformer.numerics.lapack import RHS_BLOCK_ENTRIES, LogDeterminant
-from algebraformer.numerics.preconditioner import LinearInverse, as_linear_operator
+from algebraformer.numerics.preconditioner import LinearInverse, TransposedInverse, as_linear_operator
 from algebraformer.result import SolveResult, scalar
 from algebraformer.validation import CheckedSystem, check_count, check_tolerance, match_right_hand_sides
 
@@ -113,7 +113,7 @@ class Prepared:
         """`keep` is False for one solve: A is not copied then, and nothing that is computed from it is kept."""
         self._model, self._batched, self._keep, self._assume_a = model, batched, keep, assume_a
         self._A = A.copy() if keep else A
-        self._readings: dict[int, MatrixReading] = {}
+        self._readings: dict[tuple[int, bool], MatrixReading] = {}  # by first system, and whether of A^T
         self._factors: dict[tuple[str, int], lapack.Factors | None] = {}  # by kind of numbers, and position in A
         self._zero_lines: Flags | None = None
         if keep and self._supports(A):
@@ -161,15 +161,20 @@ class Prepared:
         return operators if self._batched else operators[0]
 
     def solve(
-        self, b: ArrayLike, rtol: float | None = None, max_refinements: int = 10, fallback: bool = True
+        self,
+        b: ArrayLike,
+        rtol: float | None = None,
+        max_refinements: int = 10,
+        fallback: bool = True,
+        transpose: bool = False,
     ) -> SolveResult:
-        """Solve A x = b; arguments, result, errors and warnings are those of `LearnedSolver.solve`.
+        """Solve A x = b, or A^T x = b; arguments, result, errors and warnings are those of `LearnedSolver.solve`.
 
         Parameters
         ----------
         b : array_like, shape (n,), (n, k), (B, n) or (B, n, k)
             (B, n) for a batch A is one right-hand side per system.
-        rtol, max_refinements, fallback
+        rtol, max_refinements, fallback, transpose
             See `LearnedSolver.solve`.
 
         Returns
@@ -180,6 +185,10 @@ class Prepared:
         max_refinements = check_count(max_refinements, "max_refinements")
         system = match_right_hand_sides(self._A, self._batched, b)
         supported = self._supports(system.A)
+        if transpose and supported and not self._model.config.head.is_linear:
+            if not fallback:
+                raise not_linear(self._model)
+            supported = False
         if not (supported or fallback):
             kind = "real" if system.A.dtype.kind == "f" else "complex"
             raise ValueError(
@@ -190,7 +199,7 @@ class Prepared:
         # 1. The network answers what looks like its family; without a fallback, everything.
         answers = _Batch.unanswered(system.b)
         if supported:
-            answers = self._solve_blocks(system.b, rtol, max_refinements, everything=not fallback)
+            answers = self._solve_blocks(system.b, rtol, max_refinements, not fallback, transpose)
         singular = self._has_zero_line() if system.b.size else np.zeros(len(system.b), dtype=bool)
         # A small backward error does not show that A is singular or nearly so. For matrices like those of the family
         # training and probe do; every other A has to be factorised, which LAPACK's errors and warnings come from.
@@ -208,7 +217,7 @@ class Prepared:
             if supported:
                 known = answers.in_distribution[left]
                 status[left[known]], status[left[~known]] = Status.FALLBACK, Status.OUT_OF_DISTRIBUTION
-            solution = self._factorised(left, system, rtol, singular[left])
+            solution = self._factorised(left, system, rtol, singular[left], transpose)
             answers.assign(left, solution)
             status[left[~solution.certified]] = Status.INACCURATE
             rcond[left], singular[left] = solution.rcond, solution.singular
@@ -261,13 +270,13 @@ class Prepared:
         step = max_batch_size(self._A.shape[-1])
         return [slice(start, start + step) for start in range(0, len(self._A), step)]
 
-    def _reading(self, rows: slice) -> MatrixReading:
-        """Return what the network knows of a block."""
-        reading = self._readings.get(rows.start)
+    def _reading(self, rows: slice, transpose: bool = False) -> MatrixReading:
+        """Return what the network knows of a block, or of its transposes."""
+        reading = self._readings.get((rows.start, transpose))
         if reading is None:
-            reading = self._model.read(self._A[rows])
+            reading = _transposed(self._reading(rows)) if transpose else self._model.read(self._A[rows])
             if self._keep:
-                self._readings[rows.start] = reading
+                self._readings[rows.start, transpose] = reading
         return reading
 
     def _has_zero_line(self) -> Flags:
@@ -276,29 +285,45 @@ class Prepared:
             self._zero_lines = has_zero_line(self._A)
         return self._zero_lines.copy()
 
-    def _solve_blocks(self, b: FloatArray, rtol: float | None, maxiter: int, everything: bool) -> _Batch:
+    def _solve_blocks(
+        self, b: FloatArray, rtol: float | None, maxiter: int, everything: bool, transpose: bool
+    ) -> _Batch:
         """Return the network's refined answers to systems that look like the family, or to everything.
 
         Certified by their measures alone, whether in distribution or not.
         """
         if b.size == 0:
             return _Batch.empty(b)
-        parts = [_solve_block(self._reading(rows), b[rows], rtol, maxiter, everything) for rows in self._blocks()]
+        parts = [
+            _solve_block(self._reading(rows, transpose), b[rows], rtol, maxiter, everything) for rows in self._blocks()
+        ]
         return _Batch.concatenate(parts)
 
     def _factorised(
-        self, where: Indices, system: CheckedSystem, rtol: float | None, singular: Flags
+        self, where: Indices, system: CheckedSystem, rtol: float | None, singular: Flags, transpose: bool
     ) -> lapack.DirectSolution:
         """Return LAPACK's answers to the systems `where`, with their factors from earlier calls."""
         whole = where.size == len(system.b)
         A, b = (system.A, system.b) if whole else (system.A[where], system.b[where])
         if not self._keep:
-            return lapack.solve(A, b, rtol, singular, None, self._assume_a)
+            return lapack.solve(A, b, rtol, singular, None, self._assume_a, transpose)
         keys = [(A.dtype.kind, int(i)) for i in where]
         factors = [self._factors.get(key) for key in keys]
-        solution = lapack.solve(A, b, rtol, singular, factors, self._assume_a)
+        solution = lapack.solve(A, b, rtol, singular, factors, self._assume_a, transpose)
         self._factors.update(zip(keys, factors, strict=True))
         return solution
+
+
+def _transposed(reading: MatrixReading) -> MatrixReading:
+    """Return the reading of the transposes: they are in distribution where the matrices are.
+
+    Right-hand sides of A^T are not those of the family, so that first residuals are held to MAX_DEFECT alone.
+    """
+    if reading.inverse is None:
+        return reading
+    A, inverse = np.ascontiguousarray(reading.A.swapaxes(1, 2)), TransposedInverse(reading.inverse)
+    defect = gcr.probe_defect(A, inverse)
+    return MatrixReading(A, reading.in_distribution, lambda A, b: inverse(b), inverse, defect, MAX_DEFECT)
 
 
 def _solve_block(reading: MatrixReading, b: FloatArray, rtol: float | None, maxiter: int, everything: bool) -> _Batch:

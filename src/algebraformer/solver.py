@@ -234,8 +234,9 @@ class LearnedSolver:
         max_refinements: int = 10,
         fallback: bool = True,
         assume_a: str | None = None,
+        transpose: bool = False,
     ) -> SolveResult:
-        """Solve A x = b: the network's answer, refined until certified, or LAPACK's.
+        """Solve A x = b, or A^T x = b: the network's answer, refined until certified, or LAPACK's.
 
         The network answers systems that look like its family. With a token head, refinement is
         x <- x + network(A, b - A x) with the residual in float64; it stops when the certificate holds, when the
@@ -260,6 +261,10 @@ class LearnedSolver:
             "pos" or "positive definite": where LAPACK is needed it factorises by Cholesky, and by LU those matrices
             that turn out not to be Hermitian and positive definite. "gen" or "general": by LU. None: what the model's
             family says of itself (`ProblemFamily.structure`).
+        transpose : bool
+            Solve A^T x = b, with M^T for the learned inverse M of A and with the factors of A; the certificate is that
+            of A^T. Also for complex A it is the transpose, not the adjoint. With a head that is not linear in b LAPACK
+            solves it.
 
         Returns
         -------
@@ -274,7 +279,8 @@ class LearnedSolver:
             A `LinAlgError`: one or more systems are exactly singular; it names their indices and carries the result
             of the others. LAPACK's elimination decides; a row or column of zeros always counts.
         ConfigurationError
-            The model estimates from noisy systems, or its family has no systems: use `estimate`, or `predict`.
+            The model estimates from noisy systems, or its family has no systems: use `estimate`, or `predict`. Also
+            for `transpose` without fallback where the head is not linear in b.
 
         Warns
         -----
@@ -283,7 +289,7 @@ class LearnedSolver:
         FallbackWarning
             LAPACK answered a tenth or more of a batch that the model should cover: slower than LAPACK alone.
         """
-        return self._prepare(A, keep=False, assume_a=assume_a).solve(b, rtol, max_refinements, fallback)
+        return self._prepare(A, keep=False, assume_a=assume_a).solve(b, rtol, max_refinements, fallback, transpose)
 
 
 _loaded = functools.lru_cache(maxsize=8)(LearnedSolver.from_pretrained)

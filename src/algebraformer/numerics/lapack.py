@@ -68,6 +68,7 @@ def solve(
     singular: NDArray[np.bool_] | None = None,
     factors: list[Factors | None] | None = None,
     assume_a: str = "gen",
+    transpose: bool = False,
 ) -> DirectSolution:
     """Solve B systems with k right-hand sides each by LU with partial pivoting, or by Cholesky.
 
@@ -86,6 +87,8 @@ def solve(
         Factors of A from an earlier call, None for systems that have not been factorised; those are filled in.
     assume_a : str
         "gen" or "pos", see `Factors.of`.
+    transpose : bool
+        Solve A^T x = b, by the factors of A.
 
     Returns
     -------
@@ -116,11 +119,14 @@ def solve(
             singular[i], relative[i], omega[i], error[i] = True, np.inf, np.inf, np.nan
             continue
         rcond[i], certified[i] = lu.rcond, True
+        matrix = A[i]
+        if transpose:
+            lu, matrix = dataclasses.replace(lu, transposed=True), matrix.T
 
         # 2. Solve and refine, block by block of right-hand sides.
         step = max(1, RHS_BLOCK_ENTRIES // n)
         for columns in (slice(j, j + step) for j in range(0, k, step)):
-            solution = lu.solve(A[i], b[i, :, columns], rtol)
+            solution = lu.solve(matrix, b[i, :, columns], rtol)
             x[i, :, columns] = solution.x[0]
             certified[i] &= solution.certified[0]
             relative[i] = max(relative[i], solution.relative_residual[0])
@@ -156,6 +162,8 @@ class Factors:
         ||g - inv(A) A g|| of one random vector g of length one: small where the factors invert A.
     unit : float
         Power of two that A was multiplied by: less than one where sums of its entries would overflow.
+    transposed : bool
+        They are used as factors of A^T.
     """
 
     factor: NDArray[Any]
@@ -164,6 +172,7 @@ class Factors:
     singular: bool
     defect: float = 1.0
     unit: float = 1.0
+    transposed: bool = False
 
     @classmethod
     def of(cls, A: NDArray[Any], assume_a: str = "gen") -> Factors:
@@ -196,15 +205,16 @@ class Factors:
         return dataclasses.replace(factors, defect=defect if np.isfinite(defect) else 1.0)
 
     def inverse(self, v: NDArray[Any]) -> NDArray[Any]:
-        """Return inv(A) v (n, k) by the factors; NaN throughout where v is not finite."""
+        """Return inv(A) v (n, k) by the factors, or inv(A^T) v; NaN throughout where v is not finite."""
         v = v.astype(self.factor.dtype, copy=False)
         if not np.isfinite(v).all():
             return np.full_like(v, np.nan)
         lapack = _routines(self.factor.dtype.char)
         if self.pivots is None:
-            solution = lapack.potrs(self.factor, v, lower=0)[0]
+            solution = lapack.potrs(self.factor, v.conj() if self.transposed else v, lower=0)[0]
+            solution = solution.conj() if self.transposed else solution  # A^T is conj(A)
         else:
-            solution = lapack.getrs(self.factor, self.pivots, v)[0]
+            solution = lapack.getrs(self.factor, self.pivots, v, trans=int(self.transposed))[0]
         return solution if self.unit == 1.0 else solution * self.unit
 
     def logdet(self) -> LogDeterminant:

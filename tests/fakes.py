@@ -134,7 +134,7 @@ def corrupted(solver: LearnedSolver, change: Callable[[OperatorHead], object]) -
     model = copy.deepcopy(solver.model)
     with torch.no_grad():
         change(model.operator_head)
-    model.operator_head._basis = None
+    model.operator_head._reader = None
     return LearnedSolver(model, solver.info)
 
 

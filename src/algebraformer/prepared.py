@@ -13,8 +13,8 @@ from scipy.sparse.linalg import LinearOperator
 from algebraformer.errors import FallbackWarning, SingularSystemError, Status, warn_caller
 from algebraformer.linalg import EPS, FloatArray, has_zero_line
 from algebraformer.models import Algebraformer, max_batch_size
-from algebraformer.models.heads.base import not_linear
-from algebraformer.models.heads.reading import MatrixReading
+from algebraformer.models.inference.reader import not_linear
+from algebraformer.models.inference.reading import MatrixReading
 from algebraformer.numerics import gcr, lapack
 from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error
 from algebraformer.numerics.gcr import RefinedSolution

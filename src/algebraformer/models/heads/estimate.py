@@ -34,9 +34,10 @@ from torch import Tensor, nn
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import GAUSS_90, ScoredSystems, estimate_scores, misfit, relative_errors
 from algebraformer.models.config import TIKHONOV, EstimateConfig, ModelConfig
-from algebraformer.models.heads.base import BATCH_SIZE, Head, Network, register_head
+from algebraformer.models.heads.base import Head, Network, register_head
+from algebraformer.models.inference.reader import BATCH_SIZE
 from algebraformer.models.heads.data import Batch, Family, Indices, TrainingData
-from algebraformer.models.heads.reading import Estimates
+from algebraformer.models.inference.reading import Estimates
 from algebraformer.models.scaling import DISTANCE_MARGIN, ScaledSystems, scale_systems
 from algebraformer.models.tokens import tikhonov_channels
 from algebraformer.progress import PartCallback, all_silent

@@ -165,7 +165,7 @@ def multiply(A: FloatArray, chosen: NDArray[np.int64], z: FloatArray) -> FloatAr
     """
     if len(chosen) == len(A):
         return A @ z
-    v = np.empty(z.shape)
+    v = np.empty(z.shape, dtype=np.result_type(A, z))
     for i, system in enumerate(chosen):
         np.matmul(A[system], z[i], out=v[i])
     return v
@@ -433,6 +433,6 @@ def normalized_mse(x: FloatArray, reference: FloatArray) -> float:
     0.5
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        error = np.asarray(np.sum((x - reference) ** 2))
-        size = np.asarray(np.sum(reference**2))
+        error = np.asarray(np.sum(np.abs(x - reference) ** 2))
+        size = np.asarray(np.sum(np.abs(reference) ** 2))
     return float(ratio(error, size))

@@ -12,7 +12,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from algebraformer.errors import FallbackWarning, SingularSystemError, Status, warn_caller
 from algebraformer.linalg import EPS, FloatArray, has_zero_line
-from algebraformer.models import Algebraformer, max_batch_size
+from algebraformer.models import Algebraformer, ModelConfig, max_batch_size
 from algebraformer.models.inference.reader import not_linear
 from algebraformer.models.inference.reading import MatrixReading
 from algebraformer.numerics import gcr, lapack
@@ -93,10 +93,15 @@ class _Batch:
                 getattr(self, field.name)[where] = getattr(other, field.name)
 
 
-def check_supported(A: Array, n: int) -> None:
-    """Raise `ValueError` unless a network for n unknowns reads matrices like A (B, n, n)."""
-    if A.dtype.kind == "c":
-        raise ValueError("the network reads real systems, received complex numbers: use solve")
+KINDS = {"f": "real", "c": "complex"}
+"""Kinds of numbers by NumPy's letters."""
+
+
+def check_supported(A: Array, config: ModelConfig) -> None:
+    """Raise `ValueError` unless a network of this configuration reads matrices like A (B, n, n)."""
+    kind, n = config.head.kind, config.n
+    if A.dtype.kind != kind:
+        raise ValueError(f"the network reads {KINDS[kind]} systems, received {KINDS[A.dtype.kind]} numbers: use solve")
     if A.shape[-1] != n:
         raise ValueError(f"the model supports n = {n}, received n = {A.shape[-1]}: use solve, which falls back")
 
@@ -145,11 +150,11 @@ class Prepared:
         Raises
         ------
         ValueError
-            A is complex, or not of the model's size.
+            A is not of the model's size or kind of numbers.
         ConfigurationError
             The model has a head that is not linear in b.
         """
-        check_supported(self._A, self._model.config.n)
+        check_supported(self._A, self._model.config)
         operators = []
         for rows in self._blocks():
             A = self._A[rows]
@@ -157,7 +162,7 @@ class Prepared:
             inverse = self._reading(rows).inverse if self._keep else self._model.approximate_inverse(A)
             if inverse is None:
                 raise not_linear(self._model)
-            operators += [as_linear_operator(inverse[i : i + 1], A.shape[-1]) for i in range(len(A))]
+            operators += [as_linear_operator(inverse[i : i + 1], A.shape[-1], A.dtype) for i in range(len(A))]
         return operators if self._batched else operators[0]
 
     def solve(
@@ -190,10 +195,10 @@ class Prepared:
                 raise not_linear(self._model)
             supported = False
         if not (supported or fallback):
-            kind = "real" if system.A.dtype.kind == "f" else "complex"
+            config = self._model.config
             raise ValueError(
-                f"the model supports real systems with n = {self._model.config.n}, received {kind} ones with "
-                f"n = {system.n}"
+                f"the model supports {KINDS[config.head.kind]} systems with n = {config.n}, received "
+                f"{KINDS[system.A.dtype.kind]} ones with n = {system.n}"
             )
 
         # 1. The network answers what looks like its family; without a fallback, everything.
@@ -263,7 +268,7 @@ class Prepared:
 
     def _supports(self, A: Array) -> bool:
         """Say whether the network reads such matrices."""
-        return A.shape[-1] == self._model.config.n and A.dtype.kind == "f"
+        return A.shape[-1] == self._model.config.n and A.dtype.kind == self._model.config.head.kind
 
     def _blocks(self) -> list[slice]:
         """Return the blocks of systems that are read at a time, so that memory stays flat."""

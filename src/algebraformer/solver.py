@@ -62,7 +62,8 @@ class LearnedSolver:
         model, info = checkpoint.load(checkpoint.resolve(name_or_folder))
         solver = cls(model.to(device), info)
         with np.errstate(all="ignore"):  # the answer does not matter
-            solver.predict(np.eye(solver.model.config.n_equations, solver.n), np.ones(solver.model.config.n_equations))
+            m, dtype = solver.model.config.n_equations, solver.model.config.head.kind
+            solver.predict(np.eye(m, solver.n, dtype=np.dtype(f"{dtype}8")), np.ones(m))
         return solver
 
     @property
@@ -85,17 +86,17 @@ class LearnedSolver:
 
         Returns
         -------
-        ndarray, float64, in the shape of b
+        ndarray, float64 or complex128, in the shape of b
 
         Raises
         ------
         ValueError
-            Shapes do not match, entries are not finite or not real, or the model does not support this n.
+            Shapes do not match, entries are not finite, or the model does not support this n or kind of numbers.
         """
         if self.model.config.head.estimates:
             return estimation.mean(self.model, A, b)
         system = check_system(A, b)
-        check_supported(system.A, self.n)
+        check_supported(system.A, self.model.config)
         x = predict(self.model, system.A, system.b)
         if x.shape != system.b.shape:
             raise ConfigurationError("the model's output does not have the shape of b")
@@ -192,18 +193,19 @@ class LearnedSolver:
         Parameters
         ----------
         A : array_like, shape (n, n) or (B, n, n)
-            Real.
+            Real, or complex if the model's family is.
 
         Returns
         -------
         scipy.sparse.linalg.LinearOperator, or list of B of them for a batch
-            Shape (n, n), float64: linear, and the same map every time, with its adjoint (`rmatvec`, `.T`, `.H`), for
-            real and complex vectors (n,) and blocks (n, k). One forward pass when it is made, O(n^2) per product.
+            Shape (n, n), float64 or complex128: linear, and the same map every time, with its adjoint (`rmatvec`, `.T`,
+            `.H`), for real and complex vectors (n,) and blocks (n, k). One forward pass when it is made, O(n^2) per
+            product.
 
         Raises
         ------
         ValueError
-            A is not a square real matrix of the model's size or a batch of them, sparse, or not finite.
+            A is not a square matrix of the model's size and kind of numbers or a batch of them, sparse, or not finite.
         ConfigurationError
             The model has a head that is not linear in b.
 
@@ -246,7 +248,8 @@ class LearnedSolver:
         Parameters
         ----------
         A : array_like, shape (n, n) or (B, n, n)
-            Real or complex; never modified. Complex systems and sizes the model does not support go to LAPACK.
+            Real or complex; never modified. What the model does not support goes to LAPACK: other sizes, complex
+            systems, or real ones if its family is complex.
         b : array_like, shape (n,), (n, k), (B, n) or (B, n, k)
             (B, n) with a batch A is one right-hand side per system.
         rtol : float, optional

@@ -329,14 +329,14 @@ def solve(
 
             # 6, 7. beta_j = <A r, A p_j>;  p = r - sum_j beta_j p_j.
             for Zj, Vj, Wj in zip(Z, V, W, strict=True):
-                beta = np.sum(Wj * w, axis=1, keepdims=True)
+                beta = np.sum(Wj.conj() * w, axis=1, keepdims=True)
                 w, v, z = w - beta * Wj, v - beta * Vj, z - beta * Zj
             length = _norm(w)
             scale = np.where(length > 0, 1 / np.where(length > 0, length, 1.0), 0.0)
             w, v, z = w * scale, v * scale, z * scale
 
             # 3. alpha = <r, A p>.
-            alpha = np.sum(w * g, axis=1, keepdims=True)
+            alpha = np.sum(w.conj() * g, axis=1, keepdims=True)
             step = alpha * z
             finite = going & (np.isfinite(step) & np.isfinite(v)).all(axis=(1, 2))
             keep = finite[:, None, None]
@@ -401,7 +401,7 @@ def probe_defect(A: FloatArray, M: Preconditioner) -> FloatArray:
         g = np.broadcast_to(probe(A.shape[-1]), (len(A), A.shape[-1], 1)).copy()
         w = M.left(A @ M.right(g))
         w = w / _norm(w)
-        defect = _norm(g - np.sum(w * g, axis=1, keepdims=True) * w)
+        defect = _norm(g - np.sum(w.conj() * g, axis=1, keepdims=True) * w)
     return np.where(np.isfinite(defect), defect, 1.0)[:, 0, 0]
 
 
@@ -412,7 +412,7 @@ def _product(A: FloatArray | Matrices, chosen: Indices, z: FloatArray) -> FloatA
 
 def _norm(v: FloatArray) -> FloatArray:
     """Return the Euclidean norm over axis 1, (B, 1, k): faster than `linalg.norm`, for vectors of moderate size."""
-    return np.sqrt(np.sum(v * v, axis=1, keepdims=True))
+    return np.sqrt(np.sum(np.abs(v) ** 2, axis=1, keepdims=True))
 
 
 def _max_ratio(part: FloatArray, whole: FloatArray) -> FloatArray:

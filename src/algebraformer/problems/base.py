@@ -196,7 +196,7 @@ class ProblemFamily(abc.ABC):
         """Draw the parameters of one system; every value must have the same shape for every system."""
 
     @abc.abstractmethod
-    def assemble(self, params: Parameters) -> tuple[FloatArray, FloatArray]:
+    def assemble(self, params: Parameters) -> tuple[NDArray[Any], NDArray[Any]]:
         """Assemble A (B, m, n) and b (B, m), float64 or complex128, from stacked parameters (B, ...)."""
 
     def parameters(self, indices: Sequence[int] | NDArray[np.int64], seed: int = 0) -> Parameters:
@@ -258,7 +258,7 @@ class ProblemFamily(abc.ABC):
                 )
         return A, b, params
 
-    def _numbers(self, what: str, array: object) -> NDArray[Any]:
+    def _numbers(self, what: str, array: Any) -> NDArray[Any]:
         """Return an array of the family as float64, or complex128; `ConfigurationError` if it holds other things."""
         if self.is_complex and np.iscomplexobj(array):
             return np.asarray(array).astype(np.complex128, copy=False)

@@ -115,7 +115,7 @@ def predict_is_forward_in_chunks(model: Algebraformer, family: ProblemFamily) ->
         with pytest.MonkeyPatch.context() as patch:
             for module in (base, reader, operator_reader):
                 patch.setattr(module, "BATCH_SIZE", batch_size)
-            patch.setattr(operator, "max_batch_size", lambda n, size=batch_size: size)
+            patch.setattr(operator_reader, "max_batch_size", lambda n, size=batch_size: size)
             x = predict(model, systems.A, b)
         assert isinstance(x, np.ndarray)
         assert (x.dtype, x.shape) == (np.float64, (7, family.n, 3))

@@ -17,7 +17,7 @@ Array = NDArray[Any]
 GENERAL = ("gen", "general")
 SYMMETRIC = ("sym", "symmetric", "her", "hermitian")
 POSITIVE = ("pos", "positive definite")
-"""Values of `assume_a` that a learned solver covers. Real symmetric matrices are Hermitian."""
+"""Values of `assume_a` that a learned solver covers."""
 
 
 def solve(
@@ -35,10 +35,10 @@ def solve(
 ) -> Array:
     """Solve a x = b like `scipy.linalg.solve`, with a learned solver where it applies.
 
-    Real systems of the model's size go through `LearnedSolver.solve`: the network's answer where it can be certified,
-    LAPACK's where not. That holds for `assume_a` None, "general", "symmetric" and "hermitian", and for "positive
-    definite" where the model's family is. Everything else (other sizes and structures, complex numbers) goes to
-    `scipy.linalg.solve` unchanged.
+    Systems of the model's size go through `LearnedSolver.solve`, complex ones if the model's family is complex, real
+    ones if not: the network's answer where it can be certified, LAPACK's where not. That holds for `assume_a` None,
+    "general", "symmetric" and "hermitian", and for "positive definite" where the model's family is. Everything else
+    goes to `scipy.linalg.solve` unchanged.
 
     Parameters
     ----------
@@ -75,34 +75,45 @@ def solve(
         refuse_sparse(array)
     A, B = np.asarray(a), np.asarray(b)
     masked = np.ma.isMaskedArray(a) or np.ma.isMaskedArray(b)  # SciPy refuses these
-    real = A.dtype.kind in "biuf" and B.dtype.kind in "biuf" and not masked
     solver = as_solver(model)
     solver.check_can_solve()
+    numbers = A.dtype.kind in "biufc" and B.dtype.kind in "biufc" and not masked
+    is_complex = "c" in (A.dtype.kind, B.dtype.kind)
+    if is_complex:  # SciPy does not transpose complex matrices either
+        numbers = numbers and A.dtype.kind == solver.kind and not transposed
+    elif solver.kind == "c":
+        numbers = False
     square = A.ndim >= 2 and A.shape[-2:] == (solver.n, solver.n) and A.size > 0
     rows = B.ndim >= 1 and B.size > 0 and B.shape[-min(B.ndim, 2)] == solver.n
     covered = assume_a in (None, *GENERAL, *SYMMETRIC) or (assume_a in POSITIVE and solver.info.structure == "pos")
-    if not (real and square and rows and covered):
+    if not (numbers and square and rows and covered):
         return scipy.linalg.solve(a, b, lower, overwrite_a, overwrite_b, check_finite, assume_a, transposed)
     if assume_a in (*SYMMETRIC, *POSITIVE) and np.isfinite(A).all():  # else `solver.solve` raises for the caller's A
-        A, transposed = from_triangle(A, lower), False
+        A, transposed = from_triangle(A, lower, assume_a not in SYMMETRIC[:2]), False
     structure = None if assume_a is None else "pos" if assume_a in POSITIVE else "gen"
     x = _solve_stacked(solver, A, B[:, None] if B.ndim == 1 else B, rtol, structure, transposed)
-    single = np.result_type(A, B).kind == "f" and np.result_type(A, B).itemsize <= 4
-    return (x[..., 0] if B.ndim == 1 else x).astype(np.float32 if single else np.float64, copy=False)
+    dtype = np.result_type(A, B)
+    single = dtype in (np.float16, np.float32, np.complex64)
+    dtype = np.dtype(("c8" if single else "c16") if is_complex else ("f4" if single else "f8"))
+    return (x[..., 0] if B.ndim == 1 else x).astype(dtype, copy=False)
 
 
-def from_triangle(A: Array, lower: bool) -> Array:
-    """Return the symmetric matrices whose upper, or lower, triangles are those of A (..., n, n).
+def from_triangle(A: Array, lower: bool, hermitian: bool) -> Array:
+    """Return the symmetric, or Hermitian, matrices whose upper, or lower, triangles are those of A (..., n, n).
 
     Examples
     --------
     >>> import numpy as np
-    >>> from_triangle(np.array([[1.0, 2.0], [0.0, 3.0]]), lower=False)
-    array([[1., 2.],
-           [2., 3.]])
+    >>> from_triangle(np.array([[1 + 1j, 2j], [0, 3]]), lower=False, hermitian=True)
+    array([[1.+0.j, 0.+2.j],
+           [0.-2.j, 3.+0.j]])
     """
-    taken = np.tri(A.shape[-1], dtype=bool)
-    return np.where(taken if lower else taken.T, A, A.swapaxes(-2, -1))
+    taken, i = np.tri(A.shape[-1], dtype=bool), np.arange(A.shape[-1])
+    other = A.swapaxes(-2, -1)
+    whole = np.where(taken if lower else taken.T, A, other.conj() if hermitian else other)
+    if hermitian:
+        whole[..., i, i] = whole[..., i, i].real
+    return whole
 
 
 def _check_positive_definite(A: Array, chosen: Array) -> None:

@@ -71,6 +71,11 @@ class LearnedSolver:
         """Number of unknowns of the systems the model supports."""
         return self.model.config.n
 
+    @property
+    def kind(self) -> str:
+        """Kind of numbers of these systems, in NumPy's letters: "f" for real ones, "c" for complex ones."""
+        return self.model.config.head.kind
+
     def __repr__(self) -> str:
         return f"LearnedSolver({self.info.name!r}, n={self.n}, parameters={self.model.parameter_count()})"
 

@@ -30,6 +30,9 @@ CONSTANT_RTOL = 1e-9
 ROUNDING_RTOL = 16 * EPS
 """An entry below this share of the largest in its row and in its column is a rounding error and is not read."""
 
+ALIGNMENTS = 100
+"""Most steps in which the phases of complex matrices settle; about ten are enough."""
+
 
 class Entries(Protocol):
     """B matrices by their entries: an array (B, n, n), or an object that computes entries on demand."""
@@ -127,8 +130,7 @@ def select_entries(
     rounding = ROUNDING_RTOL * np.minimum(rms.max(axis=1, keepdims=True), rms.max(axis=0, keepdims=True))
     weight = np.where(rms > rounding, 1 / np.where(rms > 0, rms, 1.0), 0.0)
     A *= weight
-    s = signed_rms(A, A.mean(axis=0))
-    A /= np.where(s != 0, s, 1.0)[:, None, None]
+    A /= _sizes(A)[:, None, None]
 
     # 2. The leading modes of the z-scored entries, from the smaller of the two Gram matrices.
     parts_of_A = real_parts(A[:, None])  # (kept, 1, n, n), or with 2 for complex matrices
@@ -146,8 +148,7 @@ def select_entries(
 
     # 4. Statistics of the entries where they meet, of matrices divided by the size of these entries alone.
     E = A[:, rows[:, None], columns]
-    s = signed_rms(E, E.mean(axis=0))
-    E = real_parts(E / np.where(s != 0, s, 1.0)[:, None, None])
+    E = real_parts(E / _sizes(E)[:, None, None])
     sampler = EntrySampler(rows, columns, weight[np.ix_(rows, columns)], E.mean(axis=0), _inverse_std(E))
     if not whiten:
         return sampler
@@ -186,6 +187,21 @@ def signed_rms(E: NDArray[Any], reference: NDArray[Any]) -> NDArray[Any]:
     else:
         side = np.where(product < 0, -1.0, 1.0)
     return np.asarray(side * largest[:, 0, 0] * np.sqrt(np.mean(np.abs(unit) ** 2, axis=(1, 2))))
+
+
+def _sizes(E: NDArray[Any]) -> NDArray[Any]:
+    """Return the signed sizes of E (B, m, q), with 1 in place of 0.
+
+    Their phases refer to the mean of E / s, as in `EntrySampler`, found in steps from those that refer to E[0]: the
+    mean of E itself may vanish.
+    """
+    s = signed_rms(E, E[0] if np.iscomplexobj(E) else E.mean(axis=0))
+    for _ in range(ALIGNMENTS if np.iscomplexobj(E) else 0):
+        before = s
+        s = signed_rms(E, np.tensordot(1 / np.where(s != 0, s, 1.0), E, 1))
+        if (np.abs(s - before) <= 4 * EPS * np.abs(s)).all():
+            break
+    return np.where(s != 0, s, 1.0)
 
 
 def _inverse_std(E: FloatArray) -> FloatArray:

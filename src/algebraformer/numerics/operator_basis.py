@@ -310,7 +310,7 @@ def extended(basis: OperatorBasis, A: FloatArray, rank: int) -> OperatorBasis:
     # 1. The weighted snapshots of the other family, around the mean of the old one.
     T = preconditioned_inverse(A / basis.sampler(A)[1][:, None, None], basis.A_mean).reshape(N, -1)
     weight = 1 / np.linalg.norm(T, axis=1)
-    T = ((T - basis.T_mean.ravel()) * weight[:, None]).astype(np.float32)
+    T = ((T - basis.T_mean.ravel()) * weight[:, None]).astype(basis.operators.dtype)
 
     # 2. Principal components of what T_1 ... T_R leave of them.
     components = basis.components.reshape(R, -1)

@@ -21,7 +21,18 @@ PACKAGE = "algebraformer"
 HOUSES = {"algebraformer": ROOT / "src" / PACKAGE, "studies": ROOT / "studies"}
 
 FLOORS = (
-    ("errors", "linalg", "validation", "provenance", "writing", "forking", "progress", "_deprecated"),
+    (
+        "errors",
+        "threads",
+        "passes",
+        "linalg",
+        "validation",
+        "provenance",
+        "writing",
+        "forking",
+        "progress",
+        "_deprecated",
+    ),
     ("result", "reporting", "io", "numerics", "metrics"),
     ("problems", "models"),
     ("checkpoint",),
@@ -31,7 +42,10 @@ FLOORS = (
     ("classical", "lp_norm", "plots", "report", "studies"),  # earlier names
 )
 SIDEWAYS = {
+    ("passes", "threads"),
+    ("linalg", "passes"),
     ("linalg", "errors"),
+    ("validation", "passes"),
     ("validation", "errors"),
     ("_deprecated", "errors"),
     ("solver", "prepared"),

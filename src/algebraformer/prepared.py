@@ -11,7 +11,7 @@ from scipy.linalg import LinAlgWarning
 from scipy.sparse.linalg import LinearOperator
 
 from algebraformer.errors import FallbackWarning, SingularSystemError, Status, warn_caller
-from algebraformer.linalg import EPS, FloatArray, has_zero_line
+from algebraformer.linalg import EPS, FloatArray
 from algebraformer.models import Algebraformer, ModelConfig, max_batch_size
 from algebraformer.models.inference.reader import not_linear
 from algebraformer.models.inference.reading import MatrixReading
@@ -20,7 +20,9 @@ from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error
 from algebraformer.numerics.gcr import RefinedSolution
 from algebraformer.numerics.lapack import RHS_BLOCK_ENTRIES, LogDeterminant
 from algebraformer.numerics.preconditioner import LinearInverse, TransposedInverse, as_linear_operator
+from algebraformer.passes import has_zero_line
 from algebraformer.result import SolveResult, scalar
+from algebraformer.threads import run, split
 from algebraformer.validation import CheckedSystem, check_count, check_tolerance, match_right_hand_sides
 
 Array = NDArray[Any]
@@ -74,6 +76,8 @@ class _Batch:
     @classmethod
     def concatenate(cls, parts: list[_Batch]) -> _Batch:
         """Put the systems of several batches into one."""
+        if len(parts) == 1:
+            return parts[0]
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(cls)))
 
     @classmethod
@@ -121,9 +125,10 @@ class Prepared:
         self._readings: dict[tuple[int, bool], MatrixReading] = {}  # by first system, and whether of A^T
         self._factors: dict[tuple[str, int], lapack.Factors | None] = {}  # by kind of numbers, and position in A
         self._zero_lines: Flags | None = None
+        n = A.shape[-1]
+        self._blocks = split(len(A), n * n, max_batch_size(max(1, n)))  # what one thread works on at a time
         if keep and self._supports(A):
-            for rows in self._blocks():
-                self._reading(rows)
+            run(self._reading, self._blocks)
 
     def __repr__(self) -> str:
         return f"Prepared(shape={self._A.shape if self._batched else self._A.shape[1:]})"
@@ -137,7 +142,7 @@ class Prepared:
         """
         flags = np.zeros(len(self._A), dtype=bool)
         if self._supports(self._A):
-            for rows in self._blocks():
+            for rows in self._blocks:
                 flags[rows] = self._reading(rows).in_distribution
         return flags if self._batched else bool(flags[0])
 
@@ -156,7 +161,7 @@ class Prepared:
         """
         check_supported(self._A, self._model.config)
         operators = []
-        for rows in self._blocks():
+        for rows in self._blocks:
             A = self._A[rows]
             # For one call the inverse alone: what solving measures of it, a product with A, is not needed.
             inverse = self._reading(rows).inverse if self._keep else self._model.approximate_inverse(A)
@@ -259,21 +264,20 @@ class Prepared:
         True
         """
         sign, size = np.zeros(len(self._A), dtype=self._A.dtype), np.zeros(len(self._A))
-        for i, A in enumerate(self._A):
-            key = (A.dtype.kind, i)
-            factors = self._factors.get(key) or lapack.Factors.of(A, self._assume_a)
-            self._factors[key] = factors
-            sign[i], size[i] = factors.logdet()
+
+        def measure(systems: slice) -> None:
+            for i, A in enumerate(self._A[systems], systems.start):
+                key = (A.dtype.kind, i)
+                factors = self._factors.get(key) or lapack.Factors.of(A, self._assume_a)
+                self._factors[key] = factors
+                sign[i], size[i] = factors.logdet()
+
+        run(measure, split(len(sign), self._A[:1].size, len(sign)))
         return LogDeterminant(sign, size) if self._batched else LogDeterminant(scalar(sign[0]), scalar(size[0]))
 
     def _supports(self, A: Array) -> bool:
         """Say whether the network reads such matrices."""
         return A.shape[-1] == self._model.config.n and A.dtype.kind == self._model.config.head.kind
-
-    def _blocks(self) -> list[slice]:
-        """Return the blocks of systems that are read at a time, so that memory stays flat."""
-        step = max_batch_size(self._A.shape[-1])
-        return [slice(start, start + step) for start in range(0, len(self._A), step)]
 
     def _reading(self, rows: slice, transpose: bool = False) -> MatrixReading:
         """Return what the network knows of a block, or of its transposes."""
@@ -299,10 +303,11 @@ class Prepared:
         """
         if b.size == 0:
             return _Batch.empty(b)
-        parts = [
-            _solve_block(self._reading(rows, transpose), b[rows], rtol, maxiter, everything) for rows in self._blocks()
-        ]
-        return _Batch.concatenate(parts)
+
+        def solve(rows: slice) -> _Batch:
+            return _solve_block(self._reading(rows, transpose), b[rows], rtol, maxiter, everything)
+
+        return _Batch.concatenate(run(solve, self._blocks))
 
     def _factorised(
         self, where: Indices, system: CheckedSystem, rtol: float | None, singular: Flags, transpose: bool
@@ -346,6 +351,8 @@ def _solve_block(reading: MatrixReading, b: FloatArray, rtol: float | None, maxi
         part = _predict_and_refine(reading, b, rtol, maxiter)
     else:
         part = _solve_gcr(reading, reading.inverse, reading.defect, b, rtol, maxiter, everything)
+    if chosen.size == len(answers.x):
+        return part
     answers.assign(chosen, part)
     return answers
 

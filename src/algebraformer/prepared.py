@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgWarning
-from scipy.sparse.linalg import LinearOperator
 
 from algebraformer.errors import FallbackWarning, SingularSystemError, Status, warn_caller
 from algebraformer.linalg import EPS, FloatArray
-from algebraformer.models import Algebraformer, ModelConfig, max_batch_size
-from algebraformer.models.inference.reader import not_linear
+from algebraformer.models.config import ModelConfig
+from algebraformer.models.inference.answers import AnyNetwork
+from algebraformer.models.inference.reader import max_batch_size, not_linear
 from algebraformer.models.inference.reading import MatrixReading
 from algebraformer.numerics import gcr, lapack
 from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error
@@ -24,6 +24,9 @@ from algebraformer.passes import has_zero_line
 from algebraformer.result import SolveResult, scalar
 from algebraformer.threads import run, split
 from algebraformer.validation import CheckedSystem, check_count, check_tolerance, match_right_hand_sides
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
 
 Array = NDArray[Any]
 Indices = NDArray[np.int64]
@@ -118,9 +121,9 @@ class Prepared:
     compressed); and LAPACK's factors of those matrices that needed them for an earlier right-hand side.
     """
 
-    def __init__(self, model: Algebraformer, A: Array, batched: bool, keep: bool = True, assume_a: str = "gen") -> None:
+    def __init__(self, network: AnyNetwork, A: Array, batched: bool, keep: bool = True, assume_a: str = "gen") -> None:
         """`keep` is False for one solve: A is not copied then, and nothing that is computed from it is kept."""
-        self._model, self._batched, self._keep, self._assume_a = model, batched, keep, assume_a
+        self._network, self._batched, self._keep, self._assume_a = network, batched, keep, assume_a
         self._A = A.copy() if keep else A
         self._readings: dict[tuple[int, bool], MatrixReading] = {}  # by first system, and whether of A^T
         self._factors: dict[tuple[str, int], lapack.Factors | None] = {}  # by kind of numbers, and position in A
@@ -159,14 +162,14 @@ class Prepared:
         ConfigurationError
             The model has a head that is not linear in b.
         """
-        check_supported(self._A, self._model.config)
+        check_supported(self._A, self._network.config)
         operators = []
         for rows in self._blocks:
             A = self._A[rows]
             # For one call the inverse alone: what solving measures of it, a product with A, is not needed.
-            inverse = self._reading(rows).inverse if self._keep else self._model.approximate_inverse(A)
+            inverse = self._reading(rows).inverse if self._keep else self._network.approximate_inverse(A)
             if inverse is None:
-                raise not_linear(self._model)
+                raise not_linear(self._network)
             operators += [as_linear_operator(inverse[i : i + 1], A.shape[-1], A.dtype) for i in range(len(A))]
         return operators if self._batched else operators[0]
 
@@ -195,12 +198,12 @@ class Prepared:
         max_refinements = check_count(max_refinements, "max_refinements")
         system = match_right_hand_sides(self._A, self._batched, b)
         supported = self._supports(system.A)
-        if transpose and supported and not self._model.config.head.is_linear:
+        if transpose and supported and not self._network.config.head.is_linear:
             if not fallback:
-                raise not_linear(self._model)
+                raise not_linear(self._network)
             supported = False
         if not (supported or fallback):
-            config = self._model.config
+            config = self._network.config
             raise ValueError(
                 f"the model supports {KINDS[config.head.kind]} systems with n = {config.n}, received "
                 f"{KINDS[system.A.dtype.kind]} ones with n = {system.n}"
@@ -277,13 +280,13 @@ class Prepared:
 
     def _supports(self, A: Array) -> bool:
         """Say whether the network reads such matrices."""
-        return A.shape[-1] == self._model.config.n and A.dtype.kind == self._model.config.head.kind
+        return A.shape[-1] == self._network.config.n and A.dtype.kind == self._network.config.head.kind
 
     def _reading(self, rows: slice, transpose: bool = False) -> MatrixReading:
         """Return what the network knows of a block, or of its transposes."""
         reading = self._readings.get((rows.start, transpose))
         if reading is None:
-            reading = _transposed(self._reading(rows)) if transpose else self._model.read(self._A[rows])
+            reading = _transposed(self._reading(rows)) if transpose else self._network.read(self._A[rows])
             if self._keep:
                 self._readings[rows.start, transpose] = reading
         return reading

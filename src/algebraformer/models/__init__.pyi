@@ -9,5 +9,6 @@ from .inference.reader import max_batch_size as max_batch_size
 from .inference.reading import Estimates as Estimates
 from .inference.reading import MatrixReading as MatrixReading
 from .network import Algebraformer as Algebraformer
-from .network import estimates as estimates
-from .network import predict as predict
+from .inference.answers import estimates as estimates
+from .inference.answers import predict as predict
+from .inference.network import NumpyNetwork as NumpyNetwork

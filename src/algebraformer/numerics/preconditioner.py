@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from scipy.sparse.linalg import LinearOperator
 
 from algebraformer.linalg import FloatArray
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
 
 Real = TypeVar("Real", np.float32, np.float64)
 Chosen = slice | NDArray[np.int64]
@@ -152,6 +154,8 @@ def as_linear_operator(inverse: LinearInverse, n: int, dtype: DTypeLike = np.flo
 
     `dtype` is that of M, float64 or complex128.
     """
+    from scipy.sparse.linalg import LinearOperator  # slow to import, and solving does not need it
+
     dtype = np.dtype(dtype)
 
     def applied(product: Callable[[NDArray[Any]], NDArray[Any]]) -> Callable[[NDArray[Any]], NDArray[Any]]:

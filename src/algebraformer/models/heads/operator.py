@@ -144,7 +144,12 @@ class OperatorHead(ReadHead):
 
     def forward(self, h: Tensor) -> Tensor:
         """Return the coefficients (B, R), float32, from tokens (B, T, width)."""
-        return self.linear(h.flatten(1)) * self.scale_of_coefficients()
+        return self.multiples(h) * self.scale_of_coefficients()
+
+    def multiples(self, h: Tensor) -> Tensor:
+        """Return the coefficients in their typical size (B, R)."""
+        multiples: Tensor = self.linear(h.flatten(1))
+        return multiples
 
     def features(self, network: Network, z: Tensor) -> Tensor:
         """Return what the read-out gets (B, T, width) from z-scored entries (B, q, m), float32."""
@@ -156,9 +161,8 @@ class OperatorHead(ReadHead):
 
     def scale_of_coefficients(self) -> Tensor:
         """Return the typical size of each coefficient (R,), float32; of complex ones twice, for both parts."""
-        return (
-            (self.coefficient_rms * self.scale).float().repeat_interleave(self.settings.n_output // self.settings.rank)
-        )
+        typical = (self.coefficient_rms * self.scale).float()
+        return typical.repeat_interleave(2) if self.settings.kind == "c" else typical
 
     def loss(self, network: Network, *batch: Tensor) -> Tensor:
         """Return the weighted mean square error of the coefficients, relative to that of c = 0 over the family.
@@ -176,7 +180,7 @@ class OperatorHead(ReadHead):
         return error / self.coefficient_rms.square().sum().float()
 
     def outputs(self, network: Network, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return (self(network.encode(*inputs)),)
+        return (self.multiples(network.encode(*inputs)),)
 
     def coefficients(self, network: Network, z: FloatArray) -> NDArray[np.floating]:
         """Return the coefficients (B, R) from what is read (B, q, m)."""

@@ -84,6 +84,8 @@ class OperatorReader(Reader):
     ----------
     basis : OperatorBasis
         Without its metric, which training alone needs.
+    typical : ndarray, shape (R,), float32
+        Typical size of each coefficient: the network gives multiples of these.
     max_distance : float
         How far from the family's mean a matrix may be.
     max_first_residual : float
@@ -92,9 +94,10 @@ class OperatorReader(Reader):
 
     def __init__(self, config: ModelConfig, buffers: Arrays) -> None:
         super().__init__(config, buffers)
-        head = OperatorConfig.of(config)
-        self.n_output, self.is_complex = head.n_output, head.kind == "c"
+        self.is_complex = config.head.kind == "c"
         self.basis = basis_from(buffers)
+        typical = (self.basis.coefficient_rms * self.basis.scale).astype(np.float32)
+        self.typical = np.repeat(typical, 2) if self.is_complex else typical  # of real and imaginary part
         self.max_distance = float(buffers["max_distance"])
         self.max_first_residual = float(buffers["max_first_residual"])
 
@@ -144,8 +147,8 @@ class OperatorReader(Reader):
     def coefficients(self, forward: Forward, z: FloatArray) -> NDArray[np.floating]:
         """Return the coefficients (B, R) from what is read (B, q, m)."""
         tokens = z.reshape(len(z), self.config.n_token, -1).astype(np.float32)
-        parts = [forward(tokens[i : i + BATCH_SIZE])[0] for i in range(0, len(z), BATCH_SIZE)]
-        c = parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, self.n_output), np.float32), *parts])
+        parts = [forward(tokens[i : i + BATCH_SIZE])[0] * self.typical for i in range(0, len(z), BATCH_SIZE)]
+        c = parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, self.typical.size), np.float32), *parts])
         return c.view(np.complex64) if self.is_complex else c
 
     def inverse_and_distance(self, forward: Forward, A: Entries) -> tuple[LinearInverse, FloatArray]:

@@ -109,7 +109,7 @@ class ColumnReader(Reader):
     """A reader to which every right-hand side is a system of its own: not linear in b."""
 
     @abc.abstractmethod
-    def answer(self, forward: Forward, A: FloatArray, b: FloatArray) -> FloatArray:
+    def answer_columns(self, forward: Forward, A: FloatArray, b: FloatArray) -> FloatArray:
         """Return x (B, n) for A (B, m, n) and b (B, m)."""
 
     def predict(self, forward: Forward, A: FloatArray, b: FloatArray) -> FloatArray:
@@ -119,5 +119,5 @@ class ColumnReader(Reader):
         parts = [np.empty((0, n))]
         for start in range(0, B * k, BATCH_SIZE):
             chunk = slice(start, start + BATCH_SIZE)
-            parts.append(self.answer(forward, A[owner[chunk]], flat[chunk]))
+            parts.append(self.answer_columns(forward, A[owner[chunk]], flat[chunk]))
         return np.concatenate(parts).reshape(B, k, n).transpose(0, 2, 1)

@@ -170,7 +170,8 @@ def test_without_torch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code"), [(("train", "diffusion-64", "--output", "run"), 2), (("info", "--json"), 0), (("models", "--json"), 0)]
+    ("words", "code"),
+    [(("train", "diffusion-64", "--output", "run"), 2), (("info", "--json"), 0), (("models", "--json"), 0)],
 )
 def test_commands_without_torch(tmp_path: Path, words: tuple[str, ...], code: int) -> None:
     run = without(NO_TORCH + COMMAND, tmp_path, *words)

@@ -12,8 +12,8 @@ from scipy.linalg import LinAlgWarning
 from algebraformer.errors import FallbackWarning, SingularSystemError, Status, warn_caller
 from algebraformer.linalg import EPS, FloatArray
 from algebraformer.models.config import ModelConfig
-from algebraformer.models.inference.answers import AnyNetwork
-from algebraformer.models.inference.reader import max_batch_size, not_linear
+from algebraformer.models.inference.answers import AnyNetwork, blocks
+from algebraformer.models.inference.reader import not_linear
 from algebraformer.models.inference.reading import MatrixReading
 from algebraformer.numerics import gcr, lapack
 from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error
@@ -128,8 +128,7 @@ class Prepared:
         self._readings: dict[tuple[int, bool], MatrixReading] = {}  # by first system, and whether of A^T
         self._factors: dict[tuple[str, int], lapack.Factors | None] = {}  # by kind of numbers, and position in A
         self._zero_lines: Flags | None = None
-        n = A.shape[-1]
-        self._blocks = split(len(A), n * n, max_batch_size(max(1, n)))  # what one thread works on at a time
+        self._blocks = blocks(network, len(A))  # what one thread works on at a time
         if keep and self._supports(A):
             run(self._reading, self._blocks)
 

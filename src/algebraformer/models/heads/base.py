@@ -41,6 +41,7 @@ from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.numerics.preconditioner import LinearInverse
 from algebraformer.progress import PartCallback, all_silent
 
+
 class Network(Protocol):
     """The network around a head."""
 

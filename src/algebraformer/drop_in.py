@@ -35,10 +35,10 @@ def solve(
 ) -> Array:
     """Solve a x = b like `scipy.linalg.solve`, with a learned solver where it applies.
 
-    Systems of the model's size go through `LearnedSolver.solve`, complex ones if the model's family is complex, real
-    ones if not: the network's answer where it can be certified, LAPACK's where not. That holds for `assume_a` None,
-    "general", "symmetric" and "hermitian", and for "positive definite" where the model's family is. Everything else
-    goes to `scipy.linalg.solve` unchanged.
+    Systems of the model's size go through `LearnedSolver.solve`, those with complex matrices if the model's family is
+    complex, those with real ones if not: the network's answer where it can be certified, LAPACK's where not. That holds
+    for `assume_a` None, "general", "symmetric" and "hermitian", and for "positive definite" where the model's family
+    is. Everything else goes to `scipy.linalg.solve` unchanged.
 
     Parameters
     ----------
@@ -79,10 +79,8 @@ def solve(
     solver.check_can_solve()
     numbers = A.dtype.kind in "biufc" and B.dtype.kind in "biufc" and not masked
     is_complex = "c" in (A.dtype.kind, B.dtype.kind)
-    if is_complex:  # SciPy does not transpose complex matrices either
-        numbers = numbers and A.dtype.kind == solver.kind and not transposed
-    elif solver.kind == "c":
-        numbers = False
+    kind = "c" if A.dtype.kind == "c" else "f"
+    numbers = numbers and kind == solver.kind and not (is_complex and transposed)  # which SciPy refuses
     square = A.ndim >= 2 and A.shape[-2:] == (solver.n, solver.n) and A.size > 0
     rows = B.ndim >= 1 and B.size > 0 and B.shape[-min(B.ndim, 2)] == solver.n
     covered = assume_a in (None, *GENERAL, *SYMMETRIC) or (assume_a in POSITIVE and solver.info.structure == "pos")

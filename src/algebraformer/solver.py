@@ -272,9 +272,10 @@ class LearnedSolver:
         ----------
         A : array_like, shape (n, n) or (B, n, n)
             Real or complex; never modified. What the model does not support goes to LAPACK: other sizes, complex
-            systems, or real ones if its family is complex.
+            matrices, or real ones if its family is complex.
         b : array_like, shape (n,), (n, k), (B, n) or (B, n, k)
-            (B, n) with a batch A is one right-hand side per system.
+            (B, n) with a batch A is one right-hand side per system. Complex b with real A are solved by real
+            arithmetic.
         rtol : float, optional
             A caller who needs less than the certificate of `linalg.is_certified` gives a tolerance on
             ||b - A x|| / ||b||: then a residual of that size is enough.

@@ -23,7 +23,7 @@ HOUSES = {"algebraformer": ROOT / "src" / PACKAGE, "studies": ROOT / "studies"}
 FLOORS = (
     ("errors", "linalg", "validation", "provenance", "writing", "forking", "progress", "_deprecated"),
     ("result", "reporting", "io", "numerics", "metrics"),
-    ("problems", "models"),
+    ("problems", "models", "rivals"),
     ("checkpoint",),
     ("training", "estimation", "prepared", "solver"),
     ("drop_in", "evaluation", "assessment", "newton", "kantorovich", "plotting", "testing"),

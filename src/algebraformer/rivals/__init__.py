@@ -1,0 +1,26 @@
+"""What a learned solver has to beat: the strongest classical ways to solve the systems of one family.
+
+`Structure.of` counts from a sample of a family's matrices which ways apply, `rivals_for` returns them, each also with
+the batch split over a pool of threads, and `timing` measures which are accurate and how long they take.
+"""
+
+from algebraformer.rivals.families import Rival, Structure, is_lapack, rivals_for
+from algebraformer.rivals.iterative import MAX_REFINEMENTS, refined
+from algebraformer.rivals.pool import Solve, pooled
+from algebraformer.rivals.timing import Accuracy, accuracy, quartiles, race, take_turns
+
+__all__ = [
+    "MAX_REFINEMENTS",
+    "Accuracy",
+    "Rival",
+    "Solve",
+    "Structure",
+    "accuracy",
+    "is_lapack",
+    "pooled",
+    "quartiles",
+    "race",
+    "refined",
+    "rivals_for",
+    "take_turns",
+]

@@ -1,0 +1,167 @@
+"""How accurate and how fast ways to solve a batch are: measured in turn, on systems that none of them has seen."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from algebraformer.linalg import EPS, STABILITY_FACTOR, FloatArray, measure, relative_error
+from algebraformer.rivals.direct import lu, one_by_one
+from algebraformer.rivals.families import Rival, is_lapack
+from algebraformer.rivals.pool import Array, Solve
+
+MIN_ACCURATE = 0.99
+"""Share of answers that have to be accurate for a way to count."""
+HOPELESS = 2.0
+"""Ways that take more than this many times the best one's time are not measured at larger batches."""
+LEAST_ROUNDS, MOST_ROUNDS = 3, 101
+"""Least number of rounds whose median is taken, and most."""
+SMALL_BATCH = 16
+"""From this batch size on the fastest ways are the same for larger batches, within `HOPELESS`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """How good the answers of a way are.
+
+    Attributes
+    ----------
+    share : float
+        Of systems with a backward error of at most n eps, or at most that of LAPACK's LU, or certified by `rtol`.
+    backward_error_max : float
+    relative_error_max : float
+        Largest ||x - x*|| / ||x*||, with the x* of the systems.
+    """
+
+    share: float
+    backward_error_max: float
+    relative_error_max: float
+
+    @property
+    def counts(self) -> bool:
+        """Whether the way solves the systems of the family as well as LAPACK does."""
+        return self.share >= MIN_ACCURATE
+
+
+def accuracy(way: Solve, A: Array, b: Array, x: Array, rtol: float | None = None) -> Accuracy:
+    """Measure the answers of a way to B systems; one that fails on a matrix answers nothing.
+
+    Parameters
+    ----------
+    way : callable
+    A : ndarray, shape (B, n, n)
+    b, x : ndarray, shape (B, n)
+        x are solutions to compare with.
+    rtol : float, optional
+        Tolerance on the relative residual, which is then enough.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> A, b = 2 * np.eye(3)[None], np.ones((1, 3))
+    >>> accuracy(lambda A, b: b / 2, A, b, b / 2).counts, accuracy(lambda A, b: b, A, b, b / 2).counts
+    (True, False)
+    """
+    try:
+        answers = way(A, b)
+    except np.linalg.LinAlgError:
+        return Accuracy(0.0, np.inf, np.inf)
+    found = measure(A, b[:, :, None], answers[:, :, None])
+    omega = found.backward_error[:, 0]
+    reference = measure(A, b[:, :, None], one_by_one(lu)(A, b)[:, :, None]).backward_error[:, 0]
+    good = omega <= np.maximum(STABILITY_FACTOR * A.shape[-1] * EPS, reference)
+    if rtol is not None:
+        good |= found.relative_residual[:, 0] <= rtol
+    error = relative_error(answers[:, :, None], x[:, :, None])
+    return Accuracy(float(np.mean(good)), float(omega.max()), float(error.max()))
+
+
+def take_turns(
+    ways: Mapping[str, Solve],
+    A: Array,
+    b: Array,
+    batch: int,
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Return the seconds of each round of every way; the ways take turns, every round with other systems of the sample.
+
+    There are rounds until `seconds` have passed, but three at least; a round before these warms up, unless it takes
+    longer than `seconds` and would be a large part of the whole.
+
+    Parameters
+    ----------
+    ways : dict of callables
+    A : ndarray, shape (B, n, n)
+    b : ndarray, shape (B, n)
+    batch : int
+        Systems per call, at most B.
+    seconds : float
+    """
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    count, begin, rounds, warm = len(A) // batch, clock(), 0, 0
+    while rounds < LEAST_ROUNDS + warm or (clock() - begin < seconds and rounds < MOST_ROUNDS):
+        part = slice(rounds % count * batch, (rounds % count + 1) * batch)
+        matrices, right = A[part].copy(), b[part].copy()
+        for name, way in ways.items():
+            start = clock()
+            way(matrices, right)
+            found[name].append(clock() - start)
+        rounds += 1
+        if rounds == 1:
+            warm = int(clock() - begin <= seconds or seconds == 0)
+    return {name: values[warm:] for name, values in found.items()}
+
+
+def race(
+    ours: Solve, rivals: Sequence[Rival], A: Array, b: Array, batches: Sequence[int], seconds: float
+) -> list[dict[str, Any]]:
+    """Time ours against all rivals at every batch size, ascending; hopeless ones are left out at larger batches.
+
+    The best way of LAPACK's LU always stays.
+
+    Returns
+    -------
+    list of dict
+        batch; seconds per system of ours, lapack and rival, with quartiles of ours; names lapack_way and best; and
+        rivals, the seconds of all that were measured by name.
+    """
+    records, going = [], list(rivals)
+    for batch in batches:
+        found = take_turns({"": ours} | {way.name: way.solve for way in going}, A, b, batch, seconds)
+        median = {name: float(np.median(values)) / batch for name, values in found.items()}
+        low, _, high = quartiles(found[""])
+        mine = median.pop("")
+        best = min(median, key=median.__getitem__)
+        lapack = min(filter(is_lapack, median), key=median.__getitem__)
+        records.append(
+            {
+                "batch": batch,
+                "ours": mine,
+                "quartiles": [low / batch, high / batch],
+                "lapack": median[lapack],
+                "lapack_way": lapack,
+                "rival": median[best],
+                "best": best,
+                "rivals": median,
+            }
+        )
+        if batch >= SMALL_BATCH:
+            going = [way for way in going if median[way.name] <= HOPELESS * median[best] or way.name == lapack]
+    return records
+
+
+def quartiles(values: Sequence[float] | FloatArray) -> tuple[float, float, float]:
+    """Return lower quartile, median and upper quartile.
+
+    Examples
+    --------
+    >>> quartiles([4.0, 1.0, 2.0, 3.0, 5.0])
+    (2.0, 3.0, 4.0)
+    """
+    low, middle, high = np.quantile(np.asarray(values), (0.25, 0.5, 0.75))
+    return float(low), float(middle), float(high)

@@ -4,13 +4,14 @@
 the batch split over a pool of threads, and `timing` measures which are accurate and how long they take.
 """
 
-from algebraformer.rivals.families import Rival, Structure, is_lapack, rivals_for
+from algebraformer.rivals.families import POOL, Rival, Structure, is_lapack, rivals_for
 from algebraformer.rivals.iterative import MAX_REFINEMENTS, refined
 from algebraformer.rivals.pool import Solve, pooled
 from algebraformer.rivals.timing import Accuracy, accuracy, quartiles, race, take_turns
 
 __all__ = [
     "MAX_REFINEMENTS",
+    "POOL",
     "Accuracy",
     "Rival",
     "Solve",

@@ -16,12 +16,13 @@ from algebraformer.rivals.pool import Array, Solve
 
 MIN_ACCURATE = 0.99
 """Share of answers that have to be accurate for a way to count."""
-HOPELESS = 2.0
-"""Ways that take more than this many times the best one's time are not measured at larger batches."""
+HOPELESS, HOPELESS_ALONE = 2.0, 16.0
+"""Ways that take more than this many times the best one's time are not measured at larger batches: from 16 systems on,
+where what NumPy costs by the call no longer counts, and before."""
 LEAST_ROUNDS, MOST_ROUNDS = 3, 101
 """Least number of rounds whose median is taken, and most."""
 SMALL_BATCH = 16
-"""From this batch size on the fastest ways are the same for larger batches, within `HOPELESS`."""
+"""Where the one gives way to the other."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,11 +119,31 @@ def take_turns(
 
 
 def race(
-    ours: Solve, rivals: Sequence[Rival], A: Array, b: Array, batches: Sequence[int], seconds: float
+    ours: Solve,
+    rivals: Sequence[Rival],
+    A: Array,
+    b: Array,
+    batches: Sequence[int],
+    seconds: float,
+    report: Callable[[int], object] = lambda done: None,
 ) -> list[dict[str, Any]]:
     """Time ours against all rivals at every batch size, ascending; hopeless ones are left out at larger batches.
 
     The best way of LAPACK's LU always stays.
+
+    Parameters
+    ----------
+    ours : callable
+    rivals : sequence of Rival
+        With at least one way of LAPACK's LU.
+    A : ndarray, shape (B, n, n)
+    b : ndarray, shape (B, n)
+    batches : sequence of int
+        Systems per call, ascending, at most B.
+    seconds : float
+        See `take_turns`.
+    report : callable
+        Called with the number of batch sizes that are done.
 
     Returns
     -------
@@ -150,8 +171,9 @@ def race(
                 "rivals": median,
             }
         )
-        if batch >= SMALL_BATCH:
-            going = [way for way in going if median[way.name] <= HOPELESS * median[best] or way.name == lapack]
+        limit = (HOPELESS if batch >= SMALL_BATCH else HOPELESS_ALONE) * median[best]
+        going = [way for way in going if median[way.name] <= limit or way.name == lapack]
+        report(len(records))
     return records
 
 

@@ -4,7 +4,7 @@
 the batch split over a pool of threads, and `timing` measures which are accurate and how long they take.
 """
 
-from algebraformer.rivals.families import POOL, Rival, Structure, is_lapack, rivals_for
+from algebraformer.rivals.families import POOL, Rival, Structure, is_lapack, rivals_for, with_pool
 from algebraformer.rivals.iterative import MAX_REFINEMENTS, refined
 from algebraformer.rivals.pool import Solve, pooled
 from algebraformer.rivals.timing import Accuracy, accuracy, quartiles, race, take_turns
@@ -24,4 +24,5 @@ __all__ = [
     "refined",
     "rivals_for",
     "take_turns",
+    "with_pool",
 ]

@@ -22,7 +22,7 @@ from algebraformer.errors import ConfigurationError, FallbackWarning
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import relative_errors, score
 from algebraformer.numerics import gcr
-from algebraformer.problems import ProblemFamily, Systems
+from algebraformer.problems import ProblemFamily
 from algebraformer.progress import ProgressCallback, batches, silent
 from algebraformer.reporting import Cell, Report, TableData, conclusions
 from algebraformer.result import plain
@@ -83,22 +83,6 @@ def rivals_of(family: ProblemFamily, count: int, rtol: float | None = None) -> l
     parts = batches(count, max(1, 2**24 // family.n**2))
     structure = rivals.Structure.of(family.assembled(part, SCALER_SEED)[0] for part in parts)
     return rivals.rivals_for(structure, rtol)
-
-
-def is_accurate(way: Rival, judged: list[dict[str, Any]]) -> bool:
-    """Return whether a way is one of a method that was judged accurate."""
-    return any(one["counts"] for one in judged if one["name"] == way.name.removesuffix(rivals.POOL))
-
-
-def judge(ways: list[Rival], systems: Systems, rtol: float | None) -> list[dict[str, Any]]:
-    """Return how accurate each method is, by the way that splits the batch over a pool: the other one is the same."""
-    found = []
-    for way in ways:
-        if way.name.endswith(rivals.POOL):
-            measured = rivals.accuracy(way.solve, systems.A, systems.b, systems.x, rtol)
-            about = {"name": way.name.removesuffix(rivals.POOL), "condition": way.condition, "counts": measured.counts}
-            found.append(about | plain(dataclasses.asdict(measured)))
-    return found
 
 
 def digests(A: FloatArray) -> list[bytes]:
@@ -199,12 +183,13 @@ def assess(
     with warnings.catch_warnings():
         for category in (LinAlgWarning, FallbackWarning):  # the table counts the systems that LAPACK answers
             warnings.simplefilter("ignore", category)
-        ways = rivals_of(family, min(plan.structure, max(64, BATCH_ENTRIES // n**2)), rtol)
-        judged = judge(ways, systems[: min(plan.judged, max(16, 2**24 // n**2))], rtol)
+        ways = rivals_of(family, min(plan.structure, max(32, BATCH_ENTRIES // 2 // n**2)), rtol)
+        few = systems[: min(plan.judged, max(8, 2**23 // n**2))]
+        judged = rivals.judge(ways, few.A, few.b, few.x, rtol)
         progress(6, total)
         timing = rivals.race(
             lambda A, b: solver.solve(A, b, rtol).x,
-            [way for way in ways if is_accurate(way, judged)],
+            rivals.contenders(judged),
             systems.A,
             systems.b,
             sorted({min(size, len(systems), max(1, BATCH_ENTRIES // n**2)) for size in plan.batches}),
@@ -232,7 +217,11 @@ def assess(
         "relative_error_max": float(errors[result.certified].max()) if result.certified.any() else None,
         "in_distribution": float(np.mean(result.in_distribution)),
         "network": plain(score(solver.model, systems)),
-        "rivals": judged,
+        "rivals": [
+            {"name": one.name, "condition": one.condition, "counts": one.accuracy.counts}
+            | plain(dataclasses.asdict(one.accuracy))
+            for one in judged
+        ],
         "times": timing,
         "training_seconds": training_seconds,
     }

@@ -48,7 +48,7 @@ def figure(data: Mapping[str, Any]) -> Figure:
         axes.set(xlabel="n", xticks=sizes, xticklabels=sizes)
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="x-small" if axes is third else "small")
     return figure
 
 

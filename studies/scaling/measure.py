@@ -27,6 +27,7 @@ from rich.progress import Progress
 from algebraformer import problems, provenance, rivals
 from algebraformer.errors import Status
 from algebraformer.linalg import FloatArray
+from algebraformer.metrics import relative_errors
 from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.problems import ProblemFamily
 from algebraformer.progress import batches
@@ -114,14 +115,10 @@ def contenders(solver: LearnedSolver, family: ProblemFamily, plan: Plan) -> list
 
 def accurate(ways: list[Rival], family: ProblemFamily, plan: Plan) -> tuple[list[Rival], dict[str, float]]:
     """Return the ways that count, and the share of accurate answers of those that do not."""
-    systems = family.sample(capped(plan.judged, family.n, 2**24, 16), TEST_SEED)
-    excluded = {}
-    for way in ways:
-        if way.name.endswith(rivals.POOL):  # the other one computes the same
-            found = rivals.accuracy(way.solve, systems.A, systems.b, systems.x)
-            if not found.counts:
-                excluded[way.name.removesuffix(rivals.POOL)] = found.share
-    return [way for way in ways if way.name.removesuffix(rivals.POOL) not in excluded], excluded
+    few = family.sample(capped(plan.judged, family.n, 2**24, 16), TEST_SEED)
+    judged = rivals.judge(ways, few.A, few.b, few.x)
+    excluded = {one.name: one.accuracy.share for one in judged if not one.accuracy.counts}
+    return [way for one in judged if one.accuracy.counts for way in one.ways], excluded
 
 
 # ---------------------------------------------------------------- what is measured
@@ -136,7 +133,7 @@ def timed(solver: LearnedSolver, ways: list[Rival], batch: int, plan: Plan) -> d
     rounds = rounds_in_turn(calls, plan.rounds)
     spread = {name: [value / batch for value in rivals.quartiles(values)] for name, values in rounds.items()}
     result, few = solver.solve(systems.A, systems.b), systems[:16]
-    errors = {name: rivals.accuracy(solve, few.A, few.b, few.x).relative_error_max for name, solve in solves.items()}
+    errors = {name: relative_errors(solve(few.A, few.b), few).max() for name, solve in solves.items()}
     return {
         "family": systems_name(solver),
         "n": solver.n,

@@ -108,8 +108,8 @@ def test_measures(measured, trained):
     assert [row[0] for row in measured.tables[1].rows] == [1, 8, 60]
     for row, entry in zip(measured.tables[1].rows, data["times"], strict=True):
         assert row[2] == entry["best"]
-        assert row[4] == row[3] / row[1]
-        assert row[6] == row[5] / row[1]
+        assert row[4] == pytest.approx(row[3] / row[1])
+        assert row[6] == pytest.approx(row[5] / row[1])
 
 
 def test_rivals_of_the_report(measured):
@@ -118,13 +118,16 @@ def test_rivals_of_the_report(measured):
     assert {"numpy.linalg.solve", "dgesv", "float32 LU + refinement"} < set(judged)
     assert "scaled mean inverse + conjugate residuals" in judged
     assert all(way["counts"] and way["share"] == 1 and way["relative_error_max"] < 1e-9 for way in judged.values())
-    assert set(measured.data["times"][0]["rivals"]) == {f"{name}{pool}" for name in judged for pool in ("", ", pool")}
+    timed = set(measured.data["times"][0]["rivals"])
+    assert (
+        {"numpy.linalg.solve, pool", "dgesv"} < timed <= {f"{name}{end}" for name in judged for end in ("", ", pool")}
+    )
     table = measured.tables[2]
     assert [row[0] for row in table.rows] == list(judged)
     assert [row[3] for row in table.rows] == [way["relative_error_max"] for way in judged.values()]
     for row in table.rows:
-        both = [measured.data["times"][0]["rivals"][f"{row[0]}{pool}"] for pool in ("", ", pool")]
-        assert row[4] == 1e3 * min(both)
+        both = [measured.data["times"][0]["rivals"][f"{row[0]}{end}"] for end in ("", ", pool") if row[0] in timed]
+        assert row[4] == (1e3 * min(both) if both else None)
 
 
 def test_rivals_that_are_not_accurate_do_not_count(trained, monkeypatch):

@@ -7,17 +7,20 @@ the batch split over a pool of threads, and `timing` measures which are accurate
 from algebraformer.rivals.families import POOL, Rival, Structure, is_lapack, rivals_for, with_pool
 from algebraformer.rivals.iterative import MAX_REFINEMENTS, refined
 from algebraformer.rivals.pool import Solve, pooled
-from algebraformer.rivals.timing import Accuracy, accuracy, quartiles, race, take_turns
+from algebraformer.rivals.timing import Accuracy, Judged, accuracy, contenders, judge, quartiles, race, take_turns
 
 __all__ = [
     "MAX_REFINEMENTS",
     "POOL",
     "Accuracy",
+    "Judged",
     "Rival",
     "Solve",
     "Structure",
     "accuracy",
+    "contenders",
     "is_lapack",
+    "judge",
     "pooled",
     "quartiles",
     "race",

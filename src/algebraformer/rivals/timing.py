@@ -11,11 +11,15 @@ import numpy as np
 
 from algebraformer.linalg import EPS, STABILITY_FACTOR, FloatArray, measure, relative_error
 from algebraformer.rivals.direct import lu, one_by_one
-from algebraformer.rivals.families import Rival, is_lapack
-from algebraformer.rivals.pool import Array, Solve
+from algebraformer.rivals.families import POOL, Rival, is_lapack
+from algebraformer.rivals.pool import Array, Solve, pooled
 
 MIN_ACCURATE = 0.99
 """Share of answers that have to be accurate for a way to count."""
+FAR_BEHIND = 8.0
+"""Ways that take more than this many times the best one's time where they are judged are not timed at all."""
+PATIENCE = 20.0
+"""Seconds after which fewer than three rounds are enough."""
 HOPELESS, HOPELESS_ALONE = 2.0, 16.0
 """Ways that take more than this many times the best one's time are not measured at larger batches: from 16 systems on,
 where what NumPy costs by the call no longer counts, and before."""
@@ -48,7 +52,65 @@ class Accuracy:
         return self.share >= MIN_ACCURATE
 
 
-def accuracy(way: Solve, A: Array, b: Array, x: Array, rtol: float | None = None) -> Accuracy:
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """A method, in both ways, after it has solved a few systems in a pool of threads.
+
+    Attributes
+    ----------
+    name : str
+        Without the pool.
+    condition : str
+        See `Rival`.
+    accuracy : Accuracy
+    seconds : float
+        Per system.
+    ways : tuple of Rival
+    """
+
+    name: str
+    condition: str
+    accuracy: Accuracy
+    seconds: float
+    ways: tuple[Rival, ...]
+
+
+def judge(ways: Sequence[Rival], A: Array, b: Array, x: Array, rtol: float | None = None) -> list[Judged]:
+    """Measure the accuracy of every method, and roughly its time, by the way that splits the batch over a pool.
+
+    Parameters are those of `accuracy`; the other way of a method computes the same.
+    """
+    reference = lapack_backward_error(A, b)
+    found = []
+    for way in ways:
+        if way.name.endswith(POOL):
+            name, start = way.name.removesuffix(POOL), time.perf_counter()
+            measured = accuracy(way.solve, A, b, x, rtol, reference)
+            both = tuple(one for one in ways if one.name.removesuffix(POOL) == name)
+            found.append(Judged(name, way.condition, measured, (time.perf_counter() - start) / len(A), both))
+    return found
+
+
+def contenders(judged: Sequence[Judged]) -> list[Rival]:
+    """Return the ways of the methods that are accurate and not far behind; LAPACK's LU always stays."""
+    best = min((one.seconds for one in judged if one.accuracy.counts), default=np.inf)
+    return [
+        way
+        for one in judged
+        if one.accuracy.counts and (one.seconds <= FAR_BEHIND * best or is_lapack(one.name))
+        for way in one.ways
+    ]
+
+
+def lapack_backward_error(A: Array, b: Array) -> FloatArray:
+    """Return the componentwise backward errors (B,) of LAPACK's LU."""
+    x = pooled(one_by_one(lu))(A, b)
+    return measure(A, b[:, :, None], x[:, :, None]).backward_error[:, 0]
+
+
+def accuracy(
+    way: Solve, A: Array, b: Array, x: Array, rtol: float | None = None, reference: FloatArray | None = None
+) -> Accuracy:
     """Measure the answers of a way to B systems; one that fails on a matrix answers nothing.
 
     Parameters
@@ -59,6 +121,8 @@ def accuracy(way: Solve, A: Array, b: Array, x: Array, rtol: float | None = None
         x are solutions to compare with.
     rtol : float, optional
         Tolerance on the relative residual, which is then enough.
+    reference : ndarray, shape (B,), optional
+        What `lapack_backward_error` returns.
 
     Examples
     --------
@@ -73,7 +137,7 @@ def accuracy(way: Solve, A: Array, b: Array, x: Array, rtol: float | None = None
         return Accuracy(0.0, np.inf, np.inf)
     found = measure(A, b[:, :, None], answers[:, :, None])
     omega = found.backward_error[:, 0]
-    reference = measure(A, b[:, :, None], one_by_one(lu)(A, b)[:, :, None]).backward_error[:, 0]
+    reference = lapack_backward_error(A, b) if reference is None else reference
     good = omega <= np.maximum(STABILITY_FACTOR * A.shape[-1] * EPS, reference)
     if rtol is not None:
         good |= found.relative_residual[:, 0] <= rtol
@@ -91,8 +155,8 @@ def take_turns(
 ) -> dict[str, list[float]]:
     """Return the seconds of each round of every way; the ways take turns, every round with other systems of the sample.
 
-    There are rounds until `seconds` have passed, but three at least; a round before these warms up, unless it takes
-    longer than `seconds` and would be a large part of the whole.
+    There are rounds until `seconds` have passed, but three at least, or fewer where these take long, see `PATIENCE`. A
+    round before them warms up, unless it takes longer than `seconds`.
 
     Parameters
     ----------
@@ -105,7 +169,11 @@ def take_turns(
     """
     found: dict[str, list[float]] = {name: [] for name in ways}
     count, begin, rounds, warm = len(A) // batch, clock(), 0, 0
-    while rounds < LEAST_ROUNDS + warm or (clock() - begin < seconds and rounds < MOST_ROUNDS):
+    while (
+        rounds == 0
+        or (rounds < LEAST_ROUNDS + warm and clock() - begin < PATIENCE)
+        or (clock() - begin < seconds and rounds < MOST_ROUNDS)
+    ):
         part = slice(rounds % count * batch, (rounds % count + 1) * batch)
         matrices, right = A[part].copy(), b[part].copy()
         for name, way in ways.items():
@@ -115,7 +183,7 @@ def take_turns(
         rounds += 1
         if rounds == 1:
             warm = int(clock() - begin <= seconds or seconds == 0)
-    return {name: values[warm:] for name, values in found.items()}
+    return {name: values[warm:] or values for name, values in found.items()}
 
 
 def race(

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgWarning
-from scipy.sparse.linalg import LinearOperator
 
 from algebraformer.errors import FallbackWarning, SingularSystemError, Status, warn_caller
-from algebraformer.linalg import EPS, FloatArray, has_zero_line
-from algebraformer.models import Algebraformer, max_batch_size
-from algebraformer.models.heads.base import not_linear
-from algebraformer.models.heads.reading import MatrixReading
+from algebraformer.linalg import EPS, FloatArray
+from algebraformer.models.inference.answers import AnyNetwork, blocks
+from algebraformer.models.inference.reader import not_linear
+from algebraformer.models.inference.reading import MatrixReading
 from algebraformer.numerics import gcr, lapack
 from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error
 from algebraformer.numerics.gcr import RefinedSolution
 from algebraformer.numerics.lapack import RHS_BLOCK_ENTRIES
 from algebraformer.numerics.preconditioner import LinearInverse, as_linear_operator
+from algebraformer.passes import has_zero_line
 from algebraformer.result import SolveResult, scalar
+from algebraformer.threads import run
 from algebraformer.validation import CheckedSystem, check_count, check_tolerance, match_right_hand_sides
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
 
 Array = NDArray[Any]
 Indices = NDArray[np.int64]
@@ -74,6 +78,8 @@ class _Batch:
     @classmethod
     def concatenate(cls, parts: list[_Batch]) -> _Batch:
         """Put the systems of several batches into one."""
+        if len(parts) == 1:
+            return parts[0]
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(cls)))
 
     @classmethod
@@ -109,16 +115,16 @@ class Prepared:
     compressed); and LAPACK's factors of those matrices that needed them for an earlier right-hand side.
     """
 
-    def __init__(self, model: Algebraformer, A: Array, batched: bool, keep: bool = True) -> None:
+    def __init__(self, network: AnyNetwork, A: Array, batched: bool, keep: bool = True) -> None:
         """`keep` is False for one solve: A is not copied then, and nothing that is computed from it is kept."""
-        self._model, self._batched, self._keep = model, batched, keep
+        self._network, self._batched, self._keep = network, batched, keep
         self._A = A.copy() if keep else A
         self._readings: dict[int, MatrixReading] = {}
         self._factors: dict[tuple[str, int], lapack.Factors | None] = {}  # by kind of numbers, and position in A
         self._zero_lines: Flags | None = None
+        self._blocks = blocks(network, len(A))  # what one thread works on at a time
         if keep and self._supports(A):
-            for rows in self._blocks():
-                self._reading(rows)
+            run(self._reading, self._blocks)
 
     def __repr__(self) -> str:
         return f"Prepared(shape={self._A.shape if self._batched else self._A.shape[1:]})"
@@ -132,7 +138,7 @@ class Prepared:
         """
         flags = np.zeros(len(self._A), dtype=bool)
         if self._supports(self._A):
-            for rows in self._blocks():
+            for rows in self._blocks:
                 flags[rows] = self._reading(rows).in_distribution
         return flags if self._batched else bool(flags[0])
 
@@ -149,14 +155,14 @@ class Prepared:
         ConfigurationError
             The model has a head that is not linear in b.
         """
-        check_supported(self._A, self._model.config.n)
+        check_supported(self._A, self._network.config.n)
         operators = []
-        for rows in self._blocks():
+        for rows in self._blocks:
             A = self._A[rows]
             # For one call the inverse alone: what solving measures of it, a product with A, is not needed.
-            inverse = self._reading(rows).inverse if self._keep else self._model.approximate_inverse(A)
+            inverse = self._reading(rows).inverse if self._keep else self._network.approximate_inverse(A)
             if inverse is None:
-                raise not_linear(self._model)
+                raise not_linear(self._network)
             operators += [as_linear_operator(inverse[i : i + 1], A.shape[-1]) for i in range(len(A))]
         return operators if self._batched else operators[0]
 
@@ -183,7 +189,7 @@ class Prepared:
         if not (supported or fallback):
             kind = "real" if system.A.dtype.kind == "f" else "complex"
             raise ValueError(
-                f"the model supports real systems with n = {self._model.config.n}, received {kind} ones with "
+                f"the model supports real systems with n = {self._network.config.n}, received {kind} ones with "
                 f"n = {system.n}"
             )
 
@@ -228,18 +234,13 @@ class Prepared:
 
     def _supports(self, A: Array) -> bool:
         """Say whether the network reads such matrices."""
-        return A.shape[-1] == self._model.config.n and A.dtype.kind == "f"
-
-    def _blocks(self) -> list[slice]:
-        """Return the blocks of systems that are read at a time, so that memory stays flat."""
-        step = max_batch_size(self._A.shape[-1])
-        return [slice(start, start + step) for start in range(0, len(self._A), step)]
+        return A.shape[-1] == self._network.config.n and A.dtype.kind == "f"
 
     def _reading(self, rows: slice) -> MatrixReading:
         """Return what the network knows of a block."""
         reading = self._readings.get(rows.start)
         if reading is None:
-            reading = self._model.read(self._A[rows])
+            reading = self._network.read(self._A[rows])
             if self._keep:
                 self._readings[rows.start] = reading
         return reading
@@ -257,8 +258,11 @@ class Prepared:
         """
         if b.size == 0:
             return _Batch.empty(b)
-        parts = [_solve_block(self._reading(rows), b[rows], rtol, maxiter, everything) for rows in self._blocks()]
-        return _Batch.concatenate(parts)
+
+        def solve(rows: slice) -> _Batch:
+            return _solve_block(self._reading(rows), b[rows], rtol, maxiter, everything)
+
+        return _Batch.concatenate(run(solve, self._blocks))
 
     def _factorised(
         self, where: Indices, system: CheckedSystem, rtol: float | None, singular: Flags
@@ -290,6 +294,8 @@ def _solve_block(reading: MatrixReading, b: FloatArray, rtol: float | None, maxi
         part = _predict_and_refine(reading, b, rtol, maxiter)
     else:
         part = _solve_gcr(reading, reading.inverse, reading.defect, b, rtol, maxiter, everything)
+    if chosen.size == len(answers.x):
+        return part
     answers.assign(chosen, part)
     return answers
 

@@ -12,9 +12,9 @@ import scipy.linalg
 import scipy.sparse.linalg
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from algebraformer import problems, rivals
+from algebraformer import problems, rivals, threads
 from algebraformer.linalg import EPS, backward_error
-from algebraformer.rivals import Rival, Structure, direct, iterative, pool, rivals_for, timing
+from algebraformer.rivals import Rival, Structure, direct, iterative, rivals_for, timing
 
 RNG = np.random.default_rng(0)
 N = 12
@@ -186,11 +186,9 @@ def test_pool_splits_the_batch_and_leaves_one_thread_of_blas():
 
     b = np.arange(5.0)[:, None]
     with threadpool_limits(2, "blas"):
-        if pool.blas_threads() == 2:  # not where OpenBLAS was built for one thread
-            np.testing.assert_array_equal(rivals.pooled(way)(np.ones((5, 1, 1)), b), 2 * b)
-            assert sorted(seen) == [(2, {1}), (3, {1})]
-            assert pool.blas_threads() == 2
-            seen.clear()
+        np.testing.assert_array_equal(rivals.pooled(way)(np.ones((5, 1, 1)), b), 2 * b)
+        assert sorted(seen) == ([(2, {1}), (3, {1})] if threads.processors() > 1 else [(5, {1})])
+        seen.clear()
         rivals.pooled(way)(np.ones((1, 1, 1)), b[:1])
         assert seen == [(1, {1})]
 

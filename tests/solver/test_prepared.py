@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from algebraformer import prepared as prepared_module
-from algebraformer import problems
+from algebraformer import problems, threads
 from algebraformer.errors import ConfigurationError, FallbackWarning, SingularSystemError, Status
-from algebraformer.models import Algebraformer
+from algebraformer.models import NumpyNetwork
+from algebraformer.models.inference import network as inference_network
 from algebraformer.numerics import lapack
 from algebraformer.prepared import Prepared
 from algebraformer.result import SolveResult
@@ -51,6 +51,7 @@ def quiet() -> Iterator[None]:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is computed from matrices alone, in order: "read" for the network, "lu" for LAPACK."""
+    monkeypatch.setattr(threads, "processors", lambda: 1)  # several would read several blocks
     found: list[str] = []
 
     def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,7 +61,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return call
 
-    monkeypatch.setattr(Algebraformer, "read", counted("read", Algebraformer.read))
+    monkeypatch.setattr(NumpyNetwork, "read", counted("read", NumpyNetwork.read))
     monkeypatch.setattr(lapack.Factors, "of", counted("lu", lapack.Factors.of))
     return found
 
@@ -108,7 +109,7 @@ def test_complex_and_other_sizes_go_to_lapack() -> None:
 
 
 def test_more_systems_than_are_read_at_once(monkeypatch: pytest.MonkeyPatch, calls: list[str]) -> None:
-    monkeypatch.setattr(prepared_module, "max_batch_size", lambda n: 4)
+    monkeypatch.setattr(inference_network, "max_batch_size", lambda n: 4)
     solver = shipped()
     A, b = systems(10)
     ready = solver.prepare(A)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 
 from algebraformer.cli.output import DONE, INTERRUPTED, emit, save_report, show, show_report
+from algebraformer.extras import require_torch
 from algebraformer.training.recipes import Basis, Recipe, Scaler, get_recipe
 from algebraformer.writing import check_folder
 
@@ -67,6 +68,7 @@ class Train(RunFlags):
     """Folder of the run: log.jsonl, checkpoints, and model/ at the end; for a family of your own also report.md."""
 
     def run(self) -> int:
+        require_torch("training")
         from algebraformer.problems.custom import names_a_file
         from algebraformer.reporting import in_json
         from algebraformer.training.monitor import Monitor
@@ -136,6 +138,7 @@ class Finetune(RunFlags):
     """Number of leading blocks that are frozen, and with them the embedding."""
 
     def run(self) -> int:
+        require_torch("training")
         from algebraformer.problems.custom import names_a_file
         from algebraformer.training.finetuning import fine_tuning
         from algebraformer.training.trainer import train

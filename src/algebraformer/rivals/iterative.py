@@ -23,10 +23,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from algebraformer.linalg import EPS, FloatArray, multiply
+from algebraformer.linalg import EPS, FloatArray
 from algebraformer.numerics import gcr
 from algebraformer.numerics.gcr import RESIDUAL_SAFETY, RESTARTS, RefinedSolution
 from algebraformer.numerics.preconditioner import Chosen, MeanInverse, Preconditioner, shared_matmul
+from algebraformer.passes import multiply
 from algebraformer.rivals.direct import lu
 from algebraformer.rivals.pool import Array, Solve
 

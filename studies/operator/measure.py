@@ -29,10 +29,11 @@ from algebraformer.numerics.preconditioner import Preconditioner
 from algebraformer.problems import Systems
 from algebraformer.reporting import Report
 from algebraformer.result import plain
+from algebraformer.rivals import MAX_REFINEMENTS
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
-from studies.baselines.methods import LAPACK, MAX_REFINEMENTS, Method, classical, network
+from studies.baselines.methods import LAPACK, Method, classical, network
 from studies.harness import weights
 from studies.harness.runs import computed_once, run_once
 from studies.harness.timing import in_turn

@@ -195,7 +195,7 @@ def token_read_out(config: ModelConfig, tensors: Tensors, width: int) -> ReadOut
 
 def operator_read_out(config: ModelConfig, tensors: Tensors, width: int) -> ReadOut:
     """Return what gives the coefficients in their typical size (B, R): one linear map of all tokens together."""
-    linear = Linear.take(tensors, "head.linear", config.n_token * width, OperatorConfig.of(config).rank)
+    linear = Linear.take(tensors, "head.linear", config.n_token * width, OperatorConfig.of(config).n_output)
 
     def read_out(h: Singles, tokens: Singles) -> tuple[Singles, ...]:
         return (linear(h.reshape(len(h), -1)),)

@@ -108,8 +108,8 @@ def draw(family: ProblemFamily, basis: OperatorBasis, count: int, seed: int) -> 
 def network(solver: LearnedSolver, seconds: float | None) -> Method:
     """Return the method of a network; `seconds` is what its training took."""
     return Method(
-        name=NETWORKS[solver.model.config.architecture],
-        inverse=solver.model.approximate_inverse,
+        name=NETWORKS[solver.network.config.architecture],
+        inverse=solver.network.approximate_inverse,
         solve=lambda A, b: solver.solve(A, b).x,
         stagnation_factor=STAGNATION_FACTOR,
         samples=int(solver.info.recipe["samples"]),

@@ -347,6 +347,6 @@ def normalized_mse(x: FloatArray, reference: FloatArray) -> float:
     0.5
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        error = np.asarray(np.sum((x - reference) ** 2))
-        size = np.asarray(np.sum(reference**2))
+        error = np.asarray(np.sum(np.abs(x - reference) ** 2))
+        size = np.asarray(np.sum(np.abs(reference) ** 2))
     return float(ratio(error, size))

@@ -134,7 +134,7 @@ def networks(plan: Plan, family: str, folder: Path) -> list[tuple[LearnedSolver,
                 found.append((solver, training_seconds(solver, output)))
         return sorted(found, key=lambda pair: pair[0].info.scores["normalized_mse"])
     plain = LearnedSolver.from_pretrained(f"{family}-{plan.n}")
-    first = plain.model.config.architecture
+    first = plain.network.config.architecture
     second = "transformer" if first == "mlp" else "mlp"
     logs = [plan.runs / f"{family}-{plan.n}-{architecture}" for architecture in (first, second)]
     other = LearnedSolver.from_pretrained(weights.source(f"{family}-{plan.n}-{second}"))
@@ -182,7 +182,7 @@ def measure(plan: Plan, solvers: list[tuple[LearnedSolver, float | None]]) -> di
         "methods": found,
         "curve": {
             "method": methods[0].name,
-            **curve(few, exact, better.model.approximate_inverse(few.A)),
+            **curve(few, exact, better.network.approximate_inverse(few.A)),
             LAPACK: levels(few, exact, np.asarray(np.linalg.solve(few.A, few.b[:, :, None]))),
         },
     }

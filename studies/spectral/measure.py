@@ -224,7 +224,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
             recipe = recipe_of(plan, first, model, rates, plan.tuning, plan.seeds[0])
             solver = trained(recipe, name, "tuning", rates.optimizer, rates.lr).solver
             validation = solver.info.problem_family().sample(recipe.validation_systems, VALIDATION_SEED)
-            scores.append(score(solver.model, validation)["normalized_mse"])
+            scores.append(score(solver.network, validation)["normalized_mse"])
             tuning.append({"network": name, **dataclasses.asdict(rates), "validation": scores[-1]})
         chosen[name] = grid[name][int(np.argmin(scores))]
     runs: list[dict[str, Any]] = []
@@ -261,7 +261,7 @@ def described(recipe: Recipe, found: Trained) -> dict[str, Any]:
     return {
         "steps": recipe.steps,
         "systems": recipe.steps * recipe.batch_size,
-        "parameters": found.solver.model.parameter_count(),
+        "parameters": found.solver.network.parameter_count(),
         "flops": sum(training_flops(recipe).values()),
         "seconds": found.seconds,
         **{name: scores.get(name) for name in ("mse", "normalized_mse", "relative_error_median", "relative_error_95")},

@@ -179,7 +179,7 @@ def test_another_plan_is_measured_again(result, record, folder, monkeypatch):
 
 @pytest.mark.parametrize(("plain", "other"), [("mlp", "transformer"), ("transformer", "mlp")])
 def test_shipped_networks_go_by_their_names(solvers, monkeypatch, tmp_path, plain, other):
-    by_architecture = {solver.model.config.architecture: solver for solver in solvers.values()}
+    by_architecture = {solver.network.config.architecture: solver for solver in solvers.values()}
     old, new = by_architecture[plain], by_architecture[other]
     old = LearnedSolver(old.model, dataclasses.replace(old.info, seconds=None))  # as older checkpoints
     asked = {"diffusion-16": old, f"diffusion-16-{other}": new}

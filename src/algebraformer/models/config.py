@@ -17,6 +17,7 @@ Architecture = Literal["transformer", "lstm", "gru", "mlp", "feedback"]
 Encoding = Literal["column", "row", "column-b", "entry"]
 EstimateEncoding = Literal["column", "column-tikhonov"]
 Norm = Literal["frobenius", "weighted"]
+Numbers = Literal["real", "complex"]
 MAX_READ = 64
 """An operator head reads at most this many columns and rows, whatever n is."""
 MAX_COMBINATIONS = 256
@@ -122,6 +123,11 @@ class HeadConfig:
     def basis_rank(self) -> int | None:
         """Number of operators of the family that its approximate inverses are made of; None if they are not."""
         return None
+
+    @property
+    def kind(self) -> str:
+        """Kind of numbers that it reads, in NumPy's letters: "f" for real ones, "c" for complex ones."""
+        return "f"
 
     def settings(self) -> dict[str, Any]:
         """Return name and fields as plain JSON values."""
@@ -234,10 +240,13 @@ class OperatorConfig(HeadConfig):
     norm: Norm = "frobenius"
     """Norm of the errors. frobenius: of the inverse times the mean matrix. weighted: of the inverse itself as well, so
     that the few smooth directions that make up most of a solution count."""
+    numbers: Numbers = "real"
+    """Numbers that systems are made of. complex: real and imaginary parts are read, and coefficients are complex."""
 
     def __post_init__(self) -> None:
         check_flag("whiten", self.whiten)
         check_choice("norm", self.norm, get_args(Norm))
+        check_choice("numbers", self.numbers, get_args(Numbers))
 
     def check(self, model: ModelConfig) -> None:
         for name, limit in (
@@ -250,7 +259,27 @@ class OperatorConfig(HeadConfig):
     @property
     def n_combination(self) -> int:
         """Numbers that are read for each column: entries, or combinations of entries where these are whitened."""
-        return min(self.n_row, MAX_COMBINATIONS // self.n_column) if self.whiten else self.n_row
+        return min(self.n_reading, MAX_COMBINATIONS // self.n_column) if self.whiten else self.n_reading
+
+    @property
+    def n_reading(self) -> int:
+        """Real numbers per column that the entries hold."""
+        return 2 * self.n_row if self.kind == "c" else self.n_row
+
+    @property
+    def n_output(self) -> int:
+        """Real numbers that the coefficients hold."""
+        return 2 * self.rank if self.kind == "c" else self.rank
+
+    @property
+    def kind(self) -> str:
+        return "c" if self.numbers == "complex" else "f"
+
+    def settings(self) -> dict[str, Any]:
+        settings = super().settings()
+        if self.numbers == "real":  # as checkpoints from before there were complex ones have it
+            del settings["numbers"]
+        return settings
 
     def n_token(self, model: ModelConfig) -> int:
         return 1 if model.architecture == "mlp" else self.n_column

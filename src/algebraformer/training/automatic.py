@@ -17,7 +17,7 @@ import numpy as np
 from algebraformer._deprecated import moved
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
-from algebraformer.models.config import EstimateConfig, ModelConfig, OperatorConfig
+from algebraformer.models.config import EstimateConfig, ModelConfig, Numbers, OperatorConfig
 from algebraformer.numerics import operator_basis
 from algebraformer.numerics.entry_sampler import EntrySampler, select_entries
 from algebraformer.numerics.reading import reading_errors
@@ -179,7 +179,8 @@ def recipe_for(family: ProblemFamily, report: ProgressCallback = silent) -> Reci
     needed = int(np.count_nonzero(values > SPECTRUM_TOLERANCE * values[0]))
     rank = min(MAX_RANK, n**2, RANK_MULTIPLE * max(1, -(-needed // RANK_MULTIPLE)))
     q = enough_read(readings(family, report)) if n > READ_SIZES[0] else n
-    head = OperatorConfig(rank=rank, n_column=q, n_row=q, whiten=True)
+    numbers: Numbers = "complex" if family.is_complex else "real"
+    head = OperatorConfig(rank=rank, n_column=q, n_row=q, whiten=True, numbers=numbers)
     model = ModelConfig(n=n, architecture="mlp", head=head, n_layer=6, n_embd=128)
     return Recipe(
         family=family.name,

@@ -76,9 +76,9 @@ def _errors(model: Algebraformer, family: ProblemFamily, count: int, seed: int) 
         T = preconditioned_inverse(A / np.where(s != 0, s, 1.0)[:, None, None], basis.A_mean)
         c, weight = basis.projected(T)
         E = T - basis.T_mean
-        spread = np.sum((E if basis.metric is None else E @ basis.metric) * E, axis=(1, 2))
-        left = np.maximum(spread - np.sum(c**2, axis=1), 0.0)  # the components are orthonormal
-        wrong = np.sum((head.coefficients(model, z) - c) ** 2, axis=1)
+        spread = np.sum((E if basis.metric is None else E @ basis.metric) * E.conj(), axis=(1, 2)).real
+        left = np.maximum(spread - np.sum(np.abs(c) ** 2, axis=1), 0.0)  # the components are orthonormal
+        wrong = np.sum(np.abs(head.coefficients(model, z) - c) ** 2, axis=1)
         parts.append(weight**2 * np.array([spread, left, wrong]))
     spread, left, wrong = np.concatenate(parts, axis=1)
     size = float(np.mean(spread)) or 1.0  # all of them are 0 where every system has the same matrix

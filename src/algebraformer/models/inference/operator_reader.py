@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -36,22 +36,41 @@ def distance_of(z: FloatArray) -> FloatArray:
     return np.sqrt(np.mean(z**2, axis=(1, 2)))
 
 
+def as_pairs(array: NDArray[Any]) -> NDArray[Any]:
+    """Return complex numbers as pairs of real ones along a new last axis; real ones as they are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> as_pairs(np.array([1 + 2j]))
+    array([[1., 2.]])
+    """
+    return np.stack((array.real, array.imag), axis=-1) if np.iscomplexobj(array) else array
+
+
+def from_pairs(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the complex numbers that pairs of float32 or float64 along the last axis are."""
+    return np.ascontiguousarray(array).view(np.result_type(array, np.complex64))[..., 0]
+
+
 def basis_from(buffers: Arrays) -> OperatorBasis:
     """Return the basis that the buffers of an operator head hold; `ConfigurationError` if they hold none."""
-    n = len(buffers["A_mean"])
+    A_mean = buffers["A_mean"] if buffers["A_mean"].ndim == 2 else from_pairs(buffers["A_mean"])
+    n = len(A_mean)
     for name in ("rows", "columns"):
         if not ((buffers[name] >= 0) & (buffers[name] < n)).all():
             raise ConfigurationError(f"{name} of an operator head must be from 0 to {n - 1}")
     try:
-        inverse = np.linalg.inv(buffers["A_mean"])
+        inverse = np.linalg.inv(A_mean)
     except np.linalg.LinAlgError:
         raise ConfigurationError("the mean matrix of an operator head is singular: no basis was fitted") from None
     names = ("rows", "columns", "weight", "mean", "inverse_std", "whitening")
+    operators = np.concatenate((buffers["T_mean"][None], buffers["leading"], buffers["others"]), dtype=np.float32)
     return OperatorBasis(
         sampler=EntrySampler(*(buffers[name] for name in names if name in buffers)),
-        A_mean=buffers["A_mean"],
+        A_mean=A_mean,
         inverse=inverse,
-        operators=np.concatenate((buffers["T_mean"][None], buffers["leading"], buffers["others"]), dtype=np.float32),
+        operators=from_pairs(operators) if A_mean.dtype.kind == "c" else operators,
         coefficient_rms=buffers["coefficient_rms"],
         scale=float(buffers["scale"]),
         spectrum=np.empty(0),
@@ -75,8 +94,10 @@ class OperatorReader(Reader):
 
     def __init__(self, config: ModelConfig, buffers: Arrays) -> None:
         super().__init__(config, buffers)
+        self.is_complex = config.head.kind == "c"
         self.basis = basis_from(buffers)
-        self.typical = (self.basis.coefficient_rms * self.basis.scale).astype(np.float32)
+        typical = (self.basis.coefficient_rms * self.basis.scale).astype(np.float32)
+        self.typical = np.repeat(typical, 2) if self.is_complex else typical  # of real and imaginary part
         self.max_distance = float(buffers["max_distance"])
         self.max_first_residual = float(buffers["max_first_residual"])
 
@@ -85,24 +106,24 @@ class OperatorReader(Reader):
         """Return shape and dtype of every buffer: an `OperatorBasis`, components from number 32 on in float16."""
         head, n = OperatorConfig.of(config), config.n
         R, m, q = head.rank, head.n_row, head.n_column
-        lead = min(R, LEADING)
+        lead, pair = min(R, LEADING), (2,) if head.kind == "c" else ()
         found: dict[str, tuple[tuple[int, ...], DTypeLike]] = {
             "rows": ((m,), np.int64),
             "columns": ((q,), np.int64),
             "weight": ((m, q), np.float64),
-            "mean": ((m, q), np.float64),
-            "inverse_std": ((m, q), np.float64),
-            "A_mean": ((n, n), np.float64),
-            "T_mean": ((n, n), np.float32),
-            "leading": ((lead, n, n), np.float32),
-            "others": ((R - lead, n, n), np.float16),
+            "mean": ((head.n_reading, q), np.float64),
+            "inverse_std": ((head.n_reading, q), np.float64),
+            "A_mean": ((n, n, *pair), np.float64),
+            "T_mean": ((n, n, *pair), np.float32),
+            "leading": ((lead, n, n, *pair), np.float32),
+            "others": ((R - lead, n, n, *pair), np.float16),
             "coefficient_rms": ((R,), np.float64),
             "scale": ((), np.float64),
             "max_distance": ((), np.float64),
             "max_first_residual": ((), np.float64),
         }
         if head.whiten:
-            found["whitening"] = ((q * head.n_combination, q * m), np.float64)
+            found["whitening"] = ((q * head.n_combination, q * head.n_reading), np.float64)
         return found
 
     @functools.cached_property
@@ -127,9 +148,8 @@ class OperatorReader(Reader):
         """Return the coefficients (B, R) from what is read (B, q, m)."""
         tokens = z.reshape(len(z), self.config.n_token, -1).astype(np.float32)
         parts = [forward(tokens[i : i + BATCH_SIZE])[0] * self.typical for i in range(0, len(z), BATCH_SIZE)]
-        if len(parts) == 1:
-            return parts[0]
-        return np.concatenate(parts) if parts else np.empty((0, self.basis.rank))
+        c = parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, self.typical.size), np.float32), *parts])
+        return c.view(np.complex64) if self.is_complex else c
 
     def inverse_and_distance(self, forward: Forward, A: Entries) -> tuple[LinearInverse, FloatArray]:
         """Return the approximate inverses of A (B, n, n) and how far (B,) each matrix is from the family's mean."""

@@ -59,6 +59,8 @@ class NumpyNetwork:
         self._take_layers(tensors)
         tensors.check_empty()
         self.reader = kind(config, self.buffers)
+        buffers = sum(array.size for array in self.buffers.values())
+        self._parameter_count = sum(array.size for array in arrays.values()) - buffers
 
     def _take_layers(self, tensors: Tensors) -> None:
         """Make the layers from their parameters."""
@@ -79,7 +81,7 @@ class NumpyNetwork:
 
     def parameter_count(self) -> int:
         """Return the number of trained parameters; buffers are not counted."""
-        return sum(array.size for array in self.arrays.values()) - sum(array.size for array in self.buffers.values())
+        return self._parameter_count
 
     def forward(self, tokens: Singles, *context: Singles) -> tuple[Singles, ...]:
         """Return the outputs that the reader asks for.

@@ -35,6 +35,10 @@ class FakeNetwork(torch.nn.Module):
         """Return the answer."""
         return self.head.answer(self, A, b)
 
+    def predict(self, A: Array, b: Array) -> Array:
+        """Return the answers to b (B, n, k)."""
+        return self.head.predict(self, A, b)
+
     def read(self, A: Array) -> MatrixReading:
         """Say which systems are in distribution, and answer them."""
         return self.head.read_matrices(self, A)
@@ -134,7 +138,7 @@ def corrupted(solver: LearnedSolver, change: Callable[[OperatorHead], object]) -
     model = copy.deepcopy(solver.model)
     with torch.no_grad():
         change(model.operator_head)
-    model.operator_head._basis = None
+    model.operator_head._reader = None
     return LearnedSolver(model, solver.info)
 
 

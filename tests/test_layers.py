@@ -16,12 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from algebraformer import io, problems
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "algebraformer"
 HOUSES = {"algebraformer": ROOT / "src" / PACKAGE, "studies": ROOT / "studies"}
 
 FLOORS = (
-    ("errors", "linalg", "validation", "provenance", "writing", "forking", "progress", "_deprecated"),
+    ("errors", "linalg", "validation", "provenance", "writing", "forking", "progress", "extras", "_deprecated"),
     ("result", "reporting", "io", "numerics", "metrics"),
     ("problems", "models"),
     ("checkpoint",),
@@ -34,6 +36,7 @@ SIDEWAYS = {
     ("linalg", "errors"),
     ("validation", "errors"),
     ("_deprecated", "errors"),
+    ("extras", "errors"),
     ("solver", "prepared"),
     ("solver", "estimation"),
     ("__main__", "cli"),
@@ -183,9 +186,38 @@ def test_low_floors_do_not_load_torch() -> None:
 
 def test_solving_loads_no_training_and_no_tables() -> None:
     found = loaded_by("import algebraformer.solver")
-    assert "torch" in found
-    unwanted = ("algebraformer.training", "algebraformer.reporting", "rich", "matplotlib", "threadpoolctl")
+    unwanted = ("algebraformer.training", "algebraformer.reporting", "rich", "matplotlib", "threadpoolctl", "torch")
     assert sorted(name for name in found if name.startswith(unwanted)) == []
+
+
+USE = """
+import algebraformer as af
+def systems(name, n):
+    return af.problems.get(name, n=n).sample(3, seed=1)
+for name in ("diffusion-64", "diffusion-64-token"):
+    solver, sample = af.LearnedSolver.from_pretrained(name), systems("diffusion", 64)
+    assert solver.solve(sample.A, sample.b).certified.all()
+    assert solver.predict(sample.A[0], sample.b[0]).shape == (64,)
+    assert solver.prepare(sample.A).solve(sample.b).certified.all()
+assert af.LearnedSolver.from_pretrained("diffusion-64").operator(sample.A[0]).shape == (64, 64)
+assert af.solve(sample.A, sample.b[..., None]).shape == (3, 64, 1)
+noisy = systems("deblur", 64)
+assert af.LearnedSolver.from_pretrained("deblur-64").estimate(noisy.A, noisy.b).x.shape == (3, 64)
+"""
+COMMANDS = ("solve {0}/A.npy {0}/b.npy --json", "models --json", "families --json")
+
+
+def test_using_networks_loads_no_torch() -> None:
+    assert "torch" not in loaded_by(USE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_load_no_torch(tmp_path: Path, command: str) -> None:
+    system = problems.get("diffusion", n=64).sample(1, seed=1)
+    io.write_array(tmp_path / "A.npy", system.A[0])
+    io.write_array(tmp_path / "b.npy", system.b[0])
+    words = command.format(tmp_path).split()
+    assert "torch" not in loaded_by(f"from algebraformer.cli import main; assert main({words!r}) == 0")
 
 
 # ---------------------------------------------------------------- the rule catches what it should

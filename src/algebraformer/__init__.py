@@ -6,14 +6,16 @@
 >>> bool(result.certified.all())
 True
 
-Names are imported when they are first used, so that `import algebraformer` does not wait for torch.
+Names are imported when they are first used. Solving needs no torch; training does, see the extra [train].
 """
 
 import lazy_loader
 
+from algebraformer.extras import naming_the_extra
 from algebraformer.forking import protect_children
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_attached, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__ = naming_the_extra(_attached)
 __version__ = "0.1.0"
 
 protect_children()

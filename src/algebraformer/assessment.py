@@ -81,7 +81,7 @@ def contraction(solver: LearnedSolver, A: FloatArray) -> FloatArray:
     step = max(1, 2**24 // n**2)
     for i in range(0, len(A), step):
         part = A[i : i + step]
-        radii.append(gcr.contraction(part, solver.model.approximate_inverse(part)))
+        radii.append(gcr.contraction(part, solver.network.approximate_inverse(part)))
     return np.concatenate(radii)
 
 
@@ -181,8 +181,8 @@ def assess(
     if not isinstance(solver, LearnedSolver):
         solver = LearnedSolver.from_pretrained(solver)
     family = family or solver.info.problem_family()
-    solver.model.check_linear()
-    n, rank = solver.n, solver.model.config.head.basis_rank
+    solver.network.check_linear()
+    n, rank = solver.n, solver.network.config.head.basis_rank
     if family.n != n:
         raise ConfigurationError(f"the model is for n = {n}, the family has n = {family.n}")
     total = 5 + len(plan.batches)
@@ -230,7 +230,7 @@ def assess(
         "relative_error_median": float(np.median(errors[result.certified])) if result.certified.any() else None,
         "relative_error_max": float(errors[result.certified].max()) if result.certified.any() else None,
         "in_distribution": float(np.mean(result.in_distribution)),
-        "network": plain(score(solver.model, systems)),
+        "network": plain(score(solver.network, systems)),
         "times": [{"batch": batch, "ours": ours, "numpy": numpy} for batch, ours, numpy in timing],
         "training_seconds": training_seconds,
     }

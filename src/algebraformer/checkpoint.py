@@ -19,16 +19,25 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors.torch
-import torch
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from algebraformer.errors import CheckpointError, ConfigurationError, UnknownNameError
-from algebraformer.models import Algebraformer, HeadConfig, ModelConfig, legacy
+from algebraformer.extras import require_torch
+from algebraformer.models import HeadConfig, ModelConfig, NumpyNetwork, legacy
+from algebraformer.models.inference.answers import AnyNetwork
+from algebraformer.models.inference.network import READERS
 from algebraformer.problems import ProblemFamily, from_settings, names
 from algebraformer.provenance import commit, versions
+
+if TYPE_CHECKING:
+    from algebraformer.models.network import Algebraformer
+
+Arrays = dict[str, NDArray[Any]]
 
 FORMAT = 2
 """Format of new checkpoints; those of format 1 can be read, see `models.legacy`."""
@@ -215,28 +224,34 @@ def dump_json(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=False, allow_nan=False) + "\n").encode()
 
 
-def pack(model: Algebraformer, info: CheckpointInfo) -> dict[str, bytes]:
+def pack(model: AnyNetwork, info: CheckpointInfo) -> dict[str, bytes]:
     """Return the files of a checkpoint as name: bytes."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     config = {"format": FORMAT, "model": model.config.settings(), **dataclasses.asdict(info)}
-    return {MODEL: safetensors.torch.save(tensors), CONFIG: dump_json(config)}
+    return {MODEL: safetensors.numpy.save(arrays_of(model)), CONFIG: dump_json(config)}
 
 
-def save(folder: Path | str, model: Algebraformer, info: CheckpointInfo) -> None:
+def arrays_of(model: AnyNetwork) -> Arrays:
+    """Return parameters and buffers of a network by name."""
+    if isinstance(model, NumpyNetwork):
+        return dict(model.arrays)
+    return {name: np.asarray(tensor.numpy(force=True), order="C") for name, tensor in model.state_dict().items()}
+
+
+def save(folder: Path | str, model: AnyNetwork, info: CheckpointInfo) -> None:
     """Write a checkpoint folder, atomically.
 
     Parameters
     ----------
     folder : path
         Where to; a folder of that name is replaced.
-    model : Algebraformer
+    model : Algebraformer or NumpyNetwork
     info : CheckpointInfo
     """
     write_folder(Path(folder), pack(model, info))
 
 
 def load(folder: Path | str) -> tuple[Algebraformer, CheckpointInfo]:
-    """Read a checkpoint folder.
+    """Read a checkpoint folder, to train, fine-tune or change the network: as a module of torch.
 
     Parameters
     ----------
@@ -252,44 +267,63 @@ def load(folder: Path | str) -> tuple[Algebraformer, CheckpointInfo]:
     ------
     CheckpointError
         Something is missing, damaged, altered, unknown or not finite; the message says what.
+    MissingExtraError
+        There is no torch here.
     """
     return unpack(read_folder(Path(folder)), str(folder))
 
 
+def load_network(folder: Path | str) -> tuple[AnyNetwork, CheckpointInfo]:
+    """Read a checkpoint folder, to solve: without torch, unless the network has a head of one's own.
+
+    Parameters, results and exceptions are those of `load`; the network is a `NumpyNetwork` where it can be one.
+    """
+    files, where = read_folder(Path(folder)), str(folder)
+    config, arrays, info = parse(files, where)
+    if config.head.name not in READERS:
+        return _module(config, arrays, where), info
+    try:
+        return NumpyNetwork(config, arrays), info
+    except ConfigurationError as error:
+        raise CheckpointError(f"{where}/{MODEL}: {error}") from error
+
+
 def unpack(files: Mapping[str, bytes], where: str) -> tuple[Algebraformer, CheckpointInfo]:
     """Return model and info from the files of a checkpoint; `where` names it in messages."""
+    config, arrays, info = parse(files, where)
+    return _module(config, arrays, where), info
+
+
+def parse(files: Mapping[str, bytes], where: str) -> tuple[ModelConfig, Arrays, CheckpointInfo]:
+    """Return configuration, arrays and info from the files of a checkpoint; the arrays are finite."""
     settings = parse_json(files[CONFIG], f"{where}/{CONFIG}")
     old = settings.get("format") == 1
     config, info = parse_config(settings, f"{where}/{CONFIG}")
-    tensors = widened(parse_tensors(files[MODEL], f"{where}/{MODEL}"))
+    arrays = widened(parse_arrays(files[MODEL], f"{where}/{MODEL}"))
     if old:
-        tensors = legacy.convert_tensors(tensors, config.head.name)
-    if config.n_layer > len(tensors):  # before a hostile configuration builds a million blocks
-        raise CheckpointError(f"{where}: config.json says {config.n_layer} layers, the file has {len(tensors)} tensors")
-    with torch.device("meta"):
-        model = Algebraformer(config)
-    expected = model.state_dict()
-    if unknown := sorted(set(tensors) - set(expected)):
-        raise CheckpointError(f"{where}/{MODEL}: unknown tensor {unknown[0]!r:.80}")
-    for name, tensor in expected.items():
-        if name not in tensors:
-            raise CheckpointError(f"{where}/{MODEL}: tensor {name!r} is missing")
-        received = tensors[name]
-        if (received.shape, received.dtype) != (tensor.shape, tensor.dtype):
-            raise CheckpointError(
-                f"{where}/{MODEL}: {name} has shape {tuple(received.shape)} and dtype {received.dtype}, "
-                f"expected {tuple(tensor.shape)} and {tensor.dtype}"
-            )
-        if not torch.isfinite(received).all():
+        arrays = legacy.convert_tensors(arrays, config.head.name)
+    if config.n_layer > len(arrays):  # before a hostile configuration builds a million blocks
+        raise CheckpointError(f"{where}: config.json says {config.n_layer} layers, the file has {len(arrays)} tensors")
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise CheckpointError(f"{where}/{MODEL}: {name} is not finite")
-    model.load_state_dict(tensors, strict=True, assign=True)
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
+    return config, arrays, info
+
+
+def as_module(model: AnyNetwork) -> Algebraformer:
+    """Return a network as a module of torch: itself, or a copy."""
+    return _module(model.config, model.arrays, "") if isinstance(model, NumpyNetwork) else model
+
+
+def _module(config: ModelConfig, arrays: Arrays, where: str) -> Algebraformer:
+    """Return the network as a module of torch; `CheckpointError` if the arrays are not its parameters and buffers."""
+    require_torch("a network that is trained, changed or on another device")
+    from algebraformer.models.network import from_arrays
+
     try:
-        model.head.check()
+        return from_arrays(config, arrays)
     except ConfigurationError as error:
         raise CheckpointError(f"{where}/{MODEL}: {error}") from error
-    return model.eval(), info
 
 
 def parse_config(settings: dict[str, Any], where: str) -> tuple[ModelConfig, CheckpointInfo]:
@@ -324,29 +358,29 @@ def parse_config(settings: dict[str, Any], where: str) -> tuple[ModelConfig, Che
         raise CheckpointError(f"{where}: {error}") from error
 
 
-def parse_tensors(data: bytes, where: str) -> dict[str, torch.Tensor]:
-    """Return the tensors of a safetensors file."""
+def parse_arrays(data: bytes, where: str) -> Arrays:
+    """Return the arrays of a safetensors file."""
     try:
-        tensors = safetensors.torch.load(data)
-    except (SafetensorError, ValueError, KeyError, RuntimeError, OverflowError) as error:
+        # Copies: the file may place arrays at any byte, which NumPy and BLAS read slowly.
+        return {name: array.copy() for name, array in safetensors.numpy.load(data).items()}
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
         raise CheckpointError(f"{where}: not a valid safetensors file ({' '.join(str(error).split())})") from error
-    # Into torch's own memory: MKL promises the same rounding only for arrays aligned to 64 bytes.
-    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
-def widened(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the tensors with scaled integers as the float32 they stand for: scale Q, one scale per first index.
+def widened(arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+    """Return the arrays with scaled integers as the float32 they stand for: scale Q, one scale per first index.
 
     Q is int16 of shape (rows, ...), its scale float32 of shape (rows,). Any other pair is left as it is, and then is no
     tensor of a model.
     """
-    found = dict(tensors)
-    for name, Q in tensors.items():
-        scale = tensors.get(name + SCALE)
-        if scale is None or (Q.dtype, scale.dtype, scale.shape) != (torch.int16, torch.float32, Q.shape[:1]):
+    found = dict(arrays)
+    for name, Q in arrays.items():
+        scale = arrays.get(name + SCALE)
+        if scale is None or (Q.dtype, scale.dtype, scale.shape) != (np.int16, np.float32, Q.shape[:1]):
             continue
         del found[name + SCALE]
-        found[name] = Q * scale.view(-1, *[1] * (Q.ndim - 1))
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused later
+            found[name] = Q * scale.reshape(-1, *[1] * (Q.ndim - 1))
     return found
 
 

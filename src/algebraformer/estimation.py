@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from algebraformer.errors import InconsistentWarning, warn_caller
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import GAUSS_90, misfit
-from algebraformer.models import Algebraformer, Estimates, estimates
+from algebraformer.models.inference.answers import AnyNetwork
+from algebraformer.models.inference.reading import Estimates
 from algebraformer.numerics import regularization
 from algebraformer.result import plain
 from algebraformer.validation import check_right_hand_sides, real_numbers
@@ -151,34 +152,34 @@ def _checked(A: ArrayLike, b: ArrayLike, m: int, n: int) -> _Noisy:
     )
 
 
-def _estimates(model: Algebraformer, A: ArrayLike, b: ArrayLike) -> tuple[_Noisy, Estimates, FloatArray]:
+def _estimates(network: AnyNetwork, A: ArrayLike, b: ArrayLike) -> tuple[_Noisy, Estimates, FloatArray]:
     """Return checked input, the network's estimates and the misfits (S,), a limited number of systems at a time.
 
     Raises `ConfigurationError` unless the head makes estimates.
     """
-    model.check_estimates()
-    system = _checked(A, b, model.config.n_equations, model.config.n)
+    network.check_estimates()
+    system = _checked(A, b, network.config.n_equations, network.config.n)
     parts, ratios = [], []
     for start in range(0, max(1, len(system.b)), BLOCK_SIZE):
         matrices, right = system.systems(slice(start, start + BLOCK_SIZE))
-        predicted = estimates(model, matrices, right)
+        predicted = network.estimates(matrices, right)
         with np.errstate(over="ignore", invalid="ignore"):
             ratios.append(misfit(matrices, right, predicted.mean, predicted.noise))
         parts.append(predicted)
     return system, Estimates(*(np.concatenate(column) for column in zip(*parts, strict=True))), np.concatenate(ratios)
 
 
-def mean(model: Algebraformer, A: ArrayLike, b: ArrayLike) -> FloatArray:
+def mean(network: AnyNetwork, A: ArrayLike, b: ArrayLike) -> FloatArray:
     """Return the mean alone, in the shape of `Estimate.x`."""
-    system, predicted, _ = _estimates(model, A, b)
+    system, predicted, _ = _estimates(network, A, b)
     return system.vectors(system.in_units(predicted.mean))
 
 
-def estimate(model: Algebraformer, A: ArrayLike, b: ArrayLike) -> Estimate:
+def estimate(network: AnyNetwork, A: ArrayLike, b: ArrayLike) -> Estimate:
     """Estimate x from noisy b = A x + e; see `LearnedSolver.estimate`."""
-    system, predicted, ratio = _estimates(model, A, b)
+    system, predicted, ratio = _estimates(network, A, b)
     x, std = system.in_units(predicted.mean), system.in_units(predicted.std)
-    fits = model.head.fits(model, ratio) & np.isfinite(x).all(axis=1) & np.isfinite(std).all(axis=1)
+    fits = network.fits(ratio) & np.isfinite(x).all(axis=1) & np.isfinite(std).all(axis=1)
     tikhonov = None
     if (inconsistent := np.flatnonzero(~fits)).size:
         tikhonov = np.full_like(predicted.mean, np.nan)

@@ -48,7 +48,7 @@ def evaluate(
         largest), worst backward error, and worst relative error of the learned answers; left out
         without systems. None where a number is not finite.
     """
-    network = score(solver.model, systems)
+    network = score(solver.network, systems)
     if not is_linear_system:
         return plain({"network": network})
     with warnings.catch_warnings():

@@ -258,8 +258,8 @@ def solve(
             raise ConfigurationError(f"the network must be trained on {family.name}, received one for {name}")
         if solver.n != family.n:
             raise ValueError(f"the network supports n = {solver.n}, received a family with n = {family.n}")
-        solver.model.check_linear()
-        method = GCRDirection(solver.model.approximate_inverse, 1 + max_refinements)
+        solver.network.check_linear()
+        method = GCRDirection(solver.network.approximate_inverse, 1 + max_refinements)
     return iterate(family, params, method, rtol, maxiter, u0)
 
 

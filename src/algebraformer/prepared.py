@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgWarning
-from scipy.sparse.linalg import LinearOperator
 
 from algebraformer.errors import FallbackWarning, SingularSystemError, Status, warn_caller
 from algebraformer.linalg import EPS, FloatArray, has_zero_line
-from algebraformer.models import Algebraformer, max_batch_size
-from algebraformer.models.heads.base import not_linear
-from algebraformer.models.heads.reading import MatrixReading
+from algebraformer.models.inference.answers import AnyNetwork
+from algebraformer.models.inference.reader import max_batch_size, not_linear
+from algebraformer.models.inference.reading import MatrixReading
 from algebraformer.numerics import gcr, lapack
 from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error
 from algebraformer.numerics.gcr import RefinedSolution
@@ -22,6 +21,9 @@ from algebraformer.numerics.lapack import RHS_BLOCK_ENTRIES
 from algebraformer.numerics.preconditioner import LinearInverse, as_linear_operator
 from algebraformer.result import SolveResult, scalar
 from algebraformer.validation import CheckedSystem, check_count, check_tolerance, match_right_hand_sides
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
 
 Array = NDArray[Any]
 Indices = NDArray[np.int64]
@@ -109,9 +111,9 @@ class Prepared:
     compressed); and LAPACK's factors of those matrices that needed them for an earlier right-hand side.
     """
 
-    def __init__(self, model: Algebraformer, A: Array, batched: bool, keep: bool = True) -> None:
+    def __init__(self, network: AnyNetwork, A: Array, batched: bool, keep: bool = True) -> None:
         """`keep` is False for one solve: A is not copied then, and nothing that is computed from it is kept."""
-        self._model, self._batched, self._keep = model, batched, keep
+        self._network, self._batched, self._keep = network, batched, keep
         self._A = A.copy() if keep else A
         self._readings: dict[int, MatrixReading] = {}
         self._factors: dict[tuple[str, int], lapack.Factors | None] = {}  # by kind of numbers, and position in A
@@ -149,14 +151,14 @@ class Prepared:
         ConfigurationError
             The model has a head that is not linear in b.
         """
-        check_supported(self._A, self._model.config.n)
+        check_supported(self._A, self._network.config.n)
         operators = []
         for rows in self._blocks():
             A = self._A[rows]
             # For one call the inverse alone: what solving measures of it, a product with A, is not needed.
-            inverse = self._reading(rows).inverse if self._keep else self._model.approximate_inverse(A)
+            inverse = self._reading(rows).inverse if self._keep else self._network.approximate_inverse(A)
             if inverse is None:
-                raise not_linear(self._model)
+                raise not_linear(self._network)
             operators += [as_linear_operator(inverse[i : i + 1], A.shape[-1]) for i in range(len(A))]
         return operators if self._batched else operators[0]
 
@@ -183,7 +185,7 @@ class Prepared:
         if not (supported or fallback):
             kind = "real" if system.A.dtype.kind == "f" else "complex"
             raise ValueError(
-                f"the model supports real systems with n = {self._model.config.n}, received {kind} ones with "
+                f"the model supports real systems with n = {self._network.config.n}, received {kind} ones with "
                 f"n = {system.n}"
             )
 
@@ -228,7 +230,7 @@ class Prepared:
 
     def _supports(self, A: Array) -> bool:
         """Say whether the network reads such matrices."""
-        return A.shape[-1] == self._model.config.n and A.dtype.kind == "f"
+        return A.shape[-1] == self._network.config.n and A.dtype.kind == "f"
 
     def _blocks(self) -> list[slice]:
         """Return the blocks of systems that are read at a time, so that memory stays flat."""
@@ -239,7 +241,7 @@ class Prepared:
         """Return what the network knows of a block."""
         reading = self._readings.get(rows.start)
         if reading is None:
-            reading = self._model.read(self._A[rows])
+            reading = self._network.read(self._A[rows])
             if self._keep:
                 self._readings[rows.start] = reading
         return reading

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse.linalg import LinearOperator
 
 from algebraformer import checkpoint, estimation
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.errors import ConfigurationError
 from algebraformer.estimation import Estimate
-from algebraformer.models import Algebraformer, predict
+from algebraformer.models.inference.answers import AnyNetwork
 from algebraformer.prepared import Prepared, check_supported
 from algebraformer.result import SolveResult
 from algebraformer.validation import check_matrices, check_system
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
+
+    from algebraformer.models.network import Algebraformer
 
 Array = NDArray[Any]
 
@@ -27,8 +31,8 @@ class LearnedSolver:
 
     Parameters
     ----------
-    model : Algebraformer
-        In evaluation mode.
+    network : NumpyNetwork or Algebraformer
+        What answers: without torch, or a module of torch in evaluation mode.
     info : CheckpointInfo
         Name, family and scores of the model.
 
@@ -42,15 +46,25 @@ class LearnedSolver:
     ((3, 64), True)
     """
 
-    def __init__(self, model: Algebraformer, info: CheckpointInfo) -> None:
-        self.model, self.info = model, info
+    def __init__(self, network: AnyNetwork, info: CheckpointInfo) -> None:
+        self.network, self.info = network, info
+
+    @functools.cached_property
+    def model(self) -> Algebraformer:
+        """The network as a module of torch, for training and everything that needs gradients.
+
+        Where `network` is one, it is this. Else it is a copy, made at the first use: `LearnedSolver(model, info)`
+        answers through it after a change. `MissingExtraError` without torch.
+        """
+        return checkpoint.as_module(self.network)
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path, device: str = "cpu") -> LearnedSolver:
         """Load a shipped model by name (`pretrained_names()`), a checkpoint folder, or a training run's folder.
 
         The network answers once before it is returned: the first call in a process takes several times as long as the
-        later ones, since torch and BLAS prepare what they need when they are first asked.
+        later ones, since BLAS and torch prepare what they need when they are first asked. On the CPU the network runs
+        in NumPy, unless it has a head of one's own; any other device is torch's.
 
         Raises
         ------
@@ -59,19 +73,24 @@ class LearnedSolver:
         CheckpointError
             The checkpoint is damaged, altered or not one of ours.
         """
-        model, info = checkpoint.load(checkpoint.resolve(name_or_folder))
-        solver = cls(model.to(device), info)
+        folder = checkpoint.resolve(name_or_folder)
+        if device == "cpu":
+            solver = cls(*checkpoint.load_network(folder))
+        else:
+            model, info = checkpoint.load(folder)
+            solver = cls(model.to(device), info)
+        m = solver.network.config.n_equations
         with np.errstate(all="ignore"):  # the answer does not matter
-            solver.predict(np.eye(solver.model.config.n_equations, solver.n), np.ones(solver.model.config.n_equations))
+            solver.predict(np.eye(m, solver.n), np.ones(m))
         return solver
 
     @property
     def n(self) -> int:
         """Number of unknowns of the systems the model supports."""
-        return self.model.config.n
+        return self.network.config.n
 
     def __repr__(self) -> str:
-        return f"LearnedSolver({self.info.name!r}, n={self.n}, parameters={self.model.parameter_count()})"
+        return f"LearnedSolver({self.info.name!r}, n={self.n}, parameters={self.network.parameter_count()})"
 
     def predict(self, A: ArrayLike, b: ArrayLike) -> Array:
         """Return the bare network's answer, neither refined nor certified; of an estimate head the mean.
@@ -92,11 +111,11 @@ class LearnedSolver:
         ValueError
             Shapes do not match, entries are not finite or not real, or the model does not support this n.
         """
-        if self.model.config.head.estimates:
-            return estimation.mean(self.model, A, b)
+        if self.network.config.head.estimates:
+            return estimation.mean(self.network, A, b)
         system = check_system(A, b)
         check_supported(system.A, self.n)
-        x = predict(self.model, system.A, system.b)
+        x = self.network.predict(system.A, system.b)
         if x.shape != system.b.shape:
             raise ConfigurationError("the model's output does not have the shape of b")
         return system.reshape_like_b(x)
@@ -135,11 +154,11 @@ class LearnedSolver:
         >>> found.x.shape, found.std.shape, found.noise.shape
         ((3, 64), (3, 64), (3,))
         """
-        return estimation.estimate(self.model, A, b)
+        return estimation.estimate(self.network, A, b)
 
     def check_can_solve(self) -> None:
         """Raise `ConfigurationError` if the model does not solve systems."""
-        if reason := self.info.unsupported_reason(self.model.config.head):
+        if reason := self.info.unsupported_reason(self.network.config.head):
             raise ConfigurationError(f"the model {self.info.name} {reason}")
 
     def prepare(self, A: ArrayLike) -> Prepared:
@@ -181,7 +200,7 @@ class LearnedSolver:
     def _prepare(self, A: ArrayLike, keep: bool) -> Prepared:
         """Return A prepared for many right-hand sides, or for one call if nothing is to be kept."""
         self.check_can_solve()
-        return Prepared(self.model, *check_matrices(A), keep)
+        return Prepared(self.network, *check_matrices(A), keep)
 
     def operator(self, A: ArrayLike) -> LinearOperator | list[LinearOperator]:
         """Return a linear head's approximation M of inv(A), for instance as `M=` of scipy.sparse.linalg.gmres.

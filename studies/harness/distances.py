@@ -18,5 +18,5 @@ def distances(solver: LearnedSolver, A: FloatArray, b: FloatArray) -> tuple[Floa
     head, inverse = solver.model.operator_head, solver.model.approximate_inverse(A)
     first = gcr.solve(A, b[:, :, None], inverse, 0.0, maxiter=1).first_residual_ratio
     random = gcr.probe_defect(A, inverse)
-    answers = np.maximum(first, random) / head.max_defect()
-    return head.distance(A) / float(head.max_distance), answers
+    answers = np.maximum(first, random) / head.reader.max_defect()
+    return head.reader.distance(A) / float(head.max_distance), answers

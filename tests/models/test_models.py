@@ -21,7 +21,7 @@ from algebraformer.checkpoint import load
 from algebraformer.errors import ConfigurationError
 from algebraformer.models import Algebraformer, EstimateConfig, ModelConfig, OperatorConfig, TokenConfig
 from algebraformer.models.config import Encoding, EstimateEncoding, HeadConfig, head_config, head_names
-from algebraformer.models.tokens import column_b_tokens, column_tokens, entry_tokens, row_tokens
+from algebraformer.models.raw_tokens import column_b_tokens, column_tokens, entry_tokens, row_tokens
 from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.training import RECIPES
 from head_contract import CHECKS, batch, begin, change, tensors

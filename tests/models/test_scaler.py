@@ -9,7 +9,7 @@ from test_models import FAMILY, KINDS, N, build, tensors
 
 from algebraformer.errors import ConfigurationError
 from algebraformer.models import Algebraformer
-from algebraformer.models.scaling import FamilyScaler
+from algebraformer.models.heads.scaler import FamilyScaler
 from algebraformer.numerics.entry_sampler import select_entries
 
 

@@ -21,18 +21,16 @@ from algebraformer.errors import ConfigurationError, InconsistentWarning
 from algebraformer.metrics import GAUSS_90
 from algebraformer.models import Algebraformer, EstimateConfig, ModelConfig, estimates
 from algebraformer.models.bodies import FirstAnswer
-from algebraformer.models.heads.estimate import (
-    AUXILIARY_WEIGHT,
+from algebraformer.models.heads.estimate import AUXILIARY_WEIGHT, EstimateHead, Output, examples
+from algebraformer.models.inference.estimate_reader import (
     STD_FLOOR,
     TYPICAL_NOISE,
-    EstimateHead,
-    Output,
-    examples,
+    EstimateReader,
     kalman_update,
     network_input,
 )
 from algebraformer.models.scaling import scale_systems
-from algebraformer.models.tokens import TIKHONOV_PARAMETERS, tikhonov_channels
+from algebraformer.models.raw_tokens import TIKHONOV_PARAMETERS, tikhonov_channels
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import RECIPES, FinetuneRecipe, Recipe
 from algebraformer.training.data import TEST_SEED
@@ -109,7 +107,7 @@ def test_tikhonov_channels_are_least_squares_with_more_rows(shape):
 def test_tokens_by_hand(m, expected):
     systems = scale_systems(*(lambda s: (s.A, s.b))(dataclasses.replace(FAMILY, m=m).sample(2, seed=3)))
     config = CONFIG.with_head(n_equations=m)
-    tokens = network_input(config, systems).tokens.numpy()
+    tokens = network_input(config, systems).tokens
     assert tokens.shape == (2, N, m + 11)
     x = tikhonov_channels(systems.A.mT @ systems.A, np.einsum("bmn,bm->bn", systems.A, systems.b))
     for i in range(2):
@@ -121,7 +119,7 @@ def test_tokens_by_hand(m, expected):
             tokens[i, :, m + 1 : m + 6], (x[i] / np.sqrt(power)[:, None]).T, rtol=1e-4, atol=1e-6
         )
         np.testing.assert_allclose(tokens[i, :, m + 6 :], np.tile(np.log(power) / 2, (N, 1)), rtol=1e-4, atol=1e-6)
-    bare = network_input(config.with_head(encoding="column"), systems).tokens.numpy()
+    bare = network_input(config.with_head(encoding="column"), systems).tokens
     np.testing.assert_array_equal(bare, tokens[:, :, : m + 1])
 
 

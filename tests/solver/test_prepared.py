@@ -13,7 +13,7 @@ import pytest
 from algebraformer import prepared as prepared_module
 from algebraformer import problems
 from algebraformer.errors import ConfigurationError, FallbackWarning, SingularSystemError, Status
-from algebraformer.models import Algebraformer
+from algebraformer.models import NumpyNetwork
 from algebraformer.numerics import lapack
 from algebraformer.prepared import Prepared
 from algebraformer.result import SolveResult
@@ -60,7 +60,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return call
 
-    monkeypatch.setattr(Algebraformer, "read", counted("read", Algebraformer.read))
+    monkeypatch.setattr(NumpyNetwork, "read", counted("read", NumpyNetwork.read))
     monkeypatch.setattr(lapack.Factors, "of", counted("lu", lapack.Factors.of))
     return found
 

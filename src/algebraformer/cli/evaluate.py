@@ -50,7 +50,7 @@ class Evaluate:
             check_file(self.output, folder_is_made=True)
         solver = LearnedSolver.from_pretrained(self.model)
         family = family_for(solver, self.family)
-        estimator = solver.model.config.head.estimates
+        estimator = solver.network.config.head.estimates
         if estimator and not isinstance(family, problems.NoisyFamily):
             raise ConfigurationError(
                 f"model {self.model} is an estimator for noisy systems; family {family.name} is not noisy"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from typing import Any
 
 from algebraformer.cli.output import DONE, emit, show
@@ -43,27 +44,21 @@ class Models:
     """Print one JSON object instead of tables."""
 
     def run(self) -> int:
-        import torch
-
         from algebraformer import checkpoint
-        from algebraformer.models import Algebraformer
-
-        def parameters(model: Any) -> int:
-            with torch.device("meta"):
-                return Algebraformer(model).parameter_count()
+        from algebraformer.models.inference.network import parameter_count
 
         recipes = {
-            name: {"parameters": parameters(recipe.model), **recipe.settings()} for name, recipe in RECIPES.items()
+            name: {"parameters": parameter_count(recipe.model), **recipe.settings()} for name, recipe in RECIPES.items()
         }
         shipped = {}
         for name in checkpoint.pretrained_names():
             folder = checkpoint.resolve(name)
             files = checkpoint.read_folder(folder)
-            model, info = checkpoint.unpack(files, str(folder))
+            config, _, info = checkpoint.parse(files, str(folder))
             shipped[name] = {
                 "family": info.family["name"],
-                "n": model.config.n,
-                "parameters": model.parameter_count(),
+                "n": config.n,
+                "parameters": parameter_count(config),
                 "bytes": sum(map(len, files.values())),
                 "scores": info.scores,
             }
@@ -93,11 +88,13 @@ class Info:
     """Print one JSON object instead of a table."""
 
     def run(self) -> int:
-        import torch
-
         from algebraformer.provenance import provenance
 
-        devices = ["cpu", *(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))]
+        devices = ["cpu"]
+        if importlib.util.find_spec("torch"):
+            import torch
+
+            devices += [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
         facts = provenance() | {"devices": devices}
         if self.json:
             emit(facts)

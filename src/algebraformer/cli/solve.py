@@ -74,7 +74,7 @@ class Solve:
         from algebraformer.solver import LearnedSolver  # torch, which takes seconds: not before the files are read
 
         solver = LearnedSolver.from_pretrained(self.model)
-        if solver.model.config.head.estimates:
+        if solver.network.config.head.estimates:
             return estimate(self, solver, A, b)
         if self.figure is not None:
             raise ConfigurationError(
@@ -129,7 +129,7 @@ def estimate(command: Any, solver: LearnedSolver, A: Any, b: Any) -> int:
         io.write_array(command.output, estimates.x)
     if command.figure is not None:
         _draw(command, estimates)
-    about = {"model": command.model, "n": solver.n, "m": solver.model.config.n_equations}
+    about = {"model": command.model, "n": solver.n, "m": solver.network.config.n_equations}
     about |= {"warnings": warned} | paths(command, "output", "figure")
     if command.json:
         emit(estimates.record() | about)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 
 from algebraformer.cli.output import DONE, INTERRUPTED, emit, save_report, show, show_report
+from algebraformer.extras import require_torch
 from algebraformer.training.recipes import Basis, Recipe, Scaler, get_recipe
 from algebraformer.writing import check_folder
 
@@ -224,7 +225,8 @@ def with_changes(fields: dict[str, Any], changes: Sequence[str]) -> dict[str, An
 
 
 def check_device(device: str) -> None:
-    """Raise `ConfigurationError` if torch cannot use the device."""
+    """Raise `ConfigurationError` if torch cannot use the device, `MissingExtraError` without torch."""
+    require_torch("training")
     import torch
 
     from algebraformer.errors import ConfigurationError

@@ -4,10 +4,11 @@ from .config import ModelConfig as ModelConfig
 from .config import OperatorConfig as OperatorConfig
 from .config import TokenConfig as TokenConfig
 from .heads.base import Head as Head
-from .heads.base import max_batch_size as max_batch_size
 from .heads.base import register_head as register_head
-from .heads.reading import Estimates as Estimates
-from .heads.reading import MatrixReading as MatrixReading
+from .inference.reader import max_batch_size as max_batch_size
+from .inference.reading import Estimates as Estimates
+from .inference.reading import MatrixReading as MatrixReading
 from .network import Algebraformer as Algebraformer
-from .network import estimates as estimates
-from .network import predict as predict
+from .inference.answers import estimates as estimates
+from .inference.answers import predict as predict
+from .inference.network import NumpyNetwork as NumpyNetwork

@@ -22,9 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from algebraformer.models.config import ModelConfig
+from algebraformer.models.inference.layers import MEAN_SQUARE_FLOOR
 
-MEAN_SQUARE_FLOOR = 1e-8
-"""Added to a mean square before a division by its root."""
 
 
 class Attention(nn.Module):
@@ -126,7 +125,7 @@ class FirstAnswer(nn.Module):
     def forward(self, h: Tensor, A: Tensor, b: Tensor) -> Tensor:
         x = self.read(self.norm(h))  # (B, n, 1)
         g = A.mT @ (b[:, :, None] - A @ x)
-        rms = (g.square().mean(dim=1, keepdim=True) + MEAN_SQUARE_FLOOR).sqrt()
+        rms = (g.square().mean(dim=1, keepdim=True) + float(MEAN_SQUARE_FLOOR)).sqrt()
         return h + self.write(torch.cat((x, g, g / rms), dim=2))
 
 

@@ -381,6 +381,12 @@ class ModelConfig:
         """Number of values in a token before the embedding."""
         return self.head.token_width(self)
 
+    @property
+    def position_shape(self) -> tuple[int, ...]:
+        """How the tokens with learned positions are laid out; () without, for recurrent networks know the order."""
+        placed = self.positions and self.architecture in ("transformer", "feedback")
+        return self.head.position_shape(self) if placed else ()
+
     def with_head(self, **changes: Any) -> ModelConfig:
         """Return the same network with other settings of its head."""
         return dataclasses.replace(self, head=dataclasses.replace(self.head, **changes))

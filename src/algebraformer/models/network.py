@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from algebraformer.errors import ConfigurationError
@@ -12,8 +14,11 @@ from algebraformer.linalg import FloatArray
 from algebraformer.metrics import ScoredSystems
 from algebraformer.models.bodies import Attention, Block, FirstAnswer, PerceptronBlock, make_body
 from algebraformer.models.config import ModelConfig
-from algebraformer.models.heads import EstimateHead, Estimates, MatrixReading, OperatorHead, TokenHead
-from algebraformer.models.heads.base import make_head, not_estimating, not_linear, unable
+from algebraformer.models.heads import EstimateHead, OperatorHead, TokenHead
+from algebraformer.models.heads.base import make_head
+from algebraformer.models.inference.layers import Tensors
+from algebraformer.models.inference.reader import Arrays, not_estimating, not_linear, unable
+from algebraformer.models.inference.reading import Estimates, MatrixReading
 from algebraformer.models.tokens import Tokens
 from algebraformer.numerics.entry_sampler import Entries
 from algebraformer.numerics.preconditioner import LinearInverse
@@ -117,6 +122,18 @@ class Algebraformer(nn.Module):
         """Read matrices A (B, n, n), float64, once for all right-hand sides."""
         return self.head.read_matrices(self, A)
 
+    def predict(self, A: FloatArray, b: FloatArray) -> FloatArray:
+        """Return the bare answers x (B, n, k) for A (B, m, n) and b (B, m, k), in evaluation mode."""
+        return self.head.predict(self, A, b)
+
+    def estimates(self, A: FloatArray, b: FloatArray) -> Estimates:
+        """Return the estimates of an estimate head for A (B, m, n) and b (B, m)."""
+        return self.head.estimates(self, A, b)
+
+    def fits(self, misfit: FloatArray) -> NDArray[np.bool_]:
+        """Say which misfits of estimates are like those of the family's systems."""
+        return self.head.fits(self, misfit)
+
     def scores(self, systems: ScoredSystems) -> dict[str, float]:
         """Return the scores of the bare network on a set of systems."""
         return self.head.scores(self, systems)
@@ -196,25 +213,24 @@ class Algebraformer(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
 
-def predict(model: Algebraformer, A: FloatArray, b: FloatArray) -> FloatArray:
-    """Return the network's bare answers, a limited number of systems at a time so that memory stays flat.
+def from_arrays(config: ModelConfig, arrays: Arrays) -> Algebraformer:
+    """Return the network with these parameters and buffers by name, copied: on the CPU, in evaluation mode.
 
-    Parameters
-    ----------
-    model : Algebraformer
-        In evaluation mode.
-    A : ndarray, shape (B, m, n), float64
-        m = n but for estimate heads.
-    b : ndarray, shape (B, m, k), float64
-
-    Returns
-    -------
-    ndarray, float64
-        Shape (B, n, k) unless the network is broken.
+    Raises
+    ------
+    ConfigurationError
+        An array is missing, unknown, or has the wrong shape or dtype, or buffers make no sense together.
     """
-    return model.head.predict(model, A, b)
-
-
-def estimates(model: Algebraformer, A: FloatArray, b: FloatArray) -> Estimates:
-    """Return the estimates of an estimate head for A (B, m, n) and b (B, m), a limited number of systems at a time."""
-    return model.head.estimates(model, A, b)
+    with torch.device("meta"):
+        model = Algebraformer(config)
+    left, tensors = Tensors(arrays), {}
+    for name, tensor in model.state_dict().items():
+        array = left.take(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+        # Into torch's own memory: MKL promises the same rounding only for arrays aligned to 64 bytes.
+        tensors[name] = torch.tensor(array)
+    left.check_empty()
+    model.load_state_dict(tensors, strict=True, assign=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    model.head.check()
+    return model.eval()

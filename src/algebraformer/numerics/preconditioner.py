@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator
 
 from algebraformer.linalg import FloatArray
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
 
 Real = TypeVar("Real", np.float32, np.float64)
 Chosen = slice | NDArray[np.int64]
@@ -110,6 +112,7 @@ class MeanInverse:
 
 def as_linear_operator(inverse: LinearInverse, n: int) -> LinearOperator:
     """Return one approximate inverse (of a batch of one) as a SciPy operator, for real and complex vectors."""
+    from scipy.sparse.linalg import LinearOperator  # slow to import, and solving does not need it
 
     def applied(product: Callable[[NDArray[Any]], NDArray[Any]]) -> Callable[[NDArray[Any]], NDArray[Any]]:
         def matmat(v: NDArray[Any]) -> NDArray[Any]:

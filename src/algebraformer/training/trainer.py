@@ -31,7 +31,7 @@ from algebraformer.checkpoint import (
     naming,
     pack,
     parse_json,
-    parse_tensors,
+    parse_arrays,
     read_folder,
     save,
     step_folders,
@@ -167,7 +167,8 @@ class Trainer:
             raise CheckpointError(f"{folder}: {missing[0]} is missing, so training cannot go on from here")
         check_recipe(info, self.recipe, self.output)
         state = parse_json(files[STATE], f"{folder}/{STATE}")
-        tensors = parse_tensors(files[OPTIMIZERS], f"{folder}/{OPTIMIZERS}")
+        arrays = parse_arrays(files[OPTIMIZERS], f"{folder}/{OPTIMIZERS}")
+        tensors = {name: torch.tensor(array) for name, array in arrays.items()}
         self.model = model.to(self.options.device).train()
         self.optimizers = make_optimizers(self.model, self.recipe)
         try:

@@ -4,7 +4,7 @@ from algebraformer.models.heads.base import Head, register_head
 from algebraformer.models.heads.data import Sample, TrainingData
 from algebraformer.models.heads.estimate import EstimateHead
 from algebraformer.models.heads.operator import OperatorHead
-from algebraformer.models.heads.reading import Estimates, MatrixReading
+from algebraformer.models.inference.reading import Estimates, MatrixReading
 from algebraformer.models.heads.token import TokenHead
 
 __all__ = [

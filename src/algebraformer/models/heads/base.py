@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor, nn
 
 from algebraformer.errors import ConfigurationError
@@ -26,20 +26,20 @@ from algebraformer.linalg import FloatArray
 from algebraformer.metrics import ScoredSystems, answer_scores
 from algebraformer.models.config import HeadConfig, ModelConfig, register_config
 from algebraformer.models.heads.data import ExampleMaker, SystemExamples, TrainingData
-from algebraformer.models.heads.reading import Estimates, MatrixReading
+from algebraformer.models.inference.reader import (
+    BATCH_SIZE,
+    Forward,
+    Reader,
+    Singles,
+    not_estimating,
+    not_linear,
+    unable,
+)
+from algebraformer.models.inference.reading import Estimates, MatrixReading
 from algebraformer.numerics.entry_sampler import Entries
 from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.numerics.preconditioner import LinearInverse
 from algebraformer.progress import PartCallback, all_silent
-
-BATCH_SIZE = 128
-"""Systems per forward pass."""
-
-
-def max_batch_size(n: int) -> int:
-    """Return how many approximate inverses of size n are kept in memory: 256 MB of them."""
-    return max(1, min(1024, 2**26 // n**2))
-
 
 class Network(Protocol):
     """The network around a head."""
@@ -52,22 +52,6 @@ class Network(Protocol):
 
     def encode(self, tokens: Tensor, *context: Tensor) -> Tensor:
         """Return what the body makes of raw tokens (B, T, token_width): (B, T, width)."""
-
-
-def unable(network: Network, needed: str) -> ConfigurationError:
-    """Return the error that a network has the wrong head for something; `needed` says which one it takes."""
-    name = network.config.head.name
-    return ConfigurationError(f"this model has {'an' if name[0] in 'aeiou' else 'a'} {name} head: {needed}")
-
-
-def not_linear(network: Network) -> ConfigurationError:
-    """Return the error that a network gives no approximate inverse."""
-    return unable(network, "only linear heads, such as operator heads, approximate the inverse itself")
-
-
-def not_estimating(network: Network) -> ConfigurationError:
-    """Return the error that a network makes no estimates from noisy systems."""
-    return unable(network, "only estimate heads take noisy b")
 
 
 class Head(nn.Module, abc.ABC):
@@ -202,6 +186,67 @@ class Head(nn.Module, abc.ABC):
 
     def finish(self, network: Network, data: TrainingData, part: PartCallback = all_silent) -> None:
         """Fit and calibrate after the last step; `part(name)` reports the progress of a part of the work."""
+
+
+def torch_dtype(dtype: DTypeLike) -> torch.dtype:
+    """Return torch's name for a dtype of NumPy."""
+    found: torch.dtype = getattr(torch, np.dtype(dtype).name)
+    return found
+
+
+class ReadHead(Head):
+    """A head that answers through a reader, so that solving needs no torch: see `models.inference`."""
+
+    @property
+    @abc.abstractmethod
+    def reader(self) -> Reader:
+        """The reader for the buffers as they are now."""
+
+    @abc.abstractmethod
+    def outputs(self, network: Network, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return what the reader asks the network for, from what it makes of systems."""
+
+    def check(self) -> None:
+        """Make the reader, which raises `ConfigurationError` if the buffers make no sense."""
+        self.reader  # noqa: B018
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the buffers in NumPy.
+
+        Copies: sending a model to another process makes torch move its tensors, and leaves views behind.
+        """
+        return {name: buffer.cpu().numpy().copy() for name, buffer in self.named_buffers()}
+
+    def forward_pass(self, network: Network) -> Forward:
+        """Return the network's forward pass from arrays to arrays."""
+
+        @torch.inference_mode()
+        def forward(*inputs: Singles) -> tuple[Singles, ...]:
+            tensors = (torch.from_numpy(np.ascontiguousarray(part)).to(network.device) for part in inputs)
+            return tuple(part.numpy(force=True) for part in self.outputs(network, *tensors))
+
+        return forward
+
+    def predict(self, network: Network, A: FloatArray, b: FloatArray) -> FloatArray:
+        return self.reader.predict(self.forward_pass(network), A, b)
+
+    def in_distribution(self, network: Network, A: FloatArray) -> NDArray[np.bool_]:
+        return self.reader.in_distribution(A)
+
+    def read_matrices(self, network: Network, A: FloatArray) -> MatrixReading:
+        return self.reader.read_matrices(self.forward_pass(network), A)
+
+    def read_inverse(self, network: Network, A: Entries) -> LinearInverse:
+        return self.reader.read_inverse(self.forward_pass(network), A)
+
+    def estimates(self, network: Network, A: FloatArray, b: FloatArray) -> Estimates:
+        return self.reader.estimates(self.forward_pass(network), A, b)
+
+    def fits(self, network: Network, misfit: FloatArray) -> NDArray[np.bool_]:
+        return self.reader.fits(misfit)
+
+    def scores(self, network: Network, systems: ScoredSystems) -> dict[str, float]:
+        return self.reader.scores(self.forward_pass(network), systems)
 
 
 SomeHead = TypeVar("SomeHead", bound=Head)

@@ -10,35 +10,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig, OperatorConfig
-from algebraformer.models.heads.base import BATCH_SIZE, Head, Network, max_batch_size, register_head
+from algebraformer.models.heads.base import Head, Network, ReadHead, register_head, torch_dtype
 from algebraformer.models.heads.data import Batch, Family, Indices, Sample, TrainingData
-from algebraformer.models.heads.reading import MatrixReading
 from algebraformer.models.heads.readout import RIDGE_RTOL, RIDGES, normal_equations, ridge_solution, ridge_update
+from algebraformer.models.inference.operator_reader import DEFECT_MARGIN, OperatorReader
 from algebraformer.models.scaling import DISTANCE_MARGIN
-from algebraformer.numerics import gcr, operator_basis, sine_tiles
-from algebraformer.numerics.entry_sampler import Entries, EntrySampler
-from algebraformer.numerics.forward_error import MAX_DEFECT
-from algebraformer.numerics.operator_basis import LEADING, OperatorBasis, inverse_weighted_metric
-from algebraformer.numerics.preconditioner import ApproximateInverse
-from algebraformer.numerics.sine_tiles import TiledInverse, TiledOperators
+from algebraformer.numerics import gcr, operator_basis
+from algebraformer.numerics.operator_basis import OperatorBasis, inverse_weighted_metric
 from algebraformer.progress import PartCallback, ProgressCallback, all_silent, silent
 
-DEFECT_MARGIN = 4.0
-"""Vectors unlike the family's right-hand sides leave a larger share than these: 2 to 5 times, random ones and A x with
-random x, on the shipped families (LOG.md, 2026-11-26)."""
 TYPICAL_QUANTILE = 0.999
 """Share of a sample whose first residuals count as typical of the family: the largest of thousands is several times
 larger, enough to take matrices from elsewhere for the family's own."""
 NEGLIGIBLE_COEFFICIENT = 1e-12
 """Components whose coefficients are below this share of the largest are rounding."""
-
-
-def distance_of(z: FloatArray) -> FloatArray:
-    """Return the root mean square (B,) of z-scored entries z (B, q, m): how far a matrix is from the family's mean."""
-    return np.sqrt(np.mean(z**2, axis=(1, 2)))
 
 
 def fit_basis(
@@ -83,7 +70,7 @@ class OperatorExamples:
 
 
 @register_head("operator", OperatorConfig)
-class OperatorHead(Head):
+class OperatorHead(ReadHead):
     """One linear map of all tokens together to the coefficients of the inverse, and the basis these refer to.
 
     Departs from the paper, whose network returns x. The buffers hold an `OperatorBasis`; they travel in the checkpoint,
@@ -99,31 +86,12 @@ class OperatorHead(Head):
     def __init__(self, config: ModelConfig, width: int) -> None:
         super().__init__(config, width)
         settings = OperatorConfig.of(config)
-        self.n_token, self.settings = config.n_token, settings
-        n, R, m, q = config.n, settings.rank, settings.n_row, settings.n_column
-        self.linear = nn.Linear(config.n_token * width, R)
-        lead = min(R, LEADING)
-        for name, shape, dtype in (
-            ("rows", (m,), torch.int64),
-            ("columns", (q,), torch.int64),
-            ("weight", (m, q), torch.float64),
-            ("mean", (m, q), torch.float64),
-            ("inverse_std", (m, q), torch.float64),
-            ("A_mean", (n, n), torch.float64),
-            ("T_mean", (n, n), torch.float32),
-            ("leading", (lead, n, n), torch.float32),
-            ("others", (R - lead, n, n), torch.float16),
-            ("coefficient_rms", (R,), torch.float64),
-            ("scale", (), torch.float64),
-            ("max_distance", (), torch.float64),
-            ("max_first_residual", (), torch.float64),
-        ):
-            self.register_buffer(name, torch.zeros(shape, dtype=dtype))
-        if settings.whiten:
-            combinations = q * settings.n_combination
-            self.register_buffer("whitening", torch.zeros((combinations, q * m), dtype=torch.float64))
-        self._basis: OperatorBasis | None = None
-        self._operators: OperatorBasis | TiledOperators | None = None
+        self.config, self.settings = config, settings
+        self.linear = nn.Linear(config.n_token * width, settings.rank)
+        for name, (shape, dtype) in OperatorReader.buffers(config).items():
+            self.register_buffer(name, torch.zeros(shape, dtype=torch_dtype(dtype)))
+        self._reader: OperatorReader | None = None
+        self._metric: FloatArray | None = None
 
     # ---------------------------------------------------------------- the basis
 
@@ -143,60 +111,45 @@ class OperatorHead(Head):
             values["whitening"] = basis.sampler.whitening
         for name, value in values.items():
             self.get_buffer(name).copy_(torch.from_numpy(np.array(value)))
-        self._basis = None
+        self._reader = self._metric = None
 
     def use_basis(self, network: Network, basis: OperatorBasis) -> None:
         self.set_basis(basis)
 
     @property
-    def basis(self) -> OperatorBasis:
-        """The basis in NumPy; made from the buffers at the first use.
+    def reader(self) -> OperatorReader:
+        """The reader; its basis is made from the buffers at the first use, its limits are those of the buffers now.
 
         Raises `ConfigurationError` if the buffers hold no basis.
         """
-        if self._basis is None:
-            # Copies: sending a model to another process makes torch move its tensors, and leaves views behind.
-            arrays = {name: buffer.cpu().numpy().copy() for name, buffer in self.named_buffers()}
-            n = len(arrays["A_mean"])
-            for name in ("rows", "columns"):
-                if not ((arrays[name] >= 0) & (arrays[name] < n)).all():
-                    raise ConfigurationError(f"{name} of an operator head must be from 0 to {n - 1}")
-            try:
-                inverse = np.linalg.inv(arrays["A_mean"])
-            except np.linalg.LinAlgError:
-                raise ConfigurationError(
-                    "the mean matrix of an operator head is singular: no basis was fitted"
-                ) from None
-            self._operators = None
-            names = ("rows", "columns", "weight", "mean", "inverse_std", "whitening")
-            sampler = EntrySampler(*(arrays[name] for name in names if name in arrays))
-            self._basis = OperatorBasis(
-                sampler=sampler,
-                A_mean=arrays["A_mean"],
-                inverse=inverse,
-                operators=np.concatenate(
-                    (arrays["T_mean"][None], arrays["leading"], arrays["others"]), dtype=np.float32
-                ),
-                coefficient_rms=arrays["coefficient_rms"],
-                scale=float(arrays["scale"]),
-                spectrum=np.empty(0),
-                metric=inverse_weighted_metric(arrays["A_mean"]) if self.settings.norm == "weighted" else None,
-            )
-        return self._basis
+        if self._reader is None:
+            self._reader = OperatorReader(self.config, self.arrays())
+        self._reader.max_distance = float(self.max_distance)
+        self._reader.max_first_residual = float(self.max_first_residual)
+        return self._reader
 
-    def check(self) -> None:
-        """Make the basis, which raises `ConfigurationError` if the buffers hold none."""
-        self._basis = self.basis
+    @property
+    def basis(self) -> OperatorBasis:
+        """The basis in NumPy; `ConfigurationError` if the buffers hold none."""
+        basis = self.reader.basis
+        if self._metric is None and self.settings.norm == "weighted":
+            self._metric = inverse_weighted_metric(basis.A_mean)
+        return dataclasses.replace(basis, metric=self._metric)
 
     # ---------------------------------------------------------------- answers
 
     def forward(self, h: Tensor) -> Tensor:
         """Return the coefficients (B, R), float32, from tokens (B, T, width)."""
-        return self.linear(h.flatten(1)) * self.scale_of_coefficients()
+        return self.multiples(h) * self.scale_of_coefficients()
+
+    def multiples(self, h: Tensor) -> Tensor:
+        """Return the coefficients in their typical size (B, R)."""
+        multiples: Tensor = self.linear(h.flatten(1))
+        return multiples
 
     def features(self, network: Network, z: Tensor) -> Tensor:
         """Return what the read-out gets (B, T, width) from z-scored entries (B, q, m), float32."""
-        return network.encode(z.reshape(len(z), self.n_token, -1))
+        return network.encode(z.reshape(len(z), self.config.n_token, -1))
 
     def parameters_per_system(self) -> int:
         """The read-out gets all tokens at once."""
@@ -221,64 +174,16 @@ class OperatorHead(Head):
         error = ((self(self.features(network, z)) - target).square().sum(dim=1) * weight.square()).mean()
         return error / self.coefficient_rms.square().sum().float()
 
-    def distance(self, A: FloatArray) -> FloatArray:
-        """Return the root mean square (B,) of the z-scores of the entries that are read of A (B, n, n)."""
-        return distance_of(self.basis.sampler(A)[0])
+    def outputs(self, network: Network, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return (self.multiples(network.encode(*inputs)),)
 
-    def max_defect(self) -> float:
-        """Return the largest share of L b, or of a random vector, that M A may leave of a matrix in distribution."""
-        typical = DEFECT_MARGIN * float(self.max_first_residual)
-        return min(MAX_DEFECT, typical) if np.isfinite(typical) else 0.0
-
-    def inverse_of(self, c: NDArray[np.floating], s: FloatArray) -> ApproximateInverse | TiledInverse:
-        """Return the approximate inverses of B matrices from coefficients c (B, R) and sizes s (B,).
-
-        By the basis, or in fewer operations where `sine_tiles.compress` finds a way.
-        """
-        basis = self.basis
-        if self._operators is None:
-            self._operators = sine_tiles.compress(basis) or basis
-        return self._operators.inverse_of(c, s)
-
-    def read_inverse(self, network: Network, A: Entries) -> ApproximateInverse | TiledInverse:
-        """Return the approximate inverses of A (B, n, n)."""
-        return self.inverse_and_distance(network, A)[0]
-
-    @torch.inference_mode()
-    def inverse_and_distance(
-        self, network: Network, A: Entries
-    ) -> tuple[ApproximateInverse | TiledInverse, FloatArray]:
-        """Return the approximate inverses of A (B, n, n) and how far (B,) each matrix is from the family's mean."""
-        z, s = self.basis.sampler(A)
-        return self.inverse_of(self.coefficients(network, z), s), distance_of(z)
-
-    @torch.inference_mode()
     def coefficients(self, network: Network, z: FloatArray) -> NDArray[np.floating]:
         """Return the coefficients (B, R) from what is read (B, q, m)."""
-        parts = [
-            self(self.features(network, torch.from_numpy(part.astype(np.float32)).to(network.device))).cpu()
-            for part in (z[i : i + BATCH_SIZE] for i in range(0, len(z), BATCH_SIZE))
-        ]
-        return torch.cat(parts).numpy() if parts else np.empty((0, self.basis.rank))
+        return self.reader.coefficients(self.forward_pass(network), z)
 
     def answer(self, network: Network, A: Tensor, b: Tensor) -> Tensor:
         inverse = self.read_inverse(network, A.numpy(force=True))
         return torch.from_numpy(inverse(b.numpy(force=True)[:, :, None])[:, :, 0]).to(A.device)
-
-    def predict(self, network: Network, A: FloatArray, b: FloatArray) -> FloatArray:
-        """Return x (B, n, k); every matrix is read once for all its right-hand sides."""
-        step, parts = max_batch_size(A.shape[2]), []
-        with np.errstate(over="ignore", invalid="ignore"):  # of answers beyond float64
-            for i in range(0, len(b), step):
-                parts.append(self.read_inverse(network, A[i : i + step])(b[i : i + step]))
-        return np.concatenate(parts) if parts else np.empty(b.shape)
-
-    def read_matrices(self, network: Network, A: FloatArray) -> MatrixReading:
-        """Read matrices; in distribution are those near the mean on which the approximate inverse is good."""
-        inverse, distance = self.inverse_and_distance(network, A)
-        defect, max_defect = gcr.probe_defect(A, inverse), self.max_defect()
-        near = (distance <= float(self.max_distance)) & (defect <= max_defect)
-        return MatrixReading(A, near, lambda A, b: self.predict(network, A, b), inverse, defect, max_defect)
 
     # ---------------------------------------------------------------- training
 
@@ -401,12 +306,12 @@ class OperatorHead(Head):
         """Measure the largest distance in a sample of the family, and the first residuals that are typical of it.
 
         The sample is another one than that of the basis, which is at its best on its own. A random vector counts as a
-        first residual too: see `max_defect`.
+        first residual too: see `OperatorReader.max_defect`.
         """
         distance, first, defect = [], [], []
         done, step = 0, max(1, min(256, 2**24 // sample.family.n**2))
         for systems in sample.parts(step):
-            distance.append(self.distance(systems.A).max())
+            distance.append(self.reader.distance(systems.A).max())
             inverse = self.read_inverse(network, systems.A)
             first.append(gcr.solve(systems.A, systems.b[:, :, None], inverse, rtol=0.0, maxiter=1).first_residual_ratio)
             defect.append(gcr.probe_defect(systems.A, inverse))

@@ -11,8 +11,9 @@ from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig, TokenConfig
 from algebraformer.models.heads.base import Head, Network, register_head
 from algebraformer.models.heads.data import TrainingData, to_tensors
-from algebraformer.models.scaling import DISTANCE_MARGIN, FamilyScaler
-from algebraformer.models.tokens import TOKENS
+from algebraformer.models.heads.scaler import FamilyScaler
+from algebraformer.models.raw_tokens import TOKENS
+from algebraformer.models.scaling import DISTANCE_MARGIN
 from algebraformer.progress import PartCallback, all_silent
 
 
@@ -40,7 +41,7 @@ class TokenHead(Head):
 
     def read(self, A: Tensor, b: Tensor) -> Tensor:
         """Return raw tokens (B, T, token_width) of standardised A (B, n, n) and b (B, n)."""
-        return TOKENS[self.encoding](A, b)
+        return TOKENS[self.encoding](A, b, torch)
 
     def answer(self, network: Network, A: Tensor, b: Tensor) -> Tensor:
         return self.scaler.answer(*self.standardized(network, A, b))

@@ -1,0 +1,73 @@
+"""The scaling of a family as a module: its statistics are buffers, which travel in the checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from algebraformer.errors import ConfigurationError
+from algebraformer.linalg import EPS
+from algebraformer.models.heads.base import torch_dtype
+from algebraformer.models.inference.token_reader import statistics
+from algebraformer.models.scaling import DISTANCE_MARGIN, Scaling
+
+CONSTANT_RTOL = 1e-12
+"""An entry whose spread over the family is below this share of its size counts as constant and is not read."""
+ROUNDING = 16 * EPS
+"""An entry below this share of the largest in its row and in its column is a rounding error: another processor has
+another one, so it is not read."""
+
+
+def inverse_or_zero(v: Tensor, floor: Tensor | float = 0.0) -> Tensor:
+    """Return 1 / v, and 0 where v <= floor."""
+    return torch.where(v > floor, 1.0 / v, 0.0)
+
+
+class FamilyScaler(nn.Module, Scaling):
+    """The scaling and the z-scores of one family; its buffers are float64 and travel in the checkpoint."""
+
+    xp: ClassVar[Any] = torch
+    A_weight: Tensor
+    A_mean: Tensor
+    A_inverse_std: Tensor
+    b_mean: Tensor
+    b_inverse_std: Tensor
+    x_rms: Tensor
+    max_distance: Tensor
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.n = n
+        for name, (shape, dtype) in statistics(n).items():
+            zero = name in ("A_mean", "b_mean", "max_distance")
+            self.register_buffer(name, torch.full(shape, 0.0 if zero else 1.0, dtype=torch_dtype(dtype)))
+
+    @torch.no_grad()
+    def fit(self, A: Tensor, b: Tensor, x: Tensor) -> None:
+        """Learn the statistics of a family from a sample: A (B, n, n), b and x (B, n), float64, B at least 2."""
+        if len(A) < 2:
+            raise ConfigurationError(f"the scaler needs at least 2 systems, received {len(A)}")
+        # 1. Weights: each entry by its size over the family, rounding errors not at all.
+        rms = A.square().mean(dim=0).sqrt()
+        rounding = ROUNDING * torch.minimum(rms.amax(dim=1, keepdim=True), rms.amax(dim=0, keepdim=True))
+        self.A_weight.copy_(inverse_or_zero(rms, rounding))
+
+        # 2. z-scores of the scaled entries; the signs of the sizes are taken against the mean of the unscaled ones.
+        self.A_mean.copy_((A * self.A_weight).mean(dim=0))
+        self.b_mean.fill_(1.0)
+        A_scaled, b_scaled, size = self.scaled(A, b)
+        self.A_mean.copy_(A_scaled.mean(dim=0))
+        self.A_inverse_std.copy_(inverse_or_zero(A_scaled.std(dim=0), CONSTANT_RTOL))
+        self.b_mean.copy_(b_scaled.mean(dim=0))
+        self.b_inverse_std.copy_(inverse_or_zero(b_scaled.std(dim=0), CONSTANT_RTOL))
+
+        # 3. Size of the answers, and distance of the furthest matrix.
+        unit = x / torch.where(size != 0, size, 1.0)[:, None]
+        self.x_rms.copy_(unit.square().mean(dim=0).sqrt())
+        self.max_distance.copy_(DISTANCE_MARGIN * self.distance(A).max())
+
+    def forward(self, A: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return z-scored A (B, n, n) and b (B, n), and the factor (B,) that `answer` needs."""
+        return self.standardized(A, b)

@@ -1,0 +1,201 @@
+"""The whole network in NumPy, for answers: what `models.network.Algebraformer` is in torch, for training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from algebraformer.errors import ConfigurationError
+from algebraformer.linalg import FloatArray
+from algebraformer.metrics import ScoredSystems
+from algebraformer.models.config import TIKHONOV, EstimateConfig, ModelConfig, OperatorConfig, TokenConfig
+from algebraformer.models.inference.bodies import BODIES
+from algebraformer.models.inference.estimate_reader import STD_FLOOR, TYPICAL_NOISE, EstimateReader
+from algebraformer.models.inference.layers import Linear, Singles, Tensors, centred
+from algebraformer.models.inference.operator_reader import OperatorReader
+from algebraformer.models.inference.reader import Arrays, Reader, not_estimating, not_linear
+from algebraformer.models.inference.reading import Estimates, MatrixReading
+from algebraformer.models.inference.token_reader import TokenReader
+from algebraformer.numerics.entry_sampler import Entries
+from algebraformer.numerics.preconditioner import LinearInverse
+
+READERS: dict[str, type[Reader]] = {"token": TokenReader, "operator": OperatorReader, "estimate": EstimateReader}
+"""Readers by the name of their head."""
+ReadOut = Callable[[Singles, Singles], tuple[Singles, ...]]
+"""Takes encoded tokens (B, T, width) and raw ones (B, T, token_width) to the outputs that a reader asks for."""
+
+
+class NumpyNetwork:
+    """A trained network that answers without torch: tokens, body and read-out in NumPy, and the reader of its head.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        With a head of one of the kinds in `READERS`.
+    arrays : mapping of str to ndarray
+        Parameters and buffers, under the names that they have in the torch module; not copied.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no reader for the head; an array is missing, unknown, or has the wrong shape or dtype; or buffers make
+        no sense together.
+    """
+
+    def __init__(self, config: ModelConfig, arrays: Arrays) -> None:
+        if config.head.name not in READERS:
+            raise ConfigurationError(f"there is no reader for the head {config.head.name!r}: it needs torch")
+        self.config, self.arrays = config, arrays
+        kind, tensors = READERS[config.head.name], Tensors(arrays)
+        self.buffers = {name: tensors.take(f"head.{name}", *of) for name, of in kind.buffers(config).items()}
+        self._take_layers(tensors)
+        tensors.check_empty()
+        self.reader = kind(config, self.buffers)
+
+    def _take_layers(self, tensors: Tensors) -> None:
+        """Make the layers from their parameters."""
+        config = self.config
+        self.embedding = Linear.take(tensors, "tokens.embedding", config.token_width, config.n_embd)
+        self.positions = [
+            tensors.take(f"tokens.positions.{i}", (length, config.n_embd))
+            for i, length in enumerate(config.position_shape)
+        ]
+        self.body = BODIES[config.architecture](config, tensors, "body")
+        if self.body.reads_norms:
+            self.embedding = self.embedding.centred()
+            self.positions = [centred(position) for position in self.positions]
+        self.read_out = READ_OUTS[config.head.name](config, tensors, self.body.width)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NumpyNetwork, (self.config, self.arrays)
+
+    def parameter_count(self) -> int:
+        """Return the number of trained parameters; buffers are not counted."""
+        return sum(array.size for array in self.arrays.values()) - sum(array.size for array in self.buffers.values())
+
+    def forward(self, tokens: Singles, *context: Singles) -> tuple[Singles, ...]:
+        """Return the outputs that the reader asks for.
+
+        Parameters
+        ----------
+        tokens : ndarray, shape (B, T, token_width), float32
+        *context : ndarray, float32
+            Scaled A (B, m, n) and b (B, m), for the feedback body.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):  # far outside the family
+            h = self.embedding(tokens)
+            match self.positions:
+                case [column]:
+                    h += column
+                case [row, column]:
+                    h += (row[:, None] + column).reshape(-1, h.shape[-1])  # (n, n, n_embd) -> (n * n, n_embd)
+            return self.read_out(self.body(h, *context), tokens)
+
+    def read(self, A: FloatArray) -> MatrixReading:
+        """Read matrices A (B, n, n), float64, once for all right-hand sides."""
+        return self.reader.read_matrices(self.forward, A)
+
+    def predict(self, A: FloatArray, b: FloatArray) -> FloatArray:
+        """Return the bare answers x (B, n, k) for A (B, m, n) and b (B, m, k)."""
+        return self.reader.predict(self.forward, A, b)
+
+    def estimates(self, A: FloatArray, b: FloatArray) -> Estimates:
+        """Return the estimates of an estimate head for A (B, m, n) and b (B, m)."""
+        return self.reader.estimates(self.forward, A, b)
+
+    def fits(self, misfit: FloatArray) -> NDArray[np.bool_]:
+        """Say which misfits of estimates are like those of the family's systems."""
+        return self.reader.fits(misfit)
+
+    def scores(self, systems: ScoredSystems) -> dict[str, float]:
+        """Return the scores of the bare network on a set of systems."""
+        return self.reader.scores(self.forward, systems)
+
+    def approximate_inverse(self, A: Entries) -> LinearInverse:
+        """Return a linear head's approximations of the inverses of A (B, n, n), float64."""
+        return self.reader.read_inverse(self.forward, A)
+
+    def check_linear(self) -> None:
+        """Raise `ConfigurationError` unless the head approximates the inverse itself."""
+        if not self.config.head.is_linear:
+            raise not_linear(self)
+
+    def check_estimates(self) -> None:
+        """Raise `ConfigurationError` unless the head makes estimates from noisy systems."""
+        if not self.config.head.estimates:
+            raise not_estimating(self)
+
+
+class _Counter(Tensors):
+    """Gives zeros for whatever is asked for, and counts them."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.count = 0
+
+    def take(self, name: str, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        self.count += math.prod(shape)
+        return np.zeros(shape, dtype)
+
+
+def parameter_count(config: ModelConfig) -> int:
+    """Return the number of trained parameters of a network with a head of ours, without torch.
+
+    Examples
+    --------
+    >>> parameter_count(ModelConfig())  # the paper's
+    9511169
+    """
+    counter, network = _Counter(), NumpyNetwork.__new__(NumpyNetwork)
+    network.config, network.buffers = config, {}
+    network._take_layers(counter)
+    return counter.count
+
+
+def token_read_out(config: ModelConfig, tensors: Tensors, width: int) -> ReadOut:
+    """Return what gives the standardised solution (B, n): one linear map of each token."""
+    linear, by_entry = Linear.take(tensors, "head.linear", width, 1), TokenConfig.of(config).encoding == "entry"
+
+    def read_out(h: Singles, tokens: Singles) -> tuple[Singles, ...]:
+        y = linear(h)[..., 0]  # (B, T)
+        return (y.reshape(-1, config.n, config.n).mean(axis=1) if by_entry else y,)
+
+    return read_out
+
+
+def operator_read_out(config: ModelConfig, tensors: Tensors, width: int) -> ReadOut:
+    """Return what gives the coefficients in their typical size (B, R): one linear map of all tokens together."""
+    linear = Linear.take(tensors, "head.linear", config.n_token * width, OperatorConfig.of(config).rank)
+
+    def read_out(h: Singles, tokens: Singles) -> tuple[Singles, ...]:
+        return (linear(h.reshape(len(h), -1)),)
+
+    return read_out
+
+
+def estimate_read_out(config: ModelConfig, tensors: Tensors, width: int) -> ReadOut:
+    """Return what gives means (B, n), standard deviations (B, n) and logarithms of noise levels (B,)."""
+    channels = TIKHONOV if EstimateConfig.of(config).encoding == "column-tikhonov" else 0
+    linear = Linear.take(tensors, "head.linear", width, 2 + channels)
+    noise = Linear.take(tensors, "head.noise", width, 1)
+
+    def read_out(h: Singles, tokens: Singles) -> tuple[Singles, ...]:
+        output = linear(h)
+        mean = output[..., 0]
+        if channels:
+            mean = mean + np.vecdot(output[..., 2:], tokens[..., -2 * TIKHONOV : -TIKHONOV])
+        log_noise = noise(h.mean(axis=1))[:, 0] + np.float32(math.log(TYPICAL_NOISE))
+        return mean, np.float32(STD_FLOOR) + np.exp(output[..., 1]), log_noise
+
+    return read_out
+
+
+READ_OUTS: dict[str, Callable[[ModelConfig, Tensors, int], ReadOut]] = {
+    "token": token_read_out,
+    "operator": operator_read_out,
+    "estimate": estimate_read_out,
+}

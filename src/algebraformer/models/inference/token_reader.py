@@ -1,0 +1,47 @@
+"""How a token head answers: standardised systems go in, x comes out of the tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from algebraformer.linalg import FloatArray
+from algebraformer.models.config import ModelConfig, TokenConfig
+from algebraformer.models.inference.reader import Arrays, ColumnReader, Forward
+from algebraformer.models.raw_tokens import TOKENS
+from algebraformer.models.scaling import Scaling
+
+PREFIX = "scaler."
+"""Of the names of the statistics among the buffers of a head."""
+
+
+def statistics(n: int) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
+    """Return shape and dtype of every array of `Scaling`."""
+    shapes = {"A_weight": (n, n), "A_mean": (n, n), "A_inverse_std": (n, n)}
+    shapes |= dict.fromkeys(("b_mean", "b_inverse_std", "x_rms"), (n,)) | {"max_distance": ()}
+    return {name: (shape, np.float64) for name, shape in shapes.items()}
+
+
+class TokenReader(ColumnReader, Scaling):
+    """Standardises A and b, and takes x from the tokens."""
+
+    def __init__(self, config: ModelConfig, buffers: Arrays) -> None:
+        super().__init__(config, buffers)
+        self.encoding = TokenConfig.of(config).encoding
+        for name in statistics(config.n):
+            setattr(self, name, buffers[PREFIX + name])
+
+    @staticmethod
+    def buffers(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
+        return {PREFIX + name: kind for name, kind in statistics(config.n).items()}
+
+    def answer_columns(self, forward: Forward, A: FloatArray, b: FloatArray) -> FloatArray:
+        A_z, b_z, size = self.standardized(A, b)
+        (y,) = forward(TOKENS[self.encoding](A_z.astype(np.float32), b_z.astype(np.float32)))
+        x: FloatArray = self.answer(y, size)
+        return x
+
+    def in_distribution(self, A: FloatArray) -> NDArray[np.bool_]:
+        """Say which matrices (B, n, n) are no further from the middle of the family than its sample was."""
+        near: NDArray[np.bool_] = self.distance(A) <= self.max_distance
+        return near

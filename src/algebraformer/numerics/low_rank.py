@@ -32,7 +32,7 @@ from algebraformer.linalg import EPS, FloatArray
 from algebraformer.numerics.entry_sampler import Entries, EntrySampler, select_entries
 from algebraformer.numerics.operator_basis import preconditioned_inverse, read_count
 from algebraformer.numerics.preconditioner import Chosen, linear_combination, shared_matmul, to_scaled_float32
-from algebraformer.numerics.shared_factors import SharedFactors, fit_factors
+from algebraformer.numerics.shared_factors import Factors, PairAlgebra, fit_factors
 from algebraformer.progress import ProgressCallback, batches, silent
 
 SNAPSHOTS_PER_COMPONENT, MAX_SNAPSHOTS = 8, 2048
@@ -58,10 +58,8 @@ class LowRankBasis:
         Abar, whose entries are values of float32, and Abar^-1.
     scaling_range : ndarray, shape (2,)
         Least and largest Abar_ii s / A_ii that matrices are scaled by; (1, 1) where only s counts.
-    U, V : ndarray, shape (n, p), float32
-        With orthonormal columns.
-    rows : ndarray, shape (J, n, n), float32
-        H_1 ... H_J.
+    factors : Factors
+        U, V and H.
     operators : ndarray, shape (1 + R, p p + J n), float32
         C and d of the mean and of the components: C row by row, then d_1 ... d_J. Those of components are values of
         float16.
@@ -77,9 +75,7 @@ class LowRankBasis:
     A_mean: FloatArray
     inverse: FloatArray
     scaling_range: FloatArray
-    U: NDArray[np.float32]
-    V: NDArray[np.float32]
-    rows: NDArray[np.float32]
+    factors: Factors
     operators: NDArray[np.float32]
     coefficient_rms: FloatArray
     scale: float
@@ -90,10 +86,25 @@ class LowRankBasis:
         """Number R of components."""
         return len(self.operators) - 1
 
+    @property
+    def components(self) -> NDArray[np.float32]:
+        """(C, d)_1 ... (C, d)_R (R, p p + J n)."""
+        return self.operators[1:]
+
     @functools.cached_property
-    def factors(self) -> SharedFactors:
+    def rows(self) -> NDArray[np.float32]:
+        """H_1 ... H_J (J, n, n)."""
+        return self.factors.rows
+
+    @functools.cached_property
+    def algebra(self) -> PairAlgebra:
         """Linear algebra of (C, d), for training."""
-        return SharedFactors.of(self.U, self.V, self.rows)
+        return PairAlgebra.of(self.factors)
+
+    @functools.cached_property
+    def T_mean(self) -> FloatArray:
+        """I + E of the mean (n, n)."""
+        return np.eye(len(self.A_mean)) + self.algebra.matrix(self.operators[0].astype(np.float64))
 
     def read(self, A: Entries) -> tuple[FloatArray, FloatArray]:
         """Return what a regression reads of matrices A (B, n, n), and what they are scaled by.
@@ -117,20 +128,24 @@ class LowRankBasis:
             A matrix is singular.
         """
         z, g = self.read(A)
-        return z, *self.projected(preconditioned_inverse(scaled(A, g), self.A_mean))
+        return z, *self.projected(self.preconditioned(A, g))
+
+    def preconditioned(self, A: FloatArray, g: FloatArray) -> FloatArray:
+        """Return T = I + E (B, n, n) of matrices A (B, n, n) with scalings g (B, n)."""
+        return preconditioned_inverse(scaled(A, g), self.A_mean)
 
     def projected(self, T: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the coefficients (B, R) of T = I + E (B, n, n) and the weights (B,), 1 / ||T||."""
-        factors, operators = self.factors, self.operators.astype(np.float64)
-        E = T - np.eye(len(self.A_mean))
-        c = (factors.products(E) - factors.gram(operators[:1])) @ operators[1:].T
+        c = self.algebra.products(T - self.T_mean) @ self.components.astype(np.float64).T
         return c, 1 / np.linalg.norm(T, axis=(1, 2))
 
     def inverse_of(self, c: NDArray[np.floating], g: FloatArray) -> LowRankInverse:
         """Return the approximate inverses of B matrices from coefficients c (B, R) and scalings g (B, n) of `read`."""
-        (n, p), B = self.U.shape, len(c)
+        (n, p), B = self.factors.U.shape, len(c)
         both = linear_combination(c, self.operators)
-        return LowRankInverse(both[:, : p * p].reshape(B, p, p), both[:, p * p :].reshape(B, len(self.rows), n), g, self)
+        return LowRankInverse(
+            both[:, : p * p].reshape(B, p, p), both[:, p * p :].reshape(B, len(self.rows), n), g, self
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +180,7 @@ class LowRankInverse:
     def right(self, g: FloatArray) -> FloatArray:
         """Return l1 (I + U C V^T + sum_j diag(d_j) H_j) g (B, n, k)."""
         unit, peak = to_scaled_float32(g)
-        y = shared_matmul(self.basis.U, self.C @ shared_matmul(self.basis.V.T, unit))
+        y = shared_matmul(self.basis.factors.U, self.C @ shared_matmul(self.basis.factors.V.T, unit))
         for j, H in enumerate(self.basis.rows):
             y += self.d[:, j, :, None] * shared_matmul(H, unit)
         return np.sqrt(np.abs(self.g))[:, :, None] * (g + peak * y)
@@ -175,7 +190,7 @@ class LowRankInverse:
         root = np.sqrt(np.abs(self.g))
         u = root[:, :, None] * v
         unit, peak = to_scaled_float32(u)
-        y = shared_matmul(self.basis.V, self.C.swapaxes(1, 2) @ shared_matmul(self.basis.U.T, unit))
+        y = shared_matmul(self.basis.factors.V, self.C.swapaxes(1, 2) @ shared_matmul(self.basis.factors.U.T, unit))
         for j, H in enumerate(self.basis.rows):
             y += shared_matmul(H.T, self.d[:, j, :, None] * unit)
         return np.copysign(root, self.g)[:, :, None] * shared_matmul(self.basis.inverse.T, u + peak * y)
@@ -328,15 +343,15 @@ def fit(
         part = preconditioned_inverse(A, A_mean)[: kept - start]
         E[start : start + len(part)] = part - identity
         start += len(part)
-    U, V, rows = fit_factors(E, p, n_rows)
+    factors = fit_factors(E, p, n_rows)
     del E
 
     # 4. The best C and d of every sample, and its weight.
-    shared = SharedFactors.of(U, V, rows)
+    pairs = PairAlgebra.of(factors)
     both, weight, start = np.empty((count, p * p + n_rows * n)), np.empty(count), 0
     for A in scaled_samples(count):
         T = preconditioned_inverse(A, A_mean)
-        both[start : start + len(T)] = shared.solve(shared.products(T - identity))
+        both[start : start + len(T)] = pairs.solve(pairs.products(T - identity))
         weight[start : start + len(T)] = 1 / np.linalg.norm(T, axis=(1, 2))
         start += len(T)
     report(total, total)
@@ -344,19 +359,17 @@ def fit(
     # 5. Their weighted mean and principal components, orthonormal as matrices: from the Gram matrix of the samples.
     mean = (weight @ both / weight.sum()).astype(np.float32)
     both = (both - mean) * weight[:, None]
-    dual = shared.gram(both)
+    dual = pairs.gram(both)
     values, vectors = np.linalg.eigh(both @ dual.T)
     components = vectors[:, ::-1][:, :rank].T @ both
-    norms = np.sqrt(np.maximum(np.sum(components * shared.gram(components), axis=1, keepdims=True), 0.0))
+    norms = np.sqrt(np.maximum(np.sum(components * pairs.gram(components), axis=1, keepdims=True), 0.0))
     components = (components / np.where(norms > 0, norms, 1.0)).astype(np.float16).astype(np.float64)
     return LowRankBasis(
         sampler=sampler,
         A_mean=A_mean,
         inverse=np.linalg.inv(A_mean).astype(np.float64, copy=False),
         scaling_range=limits,
-        U=U,
-        V=V,
-        rows=rows,
+        factors=factors,
         operators=np.concatenate((mean[None], components), dtype=np.float32),
         coefficient_rms=np.sqrt(np.mean((dual @ components.T) ** 2, axis=0)),
         scale=float(np.mean(weight**2) ** -0.5),

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import EPS, FloatArray
-from algebraformer.numerics.entry_sampler import N_MODES, EntrySampler, select_entries
+from algebraformer.numerics.entry_sampler import N_MODES, Entries, EntrySampler, select_entries
 from algebraformer.numerics.preconditioner import ApproximateInverse, linear_combination
 from algebraformer.progress import ProgressCallback, batches, silent
 
@@ -108,8 +108,16 @@ class OperatorBasis:
         LinAlgError
             A matrix is singular.
         """
-        z, s = self.sampler(A)
-        return z, *self.projected(preconditioned_inverse(A / s[:, None, None], self.A_mean))
+        z, s = self.read(A)
+        return z, *self.projected(self.preconditioned(A, s))
+
+    def read(self, A: Entries) -> tuple[FloatArray, FloatArray]:
+        """Return what a regression reads of matrices A (B, n, n), z (B, q, m), and their sizes s (B,)."""
+        return self.sampler(A)
+
+    def preconditioned(self, A: FloatArray, s: FloatArray) -> FloatArray:
+        """Return T (B, n, n) of matrices A (B, n, n) of sizes s (B,)."""
+        return preconditioned_inverse(A / np.where(s != 0, s, 1.0)[:, None, None], self.A_mean)
 
     def projected(self, T: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the coefficients (B, R) of T (B, n, n) and the weights (B,), 1 / ||T||."""

@@ -120,7 +120,7 @@ class LowRankBasis:
         return z, scaling_of(diagonal_of(A, len(self.A_mean)), s, np.diagonal(self.A_mean), self.scaling_range)
 
     def coefficients(self, A: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return z (B, q, m), the coefficients c (B, R) and weights 1 / ||I + E|| (B,) by exact inverses of A (B, n, n).
+        """Return z (B, q, m), coefficients c (B, R) and weights 1 / ||I + E|| (B,), by exact inverses of A (B, n, n).
 
         Raises
         ------

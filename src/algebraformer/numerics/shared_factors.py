@@ -1,4 +1,4 @@
-"""Matrices E = U C V^T + sum_j diag(d_j) H_j with U, V and H shared by a family: the shared factors, and what fits them.
+"""Matrices E = U C V^T + sum_j diag(d_j) H_j, U, V and H shared by a family: how these are found, and C and d.
 
 `numerics.low_rank` says what for.
 

@@ -137,7 +137,11 @@ class LowRankBasis:
     def projected(self, T: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the coefficients (B, R) of T = I + E (B, n, n) and the weights (B,), 1 / ||T||."""
         c = self.algebra.products(T - self.T_mean) @ self.components.astype(np.float64).T
-        return c, 1 / np.linalg.norm(T, axis=(1, 2))
+        return c, 1 / np.sqrt(self.squared_norm(T))
+
+    def squared_norm(self, E: FloatArray) -> FloatArray:
+        """Return ||E||^2 (B,) of errors E of T (B, n, n)."""
+        return np.asarray(np.einsum("bij,bij->b", E, E))
 
     def inverse_of(self, c: NDArray[np.floating], g: FloatArray) -> LowRankInverse:
         """Return the approximate inverses of B matrices from coefficients c (B, R) and scalings g (B, n) of `read`."""

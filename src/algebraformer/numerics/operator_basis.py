@@ -122,9 +122,13 @@ class OperatorBasis:
     def projected(self, T: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the coefficients (B, R) of T (B, n, n) and the weights (B,), 1 / ||T||."""
         E = T - self.T_mean
-        TW, EW = (T, E) if self.metric is None else (T @ self.metric, E @ self.metric)
+        EW = E if self.metric is None else E @ self.metric
         c = EW.reshape(len(T), -1) @ self.components.reshape(self.rank, -1).T
-        return c, 1 / np.sqrt(np.sum(TW * T, axis=(1, 2)))
+        return c, 1 / np.sqrt(self.squared_norm(T))
+
+    def squared_norm(self, E: FloatArray) -> FloatArray:
+        """Return ||E||^2 (B,) of errors E of T (B, n, n)."""
+        return np.asarray(np.sum((E if self.metric is None else E @ self.metric) * E, axis=(1, 2)))
 
     def inverse_of(self, c: NDArray[np.floating], s: FloatArray) -> ApproximateInverse:
         """Return the approximate inverses of B matrices.

@@ -78,7 +78,7 @@ def fit_factors(E: NDArray[np.float32], p: int, n_rows: int) -> Factors:
         for part in batches(N, max(1, BLOCK_ENTRIES // n**2)):
             F = E[part.start : part.stop]
             if U.any():
-                d = _row_products(F - U @ (U.T @ F @ V) @ V.T, rows)
+                d = _row_products(F - (U @ (U.T @ F @ V) @ V.T), rows)
                 F = F - np.einsum("bji,jik->bik", d, rows, optimize=True)
             F = root[part.start : part.stop] * F
             vectors = rng.standard_normal((2, n, min(n, SKETCH))).astype(np.float32)
@@ -100,7 +100,7 @@ def fit_factors(E: NDArray[np.float32], p: int, n_rows: int) -> Factors:
     return Factors(U, V, levels.astype(np.int8), scales)
 
 
-def _row_products(E: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def _row_products(E: NDArray[np.floating], rows: NDArray[np.float32]) -> NDArray[np.floating]:
     """Return <row i of E, row i of H_j> (B, J, n) of E (B, n, n)."""
     return np.stack([np.einsum("bik,ik->bi", E, H) for H in rows], axis=1)
 

@@ -8,18 +8,24 @@ Its FLOP count is 6 x parameters x tokens: a multiplication and an addition per 
 backward; the products inside attention are not counted. The share is taken of the best rate at which torch multiplies
 float32 matrices in the same run, on the same threads.
 
+Threads. Answers are timed on one thread and by default, alone and beside processes that keep a processor busy each, as
+on machines that are shared: the default should not be slower than one thread by more than a tenth, and beside two busy
+processes at most four times slower than alone.
+
 Memory. The most bytes that one forward and backward pass held at once, see `studies.harness.memory`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
 import shlex
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from algebraformer import provenance
 from algebraformer.models import ModelConfig, TokenConfig
@@ -39,8 +45,11 @@ from studies.harness.memory import KERNELS, exponent, peak_bytes
 from studies.harness.timing import in_turn
 
 BATCHES = (1, 64)
+NEIGHBOURS = (0, 1, 2)
+"""Busy processes beside which answers are timed."""
 TARGETS = {"paper": 0.50, "diffusion-64-token": 0.35, "lstm-64": 0.35, "gru-64": 0.35}
 """Shares of the matmul rate that training should reach."""
+THREAD_COLUMNS = ("call", "ms per system", "over one thread", "beside 1 busy process, over alone", "beside 2")
 PAPER_EXPONENTS = {"column": "2 in the paper", "entry": "4 in the paper"}
 
 
@@ -112,8 +121,20 @@ def measure_training(trainers: Mapping[str, Trainer], plan: Plan) -> dict[str, d
     return {"matmul_flops_per_second": matmul, "training": training}
 
 
-def measure_inference(solvers: Mapping[str, LearnedSolver], plan: Plan) -> dict[str, Any]:
-    """Return seconds per system: predict of every solver, solve of the first one, and NumPy on the same systems."""
+@contextlib.contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """Keep `count` processors busy meanwhile."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def inference_calls(solvers: Mapping[str, LearnedSolver]) -> tuple[dict[str, Callable[[], Any]], dict[str, int]]:
+    """Return predict of every solver, solve of the first one, and NumPy on the same systems, with batch sizes."""
     calls: dict[str, Callable[[], Any]] = {}
     sizes: dict[str, int] = {}
     first = next(iter(solvers))
@@ -127,10 +148,39 @@ def measure_inference(solvers: Mapping[str, LearnedSolver], plan: Plan) -> dict[
                 mine["numpy.linalg.solve"] = partial(np.linalg.solve, A, b[..., None])
             calls |= {f"{what}, batch {size}": call for what, call in mine.items()}
             sizes |= {f"{what}, batch {size}": size for what in mine}
-        if name == first:
-            methods = solver.solve(systems.A, systems.b).method
-    seconds = {name: value / sizes[name] for name, value in in_turn(calls, plan.rounds, least=plan.turn).items()}
-    return {"seconds_per_system": seconds, "solved_by_network": float(np.mean(methods != "lapack"))}
+    return calls, sizes
+
+
+def measure_inference(solvers: Mapping[str, LearnedSolver], plan: Plan) -> dict[str, Any]:
+    """Return seconds per system: by default, and for every number of busy processes on one thread and by default."""
+    calls, sizes = inference_calls(solvers)
+    rounds: dict[str, dict[str, list[float]]] = {name: {} for name in calls}
+    for neighbours in NEIGHBOURS:
+        with busy_processes(neighbours):
+            for _ in range(plan.rounds):
+                for label, limit in (("one thread", 1), ("default", None)):
+                    with threadpool_limits(limit, "blas"):
+                        found = in_turn(calls, 1, least=plan.turn / 6)
+                    for name, seconds in found.items():
+                        rounds[name].setdefault(f"{label}, {neighbours} busy", []).append(seconds / sizes[name])
+    threads = {name: {way: float(np.median(found)) for way, found in ways.items()} for name, ways in rounds.items()}
+    solver = next(iter(solvers.values()))
+    systems = solver.info.problem_family().sample(max(BATCHES), TEST_SEED)
+    return {
+        "seconds_per_system": {name: ways["default, 0 busy"] for name, ways in threads.items()},
+        "seconds_by_threads": threads,
+        "solved_by_network": float(np.mean(solver.solve(systems.A, systems.b).method != "lapack")),
+    }
+
+
+def thread_rows(data: Mapping[str, Any]) -> list[list[Cell]]:
+    """Return the rows of the second table: the default over one thread, and beside busy processes over alone."""
+    table: list[list[Cell]] = []
+    for name, ways in data["seconds_by_threads"].items():
+        alone = ways["default, 0 busy"]
+        beside = [ways[f"default, {neighbours} busy"] / alone for neighbours in NEIGHBOURS[1:]]
+        table.append([name, 1e3 * alone, alone / ways["one thread, 0 busy"], *beside])
+    return table
 
 
 def measure_memory(plan: Plan) -> list[dict[str, Any]]:
@@ -203,10 +253,13 @@ def main(quick: bool = False, output: Path | None = None) -> None:
     blas = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
     data["threads"] = {"torch": torch.get_num_threads(), "blas": max(blas, default=1)}
     table = TableData(("measure", "value", "unit", "target"), rows(data), f"Benchmark on {provenance.processor()}")
-    print_table(table)
+    calm = TableData(THREAD_COLUMNS, thread_rows(data), "Default number of threads")
+    for part in (table, calm):
+        print_table(part)
     output = output or (None if quick else Path("results/bench.json"))
     if output is not None:
-        write_results(output, command=shlex.join(["python", *sys.argv]), table=table, quick=quick, **data)
+        command, tables = shlex.join(["python", *sys.argv]), [calm.settings()]
+        write_results(output, command=command, table=table, tables=tables, quick=quick, **data)
         print(f"Written to {output}")
 
 

@@ -23,7 +23,19 @@ PACKAGE = "algebraformer"
 HOUSES = {"algebraformer": ROOT / "src" / PACKAGE, "studies": ROOT / "studies"}
 
 FLOORS = (
-    ("errors", "linalg", "validation", "provenance", "writing", "forking", "progress", "extras", "_deprecated"),
+    (
+        "errors",
+        "threads",
+        "passes",
+        "linalg",
+        "validation",
+        "provenance",
+        "writing",
+        "forking",
+        "progress",
+        "extras",
+        "_deprecated",
+    ),
     ("result", "reporting", "io", "numerics", "metrics"),
     ("problems", "models"),
     ("checkpoint",),
@@ -33,7 +45,10 @@ FLOORS = (
     ("classical", "lp_norm", "plots", "report", "studies"),  # earlier names
 )
 SIDEWAYS = {
+    ("passes", "threads"),
+    ("linalg", "passes"),
     ("linalg", "errors"),
+    ("validation", "passes"),
     ("validation", "errors"),
     ("_deprecated", "errors"),
     ("extras", "errors"),

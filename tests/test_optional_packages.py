@@ -116,3 +116,63 @@ def test_studies_say_what_they_need(tmp_path: Path, name: str) -> None:
     run = without(COMMAND, tmp_path, "study", name)
     assert run.returncode == 2
     assert "pip install algebraformer[study]" in run.stderr
+
+
+# ---------------------------------------------------------------- torch
+
+NO_TORCH = """
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] == "torch" else self.finder.find_spec(name, path, target)
+sys.meta_path[:] = map(Hiding, sys.meta_path)
+"""
+SOLVE = """
+import algebraformer as af
+from algebraformer import checkpoint, evaluation, models
+from algebraformer.errors import MissingExtraError
+
+systems = af.problems.get("diffusion", n=64).sample(3, seed=1)
+solver = af.LearnedSolver.from_pretrained("diffusion-64")
+assert solver.solve(systems.A, systems.b).certified.all()
+assert solver.operator(systems.A[0]).shape == (64, 64)
+assert evaluation.evaluate(solver, systems)["solve"]["certified"] == 1
+checkpoint.save("again", solver.network, solver.info)
+assert checkpoint.load_network("again")[0].parameter_count() == solver.network.parameter_count()
+for use in (
+    lambda: af.train("diffusion-64", "run"),
+    lambda: af.finetune("diffusion-64", systems, "run"),
+    lambda: models.Algebraformer,
+    lambda: models.register_head,
+    lambda: solver.model,
+    lambda: checkpoint.load("again"),
+    lambda: af.LearnedSolver.from_pretrained("diffusion-64", device="cuda"),
+):
+    try:
+        use()
+    except MissingExtraError as error:
+        assert isinstance(error, ImportError)
+        print(error)
+"""
+TRAIN_MESSAGE = "needs torch: pip install 'algebraformer[train]'"
+
+
+def test_without_torch(tmp_path: Path) -> None:
+    """Networks answer; what needs torch says so in one typed error."""
+    run = without(NO_TORCH + SOLVE, tmp_path)
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert len(lines) == 7
+    assert all(line.endswith(TRAIN_MESSAGE) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(("train", "diffusion-64", "--output", "run"), 2), (("info", "--json"), 0), (("models", "--json"), 0)],
+)
+def test_commands_without_torch(tmp_path: Path, words: tuple[str, ...], code: int) -> None:
+    run = without(NO_TORCH + COMMAND, tmp_path, *words)
+    assert (run.returncode, run.stderr) == (code, f"algebraformer: training {TRAIN_MESSAGE}\n" if code else "")

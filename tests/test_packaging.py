@@ -151,12 +151,12 @@ def test_wheel_is_small(wheel):
 
 
 def test_few_dependencies():
-    """Figures and studies need more, by extras; what the tests need is in the extra test."""
+    """Training, figures and studies need more, by extras; what the tests need is in the extra test."""
     assert len(PROJECT["dependencies"]) <= 8
     extras = PROJECT["optional-dependencies"]
     packages = {name: {re.split(r"[>=]", entry)[0] for entry in entries} for name, entries in extras.items()}
-    assert packages["plot"] == {"matplotlib"}
-    assert packages["study"] == {"algebraformer[plot]", "mpmath", "scikit-learn", "statsmodels"}
+    assert (packages["plot"], packages["train"]) == ({"matplotlib"}, {"torch"})
+    assert packages["study"] == {"algebraformer[plot,train]", "mpmath", "scikit-learn", "statsmodels"}
     assert "algebraformer[study]" in packages["test"] & packages["docs"]
 
 

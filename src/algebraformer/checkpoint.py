@@ -315,7 +315,7 @@ def as_module(model: AnyNetwork) -> Algebraformer:
     return _module(model.config, model.arrays, "") if isinstance(model, NumpyNetwork) else model
 
 
-def _module(config: ModelConfig, arrays: Arrays, where: str) -> Algebraformer:
+def _module(config: ModelConfig, arrays: Mapping[str, NDArray[Any]], where: str) -> Algebraformer:
     """Return the network as a module of torch; `CheckpointError` if the arrays are not its parameters and buffers."""
     require_torch("a network that is trained, changed or on another device")
     from algebraformer.models.network import from_arrays

@@ -1,4 +1,4 @@
-"""torch is in the extra [train]: solving does without, and what cannot says so in one error."""
+"""The extra [train], which installs torch: solving does without, and what cannot says so in one error."""
 
 from __future__ import annotations
 

@@ -16,10 +16,12 @@ References
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from algebraformer.passes import products
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -33,11 +35,6 @@ may itself be off by (n + 1) eps / 2, so a smaller constant would test rounding.
 """
 
 FloatArray = NDArray[np.float64]
-
-GATHER_MIN_N = 128
-"""From this n on, chosen systems of a batch are better multiplied one by one than copied."""
-BLOCK_ENTRIES = 2**16
-"""Entries of A that are worked on at a time: 512 kB, which stay in the cache for the second product."""
 
 
 def residual(A: FloatArray, b: FloatArray, x: FloatArray) -> FloatArray:
@@ -143,73 +140,6 @@ def backward_error(A: FloatArray, b: FloatArray, x: FloatArray) -> FloatArray:
     return measures(A, b, x)[1]
 
 
-def multiply(A: FloatArray, chosen: NDArray[np.int64], z: FloatArray) -> FloatArray:
-    """Return A[chosen] @ z without a copy of A.
-
-    Parameters
-    ----------
-    A : ndarray, shape (B, n, n)
-    chosen : ndarray of int, shape (C,)
-    z : ndarray, shape (C, n, k)
-
-    Returns
-    -------
-    ndarray, shape (C, n, k)
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> A = np.arange(3.0)[:, None, None] * np.eye(2)
-    >>> multiply(A, np.array([2]), np.ones((1, 2, 1))).ravel()
-    array([2., 2.])
-    """
-    if len(chosen) == len(A):
-        return A @ z
-    v = np.empty(z.shape)
-    for i, system in enumerate(chosen):
-        np.matmul(A[system], z[i], out=v[i])
-    return v
-
-
-def products(A: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return A x and |A| |x| from one pass over A: what is large is read from memory once.
-
-    Parameters
-    ----------
-    A : ndarray, shape (B, n, n)
-    x : ndarray, shape (B, n, k)
-
-    Returns
-    -------
-    ndarray, ndarray, shape (B, n, k)
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> v, size = products(-np.eye(2)[None], np.full((1, 2, 1), -3.0))
-    >>> v.ravel(), size.ravel()
-    (array([3., 3.]), array([3., 3.]))
-    """
-    B, n, _ = x.shape
-    magnitude = np.abs(x)
-    v, size = np.empty(x.shape, dtype=np.result_type(A, x)), np.empty_like(magnitude)
-    rows = max(1, BLOCK_ENTRIES // max(1, n))
-    if rows >= n:
-        systems = max(1, BLOCK_ENTRIES // max(1, n * n))
-        for i in range(0, B, systems):
-            part = A[i : i + systems]
-            v[i : i + systems] = part @ x[i : i + systems]
-            size[i : i + systems] = np.abs(part) @ magnitude[i : i + systems]
-        return v, size
-    absolute = np.empty((rows, n))
-    for i in range(B):
-        for j in range(0, n, rows):
-            part = A[i, j : j + rows]
-            v[i, j : j + rows] = part @ x[i]
-            size[i, j : j + rows] = np.abs(part, out=absolute[: len(part)]) @ magnitude[i]
-    return v, size
-
-
 class Measures(NamedTuple):
     """What `measure` returns."""
 
@@ -223,13 +153,15 @@ class Measures(NamedTuple):
     """|A| |x| + |b| (..., n, k): its rounding errors are what float64 cannot resolve in the residual."""
 
 
-def measure(A: FloatArray, b: FloatArray, x: FloatArray) -> Measures:
+def measure(A: FloatArray, b: FloatArray, x: FloatArray, chosen: NDArray[np.int64] | None = None) -> Measures:
     """Return relative residual, backward error, the residual and |A| |x| + |b| from one pass over A.
 
     Parameters
     ----------
     A : ndarray, shape (..., n, n)
     b, x : ndarray, shape (..., n, k)
+    chosen : ndarray of int, shape (C,), optional
+        Matrices of A (B, n, n) that b and x (C, n, k) belong to; all of them if None.
 
     Returns
     -------
@@ -242,11 +174,10 @@ def measure(A: FloatArray, b: FloatArray, x: FloatArray) -> Measures:
     array([0.])
     """
     shape, n = x.shape, A.shape[-1]
-    B = math.prod(shape[:-2])
-    systems = x.reshape(B, *shape[-2:])
+    systems, matrices = x.reshape(math.prod(shape[:-2]), *shape[-2:]), A.reshape(math.prod(A.shape[:-2]), n, n)
     finite = np.isfinite(x).all(axis=-2)
     with np.errstate(over="ignore", invalid="ignore"):
-        Ax, size = (part.reshape(shape) for part in products(A.reshape(B, n, n), systems))
+        Ax, size = (part.reshape(shape) for part in products(matrices, systems, chosen))
         r, size = b - Ax, size + np.abs(b)
     relative = ratio(norm(r), norm(b))
     omega = np.max(ratio(np.abs(r), size), axis=-2, initial=0.0)
@@ -290,33 +221,6 @@ def is_certified(relative: FloatArray, omega: FloatArray, n: int, rtol: float | 
     """
     stable = omega <= STABILITY_FACTOR * n * EPS
     return stable if rtol is None else stable | (relative <= rtol)
-
-
-def has_zero_line(A: NDArray[Any]) -> NDArray[np.bool_]:
-    """Say which matrices have a row or a column of zeros and are singular for that.
-
-    A row can be zero only where its first entry is, and a column likewise: full matrices cost O(n).
-
-    Parameters
-    ----------
-    A : ndarray, shape (B, n, n)
-
-    Returns
-    -------
-    ndarray of bool, shape (B,)
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> has_zero_line(np.array([np.eye(2), np.diag([1.0, 0.0]), np.ones((2, 2))]))
-    array([False,  True, False])
-    """
-    zero = np.zeros(len(A), dtype=bool)
-    if A.shape[-1]:
-        for i in np.flatnonzero((A[:, 0] == 0).any(axis=1) | (A[:, :, 0] == 0).any(axis=1)):
-            entries = A[i] != 0
-            zero[i] = not (entries.any(axis=0).all() and entries.any(axis=1).all())
-    return zero
 
 
 def test_ratio(A: FloatArray, b: FloatArray, x: FloatArray) -> FloatArray:

@@ -10,16 +10,18 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgWarning
 
 from algebraformer.errors import FallbackWarning, SingularSystemError, Status, warn_caller
-from algebraformer.linalg import EPS, FloatArray, has_zero_line
-from algebraformer.models.inference.answers import AnyNetwork
-from algebraformer.models.inference.reader import max_batch_size, not_linear
+from algebraformer.linalg import EPS, FloatArray
+from algebraformer.models.inference.answers import AnyNetwork, blocks
+from algebraformer.models.inference.reader import not_linear
 from algebraformer.models.inference.reading import MatrixReading
 from algebraformer.numerics import gcr, lapack
 from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error
 from algebraformer.numerics.gcr import RefinedSolution
 from algebraformer.numerics.lapack import RHS_BLOCK_ENTRIES
 from algebraformer.numerics.preconditioner import LinearInverse, as_linear_operator
+from algebraformer.passes import has_zero_line
 from algebraformer.result import SolveResult, scalar
+from algebraformer.threads import run
 from algebraformer.validation import CheckedSystem, check_count, check_tolerance, match_right_hand_sides
 
 if TYPE_CHECKING:
@@ -76,6 +78,8 @@ class _Batch:
     @classmethod
     def concatenate(cls, parts: list[_Batch]) -> _Batch:
         """Put the systems of several batches into one."""
+        if len(parts) == 1:
+            return parts[0]
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(cls)))
 
     @classmethod
@@ -118,9 +122,9 @@ class Prepared:
         self._readings: dict[int, MatrixReading] = {}
         self._factors: dict[tuple[str, int], lapack.Factors | None] = {}  # by kind of numbers, and position in A
         self._zero_lines: Flags | None = None
+        self._blocks = blocks(network, len(A))  # what one thread works on at a time
         if keep and self._supports(A):
-            for rows in self._blocks():
-                self._reading(rows)
+            run(self._reading, self._blocks)
 
     def __repr__(self) -> str:
         return f"Prepared(shape={self._A.shape if self._batched else self._A.shape[1:]})"
@@ -134,7 +138,7 @@ class Prepared:
         """
         flags = np.zeros(len(self._A), dtype=bool)
         if self._supports(self._A):
-            for rows in self._blocks():
+            for rows in self._blocks:
                 flags[rows] = self._reading(rows).in_distribution
         return flags if self._batched else bool(flags[0])
 
@@ -153,7 +157,7 @@ class Prepared:
         """
         check_supported(self._A, self._network.config.n)
         operators = []
-        for rows in self._blocks():
+        for rows in self._blocks:
             A = self._A[rows]
             # For one call the inverse alone: what solving measures of it, a product with A, is not needed.
             inverse = self._reading(rows).inverse if self._keep else self._network.approximate_inverse(A)
@@ -232,11 +236,6 @@ class Prepared:
         """Say whether the network reads such matrices."""
         return A.shape[-1] == self._network.config.n and A.dtype.kind == "f"
 
-    def _blocks(self) -> list[slice]:
-        """Return the blocks of systems that are read at a time, so that memory stays flat."""
-        step = max_batch_size(self._A.shape[-1])
-        return [slice(start, start + step) for start in range(0, len(self._A), step)]
-
     def _reading(self, rows: slice) -> MatrixReading:
         """Return what the network knows of a block."""
         reading = self._readings.get(rows.start)
@@ -259,8 +258,11 @@ class Prepared:
         """
         if b.size == 0:
             return _Batch.empty(b)
-        parts = [_solve_block(self._reading(rows), b[rows], rtol, maxiter, everything) for rows in self._blocks()]
-        return _Batch.concatenate(parts)
+
+        def solve(rows: slice) -> _Batch:
+            return _solve_block(self._reading(rows), b[rows], rtol, maxiter, everything)
+
+        return _Batch.concatenate(run(solve, self._blocks))
 
     def _factorised(
         self, where: Indices, system: CheckedSystem, rtol: float | None, singular: Flags
@@ -292,6 +294,8 @@ def _solve_block(reading: MatrixReading, b: FloatArray, rtol: float | None, maxi
         part = _predict_and_refine(reading, b, rtol, maxiter)
     else:
         part = _solve_gcr(reading, reading.inverse, reading.defect, b, rtol, maxiter, everything)
+    if chosen.size == len(answers.x):
+        return part
     answers.assign(chosen, part)
     return answers
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from algebraformer.passes import all_finite
+
 Array = NDArray[Any]
 
 
@@ -53,12 +55,8 @@ def numbers(value: ArrayLike, name: str) -> Array:
         raise ValueError(f"{name} has dtype {array.dtype}, expected real or complex numbers")
     with np.errstate(over="ignore"):  # of a longdouble: it becomes infinity, which is refused below
         array = np.asarray(array, dtype=complex if array.dtype.kind == "c" else float, order="C")
-    rows = array.reshape(-1, array.shape[-1]) if array.size and array.ndim else array.reshape(-1, 1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        # One fast pass finds NaN and infinity, and now and then a sum that overflows.
-        sums = rows @ np.ones(rows.shape[1])
-    if not np.isfinite(sums).all() and not (finite := np.isfinite(array)).all():
-        where = tuple(int(i) for i in np.argwhere(~finite)[0])
+    if not all_finite(array):
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(f"{name} contains NaN or infinity{f', first at index {where}' if where else ''}")
     return array
 

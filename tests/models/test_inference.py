@@ -17,7 +17,7 @@ import algebraformer as af
 from algebraformer import checkpoint, problems
 from algebraformer.checkpoint import CheckpointInfo, arrays_of
 from algebraformer.errors import ConfigurationError
-from algebraformer.models import Algebraformer, ModelConfig, NumpyNetwork
+from algebraformer.models import Algebraformer, NumpyNetwork
 from algebraformer.models.inference.layers import CACHED, FEW, MODERATE_SCORE, centred, gelu, softmax_mean, standardized
 from algebraformer.models.inference.network import READERS, parameter_count
 from head_contract import build
@@ -28,7 +28,7 @@ ROUNDING = 1e-6
 """What the outputs of a small network in float32 may differ by, relative to their norm over a batch."""
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def pair(kind: str) -> tuple[NumpyNetwork, Algebraformer]:
     """Return a network with random weights twice."""
     model = build(KINDS[kind], family(kind))
@@ -77,9 +77,9 @@ def test_every_kind_of_network(kind: str) -> None:
         for found, exact in zip(network.forward(*inputs), in_torch(model, inputs, torch.float64), strict=True):
             assert (found.dtype, found.shape) == (np.float32, exact.shape)
             assert distance(found, exact) < ROUNDING
-    assert distance(network.predict(systems.A, systems.b[:, :, None]), model.predict(systems.A, systems.b[:, :, None])) < (
-        10 * ROUNDING
-    )
+    assert distance(
+        network.predict(systems.A, systems.b[:, :, None]), model.predict(systems.A, systems.b[:, :, None])
+    ) < (10 * ROUNDING)
 
 
 @pytest.mark.parametrize("kind", OURS)
@@ -156,7 +156,9 @@ def test_solvers_are_copied_and_pickled(copied: object) -> None:
 
 
 def test_a_checkpoint_of_a_numpy_network(tmp_path) -> None:
-    network, model = pair("mlp-operator") if "mlp-operator" in KINDS else pair(next(k for k in OURS if k.startswith("mlp")))
+    network, model = (
+        pair("mlp-operator") if "mlp-operator" in KINDS else pair(next(k for k in OURS if k.startswith("mlp")))
+    )
     info = CheckpointInfo(name="x", family={"name": "reaction-diffusion", "n": 6})
     checkpoint.save(tmp_path / "numpy", network, info)
     checkpoint.save(tmp_path / "torch", model, info)

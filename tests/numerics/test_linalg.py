@@ -392,28 +392,3 @@ def test_normalized_mse_against_exact_sums(x, reference):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
 def test_normalized_mse_of_a_diverged_answer_is_infinite_not_nan(bad):
     assert linalg.normalized_mse(np.array([bad, 1.0]), np.ones(2)) == np.inf
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**32), B=st.integers(1, 3), n=st.sampled_from([1, 5, 40, 300]), k=st.integers(1, 2))
-def test_products(seed, B, n, k):
-    """A x and |A| |x| block by block, and A z of chosen systems, are those of the whole matrices."""
-    rng = np.random.default_rng(seed)
-    chosen = np.flatnonzero(rng.random(B) < 0.6)
-    A, x, z = rng.standard_normal((B, n, n)), rng.standard_normal((B, n, k)), rng.standard_normal((len(chosen), n, k))
-    v, size = linalg.products(A, x)
-    np.testing.assert_allclose(v, A @ x, atol=1e-12 * n)
-    np.testing.assert_allclose(size, np.abs(A) @ np.abs(x), rtol=1e-12)
-    np.testing.assert_allclose(linalg.multiply(A, chosen, z), A[chosen] @ z, atol=1e-12 * n)
-
-
-@pytest.mark.parametrize("dtype", [float, complex])
-def test_lines_of_zeros(dtype):
-    """By counting; a first entry of zero alone is no line, nor is a tiny one."""
-    rng = np.random.default_rng(0)
-    A = (rng.random((200, 4, 4)) < 0.5).astype(dtype) * 1e-300
-    expected = [not (a.any(axis=0).all() and a.any(axis=1).all()) for a in A]
-    assert 20 < sum(expected) < 180
-    np.testing.assert_array_equal(linalg.has_zero_line(A), expected)
-    assert linalg.has_zero_line(np.empty((2, 0, 0))).tolist() == [False, False]
-    assert linalg.has_zero_line(np.zeros((1, 1, 1))).tolist() == [True]

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from algebraformer import prepared as prepared_module
 from algebraformer import problems
 from algebraformer.errors import ConfigurationError, FallbackWarning, SingularSystemError, Status
 from algebraformer.models import NumpyNetwork
+from algebraformer.models.inference import network as inference_network
 from algebraformer.numerics import lapack
 from algebraformer.prepared import Prepared
 from algebraformer.result import SolveResult
@@ -108,7 +108,7 @@ def test_complex_and_other_sizes_go_to_lapack() -> None:
 
 
 def test_more_systems_than_are_read_at_once(monkeypatch: pytest.MonkeyPatch, calls: list[str]) -> None:
-    monkeypatch.setattr(prepared_module, "max_batch_size", lambda n: 4)
+    monkeypatch.setattr(inference_network, "max_batch_size", lambda n: 4)
     solver = shipped()
     A, b = systems(10)
     ready = solver.prepare(A)

@@ -130,7 +130,10 @@ def test_a_wrong_head_is_no_wrong_answer(trained, name, columns):
 def test_opposite_signs_are_put_right(trained):
     """Conjugate residuals choose the length of their steps, so that -M serves as well as M."""
     systems = FAMILY.sample(50, seed=2)
-    plain, turned = (solver.solve(systems.A, systems.b) for solver in (corrupted(trained, lambda head: None), corrupted(trained, opposite)))
+    plain, turned = (
+        solver.solve(systems.A, systems.b)
+        for solver in (corrupted(trained, lambda head: None), corrupted(trained, opposite))
+    )
     np.testing.assert_array_equal(plain.refinements, turned.refinements)
 
 

@@ -82,6 +82,19 @@ def test_inference_is_measured_against_numpy(results: dict[str, Any]) -> None:
     assert results["solved_by_network"] == np.mean(solver.solve(systems.A, systems.b).method != "lapack")
 
 
+def test_answers_are_timed_by_threads_and_beside_busy_processes(bench: ModuleType, results: dict[str, Any]) -> None:
+    by_threads = results["seconds_by_threads"]
+    assert set(by_threads) == set(results["seconds_per_system"])
+    ways = {f"{label}, {count} busy" for label in ("one thread", "default") for count in (0, 1, 2)}
+    assert all(set(found) == ways and min(found.values()) > 0 for found in by_threads.values())
+    (table,) = results["tables"]
+    assert table["rows"] == bench.thread_rows(results)
+    name = "solve, diffusion-64, batch 64"
+    alone = results["seconds_per_system"][name]
+    expected = [alone * 1e3, *(alone / by_threads[name]["one thread, 0 busy"],)]
+    assert next(row for row in table["rows"] if row[0] == name)[1:3] == pytest.approx(expected)
+
+
 def test_entry_tokens_take_more_memory_than_column_tokens(results: dict[str, Any]) -> None:
     peaks = {(entry["encoding"], entry["kernel"]): entry["peak_bytes"] for entry in results["memory"]}
     assert len(peaks) == 4

@@ -68,6 +68,7 @@ class Train(RunFlags):
     """Folder of the run: log.jsonl, checkpoints, and model/ at the end; for a family of your own also report.md."""
 
     def run(self) -> int:
+        require_torch("training")
         from algebraformer.problems.custom import names_a_file
         from algebraformer.reporting import in_json
         from algebraformer.training.monitor import Monitor
@@ -137,6 +138,7 @@ class Finetune(RunFlags):
     """Number of leading blocks that are frozen, and with them the embedding."""
 
     def run(self) -> int:
+        require_torch("training")
         from algebraformer.problems.custom import names_a_file
         from algebraformer.training.finetuning import fine_tuning
         from algebraformer.training.trainer import train
@@ -225,8 +227,7 @@ def with_changes(fields: dict[str, Any], changes: Sequence[str]) -> dict[str, An
 
 
 def check_device(device: str) -> None:
-    """Raise `ConfigurationError` if torch cannot use the device, `MissingExtraError` without torch."""
-    require_torch("training")
+    """Raise `ConfigurationError` if torch cannot use the device."""
     import torch
 
     from algebraformer.errors import ConfigurationError

@@ -5,10 +5,10 @@ from .config import OperatorConfig as OperatorConfig
 from .config import TokenConfig as TokenConfig
 from .heads.base import Head as Head
 from .heads.base import register_head as register_head
+from .inference.answers import estimates as estimates
+from .inference.answers import predict as predict
+from .inference.network import NumpyNetwork as NumpyNetwork
 from .inference.reader import max_batch_size as max_batch_size
 from .inference.reading import Estimates as Estimates
 from .inference.reading import MatrixReading as MatrixReading
 from .network import Algebraformer as Algebraformer
-from .inference.answers import estimates as estimates
-from .inference.answers import predict as predict
-from .inference.network import NumpyNetwork as NumpyNetwork

@@ -25,7 +25,6 @@ from algebraformer.models.config import ModelConfig
 from algebraformer.models.inference.layers import MEAN_SQUARE_FLOOR
 
 
-
 class Attention(nn.Module):
     """Multi-head self-attention, over all tokens or over the earlier ones alone."""
 

@@ -1,4 +1,4 @@
-"""LAPACK's LU, one system at a time, with condition estimate and fixed-precision refinement.
+"""LAPACK's LU, by a pool of threads over the systems, with condition estimate and fixed-precision refinement.
 
 Never torch.linalg: its batched LU on the CPU is wrong on several threads for n from about 150 on (torch 2.13 with
 MKL; pytorch issues 142815 and 141358).
@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import get_lapack_funcs
 
-from algebraformer.linalg import has_zero_line
 from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error, probe, rounding
 from algebraformer.numerics.gcr import RefinedSolution, richardson
+from algebraformer.passes import has_zero_line
+from algebraformer.threads import run, split
 
 MAX_REFINEMENTS = 3
 """Steps of fixed-precision refinement, of which the first is enough as a rule [2]_."""
@@ -30,6 +31,8 @@ PROBES = 3
 """Random vectors for the forward error: more than for a network, since here A may have any structure."""
 RHS_BLOCK_ENTRIES = 2**20
 """Right-hand sides are solved in blocks of this many entries, by a network too: 8 MB, whatever their number."""
+THREADED_MIN_N = 256
+"""From this n on a single matrix is left to BLAS and its threads; below, they cost more than they give."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +83,7 @@ def solve(
     rtol : float, optional
         Tolerance of the certificate.
     singular : ndarray of bool, shape (B,), optional
-        What `linalg.has_zero_line` returns for A; computed here if None.
+        What `passes.has_zero_line` returns for A; computed here if None.
     factors : list of length B, optional
         Factors of A from an earlier call, None for systems that have not been factorised; those are filled in.
 
@@ -102,7 +105,7 @@ def solve(
     rcond, certified = np.zeros(B), np.zeros(B, dtype=bool)
     singular = has_zero_line(A) if singular is None else singular.copy()
 
-    for i in range(B):
+    def solve_one(i: int) -> None:
         # 1. Factorise, unless that is known to fail or has been done.
         lu = None if factors is None else factors[i]
         if lu is None and not singular[i]:
@@ -111,7 +114,7 @@ def solve(
                 factors[i] = lu
         if lu is None or lu.singular:
             singular[i], relative[i], omega[i], error[i] = True, np.inf, np.inf, np.nan
-            continue
+            return
         rcond[i], certified[i] = lu.rcond, True
 
         # 2. Solve and refine, block by block of right-hand sides.
@@ -123,6 +126,15 @@ def solve(
             relative[i] = max(relative[i], solution.relative_residual[0])
             omega[i] = max(omega[i], solution.backward_error[0])
             error[i] = max(error[i], lu.forward_error(solution))
+
+    def solve_some(systems: slice) -> None:
+        for i in range(systems.start, systems.stop):
+            solve_one(i)
+
+    if B == 1 and n >= THREADED_MIN_N:
+        solve_one(0)
+    else:
+        run(solve_some, split(B, n * n, B))
     return DirectSolution(x, relative, omega, certified, rcond, singular, error)
 
 

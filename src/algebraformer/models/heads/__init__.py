@@ -4,8 +4,8 @@ from algebraformer.models.heads.base import Head, register_head
 from algebraformer.models.heads.data import Sample, TrainingData
 from algebraformer.models.heads.estimate import EstimateHead
 from algebraformer.models.heads.operator import OperatorHead
-from algebraformer.models.inference.reading import Estimates, MatrixReading
 from algebraformer.models.heads.token import TokenHead
+from algebraformer.models.inference.reading import Estimates, MatrixReading
 
 __all__ = [
     "EstimateHead",

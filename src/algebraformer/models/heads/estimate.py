@@ -26,7 +26,6 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from algebraformer.linalg import FloatArray

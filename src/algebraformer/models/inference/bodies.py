@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar, Protocol
 
 import numpy as np
 from scipy.special import expit
 
-from algebraformer.models.config import ModelConfig
+from algebraformer.models.config import Architecture, ModelConfig
 from algebraformer.models.inference.layers import (
     MEAN_SQUARE_FLOOR,
     Linear,
@@ -19,8 +20,24 @@ from algebraformer.models.inference.layers import (
     standardized,
 )
 
-Body = Callable[..., Singles]
-"""Takes embedded tokens (B, T, n_embd), whose memory is used, and the context; returns tokens (B, T, width)."""
+
+class Body(Protocol):
+    """The layers between tokens and head.
+
+    Attributes
+    ----------
+    width : int
+        Values per token behind them.
+    reads_norms : bool
+        Whether tokens are read behind layer norms alone: then what is added to them is centred, see
+        `layers.standardized`.
+    """
+
+    width: int
+    reads_norms: ClassVar[bool]
+
+    def __call__(self, h: Singles, *context: Singles) -> Singles:
+        """Return tokens (B, T, width) from embedded ones (B, T, n_embd), whose memory is used, and the context."""
 
 
 class Block:
@@ -56,8 +73,7 @@ class Block:
 class Transformer:
     """The blocks and the final norm."""
 
-    reads_norms = True
-    """Whether tokens are read behind layer norms alone: then what is added to them is centred, see `standardized`."""
+    reads_norms: ClassVar[bool] = True
 
     def __init__(self, config: ModelConfig, tensors: Tensors, name: str) -> None:
         self.blocks = [Block(config, tensors, f"{name}.blocks.{i}") for i in range(config.n_layer)]
@@ -103,7 +119,7 @@ class Feedback(Transformer):
 class Perceptron:
     """Residual perceptrons on one token, and the standardised states behind all of them."""
 
-    reads_norms = True
+    reads_norms: ClassVar[bool] = True
 
     def __init__(self, config: ModelConfig, tensors: Tensors, name: str) -> None:
         C = config.n_embd
@@ -126,7 +142,7 @@ class Perceptron:
 class Recurrent:
     """Stacked LSTM or GRU layers, in one direction or both."""
 
-    reads_norms = False
+    reads_norms: ClassVar[bool] = False
 
     def __init__(self, config: ModelConfig, tensors: Tensors, name: str) -> None:
         C, directions = config.n_embd, 1 + config.bidirectional
@@ -176,4 +192,10 @@ def gru_step(inputs: Singles, recurrent: Singles, state: Singles, memory: Single
     return (1 - z) * n + z * state, memory
 
 
-BODIES = {"transformer": Transformer, "feedback": Feedback, "mlp": Perceptron, "lstm": Recurrent, "gru": Recurrent}
+BODIES: dict[Architecture, Callable[[ModelConfig, Tensors, str], Body]] = {
+    "transformer": Transformer,
+    "feedback": Feedback,
+    "mlp": Perceptron,
+    "lstm": Recurrent,
+    "gru": Recurrent,
+}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,16 @@ from algebraformer.models.inference.bodies import BODIES
 from algebraformer.models.inference.estimate_reader import STD_FLOOR, TYPICAL_NOISE, EstimateReader
 from algebraformer.models.inference.layers import Linear, Singles, Tensors, centred
 from algebraformer.models.inference.operator_reader import OperatorReader
-from algebraformer.models.inference.reader import Arrays, Reader, not_estimating, not_linear
+from algebraformer.models.inference.reader import Arrays, Reader, max_batch_size, not_estimating, not_linear
 from algebraformer.models.inference.reading import Estimates, MatrixReading
 from algebraformer.models.inference.token_reader import TokenReader
 from algebraformer.numerics.entry_sampler import Entries
 from algebraformer.numerics.preconditioner import LinearInverse
+from algebraformer.threads import run, split
 
+PARAMETERS_PER_ENTRY = 75
+"""Parameters of the network, per token, that take as long as the passes over one entry of A in a solve, about: 150
+floating point operations at 50 GFLOP/s."""
 READERS: dict[str, type[Reader]] = {"token": TokenReader, "operator": OperatorReader, "estimate": EstimateReader}
 """Readers by the name of their head."""
 ReadOut = Callable[[Singles, Singles], tuple[Singles, ...]]
@@ -95,17 +99,32 @@ class NumpyNetwork:
                     h += (row[:, None] + column).reshape(-1, h.shape[-1])  # (n, n, n_embd) -> (n * n, n_embd)
             return self.read_out(self.body(h, *context), tokens)
 
+    def blocks(self, count: int) -> list[slice]:
+        """Return slices of `count` systems that one thread reads at a time, see `threads.split`."""
+        config = self.config
+        work = config.n_equations * config.n + self.parameter_count() * config.n_token // PARAMETERS_PER_ENTRY
+        return split(count, work, max_batch_size(config.n))
+
     def read(self, A: FloatArray) -> MatrixReading:
         """Read matrices A (B, n, n), float64, once for all right-hand sides."""
         return self.reader.read_matrices(self.forward, A)
 
     def predict(self, A: FloatArray, b: FloatArray) -> FloatArray:
         """Return the bare answers x (B, n, k) for A (B, m, n) and b (B, m, k)."""
-        return self.reader.predict(self.forward, A, b)
+
+        def answer(rows: slice) -> FloatArray:
+            return self.reader.predict(self.forward, A[rows], b[rows])
+
+        return joined(run(answer, self.blocks(len(A)) or [slice(0)]))
 
     def estimates(self, A: FloatArray, b: FloatArray) -> Estimates:
         """Return the estimates of an estimate head for A (B, m, n) and b (B, m)."""
-        return self.reader.estimates(self.forward, A, b)
+
+        def answer(rows: slice) -> Estimates:
+            return self.reader.estimates(self.forward, A[rows], b[rows])
+
+        parts = run(answer, self.blocks(len(A)) or [slice(0)])
+        return Estimates(*(joined(column) for column in zip(*parts, strict=True)))
 
     def fits(self, misfit: FloatArray) -> NDArray[np.bool_]:
         """Say which misfits of estimates are like those of the family's systems."""
@@ -128,6 +147,11 @@ class NumpyNetwork:
         """Raise `ConfigurationError` unless the head makes estimates from noisy systems."""
         if not self.config.head.estimates:
             raise not_estimating(self)
+
+
+def joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Return the parts of a batch as one array."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 class _Counter(Tensors):

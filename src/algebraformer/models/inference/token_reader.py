@@ -17,7 +17,7 @@ PREFIX = "scaler."
 
 def statistics(n: int) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
     """Return shape and dtype of every array of `Scaling`."""
-    shapes = {"A_weight": (n, n), "A_mean": (n, n), "A_inverse_std": (n, n)}
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("A_weight", "A_mean", "A_inverse_std"), (n, n))
     shapes |= dict.fromkeys(("b_mean", "b_inverse_std", "x_rms"), (n,)) | {"max_distance": ()}
     return {name: (shape, np.float64) for name, shape in shapes.items()}
 

@@ -1,0 +1,119 @@
+"""Threads: the pool against plain loops, with nesting, errors, other limits and forked processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from algebraformer import threads
+
+
+def blas_threads() -> list[int]:
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+@pytest.fixture
+def two(monkeypatch):
+    """Two threads, whatever the machine has."""
+    monkeypatch.setattr(threads, "processors", lambda: 2)
+    with threadpool_limits(2, "blas"):
+        yield
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 50])
+def test_results_are_those_of_a_loop(two, count):
+    assert threads.run(lambda i: i * i, range(count)) == [i * i for i in range(count)]
+
+
+def test_parts_run_at_the_same_time(two):
+    meet = threading.Barrier(2, timeout=20)
+    assert len(set(threads.run(lambda _: (meet.wait(), threading.get_ident())[1], range(2)))) == 2
+
+
+def test_blas_has_one_thread_inside_and_its_own_number_after(two):
+    assert threads.run(lambda _: blas_threads(), range(4)) == [[1] * len(blas_threads())] * 4
+    assert blas_threads() == [2] * len(blas_threads())
+
+
+def test_inside_a_task_there_is_one_thread(two):
+    def task(_):
+        with threads.one_blas_thread() as allowed:
+            return allowed, len(set(threads.run(lambda _: threading.get_ident(), range(8))))
+
+    assert threads.run(task, range(4)) == [(1, 1)] * 4
+
+
+def test_a_limit_of_the_caller_holds():
+    with threadpool_limits(1, "blas"):
+        assert len(set(threads.run(lambda _: threading.get_ident(), range(8)))) == 1
+        with threads.one_blas_thread() as allowed:
+            assert allowed == 1
+
+
+def test_errors_come_through_and_leave_no_limit(two):
+    def task(i):
+        if i == 3:
+            raise ZeroDivisionError(i)
+        return i
+
+    with pytest.raises(ZeroDivisionError):
+        threads.run(task, range(8))
+    assert blas_threads() == [2] * len(blas_threads())
+    assert threads.run(task, range(3)) == [0, 1, 2]
+
+
+def test_floating_point_errors_are_handled_as_in_the_caller(two):
+    def divide(i):
+        time.sleep(0.01)
+        return float(np.float64(i) / np.zeros(1)[0])
+
+    with np.errstate(divide="ignore"):
+        assert threads.run(divide, range(1, 9)) == [np.inf] * 8
+    with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
+        threads.run(divide, range(1, 9))
+
+
+def test_callers_in_several_threads_restore_the_limit(two):
+    def call():
+        for _ in range(20):
+            threads.run(lambda _: time.sleep(1e-4), range(4))
+
+    callers = [threading.Thread(target=call) for _ in range(6)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert blas_threads() == [2] * len(blas_threads())
+
+
+def square_sum(count, answers):
+    answers.put(sum(threads.run(lambda i: i * i, range(count))))
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_gets_its_own_pool(two):
+    threads.run(lambda i: i, range(4))  # the pool of this process exists
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    child = context.Process(target=square_sum, args=(50, answers))
+    child.start()
+    assert answers.get(timeout=60) == sum(i * i for i in range(50))
+    child.join()
+
+
+@pytest.mark.parametrize(("count", "entries", "largest"), [(1, 10, 5), (64, 2**20, 64), (64, 2**20, 7), (0, 4, 3)])
+def test_slices_hold_every_system_once(two, count, entries, largest):
+    slices = threads.split(count, entries, largest)
+    assert [i for part in slices for i in range(part.start, part.stop)] == list(range(count))
+    assert all(part.stop - part.start <= largest for part in slices)
+
+
+def test_little_work_is_not_split(two):
+    assert len(threads.split(100, 16, 1000)) == 1
+    assert len(threads.split(64, 2**20, 1000)) == 2

@@ -9,7 +9,7 @@ import pytest
 
 from algebraformer import problems
 from algebraformer.errors import ConfigurationError
-from algebraformer.numerics import gcr, low_rank
+from algebraformer.numerics import gcr, low_rank, low_rank_fit
 from algebraformer.numerics.low_rank import LowRankBasis
 from algebraformer.numerics.preconditioner import MeanInverse
 from algebraformer.numerics.shared_factors import ROW_LEVELS, Factors, PairAlgebra, fit_factors
@@ -22,7 +22,7 @@ SEED = 1
 @functools.cache
 def basis(rank: int = R, n_rows: int = J, p: int = P) -> LowRankBasis:
     family = problems.get("advection-diffusion", n=N)
-    return low_rank.fit(lambda i: family.assembled(i, SEED)[0], N, rank, p, n_rows, 6, 5, count=120)
+    return low_rank_fit.fit(lambda i: family.assembled(i, SEED)[0], N, rank, p, n_rows, 6, 5, count=120)
 
 
 @functools.cache
@@ -244,7 +244,7 @@ def test_diagonals_that_change_sign_are_no_scaling():
         A[:, 1, 2] = [np.random.default_rng(i).uniform() for i in indices]
         return A
 
-    found = low_rank.fit(draw, N, 2, 2, 1, 4, 4, count=20)
+    found = low_rank_fit.fit(draw, N, 2, 2, 1, 4, 4, count=20)
     A = draw(range(3))
     np.testing.assert_array_equal(found.scaling_range, [1, 1])
     np.testing.assert_allclose(found.read(A)[1], np.repeat(1 / found.sampler(A)[1][:, None], N, axis=1))
@@ -274,7 +274,7 @@ def test_entries_on_demand():
 def test_settings_are_checked(changes, message):
     settings = {"rank": 2, "p": 2, "n_rows": 1, "n_column": 2, "n_row": 2, "count": 10} | changes
     with pytest.raises(ConfigurationError, match=message):
-        low_rank.fit(lambda i: np.tile(np.eye(N), (len(i), 1, 1)), N, **settings)
+        low_rank_fit.fit(lambda i: np.tile(np.eye(N), (len(i), 1, 1)), N, **settings)
 
 
 def test_a_singular_mean_is_an_error():
@@ -282,4 +282,4 @@ def test_a_singular_mean_is_an_error():
     A = rng.standard_normal((20, 6, 1)) * rng.standard_normal((20, 1, 6))
     flat = np.tile(np.ones((6, 6)), (20, 1, 1)) + 1e-17 * A
     with pytest.raises(ConfigurationError, match="mean"):
-        low_rank.fit(lambda i: flat[i.start : i.stop], 6, 2, 2, 1, 2, 2, count=20)
+        low_rank_fit.fit(lambda i: flat[i.start : i.stop], 6, 2, 2, 1, 2, 2, count=20)

@@ -18,7 +18,7 @@ from algebraformer.models.heads.readout import RIDGE_RTOL, RIDGES, normal_equati
 from algebraformer.models.inference.operator_reader import DEFECT_MARGIN, OperatorReader
 from algebraformer.models.inference.stored_basis import Basis, as_dense, to_arrays
 from algebraformer.models.scaling import DISTANCE_MARGIN
-from algebraformer.numerics import gcr, low_rank, operator_basis
+from algebraformer.numerics import gcr, low_rank_fit, operator_basis
 from algebraformer.numerics.low_rank import LowRankBasis
 from algebraformer.numerics.operator_basis import inverse_weighted_metric
 from algebraformer.progress import PartCallback, ProgressCallback, all_silent, silent
@@ -48,7 +48,7 @@ def fit_basis(config: OperatorConfig, sample: Sample, few: bool = False, report:
         return A
 
     if config.form == "low-rank":
-        return low_rank.fit(
+        return low_rank_fit.fit(
             matrices,
             family.n,
             config.rank,
@@ -56,7 +56,7 @@ def fit_basis(config: OperatorConfig, sample: Sample, few: bool = False, report:
             config.row_terms,
             config.n_column,
             config.n_row,
-            count=most if few else low_rank.snapshot_count(config.rank, most),
+            count=most if few else low_rank_fit.snapshot_count(config.rank, most),
             whiten=config.whiten,
             n_combination=config.n_combination,
             report=report,

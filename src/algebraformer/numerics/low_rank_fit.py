@@ -1,7 +1,7 @@
 """The low-rank form of a family's inverses, computed from samples: see `numerics.low_rank` for what it is.
 
-Everything of size n^2 that belongs to one sample is gone when the next samples come, but for a few hundred of which U, V
-and H are computed.
+Everything of size n^2 that belongs to one sample is gone when the next samples come, but for the few hundred samples
+that U, V and H are computed of.
 """
 
 from __future__ import annotations

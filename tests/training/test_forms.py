@@ -25,6 +25,7 @@ def small(monkeypatch):
         "RANKS": (8, 16, 24),
         "SHAPES": ((8, 1), (16, 2)),
         "LOW_RANK_SAMPLES": 100,
+        "MIN_LOW_RANK_SAMPLES": 100,
         "HELD_OUT": 6,
     }.items():
         monkeypatch.setattr(forms, name, value)

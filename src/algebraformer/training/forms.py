@@ -38,8 +38,8 @@ FORMS_MIN_N = 96
 """Below this n the operators are dense: forming and applying them costs no more than the calls of a step."""
 DENSE_SAMPLES_PER_COMPONENT = 2
 """Samples per component, at least, that dense operators are computed from for the choice."""
-LOW_RANK_SAMPLES = 512
-"""Samples that the low-rank form is computed from for the choice."""
+LOW_RANK_SAMPLES, MIN_LOW_RANK_SAMPLES = 512, 128
+"""Samples that the low-rank form is computed from for the choice, and least number of them for n above 724."""
 MAX_DENSE_BYTES = 2**26
 """Dense operators that take more than this in a checkpoint are not tried; training takes about thirty times as much."""
 MAX_LOW_RANK_BYTES = 10 * 2**20
@@ -168,8 +168,10 @@ def _low_rank(
 ) -> Iterator[Candidate]:
     """Yield the best shape of the low-rank form, with as many components as there can be, and fewer of them."""
     n = family.n
+    count = max(MIN_LOW_RANK_SAMPLES, min(LOW_RANK_SAMPLES, 2**28 // n**2))
+    ranks = [rank for rank in ranks if rank < count] or [count // 2]
     taken = low_rank_fit.snapshots(
-        _sampled(family), n, *map(max, zip(*SHAPES, strict=True)), n_read, n_read, LOW_RANK_SAMPLES, report=report
+        _sampled(family), n, *map(max, zip(*SHAPES, strict=True)), n_read, n_read, count, report=report
     )
     first = taken.basis(1, 1, 0)
     _, g = first.read(A)

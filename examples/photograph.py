@@ -59,7 +59,7 @@ def main(folder: Path, model: str | None = "deblur-64", lines: int = 64) -> None
     solver = None
     if model is not None and (model in af.pretrained_names() or Path(model).exists()):
         solver = af.LearnedSolver.from_pretrained(model)
-    n, m = (64, 64) if solver is None else (solver.n, solver.model.config.n_equations)
+    n, m = (64, 64) if solver is None else (solver.n, solver.network.config.n_equations)
     x = patch(lines, n)
     A, b, noise_norm = measure(x, m)
     grey = b.mean(axis=1, keepdims=True) / A.sum(axis=1).mean()  # about the mean brightness of each line

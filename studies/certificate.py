@@ -96,7 +96,7 @@ def solving_models() -> list[str]:
     found = {
         name: LearnedSolver.from_pretrained(weights.source(name)) for name in [*pretrained_names(), *weights.names()]
     }
-    return sorted(name for name, solver in found.items() if solver.model.config.head.is_linear)
+    return sorted(name for name, solver in found.items() if solver.network.config.head.is_linear)
 
 
 def lapack(family: ProblemFamily, count: int) -> dict[str, Any]:

@@ -5,11 +5,12 @@ cases in turn; medians over the repeats are reported. One process more comes fir
 files that are imported lie in memory.
 
 predict
-    The imports, the load of a model, then the first, the second and many more calls of `predict` on the same systems.
-    Once with the model as `from_pretrained` returns it and once without its call to warm up (cold), which shows what
-    a first call costs by itself.
+    The imports, the load of a model as a module of torch, then the first, the second and many more calls of `predict`
+    on the same systems. Once after the call with which `from_pretrained` warms up and once without (cold), which shows
+    what a first call costs by itself.
 solve
-    The command `algebraformer solve A.mtx b.mtx --model NAME --json`, as it is and once more with its phases marked.
+    The command `algebraformer solve A.mtx b.mtx --model NAME --json`, which loads no torch, as it is and once more with
+    its phases marked.
 imports
     The output of `python -X importtime` for that command, summed by package. It slows imports down and counts for a
     package only its own modules, so it gives shares rather than seconds.
@@ -274,7 +275,7 @@ def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
         "latency.paper-delay": outcome(
             Verdict.REPRODUCED if extra >= PAPER_SECONDS / 2 else Verdict.NOT_REPRODUCED, paper=PAPER_SECONDS,
             extra_ms=1e3 * extra, model=cold["model"], batch=cold["batch"],
-            torch_seconds=slow["phases"]["import of torch"],
+            torch_seconds=cold["phases"]["import of torch"],
         ),
         "latency.largest-phases": outcome(Verdict.MEASURED, **{name: shares[name] for name in largest}),
     }  # fmt: skip

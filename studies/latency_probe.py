@@ -3,8 +3,8 @@
     python -P latency_probe.py predict MODEL SYSTEMS.npz warm|cold CALLS SECONDS
     python -P latency_probe.py solve MODEL A b
 
-`predict` loads a model and calls `predict` at least CALLS times and SECONDS long; cold leaves out what
-`from_pretrained` does to warm up. `solve` is the command of that name. The last line printed is a JSON object; its
+`predict` loads a model as a module of torch and calls `predict` at least CALLS times and SECONDS long; cold leaves out
+the call that warms up. `solve` is the command of that name. The last line printed is a JSON object; its
 `marks` are names and values of the monotonic clock, which all processes of a machine share.
 
 -P keeps the folder of this file, and with it a module called operator, out of the path of imports.
@@ -31,7 +31,6 @@ IMPORTS = {
         "numpy": "import of NumPy",
         "algebraformer.__main__": "import of the command line",
         "algebraformer.io": "import of the readers of files",
-        "torch": "import of torch",
         "algebraformer.solver": "import of SciPy and the solver",
     },
 }
@@ -57,15 +56,15 @@ def marked(call: Callable[..., Any], after: str, before: str = "") -> Callable[.
 
 
 def predict(modules: Sequence[Any], model: str, systems: str, way: str, calls: str, seconds: str) -> dict[str, Any]:
-    """Load a model and call predict; return the seconds of every call and the threads of torch."""
+    """Load a model in torch and call predict; return the seconds of every call and the threads of torch."""
     numpy, _, torch, solver = modules
     with numpy.load(systems) as arrays:
         A, b = arrays["A"], arrays["b"]
     mark("files")
+    learned = solver.LearnedSolver(*solver.checkpoint.load(solver.checkpoint.resolve(model)))
     if way == "warm":
-        learned = solver.LearnedSolver.from_pretrained(model)
-    else:
-        learned = solver.LearnedSolver(*solver.checkpoint.load(solver.checkpoint.resolve(model)))
+        with numpy.errstate(all="ignore"):
+            learned.predict(numpy.eye(learned.n), numpy.ones(learned.n))
     mark("load of the model")
     took: list[float] = []
     while len(took) < int(calls) or sum(took) < float(seconds):
@@ -77,7 +76,7 @@ def predict(modules: Sequence[Any], model: str, systems: str, way: str, calls: s
 
 def solve(modules: Sequence[Any], model: str, A: str, b: str) -> dict[str, Any]:
     """Run the command."""
-    _, command_line, _, _, solver = modules
+    _, command_line, _, solver = modules
     load = marked(solver.LearnedSolver.from_pretrained, "load of the model", before="arguments and files")
     solver.LearnedSolver.from_pretrained = load
     solver.LearnedSolver.solve = marked(solver.LearnedSolver.solve, "solve")

@@ -37,10 +37,10 @@ FLOORS = (
         "_deprecated",
     ),
     ("result", "reporting", "io", "numerics", "metrics"),
-    ("problems", "models"),
+    ("problems", "models", "rivals"),
     ("checkpoint",),
     ("training", "estimation", "prepared", "solver"),
-    ("drop_in", "evaluation", "assessment", "newton", "kantorovich", "plotting", "testing"),
+    ("drop_in", "evaluation", "assessment", "verdict", "newton", "kantorovich", "plotting", "testing"),
     ("cli", "__main__"),
     ("classical", "lp_norm", "plots", "report", "studies"),  # earlier names
 )
@@ -55,6 +55,7 @@ SIDEWAYS = {
     ("solver", "prepared"),
     ("solver", "estimation"),
     ("__main__", "cli"),
+    ("assessment", "verdict"),
 }
 """Who may import from whom all the same."""
 FLOOR = {unit: number for number, floor in enumerate(FLOORS) for unit in floor}

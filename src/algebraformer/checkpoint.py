@@ -98,6 +98,14 @@ class CheckpointInfo:
         except (UnknownNameError, ConfigurationError):
             return True
 
+    @functools.cached_property
+    def structure(self) -> str:
+        """`ProblemFamily.structure` of its family; "gen" where this process does not know the family."""
+        try:
+            return self.problem_family().structure
+        except (UnknownNameError, ConfigurationError):
+            return "gen"
+
     def unsupported_reason(self, head: HeadConfig) -> str:
         """Return why a model with this head does not solve systems, to follow its name; empty if it solves them."""
         if head.unsupported_reason:

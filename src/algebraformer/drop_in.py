@@ -14,6 +14,11 @@ from algebraformer.validation import refuse_sparse
 
 Array = NDArray[Any]
 
+GENERAL = ("gen", "general")
+SYMMETRIC = ("sym", "symmetric", "her", "hermitian")
+POSITIVE = ("pos", "positive definite")
+"""Values of `assume_a` that a learned solver covers."""
+
 
 def solve(
     a: ArrayLike,
@@ -30,9 +35,10 @@ def solve(
 ) -> Array:
     """Solve a x = b like `scipy.linalg.solve`, with a learned solver where it applies.
 
-    General real systems of the model's size go through `LearnedSolver.solve`: the network's answer where it can be
-    certified, LAPACK's where not. Everything else (other sizes, complex numbers, `assume_a` other than None and
-    "general", `transposed`) goes to `scipy.linalg.solve` unchanged.
+    Systems of the model's size go through `LearnedSolver.solve`, those with complex matrices if the model's family is
+    complex, those with real ones if not: the network's answer where it can be certified, LAPACK's where not. That holds
+    for `assume_a` None, "general", "symmetric" and "hermitian", and for "positive definite" where the model's family
+    is. Everything else goes to `scipy.linalg.solve` unchanged.
 
     Parameters
     ----------
@@ -55,7 +61,8 @@ def solve(
     ValueError
         Shapes do not match, or NaN or infinity in the input.
     LinAlgError
-        A system is singular; in a batch the message names which.
+        A system is singular; or it should be positive definite, LAPACK had to solve it, and it is not. In a batch the
+        message names which.
 
     Examples
     --------
@@ -68,19 +75,57 @@ def solve(
         refuse_sparse(array)
     A, B = np.asarray(a), np.asarray(b)
     masked = np.ma.isMaskedArray(a) or np.ma.isMaskedArray(b)  # SciPy refuses these
-    real = A.dtype.kind in "biuf" and B.dtype.kind in "biuf" and not masked
     solver = as_solver(model)
     solver.check_can_solve()
+    numbers = A.dtype.kind in "biufc" and B.dtype.kind in "biufc" and not masked
+    is_complex = "c" in (A.dtype.kind, B.dtype.kind)
+    kind = "c" if A.dtype.kind == "c" else "f"
+    numbers = numbers and kind == solver.kind and not (is_complex and transposed)  # which SciPy refuses
     square = A.ndim >= 2 and A.shape[-2:] == (solver.n, solver.n) and A.size > 0
     rows = B.ndim >= 1 and B.size > 0 and B.shape[-min(B.ndim, 2)] == solver.n
-    if not (real and square and rows and assume_a in (None, "gen", "general")) or transposed:
+    covered = assume_a in (None, *GENERAL, *SYMMETRIC) or (assume_a in POSITIVE and solver.info.structure == "pos")
+    if not (numbers and square and rows and covered):
         return scipy.linalg.solve(a, b, lower, overwrite_a, overwrite_b, check_finite, assume_a, transposed)
-    x = _solve_stacked(solver, A, B[:, None] if B.ndim == 1 else B, rtol)
-    single = np.result_type(A, B).kind == "f" and np.result_type(A, B).itemsize <= 4
-    return (x[..., 0] if B.ndim == 1 else x).astype(np.float32 if single else np.float64, copy=False)
+    if assume_a in (*SYMMETRIC, *POSITIVE) and np.isfinite(A).all():  # else `solver.solve` raises for the caller's A
+        A, transposed = from_triangle(A, lower, assume_a not in SYMMETRIC[:2]), False
+    structure = None if assume_a is None else "pos" if assume_a in POSITIVE else "gen"
+    x = _solve_stacked(solver, A, B[:, None] if B.ndim == 1 else B, rtol, structure, transposed)
+    dtype = np.result_type(A, B)
+    single = dtype in (np.float16, np.float32, np.complex64)
+    dtype = np.dtype(("c8" if single else "c16") if is_complex else ("f4" if single else "f8"))
+    return (x[..., 0] if B.ndim == 1 else x).astype(dtype, copy=False)
 
 
-def _solve_stacked(solver: LearnedSolver, A: Array, b: Array, rtol: float | None) -> Array:
+def from_triangle(A: Array, lower: bool, hermitian: bool) -> Array:
+    """Return the symmetric, or Hermitian, matrices whose upper, or lower, triangles are those of A (..., n, n).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from_triangle(np.array([[1 + 1j, 2j], [0, 3]]), lower=False, hermitian=True)
+    array([[1.+0.j, 0.+2.j],
+           [0.-2.j, 3.+0.j]])
+    """
+    taken, i = np.tri(A.shape[-1], dtype=bool), np.arange(A.shape[-1])
+    other = A.swapaxes(-2, -1)
+    whole = np.where(taken if lower else taken.T, A, other.conj() if hermitian else other)
+    if hermitian:
+        whole[..., i, i] = whole[..., i, i].real
+    return whole
+
+
+def _check_positive_definite(A: Array, chosen: Array) -> None:
+    """Raise `LinAlgError`, as scipy.linalg.solve does, unless the chosen matrices of A (B, n, n) are so."""
+    for i in np.flatnonzero(chosen):
+        try:
+            np.linalg.cholesky(A[i])
+        except np.linalg.LinAlgError:
+            raise np.linalg.LinAlgError(f"matrix {i} of the batch is not positive definite") from None
+
+
+def _solve_stacked(
+    solver: LearnedSolver, A: Array, b: Array, rtol: float | None, structure: str | None, transposed: bool
+) -> Array:
     """Return x (..., n, k) for stacks of matrices and right-hand sides that broadcast; no matrix is copied for them.
 
     Axes along which A has one matrix for many right-hand sides become columns of b.
@@ -95,8 +140,8 @@ def _solve_stacked(solver: LearnedSolver, A: Array, b: Array, rtol: float | None
     order = (*own, len(stack), *shared, len(stack) + 1)  # systems, rows, columns
     columns = np.broadcast_to(b, (*stack, n, k)).transpose(order)
     right = columns.reshape(*(stack[axis] for axis in own), n, -1)
-    if own:
-        x = solver.solve(A.reshape(-1, n, n), right.reshape(-1, n, right.shape[-1]), rtol).x
-    else:
-        x = solver.solve(A.reshape(n, n), right, rtol).x
-    return np.ascontiguousarray(x.reshape(columns.shape).transpose(np.argsort(order)))
+    A, right = (A.reshape(-1, n, n), right.reshape(-1, n, right.shape[-1])) if own else (A.reshape(n, n), right)
+    result = solver.solve(A, right, rtol, assume_a=structure, transpose=transposed)
+    if structure == "pos":
+        _check_positive_definite(A.reshape(-1, n, n), np.atleast_1d(result.method == "lapack"))
+    return np.ascontiguousarray(result.x.reshape(columns.shape).transpose(np.argsort(order)))

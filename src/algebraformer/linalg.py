@@ -36,6 +36,9 @@ may itself be off by (n + 1) eps / 2, so a smaller constant would test rounding.
 
 FloatArray = NDArray[np.float64]
 
+MODERATE = (1e-140, 1e140)
+"""Norms between these come from squares that neither overflowed nor lost digits to underflow."""
+
 
 def residual(A: FloatArray, b: FloatArray, x: FloatArray) -> FloatArray:
     """Return r = b - A x in float64.
@@ -61,9 +64,13 @@ def residual(A: FloatArray, b: FloatArray, x: FloatArray) -> FloatArray:
 
 def norm(v: FloatArray) -> FloatArray:
     """Return the Euclidean norm over axis -2 (..., k), safe where the squares overflow or underflow."""
-    largest = np.max(np.abs(v), axis=-2, keepdims=True, initial=0.0)
-    scale = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
+    rows = v.swapaxes(-1, -2)
     with np.errstate(over="ignore", invalid="ignore"):
+        length = np.sqrt(np.vecdot(rows, rows).real)
+        if ((length > MODERATE[0]) & (length < MODERATE[1])).all():
+            return np.asarray(length)
+        largest = np.max(np.abs(v), axis=-2, keepdims=True, initial=0.0)
+        scale = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
         return (scale * np.sqrt(np.sum((np.abs(v) / scale) ** 2, axis=-2, keepdims=True)))[..., 0, :]
 
 
@@ -87,7 +94,10 @@ def ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
     array([0. , 0.5, inf])
     """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        quotient = np.where(numerator == 0, 0.0, numerator / denominator)
+        quotient = np.asarray(numerator / denominator)
+    if np.isfinite(quotient).all() and np.isfinite(denominator).all():
+        return quotient
+    quotient = np.where(numerator == 0, 0.0, quotient)
     unknown = np.isnan(quotient) | (np.isinf(denominator) & (numerator != 0))
     return np.where(unknown, np.inf, quotient)
 
@@ -337,6 +347,6 @@ def normalized_mse(x: FloatArray, reference: FloatArray) -> float:
     0.5
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        error = np.asarray(np.sum((x - reference) ** 2))
-        size = np.asarray(np.sum(reference**2))
+        error = np.asarray(np.sum(np.abs(x - reference) ** 2))
+        size = np.asarray(np.sum(np.abs(reference) ** 2))
     return float(ratio(error, size))

@@ -68,7 +68,7 @@ def answer_scores(x: FloatArray, systems: ScoredSystems) -> dict[str, float]:
     """
     errors = sorted(relative_errors(x, systems).tolist())
     return {
-        "mse": float(((x - systems.x) ** 2).mean()),
+        "mse": float((np.abs(x - systems.x) ** 2).mean()),
         "normalized_mse": normalized_mse(x, systems.x),
         "relative_error_median": errors[len(errors) // 2],
         "relative_error_95": errors[min(len(errors) - 1, int(0.95 * len(errors)))],

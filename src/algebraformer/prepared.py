@@ -11,17 +11,18 @@ from scipy.linalg import LinAlgWarning
 
 from algebraformer.errors import FallbackWarning, SingularSystemError, Status, warn_caller
 from algebraformer.linalg import EPS, FloatArray
+from algebraformer.models.config import ModelConfig
 from algebraformer.models.inference.answers import AnyNetwork, blocks
 from algebraformer.models.inference.reader import not_linear
 from algebraformer.models.inference.reading import MatrixReading
 from algebraformer.numerics import gcr, lapack
 from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error
 from algebraformer.numerics.gcr import RefinedSolution
-from algebraformer.numerics.lapack import RHS_BLOCK_ENTRIES
-from algebraformer.numerics.preconditioner import LinearInverse, as_linear_operator
+from algebraformer.numerics.lapack import RHS_BLOCK_ENTRIES, LogDeterminant
+from algebraformer.numerics.preconditioner import LinearInverse, TransposedInverse, as_linear_operator
 from algebraformer.passes import has_zero_line
 from algebraformer.result import SolveResult, scalar
-from algebraformer.threads import run
+from algebraformer.threads import run, split
 from algebraformer.validation import CheckedSystem, check_count, check_tolerance, match_right_hand_sides
 
 if TYPE_CHECKING:
@@ -99,10 +100,15 @@ class _Batch:
                 getattr(self, field.name)[where] = getattr(other, field.name)
 
 
-def check_supported(A: Array, n: int) -> None:
-    """Raise `ValueError` unless a network for n unknowns reads matrices like A (B, n, n)."""
-    if A.dtype.kind == "c":
-        raise ValueError("the network reads real systems, received complex numbers: use solve")
+KINDS = {"f": "real", "c": "complex"}
+"""Kinds of numbers by NumPy's letters."""
+
+
+def check_supported(A: Array, config: ModelConfig) -> None:
+    """Raise `ValueError` unless a network of this configuration reads matrices like A (B, n, n)."""
+    kind, n = config.head.kind, config.n
+    if A.dtype.kind != kind:
+        raise ValueError(f"the network reads {KINDS[kind]} systems, received {KINDS[A.dtype.kind]} numbers: use solve")
     if A.shape[-1] != n:
         raise ValueError(f"the model supports n = {n}, received n = {A.shape[-1]}: use solve, which falls back")
 
@@ -115,11 +121,11 @@ class Prepared:
     compressed); and LAPACK's factors of those matrices that needed them for an earlier right-hand side.
     """
 
-    def __init__(self, network: AnyNetwork, A: Array, batched: bool, keep: bool = True) -> None:
+    def __init__(self, network: AnyNetwork, A: Array, batched: bool, keep: bool = True, assume_a: str = "gen") -> None:
         """`keep` is False for one solve: A is not copied then, and nothing that is computed from it is kept."""
-        self._network, self._batched, self._keep = network, batched, keep
+        self._network, self._batched, self._keep, self._assume_a = network, batched, keep, assume_a
         self._A = A.copy() if keep else A
-        self._readings: dict[int, MatrixReading] = {}
+        self._readings: dict[tuple[int, bool], MatrixReading] = {}  # by first system, and whether of A^T
         self._factors: dict[tuple[str, int], lapack.Factors | None] = {}  # by kind of numbers, and position in A
         self._zero_lines: Flags | None = None
         self._blocks = blocks(network, len(A))  # what one thread works on at a time
@@ -151,11 +157,11 @@ class Prepared:
         Raises
         ------
         ValueError
-            A is complex, or not of the model's size.
+            A is not of the model's size or kind of numbers.
         ConfigurationError
             The model has a head that is not linear in b.
         """
-        check_supported(self._A, self._network.config.n)
+        check_supported(self._A, self._network.config)
         operators = []
         for rows in self._blocks:
             A = self._A[rows]
@@ -163,19 +169,24 @@ class Prepared:
             inverse = self._reading(rows).inverse if self._keep else self._network.approximate_inverse(A)
             if inverse is None:
                 raise not_linear(self._network)
-            operators += [as_linear_operator(inverse[i : i + 1], A.shape[-1]) for i in range(len(A))]
+            operators += [as_linear_operator(inverse[i : i + 1], A.shape[-1], A.dtype) for i in range(len(A))]
         return operators if self._batched else operators[0]
 
     def solve(
-        self, b: ArrayLike, rtol: float | None = None, max_refinements: int = 10, fallback: bool = True
+        self,
+        b: ArrayLike,
+        rtol: float | None = None,
+        max_refinements: int = 10,
+        fallback: bool = True,
+        transpose: bool = False,
     ) -> SolveResult:
-        """Solve A x = b; arguments, result, errors and warnings are those of `LearnedSolver.solve`.
+        """Solve A x = b, or A^T x = b; arguments, result, errors and warnings are those of `LearnedSolver.solve`.
 
         Parameters
         ----------
         b : array_like, shape (n,), (n, k), (B, n) or (B, n, k)
             (B, n) for a batch A is one right-hand side per system.
-        rtol, max_refinements, fallback
+        rtol, max_refinements, fallback, transpose
             See `LearnedSolver.solve`.
 
         Returns
@@ -186,17 +197,21 @@ class Prepared:
         max_refinements = check_count(max_refinements, "max_refinements")
         system = match_right_hand_sides(self._A, self._batched, b)
         supported = self._supports(system.A)
+        if transpose and supported and not self._network.config.head.is_linear:
+            if not fallback:
+                raise not_linear(self._network)
+            supported = False
         if not (supported or fallback):
-            kind = "real" if system.A.dtype.kind == "f" else "complex"
+            config = self._network.config
             raise ValueError(
-                f"the model supports real systems with n = {self._network.config.n}, received {kind} ones with "
-                f"n = {system.n}"
+                f"the model supports {KINDS[config.head.kind]} systems with n = {config.n}, received "
+                f"{KINDS[system.A.dtype.kind]} ones with n = {system.n}"
             )
 
         # 1. The network answers what looks like its family; without a fallback, everything.
         answers = _Batch.unanswered(system.b)
         if supported:
-            answers = self._solve_blocks(system.b, rtol, max_refinements, everything=not fallback)
+            answers = self._solve_blocks(system.b, rtol, max_refinements, not fallback, transpose)
         singular = self._has_zero_line() if system.b.size else np.zeros(len(system.b), dtype=bool)
         # A small backward error does not show that A is singular or nearly so. For matrices like those of the family
         # training and probe do; every other A has to be factorised, which LAPACK's errors and warnings come from.
@@ -214,7 +229,7 @@ class Prepared:
             if supported:
                 known = answers.in_distribution[left]
                 status[left[known]], status[left[~known]] = Status.FALLBACK, Status.OUT_OF_DISTRIBUTION
-            solution = self._factorised(left, system, rtol, singular[left])
+            solution = self._factorised(left, system, rtol, singular[left], transpose)
             answers.assign(left, solution)
             status[left[~solution.certified]] = Status.INACCURATE
             rcond[left], singular[left] = solution.rcond, solution.singular
@@ -232,17 +247,47 @@ class Prepared:
             raise SingularSystemError(np.flatnonzero(singular).tolist(), system.batched, result)
         return result
 
+    def logdet(self) -> LogDeterminant:
+        """Return sign and logarithm of the determinant of A, as numpy.linalg.slogdet does, by LAPACK's factors.
+
+        What has not been factorised yet is factorised, and the factors are kept for `solve`.
+
+        Returns
+        -------
+        LogDeterminant
+            sign and logabsdet, with arrays of shape (B,) for a batch.
+
+        Examples
+        --------
+        >>> import algebraformer as af
+        >>> system = af.problems.get("kernel", n=64).sample(1, seed=1)
+        >>> prepared = af.LearnedSolver.from_pretrained("diffusion-64").prepare(system.A[0], assume_a="pos")
+        >>> round(prepared.logdet().logabsdet, 6) == round(np.linalg.slogdet(system.A[0]).logabsdet, 6)
+        True
+        """
+        sign, size = np.zeros(len(self._A), dtype=self._A.dtype), np.zeros(len(self._A))
+
+        def measure(systems: slice) -> None:
+            for i, A in enumerate(self._A[systems], systems.start):
+                key = (A.dtype.kind, i)
+                factors = self._factors.get(key) or lapack.Factors.of(A, self._assume_a)
+                self._factors[key] = factors
+                sign[i], size[i] = factors.logdet()
+
+        run(measure, split(len(sign), self._A[:1].size, len(sign)))
+        return LogDeterminant(sign, size) if self._batched else LogDeterminant(scalar(sign[0]), scalar(size[0]))
+
     def _supports(self, A: Array) -> bool:
         """Say whether the network reads such matrices."""
-        return A.shape[-1] == self._network.config.n and A.dtype.kind == "f"
+        return A.shape[-1] == self._network.config.n and A.dtype.kind == self._network.config.head.kind
 
-    def _reading(self, rows: slice) -> MatrixReading:
-        """Return what the network knows of a block."""
-        reading = self._readings.get(rows.start)
+    def _reading(self, rows: slice, transpose: bool = False) -> MatrixReading:
+        """Return what the network knows of a block, or of its transposes."""
+        reading = self._readings.get((rows.start, transpose))
         if reading is None:
-            reading = self._network.read(self._A[rows])
+            reading = _transposed(self._reading(rows)) if transpose else self._network.read(self._A[rows])
             if self._keep:
-                self._readings[rows.start] = reading
+                self._readings[rows.start, transpose] = reading
         return reading
 
     def _has_zero_line(self) -> Flags:
@@ -251,7 +296,9 @@ class Prepared:
             self._zero_lines = has_zero_line(self._A)
         return self._zero_lines.copy()
 
-    def _solve_blocks(self, b: FloatArray, rtol: float | None, maxiter: int, everything: bool) -> _Batch:
+    def _solve_blocks(
+        self, b: FloatArray, rtol: float | None, maxiter: int, everything: bool, transpose: bool
+    ) -> _Batch:
         """Return the network's refined answers to systems that look like the family, or to everything.
 
         Certified by their measures alone, whether in distribution or not.
@@ -260,23 +307,35 @@ class Prepared:
             return _Batch.empty(b)
 
         def solve(rows: slice) -> _Batch:
-            return _solve_block(self._reading(rows), b[rows], rtol, maxiter, everything)
+            return _solve_block(self._reading(rows, transpose), b[rows], rtol, maxiter, everything)
 
         return _Batch.concatenate(run(solve, self._blocks))
 
     def _factorised(
-        self, where: Indices, system: CheckedSystem, rtol: float | None, singular: Flags
+        self, where: Indices, system: CheckedSystem, rtol: float | None, singular: Flags, transpose: bool
     ) -> lapack.DirectSolution:
         """Return LAPACK's answers to the systems `where`, with their factors from earlier calls."""
         whole = where.size == len(system.b)
         A, b = (system.A, system.b) if whole else (system.A[where], system.b[where])
         if not self._keep:
-            return lapack.solve(A, b, rtol, singular)
+            return lapack.solve(A, b, rtol, singular, None, self._assume_a, transpose)
         keys = [(A.dtype.kind, int(i)) for i in where]
         factors = [self._factors.get(key) for key in keys]
-        solution = lapack.solve(A, b, rtol, singular, factors)
+        solution = lapack.solve(A, b, rtol, singular, factors, self._assume_a, transpose)
         self._factors.update(zip(keys, factors, strict=True))
         return solution
+
+
+def _transposed(reading: MatrixReading) -> MatrixReading:
+    """Return the reading of the transposes: they are in distribution where the matrices are.
+
+    Right-hand sides of A^T are not those of the family, so that first residuals are held to MAX_DEFECT alone.
+    """
+    if reading.inverse is None:
+        return reading
+    A, inverse = np.ascontiguousarray(reading.A.swapaxes(1, 2)), TransposedInverse(reading.inverse)
+    defect = gcr.probe_defect(A, inverse)
+    return MatrixReading(A, reading.in_distribution, lambda A, b: inverse(b), inverse, defect, MAX_DEFECT)
 
 
 def _solve_block(reading: MatrixReading, b: FloatArray, rtol: float | None, maxiter: int, everything: bool) -> _Batch:

@@ -16,7 +16,7 @@ from algebraformer.estimation import Estimate
 from algebraformer.models.inference.answers import AnyNetwork
 from algebraformer.prepared import Prepared, check_supported
 from algebraformer.result import SolveResult
-from algebraformer.validation import check_matrices, check_system
+from algebraformer.validation import check_matrices, check_structure, check_system
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -81,13 +81,18 @@ class LearnedSolver:
             solver = cls(model.to(device), info)
         m = solver.network.config.n_equations
         with np.errstate(all="ignore"):  # the answer does not matter
-            solver.predict(np.eye(m, solver.n), np.ones(m))
+            solver.predict(np.eye(m, solver.n, dtype=np.complex128 if solver.kind == "c" else np.float64), np.ones(m))
         return solver
 
     @property
     def n(self) -> int:
         """Number of unknowns of the systems the model supports."""
         return self.network.config.n
+
+    @property
+    def kind(self) -> str:
+        """Kind of numbers of these systems, in NumPy's letters: "f" for real ones, "c" for complex ones."""
+        return self.network.config.head.kind
 
     def __repr__(self) -> str:
         return f"LearnedSolver({self.info.name!r}, n={self.n}, parameters={self.network.parameter_count()})"
@@ -104,17 +109,17 @@ class LearnedSolver:
 
         Returns
         -------
-        ndarray, float64, in the shape of b
+        ndarray, float64 or complex128, in the shape of b
 
         Raises
         ------
         ValueError
-            Shapes do not match, entries are not finite or not real, or the model does not support this n.
+            Shapes do not match, entries are not finite, or the model does not support this n or kind of numbers.
         """
         if self.network.config.head.estimates:
             return estimation.mean(self.network, A, b)
         system = check_system(A, b)
-        check_supported(system.A, self.n)
+        check_supported(system.A, self.network.config)
         x = self.network.predict(system.A, system.b)
         if x.shape != system.b.shape:
             raise ConfigurationError("the model's output does not have the shape of b")
@@ -161,7 +166,7 @@ class LearnedSolver:
         if reason := self.info.unsupported_reason(self.network.config.head):
             raise ConfigurationError(f"the model {self.info.name} {reason}")
 
-    def prepare(self, A: ArrayLike) -> Prepared:
+    def prepare(self, A: ArrayLike, assume_a: str | None = None) -> Prepared:
         """Read A once, to solve for any number of right-hand sides, one call after the other.
 
         `prepared.solve(b)` returns what `solve(A, b)` does, at the cost of refinement alone: the network's pass over A,
@@ -172,16 +177,18 @@ class LearnedSolver:
         ----------
         A : array_like, shape (n, n) or (B, n, n)
             Real or complex; copied, so that later changes have no effect.
+        assume_a : str, optional
+            As in `solve`.
 
         Returns
         -------
         Prepared
-            With the methods and attributes `solve(b)`, `operator` and `in_distribution`.
+            With the methods and attributes `solve(b)`, `logdet()`, `operator` and `in_distribution`.
 
         Raises
         ------
         ValueError
-            A is not square, sparse, or entries are NaN, infinite or not numbers.
+            A is not square, sparse, or entries are NaN, infinite or not numbers; an unknown `assume_a`.
         ConfigurationError
             The model estimates from noisy systems, or its family has no systems.
 
@@ -195,12 +202,13 @@ class LearnedSolver:
         >>> first.certified, second.certified
         (True, True)
         """
-        return self._prepare(A, keep=True)
+        return self._prepare(A, keep=True, assume_a=assume_a)
 
-    def _prepare(self, A: ArrayLike, keep: bool) -> Prepared:
+    def _prepare(self, A: ArrayLike, keep: bool, assume_a: str | None = None) -> Prepared:
         """Return A prepared for many right-hand sides, or for one call if nothing is to be kept."""
         self.check_can_solve()
-        return Prepared(self.network, *check_matrices(A), keep)
+        structure = self.info.structure if assume_a is None else check_structure(assume_a)
+        return Prepared(self.network, *check_matrices(A), keep, structure)
 
     def operator(self, A: ArrayLike) -> LinearOperator | list[LinearOperator]:
         """Return a linear head's approximation M of inv(A), for instance as `M=` of scipy.sparse.linalg.gmres.
@@ -208,18 +216,19 @@ class LearnedSolver:
         Parameters
         ----------
         A : array_like, shape (n, n) or (B, n, n)
-            Real.
+            Real, or complex if the model's family is.
 
         Returns
         -------
         scipy.sparse.linalg.LinearOperator, or list of B of them for a batch
-            Shape (n, n), float64: linear, and the same map every time, with its adjoint (`rmatvec`, `.T`, `.H`), for
-            real and complex vectors (n,) and blocks (n, k). One forward pass when it is made, O(n^2) per product.
+            Shape (n, n), float64 or complex128: linear, and the same map every time, with its adjoint (`rmatvec`, `.T`,
+            `.H`), for real and complex vectors (n,) and blocks (n, k). One forward pass when it is made, O(n^2) per
+            product.
 
         Raises
         ------
         ValueError
-            A is not a square real matrix of the model's size or a batch of them, sparse, or not finite.
+            A is not a square matrix of the model's size and kind of numbers or a batch of them, sparse, or not finite.
         ConfigurationError
             The model has a head that is not linear in b.
 
@@ -249,8 +258,10 @@ class LearnedSolver:
         rtol: float | None = None,
         max_refinements: int = 10,
         fallback: bool = True,
+        assume_a: str | None = None,
+        transpose: bool = False,
     ) -> SolveResult:
-        """Solve A x = b: the network's answer, refined until certified, or LAPACK's.
+        """Solve A x = b, or A^T x = b: the network's answer, refined until certified, or LAPACK's.
 
         The network answers systems that look like its family. With a token head, refinement is
         x <- x + network(A, b - A x) with the residual in float64; it stops when the certificate holds, when the
@@ -260,9 +271,11 @@ class LearnedSolver:
         Parameters
         ----------
         A : array_like, shape (n, n) or (B, n, n)
-            Real or complex; never modified. Complex systems and sizes the model does not support go to LAPACK.
+            Real or complex; never modified. What the model does not support goes to LAPACK: other sizes, complex
+            matrices, or real ones if its family is complex.
         b : array_like, shape (n,), (n, k), (B, n) or (B, n, k)
-            (B, n) with a batch A is one right-hand side per system.
+            (B, n) with a batch A is one right-hand side per system. Complex b with real A are solved by real
+            arithmetic.
         rtol : float, optional
             A caller who needs less than the certificate of `linalg.is_certified` gives a tolerance on
             ||b - A x|| / ||b||: then a residual of that size is enough.
@@ -271,6 +284,14 @@ class LearnedSolver:
         fallback : bool
             Give systems that do not look like the family, or that the network cannot solve, to LAPACK. If False,
             nothing is factorised and the network's best answer is returned; it is not certified then.
+        assume_a : str, optional
+            "pos" or "positive definite": where LAPACK is needed it factorises by Cholesky, and by LU those matrices
+            that turn out not to be Hermitian and positive definite. "gen" or "general": by LU. None: what the model's
+            family says of itself (`ProblemFamily.structure`).
+        transpose : bool
+            Solve A^T x = b, with M^T for the learned inverse M of A and with the factors of A; the certificate is that
+            of A^T. Also for complex A it is the transpose, not the adjoint. With a head that is not linear in b LAPACK
+            solves it.
 
         Returns
         -------
@@ -280,12 +301,13 @@ class LearnedSolver:
         ------
         ValueError
             Shapes do not match, entries are NaN, infinite or not numbers; the message names A or b. Also for a
-            size that the model does not support when fallback is False.
+            size that the model does not support when fallback is False, and for an unknown `assume_a`.
         SingularSystemError
             A `LinAlgError`: one or more systems are exactly singular; it names their indices and carries the result
             of the others. LAPACK's elimination decides; a row or column of zeros always counts.
         ConfigurationError
-            The model estimates from noisy systems, or its family has no systems: use `estimate`, or `predict`.
+            The model estimates from noisy systems, or its family has no systems: use `estimate`, or `predict`. Also
+            for `transpose` without fallback where the head is not linear in b.
 
         Warns
         -----
@@ -294,7 +316,7 @@ class LearnedSolver:
         FallbackWarning
             LAPACK answered a tenth or more of a batch that the model should cover: slower than LAPACK alone.
         """
-        return self._prepare(A, keep=False).solve(b, rtol, max_refinements, fallback)
+        return self._prepare(A, keep=False, assume_a=assume_a).solve(b, rtol, max_refinements, fallback, transpose)
 
 
 _loaded = functools.lru_cache(maxsize=8)(LearnedSolver.from_pretrained)

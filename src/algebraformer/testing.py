@@ -27,6 +27,8 @@ LAST = 2**64 - 1
 """The largest seed and index."""
 BACKWARD_ERROR = 10.0
 """Largest normwise backward error of x in units of n eps: what LU with partial pivoting gives, with room."""
+DTYPES = {False: "float64", True: "complex128"}
+"""Of A, b and x, by `ProblemFamily.is_complex`."""
 BAD_SIZES = (0, -1, 2.5, "8", None, True)
 BAD_RANGES = ((0.5, 0.1), (0.1,), (0.0, float("nan")), (0.0, float("inf")), ("a", "b"), [0.0, 0.1], 0.3, None)
 OTHER_PROCESS = """
@@ -119,11 +121,11 @@ def bad_ranges_are_refused(subject: Subject) -> None:
 def shapes_and_dtypes(subject: Subject) -> None:
     family, count = subject.family, subject.count
     systems, m, n = family.sample(count, seed=3), family.n_equations, family.n
-    expected = {"A": (count, m, n), "b": (count, m), "x": (count, n)}
+    expected, dtype = {"A": (count, m, n), "b": (count, m), "x": (count, n)}, DTYPES[family.is_complex]
     for name, shape in expected.items():
         array = getattr(systems, name)
         received = (array.shape, str(array.dtype))
-        subject.require(received == (shape, "float64"), f"{name} of shape {shape} and float64", received)
+        subject.require(received == (shape, dtype), f"{name} of shape {shape} and {dtype}", received)
     for name, value in systems.params.items():
         subject.require(np.shape(value)[:1] == (count,), f"parameter {name!r} of shape ({count}, ...)", np.shape(value))
 
@@ -140,11 +142,26 @@ def x_solves_the_system(subject: Subject) -> None:
     if not family.is_linear_system or isinstance(family, NoisyFamily):
         return
     systems = family.sample(subject.count, seed=1)
-    A, x, b = systems.A.astype(np.longdouble), systems.x, systems.b
+    A, x, b = systems.A.astype(np.clongdouble if family.is_complex else np.longdouble), systems.x, systems.b
     r = np.abs(b - (A @ x[:, :, None])[:, :, 0]).max(axis=1)
     size = np.abs(systems.A).sum(axis=2).max(axis=1) * np.abs(x).max(axis=1) + np.abs(b).max(axis=1)
     worst, limit = float(np.max(r / np.where(size > 0, size, 1))), BACKWARD_ERROR * family.n * EPS
     subject.require(worst <= limit, f"x with a backward error of at most {limit:.1e}", worst)
+
+
+def structure_holds(subject: Subject) -> None:
+    """Matrices of a positive definite family are symmetric to the last bit, and have a Cholesky factorisation."""
+    structure = subject.family.structure
+    subject.require(structure in ("gen", "pos"), "the structure 'gen' or 'pos'", structure)
+    if structure == "gen":
+        return
+    A = subject.family.sample(subject.count, seed=5).A
+    m, n = A.shape[1:]
+    subject.require(m == n and np.array_equal(A, A.conj().swapaxes(1, 2)), "Hermitian matrices", "one that is not")
+    try:
+        np.linalg.cholesky(A)
+    except np.linalg.LinAlgError:
+        subject.require(False, "positive definite matrices", "one that is not")
 
 
 def same_seed_and_index_same_system(subject: Subject) -> None:
@@ -243,6 +260,7 @@ RULES: dict[str, Callable[[Subject], None]] = {
     "shapes and dtypes": shapes_and_dtypes,
     "finite": finite,
     "x solves the system": x_solves_the_system,
+    "structure": structure_holds,
     "same seed and index, same system": same_seed_and_index_same_system,
     "any seed and index": any_seed_and_index,
     "seeds and indices differ": seeds_and_indices_differ,
@@ -266,7 +284,7 @@ def check_family(family: ProblemFamily | type[ProblemFamily] | Sampler) -> None:
     FamilyContractError
         An `AssertionError` that names the first rule that is broken, what was expected and what was received.
     ConfigurationError
-        It is no family, or what it assembles has the wrong shape, is not real or not finite.
+        It is no family, or what it assembles has the wrong shape, is not finite, or is complex unasked.
 
     Examples
     --------

@@ -100,7 +100,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
                     "seed": seed,
                     "normalized_mse": finite(trained.normalized_mse),
                     "relative_error_median": scores.get("relative_error_median"),
-                    "parameters": trained.solver.model.parameter_count(),
+                    "parameters": trained.solver.network.parameter_count(),
                     "seconds": trained.seconds,
                 }
             )

@@ -10,28 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algebraformer.linalg import FloatArray
-from algebraformer.numerics import gcr, operator_basis
+from algebraformer.numerics import operator_basis
 from algebraformer.numerics.gcr import STAGNATION_FACTOR
 from algebraformer.numerics.operator_basis import OperatorBasis
-from algebraformer.numerics.preconditioner import MeanInverse, Preconditioner
+from algebraformer.numerics.preconditioner import MeanInverse
 from algebraformer.problems import ProblemFamily
 from algebraformer.progress import batches
+from algebraformer.rivals import Solve, refined
+from algebraformer.rivals.direct import numpy_lu
+from algebraformer.rivals.iterative import Inverse, ScaledMeanInverse, Start
 from algebraformer.solver import LearnedSolver
-from studies.baselines import interpolation, polynomial, reduced_basis
+from studies.baselines import interpolation, kernel_ridge, polynomial, reduced_basis
 from studies.baselines.nearest import NearestInverse
 
 TRANSFORMER, MLP, RIDGE, PROJECTED = "Transformer", "MLP", "polynomial ridge", "projection"
-SNAPSHOTS, NEAREST, MEAN = "Zahm-Nouy snapshots", "nearest inverse", "mean inverse"
+KERNEL, SNAPSHOTS, NEAREST = "kernel ridge", "Zahm-Nouy snapshots", "nearest inverse"
+MEAN, SCALED = "mean inverse", "scaled mean inverse"
 REDUCED, LAPACK = "reduced basis + mean inverse", "LAPACK"
 NETWORKS = {"transformer": TRANSFORMER, "mlp": MLP}
 SEED = 0
 """Seed of the random sketches."""
-MAX_REFINEMENTS = 60
-"""Most refinements that a peer is given."""
-
-Inverse = Callable[[FloatArray], Preconditioner]
-Start = Callable[[FloatArray, FloatArray], FloatArray]
-Solve = Callable[[FloatArray, FloatArray], FloatArray]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,8 +108,8 @@ def draw(family: ProblemFamily, basis: OperatorBasis, count: int, seed: int) -> 
 def network(solver: LearnedSolver, seconds: float | None) -> Method:
     """Return the method of a network; `seconds` is what its training took."""
     return Method(
-        name=NETWORKS[solver.model.config.architecture],
-        inverse=solver.model.approximate_inverse,
+        name=NETWORKS[solver.network.config.architecture],
+        inverse=solver.network.approximate_inverse,
         solve=lambda A, b: solver.solve(A, b).x,
         stagnation_factor=STAGNATION_FACTOR,
         samples=int(solver.info.recipe["samples"]),
@@ -141,6 +139,10 @@ def classical(
     sample = draw(family, basis, samples, seed)
     few = min(snapshots, samples)
     mean = MeanInverse(basis.inverse)
+    diagonal = np.diagonal(basis.A_mean)
+
+    def scaled(A: FloatArray) -> ScaledMeanInverse:
+        return ScaledMeanInverse.of(A, diagonal, basis.inverse)
 
     def snapshot_inverses() -> Inverse:
         return interpolation.of_snapshots(basis, sample.T[:few], min(basis.rank, few), columns, SEED)
@@ -149,40 +151,35 @@ def classical(
         begin = time.perf_counter()
         inverse = prepare()
         seconds = time.perf_counter() - begin + sample.seconds * used / samples
-        return Method(name=name, inverse=inverse, solve=refined(inverse), samples=used, seconds=seconds)
+        return Method(name=name, inverse=inverse, solve=certified(inverse), samples=used, seconds=seconds)
 
     begin = time.perf_counter()
     reduced = reduced_basis.fit(sample.x, basis.inverse, rank=max(1, family.n // 2))
     seconds = time.perf_counter() - begin + sample.seconds
     return [
         timed(RIDGE, samples, lambda: polynomial.fit(basis, sample.z, sample.c, sample.weight)),
+        timed(
+            KERNEL,
+            min(samples, kernel_ridge.MAX_SAMPLES),
+            lambda: kernel_ridge.fit(basis, sample.z, sample.c, sample.weight),
+        ),
         timed(PROJECTED, 0, lambda: interpolation.of_basis(basis, columns, SEED)),
         timed(SNAPSHOTS, few, snapshot_inverses),
         timed(NEAREST, samples, lambda: NearestInverse(basis.sampler, basis.inverse, sample.z, sample.T)),
-        Method(name=MEAN, inverse=lambda A: mean, solve=refined(lambda A: mean)),
+        Method(name=MEAN, inverse=lambda A: mean, solve=certified(lambda A: mean)),
+        Method(name=SCALED, inverse=scaled, solve=certified(scaled)),
         Method(
             name=REDUCED,
             inverse=lambda A: mean,
             start=reduced,
-            solve=refined(lambda A: mean, reduced),
+            solve=certified(lambda A: mean, reduced),
             samples=samples,
             seconds=seconds,
         ),
-        Method(name=LAPACK, inverse=None, solve=lu),
+        Method(name=LAPACK, inverse=None, solve=numpy_lu),
     ]
 
 
-def lu(A: FloatArray, b: FloatArray) -> FloatArray:
-    """Solve A (B, n, n) x = b (B, n) by LAPACK, batched."""
-    return np.asarray(np.linalg.solve(A, b[:, :, None])[:, :, 0], dtype=np.float64)
-
-
-def refined(inverse: Inverse, start: Start | None = None) -> Solve:
-    """Return the whole way of a peer: approximate inverse, accelerated refinement, certificate."""
-
-    def solve(A: FloatArray, b: FloatArray) -> FloatArray:
-        columns = b[:, :, None]
-        x0 = start(A, columns) if start else None
-        return gcr.gcr_restarted(A, columns, inverse(A), None, MAX_REFINEMENTS, x0, stagnation_factor=1.0).x[:, :, 0]
-
-    return solve
+def certified(inverse: Inverse, start: Start | None = None) -> Solve:
+    """Return the whole way of a method without a fallback: its share of certified answers is measured."""
+    return refined(inverse, start, fallback=False)

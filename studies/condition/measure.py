@@ -194,7 +194,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
                 trained = run_once(recipe, folder / folder_name(subject.name, head, seed), basis)
                 common = {"subject": subject.name, "head": head, "seed": seed}
                 about.append(common | {"n": recipe.model.n, "seconds": trained.seconds,
-                                       "parameters": trained.solver.model.parameter_count()})  # fmt: skip
+                                       "parameters": trained.solver.network.parameter_count()})  # fmt: skip
                 for group, systems in zip(subject.groups, samples, strict=True):
                     kappa = float(np.median(condition_number(systems.A)))
                     records.append(
@@ -223,7 +223,7 @@ def measure(solver: LearnedSolver, systems: Systems) -> dict[str, Any]:
         shares of them; refinements, the median over those that the network solved, None if there are none.
     """
     A, b, x = systems.A, systems.b[:, :, None], systems.x[:, :, None]
-    bare = predict(solver.model, A, b)
+    bare = predict(solver.network, A, b)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LinAlgWarning)  # LAPACK's, about matrices that are meant to be bad
         result = solver.solve(A, systems.b)
@@ -240,15 +240,15 @@ def measure(solver: LearnedSolver, systems: Systems) -> dict[str, Any]:
 
 def contraction(solver: LearnedSolver, A: FloatArray, b: FloatArray, x: FloatArray, bare: FloatArray) -> FloatArray:
     """Return what a refinement leaves of the error, (B,); see the head of this module."""
-    if solver.model.config.head.is_linear:
+    if solver.network.config.head.is_linear:
         return report.contraction(solver, A)
-    again = bare + predict(solver.model, A, residual(A, b, bare))
+    again = bare + predict(solver.network, A, residual(A, b, bare))
     return relative_error(again, x)[:, 0] / relative_error(bare, x)[:, 0]
 
 
 def distance(solver: LearnedSolver, systems: Systems) -> FloatArray:
     """Return how far systems are from the family of the training, (B,); up to 1 they look like it."""
-    if solver.model.config.head.is_linear:
+    if solver.network.config.head.is_linear:
         return np.maximum(*distances(solver, systems.A, systems.b))
     scaler = solver.model.token_head.scaler
     with torch.no_grad():

@@ -174,7 +174,7 @@ def tuned(plan: Plan, recipe: Recipe, name: Path, advance: Callable[[], None]) -
     def trained(rate: float, seed: int) -> dict[str, Any]:
         changed = dataclasses.replace(recipe, lr=rate, muon_lr=10 * rate, seed=seed)
         done = run_once(changed, name.with_name(f"{name.name}-rate{rate:g}-seed{seed}"))
-        validation = score(done.solver.model, unseen)["normalized_mse"]
+        validation = score(done.solver.network, unseen)["normalized_mse"]
         advance()
         return {
             "rate": rate,
@@ -182,7 +182,7 @@ def tuned(plan: Plan, recipe: Recipe, name: Path, advance: Callable[[], None]) -
             "steps": recipe.steps,
             "batch_size": recipe.batch_size,
             "flops": cost(recipe),
-            "parameters": done.solver.model.parameter_count(),
+            "parameters": done.solver.network.parameter_count(),
             "validation": finite(validation),
             "normalized_mse": finite(done.normalized_mse),
             "seconds": done.seconds,

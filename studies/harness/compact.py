@@ -50,10 +50,10 @@ def second_moments(solver: LearnedSolver, systems: int = SYSTEMS) -> dict[str, T
         return layer.register_forward_hook(add)
 
     handles = [watch(name, layer) for name, layer in layers(solver.model).items()]
-    family = solver.info.problem_family()
+    answering, family = LearnedSolver(solver.model, solver.info), solver.info.problem_family()
     for indices in batches(systems, BATCH):
         drawn = family.at(indices, SCALER_SEED)
-        solver.predict(drawn.A, drawn.b)
+        answering.predict(drawn.A, drawn.b)
     for handle in handles:
         handle.remove()
     return found

@@ -15,7 +15,7 @@ def distances(solver: LearnedSolver, A: FloatArray, b: FloatArray) -> tuple[Floa
     The quantities that `in_distribution` compares, each relative to its limit; of the residuals for b and for a random
     vector the larger one.
     """
-    head, inverse = solver.model.operator_head, solver.model.approximate_inverse(A)
+    head, inverse = solver.model.operator_head, solver.network.approximate_inverse(A)
     first = gcr.solve(A, b[:, :, None], inverse, 0.0, maxiter=1).first_residual_ratio
     random = gcr.probe_defect(A, inverse)
     answers = np.maximum(first, random) / head.reader.max_defect()

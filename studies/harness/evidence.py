@@ -16,8 +16,8 @@ SOLVED = ("linalg.py", "problems", "numerics", "models", "prepared.py", "solver.
 BOTH = (*SOLVED, "training")
 ESTIMATED = ("linalg.py", "problems", "numerics", "models", "estimation.py")
 DEPENDS = {
-    "operator": BOTH,
-    "scaling": BOTH,
+    "operator": ("rivals", *BOTH),
+    "scaling": ("rivals", *BOTH),
     "efficiency": BOTH,
     "outside": BOTH,
     "latency": ("checkpoint.py", "io", *SOLVED, "cli", "__main__.py"),

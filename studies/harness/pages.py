@@ -31,8 +31,8 @@ from studies.harness.results import derive
 BLOCK = re.compile(r"(<!-- table: ([\w.-]+) -->\n).*?(<!-- end table -->)", re.DOTALL)
 CLAIMS = re.compile(r"(<!-- claims: ([\w-]+) -->\n).*?(<!-- end claims -->)", re.DOTALL)
 SUMMARY = re.compile(r"(<!-- summary -->\n).*?(<!-- end summary -->)", re.DOTALL)
-SUMMARY_SIZES = (64, 256, 1024)
-"""Sizes n of the summary, each with its smallest and its largest batch."""
+SUMMARY_FAMILY, SUMMARY_SIZES = "diffusion", (64, 256, 1024)
+"""Family and sizes n of the summary, each with its smallest and its largest batch."""
 SUMMARY_NOISE = ("deblur", 0.01)
 """Family and noise level of the summary."""
 WITHOUT_TRUTH = ("Tikhonov, cross-validation", "TSVD, cross-validation", "total variation, discrepancy")
@@ -68,13 +68,13 @@ def records(results: Path, name: str) -> list[dict[str, Any]]:
 def summary(results: Path) -> str:
     """Return the Markdown table of README: certified solves by size and batch, and one row on noisy systems."""
     rows: list[list[Cell]] = []
-    timed = [row for row in records(results, "scaling") if row["n"] in SUMMARY_SIZES]
+    timed = [row for row in records(results, "scaling") if row.get("family", SUMMARY_FAMILY) == SUMMARY_FAMILY]
     for n in SUMMARY_SIZES:
         batches = [row for row in timed if row["n"] == n]
         for row in (batches[0], batches[-1]):
             milliseconds = 1e-3 * row["ours, µs per system"]
             shown = [milliseconds, 1e-3 * row["LAPACK, µs per system"], milliseconds * row["best rival / ours"]]
-            rows.append([f"diffusion, n = {n}, batch {row['batch']}: ms per system", *shown, row["best rival"]])
+            rows.append([f"{SUMMARY_FAMILY}, n = {n}, batch {row['batch']}: ms per system", *shown, row["best rival"]])
     family, noise = SUMMARY_NOISE
     (row,) = (row for row in records(results, "noisy") if (row["family"], row["noise"]) == SUMMARY_NOISE)
     medians = {name: float(str(cell).split()[0]) for name, cell in row.items() if "(" in str(cell)}

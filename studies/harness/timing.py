@@ -15,7 +15,17 @@ def in_turn(
     clock: Callable[[], float] = time.perf_counter,
     least: float = 0.02,
 ) -> dict[str, float]:
-    """Return the median seconds of each call; the calls take turns, after one round to warm up.
+    """Return the median seconds of each call, see `rounds_in_turn`."""
+    return {name: float(np.median(values)) for name, values in rounds_in_turn(calls, rounds, clock, least).items()}
+
+
+def rounds_in_turn(
+    calls: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+    least: float = 0.02,
+) -> dict[str, list[float]]:
+    """Return the seconds of each call in every round; the calls take turns, after one round to warm up.
 
     A turn repeats the call until it has lasted `least` seconds.
     """
@@ -28,4 +38,4 @@ def in_turn(
                 repeats += 1
             if number:
                 seconds[name].append((clock() - start) / repeats)
-    return {name: float(np.median(values)) for name, values in seconds.items()}
+    return seconds

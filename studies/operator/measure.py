@@ -30,10 +30,11 @@ from algebraformer.numerics.preconditioner import Preconditioner
 from algebraformer.problems import Systems
 from algebraformer.reporting import Report
 from algebraformer.result import plain
+from algebraformer.rivals import MAX_REFINEMENTS
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import Recipe
 from algebraformer.training.data import TEST_SEED
-from studies.baselines.methods import LAPACK, MAX_REFINEMENTS, Method, classical, network
+from studies.baselines.methods import LAPACK, Method, classical, network
 from studies.harness import weights
 from studies.harness.runs import computed_once, run_once
 from studies.harness.timing import in_turn
@@ -134,7 +135,7 @@ def networks(plan: Plan, family: str, folder: Path) -> list[tuple[LearnedSolver,
                 found.append((solver, training_seconds(solver, output)))
         return sorted(found, key=lambda pair: pair[0].info.scores["normalized_mse"])
     plain = LearnedSolver.from_pretrained(f"{family}-{plan.n}")
-    first = plain.model.config.architecture
+    first = plain.network.config.architecture
     second = "transformer" if first == "mlp" else "mlp"
     logs = [plan.runs / f"{family}-{plan.n}-{architecture}" for architecture in (first, second)]
     other = LearnedSolver.from_pretrained(weights.source(f"{family}-{plan.n}-{second}"))
@@ -182,7 +183,7 @@ def measure(plan: Plan, solvers: list[tuple[LearnedSolver, float | None]]) -> di
         "methods": found,
         "curve": {
             "method": methods[0].name,
-            **curve(few, exact, better.model.approximate_inverse(few.A)),
+            **curve(few, exact, better.network.approximate_inverse(few.A)),
             LAPACK: levels(few, exact, np.asarray(np.linalg.solve(few.A, few.b[:, :, None]))),
         },
     }

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from algebraformer.assessment import MIN_CERTIFIED, TIMING_NOISE
 from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, met, outcome
+from algebraformer.verdict import MIN_CERTIFIED, TIMING_NOISE
 from studies.baselines.methods import LAPACK, MEAN, MLP, NETWORKS, PROJECTED, REDUCED, RIDGE, TRANSFORMER
 
 Record = dict[str, Any]

@@ -36,6 +36,7 @@ from algebraformer.models.inference.stored_basis import Basis
 from algebraformer.numerics import operator_basis
 from algebraformer.numerics.preconditioner import MeanInverse
 from algebraformer.reporting import Report, conclusions
+from algebraformer.rivals.direct import numpy_lu
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import RECIPES, Recipe
 from algebraformer.training.data import TEST_SEED, VALIDATION_SEED
@@ -223,7 +224,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
             recipe = recipe_of(plan, first, model, rates, plan.tuning, plan.seeds[0])
             solver = trained(recipe, name, "tuning", rates.optimizer, rates.lr).solver
             validation = solver.info.problem_family().sample(recipe.validation_systems, VALIDATION_SEED)
-            scores.append(score(solver.model, validation)["normalized_mse"])
+            scores.append(score(solver.network, validation)["normalized_mse"])
             tuning.append({"network": name, **dataclasses.asdict(rates), "validation": scores[-1]})
         chosen[name] = grid[name][int(np.argmin(scores))]
     runs: list[dict[str, Any]] = []
@@ -260,7 +261,7 @@ def described(recipe: Recipe, found: Trained) -> dict[str, Any]:
     return {
         "steps": recipe.steps,
         "systems": recipe.steps * recipe.batch_size,
-        "parameters": found.solver.model.parameter_count(),
+        "parameters": found.solver.network.parameter_count(),
         "flops": sum(training_flops(recipe).values()),
         "seconds": found.seconds,
         **{name: scores.get(name) for name in ("mse", "normalized_mse", "relative_error_median", "relative_error_95")},
@@ -332,9 +333,9 @@ def classical(plan: Plan, name: str, runs: list[dict[str, Any]]) -> list[dict[st
         "linear estimator b → x": (count, lambda A, b: estimator(b)),
         "nearest inverse": (count, lambda A, b: nearest(A)(b[:, :, None])[:, :, 0]),
         "reduced basis": (count, lambda A, b: reduced(A, b[:, :, None])[:, :, 0]),
-        "mean inverse + conjugate residuals": (snapshots, methods.refined(lambda A: mean)),
+        "mean inverse + conjugate residuals": (snapshots, methods.certified(lambda A: mean)),
         "LU, float32": (0, of_single),
-        "LU, float64": (0, methods.lu),
+        "LU, float64": (0, numpy_lu),
     }
     test = family.sample(plan.test, TEST_SEED)
     calls: dict[str, Callable[[], Any]] = {

@@ -245,6 +245,6 @@ def measured(recipe: FinetuneRecipe, initial: Algebraformer | None, output: Path
     if not record.exists():
         size = capped_sample_size(recipe.validation_systems, recipe.model.n)
         systems = recipe.problem_family().sample(size, VALIDATION_SEED)
-        found = score(solver.model, systems)["normalized_mse"]
+        found = score(solver.network, systems)["normalized_mse"]
         record.write_text(json.dumps(plain(found)))
     return {"normalized_mse": solver.info.scores.get("normalized_mse"), "validation": json.loads(record.read_text())}

@@ -28,7 +28,7 @@ def answers(models: tuple[str, ...] = MODELS) -> Answers:
         solver = af.LearnedSolver.from_pretrained(name)
         systems = solver.info.problem_family().sample(SYSTEMS, seed=3)
         found[f"{name} predict"] = solver.predict(systems.A, systems.b)
-        if solver.model.config.head.name == "estimate":
+        if solver.network.config.head.name == "estimate":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", af.errors.InconsistentWarning)
                 found[f"{name} estimate"] = solver.estimate(systems.A, systems.b).x

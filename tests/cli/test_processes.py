@@ -158,7 +158,7 @@ def interrupted(words: tuple[str, ...], after: str, folder: Path, seconds: float
     [
         (SOLVE, "signal", 0.0),  # among the first imports of the command
         (SOLVE, "tyro._cli", 0.0),
-        (SOLVE, "torch._C", 0.0),
+        (SOLVE, "numpy.linalg", 0.0),
         (SOLVE, "algebraformer.solver", 0.0),  # before the model is loaded
         (SOLVE, "algebraformer.solver", 1.0),  # while it solves
         (("evaluate", "diffusion-64-token"), "algebraformer.evaluation", 0.5),

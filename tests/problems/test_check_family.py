@@ -128,6 +128,15 @@ def altered(name: str, change: Any) -> type[ProblemFamily]:
     return cls
 
 
+def said_to_be(name: str, structure: str, change: Any = lambda A: A) -> type[ProblemFamily]:
+    """Return a family like `Good` of this structure, its matrices changed."""
+    cls = altered(
+        name, lambda s, i, seed: dataclasses.replace(s, A=change(s.A), b=(change(s.A) @ s.x[..., None])[..., 0])
+    )
+    cls.structure = structure
+    return cls
+
+
 COUNTER = itertools.count()
 BROKEN = [
     (NotJson, "settings are JSON", "settings\\(\\) that are JSON"),
@@ -157,6 +166,9 @@ BROKEN = [
         "x solves the system",
         "backward error of at most",
     ),
+    (said_to_be("Crooked", "pos", lambda A: A + np.eye(4, k=1)), "structure", "Hermitian matrices"),
+    (said_to_be("Bowl", "pos", lambda A: -A @ A.swapaxes(1, 2)), "structure", "positive definite matrices"),
+    (said_to_be("Odd", "sym"), "structure", "the structure 'gen' or 'pos'"),
     (
         altered("Moody", lambda s, i, seed: dataclasses.replace(s, params={"k": np.full(len(s), next(COUNTER))})),
         "same seed and index, same system",

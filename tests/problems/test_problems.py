@@ -42,7 +42,7 @@ def family_of_size(name: str, n: int) -> problems.ProblemFamily:
 
 def componentwise_backward_error(A: np.ndarray, b: np.ndarray, x: np.ndarray) -> float:
     """Oettli and Prager's omega of one system, with the residual in long double where there is one."""
-    r = np.abs(b - A.astype(np.longdouble) @ x)
+    r = np.abs(b - A.astype(np.result_type(A, np.longdouble)) @ x)
     return float(np.max(r / (np.abs(A) @ np.abs(x) + np.abs(b))))
 
 
@@ -62,7 +62,7 @@ def test_x_solves_the_system(name: str, n: int) -> None:
     for A, b, x in zip(systems.A, systems.b, systems.x, strict=True):
         assert componentwise_backward_error(A, b, x) <= 10 * len(b) * EPS
         Q, R = scipy.linalg.qr(A)
-        difference = np.linalg.norm(x - scipy.linalg.solve_triangular(R, Q.T @ b)) / np.linalg.norm(x)
+        difference = np.linalg.norm(x - scipy.linalg.solve_triangular(R, Q.conj().T @ b)) / np.linalg.norm(x)
         assert difference <= 10 * EPS * np.linalg.cond(A)
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from algebraformer import problems
+from algebraformer import problems, threads
 from algebraformer.errors import ConfigurationError, FallbackWarning, SingularSystemError, Status
+from algebraformer.linalg import measure
 from algebraformer.models import NumpyNetwork
 from algebraformer.models.inference import network as inference_network
 from algebraformer.numerics import lapack
@@ -21,6 +22,7 @@ from algebraformer.solver import LearnedSolver
 from tests.fakes import GOOD, WRONG, fake_solver, shipped
 
 N = 64
+EPS = np.finfo(float).eps
 FIELDS = [field.name for field in dataclasses.fields(SolveResult)]
 
 
@@ -51,6 +53,7 @@ def quiet() -> Iterator[None]:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is computed from matrices alone, in order: "read" for the network, "lu" for LAPACK."""
+    monkeypatch.setattr(threads, "processors", lambda: 1)  # several would read several blocks
     found: list[str] = []
 
     def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -96,15 +99,34 @@ def test_any_network(name: str) -> None:
 def test_complex_and_other_sizes_go_to_lapack() -> None:
     solver = shipped()
     A, b = systems()
-    for matrices, right in ((A, b * 1j), (A * (1 + 1j), b), (A[:, :20, :20], b[:, :20])):
+    for matrices, right in ((A * (1 + 1j), b), (A * 1j, b * 1j), (A[:, :20, :20], b[:, :20])):
         ready = solver.prepare(matrices)
         for scale in (1, 2):
             same(ready.solve(scale * right), solver.solve(matrices, scale * right))
         with pytest.raises(ValueError, match="the model supports real systems with n = 64, received"):
             ready.solve(right, fallback=False)
-    real = solver.prepare(A)
-    same(real.solve(b * 1j), solver.solve(A, b * 1j))
-    same(real.solve(b), solver.solve(A, b))  # the complex factors of before are not taken for these
+
+
+def test_complex_right_hand_sides_of_real_matrices() -> None:
+    """By real arithmetic, and by the network where it knows the matrices."""
+    solver = shipped()
+    A, b = systems()
+    rng = np.random.default_rng(0)
+    ready = solver.prepare(A)
+    for right in (b * 1j, b * (1 - 2j), rng.standard_normal((6, N, 3)) + 1j * rng.standard_normal((6, N, 3))):
+        for result in (ready.solve(right), solver.solve(A, right)):
+            assert result.x.dtype == complex
+            assert result.x.shape == right.shape
+            assert result.method.tolist() == ["learned+refined"] * 3 + ["lapack"] * 3
+            columns = right.reshape(6, N, -1)
+            exact = np.linalg.solve(A, columns).reshape(right.shape)
+            np.testing.assert_allclose(result.x, exact, atol=1e-9 * np.abs(exact).max())
+            measured = measure(A + 0j, columns, result.x.reshape(columns.shape))
+            assert result.certified.all()
+            assert (measured.backward_error.max(axis=1) <= 1.5 * N * EPS).all()  # rounding of the measure itself
+    same(ready.solve(b), solver.solve(A, b))
+    bare = solver.predict(A, b + 1j * b[::-1])
+    np.testing.assert_allclose(bare, solver.predict(A, b) + 1j * solver.predict(A, b[::-1]), rtol=1e-4)
 
 
 def test_more_systems_than_are_read_at_once(monkeypatch: pytest.MonkeyPatch, calls: list[str]) -> None:

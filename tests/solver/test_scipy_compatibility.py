@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import warnings
 from pathlib import Path
@@ -207,7 +208,30 @@ def test_options(model, dtype, assume_a, lower, transposed):
     A = matrix(dtype=dtype)
     for order in "CF":
         same(model, np.array(A, order=order), rhs(N), assume_a=assume_a, lower=lower, transposed=transposed)
-    assert model.asked == (2 if assume_a in (None, "gen", "general") and not transposed and dtype is float else 0)
+    covered = assume_a in (None, "gen", "general", "sym", "symmetric", "her", "hermitian")
+    assert model.asked == (2 if covered and dtype is float else 0)
+
+
+@pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.parametrize("assume_a", ["sym", "hermitian", "pos"])
+def test_one_triangle_is_read(model, assume_a, lower):
+    model.info = dataclasses.replace(model.info, family={"name": "kernel", "n": N})
+    same(model, matrix(3), rhs(N), assume_a=assume_a, lower=lower)
+    hole = matrix()
+    hole[(0, -1) if lower else (-1, 0)] = np.nan
+    assert same(model, hole, rhs(N), assume_a=assume_a, lower=lower) is ValueError
+    assert model.asked == 2
+
+
+def test_indefinite_matrices_under_assume_a_pos():
+    """SciPy raises, and so does ours, whether the model's family is positive definite or not."""
+    A = np.stack([np.eye(N), np.eye(N) - 2 * np.diag(np.arange(N) == 2)])
+    for family in ({}, {"name": "kernel", "n": N}):
+        solver = stub_solver(WRONG["nan"], N)
+        solver.info = dataclasses.replace(solver.info, family=family)
+        assert same(solver, A, rhs(N), assume_a="pos") is np.linalg.LinAlgError
+        assert same(solver, A[1], rhs(N), assume_a="pos") is np.linalg.LinAlgError
+        same(solver, A[0], rhs(N), assume_a="pos")
 
 
 @pytest.mark.parametrize("kind", ["symmetric", "positive", "upper", "lower", "diagonal", "tridiagonal"])

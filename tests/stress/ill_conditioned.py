@@ -149,7 +149,7 @@ def models() -> tuple[str, ...]:
     return tuple(
         name
         for name, solver in solvers.items()
-        if solver.n == N and not solver.info.unsupported_reason(solver.model.config.head)
+        if solver.n == N and not solver.info.unsupported_reason(solver.network.config.head)
     )
 
 

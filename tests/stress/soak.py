@@ -68,7 +68,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
     """Solve until the time is over."""
     task = bar.add_task("soak", total=plan.seconds)
     every = map(LearnedSolver.from_pretrained, plan.models or pretrained_names())
-    solvers = [one for one in every if not one.info.unsupported_reason(one.model.config.head)]
+    solvers = [one for one in every if not one.info.unsupported_reason(one.network.config.head)]
     for solver in solvers:
         warmed(solver)
     rng, counts, failures = np.random.default_rng(0), Counter[str](), []
@@ -176,7 +176,7 @@ def preconditioned(solver: LearnedSolver, rng: np.random.Generator, scratch: Pat
     """Ask for the bare answer, and use an operator head as a preconditioner."""
     systems = drawn(rng, solver.n)
     x = solver.predict(systems.A, systems.b)
-    if solver.model.config.head.name == "operator":
+    if solver.network.config.head.name == "operator":
         gmres(systems.A[0], systems.b[0], M=solver.operator(systems.A[0]), maxiter=3, restart=10)
     return "" if x.shape == systems.b.shape else f"shape {x.shape}"
 

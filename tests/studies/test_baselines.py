@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from algebraformer import problems
 from algebraformer.numerics import gcr, operator_basis
 from algebraformer.numerics.preconditioner import ApproximateInverse, MeanInverse
-from studies.baselines import interpolation, polynomial, reduced_basis
+from studies.baselines import interpolation, kernel_ridge, polynomial, recycling, reduced_basis
 from studies.baselines.nearest import NearestInverse
 from tests.bases import fit as fit_basis
 
@@ -289,3 +289,59 @@ def test_mean_inverse_refines_too():
     found = gcr.gcr_restarted(systems.A, systems.b[:, :, None], M, 1e-10, 30, stagnation_factor=1.0)
     assert found.certified.all()
     np.testing.assert_allclose(found.x[:, :, 0], systems.x, rtol=1e-6, atol=1e-9)
+
+
+# ---------------------------------------------------------------- kernel ridge regression
+
+
+def test_kernel_ridge_predicts_unseen_coefficients(basis, sample):
+    z, c, weight, _ = sample
+    A = FAMILY.sample(200, seed=2).A
+    regression = kernel_ridge.fit(basis, z, c, weight)
+    unseen, exact, size = basis.coefficients(A)
+    error = np.linalg.norm(regression.coefficients(unseen.reshape(len(A), -1)) - exact, axis=1) * size
+    assert np.median(error) < 5e-3
+    assert np.median(gcr.contraction(A, regression(A))) < 0.1
+    np.testing.assert_allclose(dense(regression(-2 * A[:1])), -dense(regression(A[:1])) / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_kernel_ridge_against_scikit_learn(basis, sample):
+    """The same kernel, weights and ridge, which follows from (K + ridge / weight^2) w = c."""
+    from sklearn.kernel_ridge import KernelRidge
+
+    z, c, weight, _ = sample
+    regression = kernel_ridge.fit(basis, z[:300], c[:300], weight[:300])
+    w = weight[:300] / np.sqrt(np.mean(weight[:300] ** 2))
+    features, target = (z - regression.mean) @ regression.projection, c[:300] - regression.offset
+    fitted = kernel_ridge.kernel(features[:300], features[:300]) @ regression.weights
+    ridge = np.median((target - fitted) / regression.weights * w[:, None] ** 2)
+    model = KernelRidge(alpha=float(ridge), kernel="rbf", gamma=0.5).fit(features[:300], target, w**2)
+    expected = model.predict(features[300:]) + regression.offset
+    np.testing.assert_allclose(regression.coefficients(z[300:]), expected, rtol=1e-3, atol=1e-4 * np.abs(c).max())
+
+
+def test_kernel_ridge_of_a_family_of_one_matrix(basis):
+    z, c = np.ones((20, 5)), np.tile(np.arange(8.0), (20, 1))
+    np.testing.assert_allclose(kernel_ridge.fit(basis, z, c, np.ones(20)).coefficients(z[:2]), c[:2])
+
+
+# ---------------------------------------------------------------- sequences
+
+
+def test_a_sequence_is_solved_with_few_factorisations():
+    family = problems.get("stiff-jacobian", n=40)
+    params = {key: np.repeat(value, 30, axis=0) for key, value in family.parameters([0], 3).items()}
+    params["time"] = np.linspace(1.0, 1.5, 30)
+    A, b = family.assemble(params)
+    found = recycling.solve_sequence(A, b)
+    np.testing.assert_allclose(found.x, np.linalg.solve(A, b[..., None])[..., 0], rtol=1e-9, atol=1e-14)
+    assert found.factorisations == 1
+    assert 1 <= np.median(found.products[1:]) <= 10
+
+
+def test_unrelated_matrices_are_factorised_anew():
+    rng = np.random.default_rng(4)
+    A, b = rng.standard_normal((5, 60, 60)), rng.standard_normal((5, 60))
+    found = recycling.solve_sequence(A, b)
+    assert found.factorisations == 5
+    np.testing.assert_allclose(found.x, np.linalg.solve(A, b[..., None])[..., 0], rtol=1e-8)

@@ -260,7 +260,7 @@ def test_every_variant_is_trained_alike_and_scored(quick: tuple[Report, Path]) -
         model = solver.info.recipe["model"]
         assert (model["causal"], model["positions"]) == VARIANTS[one["variant"]]
         assert solver.info.recipe | {"model": None} == PRESETS["quick"].recipe.settings() | {"model": None}
-        assert score(solver.model, systems)["normalized_mse"] == pytest.approx(one["normalized_mse"], rel=1e-3)
+        assert score(solver.network, systems)["normalized_mse"] == pytest.approx(one["normalized_mse"], rel=1e-3)
         assert one["normalized_mse"] < 0.6, "it learned"
 
 

@@ -203,7 +203,7 @@ def test_every_run_is_scored_on_the_frozen_test_set(quick: tuple[Report, Path]) 
         solver = LearnedSolver.from_pretrained(folder / name)
         x = np.stack([solver.predict(A, b) for A, b in zip(systems.A[:50], systems.b[:50], strict=True)])
         assert np.isfinite(x).all()
-        assert score(solver.model, systems)["normalized_mse"] == pytest.approx(run["normalized_mse"], rel=1e-3)
+        assert score(solver.network, systems)["normalized_mse"] == pytest.approx(run["normalized_mse"], rel=1e-3)
         assert solver.info.recipe["steps"] == run["steps"]
         last = json.loads((folder / name / "log.jsonl").read_text().splitlines()[-2])
         assert last["training_flops"] == run["parts"]["steps"]

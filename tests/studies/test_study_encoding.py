@@ -206,7 +206,7 @@ def test_every_run_is_scored_on_both_sets(quick: tuple[Report, Path]) -> None:
             (family.sample(1_000, TEST_SEED), "normalized_mse"),
             (family.sample(256, VALIDATION_SEED), "validation"),
         ):
-            assert score(solver.model, systems)["normalized_mse"] == pytest.approx(one[key], rel=1e-3)
+            assert score(solver.network, systems)["normalized_mse"] == pytest.approx(one[key], rel=1e-3)
 
 
 def test_the_rate_is_chosen_by_the_validation_set(quick: tuple[Report, Path]) -> None:

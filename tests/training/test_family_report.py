@@ -14,12 +14,14 @@ import torch
 
 from algebraformer import assessment as report
 from algebraformer import plotting, problems
-from algebraformer.assessment import SENTENCES, Plan, assess, contraction, outcomes
+from algebraformer.assessment import Plan, assess, contraction
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.errors import ConfigurationError, UnknownNameError
 from algebraformer.models import Algebraformer, ModelConfig
 from algebraformer.reporting import Outcome, Verdict, conclusions
+from algebraformer.rivals import Rival, direct
 from algebraformer.solver import LearnedSolver
+from algebraformer.verdict import SENTENCES, outcomes
 
 N = 16
 FAMILY = problems.get("diffusion", n=N)
@@ -87,7 +89,11 @@ def test_measures(measured, trained):
     assert data["spectrum"][0] == 1
     assert len(data["contraction"]) == 20
     assert [entry["batch"] for entry in data["times"]] == [1, 8, 60]  # no more than there are systems
-    assert all(entry["ours"] > 0 < entry["numpy"] for entry in data["times"])
+    for entry in data["times"]:
+        rivals = entry["rivals"]
+        assert 0 < entry["rival"] == min(rivals.values()) == rivals[entry["best"]]
+        assert entry["lapack"] == min(t for name, t in rivals.items() if name.startswith(("numpy", "scipy", "dgesv")))
+        assert 0 < entry["quartiles"][0] <= entry["ours"] <= entry["quartiles"][1]
     systems = FAMILY.sample(60, seed=2**63 + 2)
     result = trained.solve(systems.A, systems.b, fallback=False)
     assert data["certified"] == result.certified.mean()
@@ -100,6 +106,44 @@ def test_measures(measured, trained):
     assert cells["error by the network"] == data["errors"]["network"] > data["errors"]["truncation"] > 0
     assert data["errors"]["most_read"] == N
     assert [row[0] for row in measured.tables[1].rows] == [1, 8, 60]
+    for row, entry in zip(measured.tables[1].rows, data["times"], strict=True):
+        assert row[2] == entry["best"]
+        assert row[4] == pytest.approx(row[3] / row[1])
+        assert row[6] == pytest.approx(row[5] / row[1])
+
+
+def test_rivals_of_the_report(measured):
+    """All that apply to diffusion, judged on the same systems; those that count are timed, with a pool and without."""
+    judged = {way["name"]: way for way in measured.data["rivals"]}
+    assert {"numpy.linalg.solve", "dgesv", "float32 LU + refinement"} < set(judged)
+    assert "scaled mean inverse + conjugate residuals" in judged
+    assert all(way["counts"] and way["share"] == 1 and way["relative_error_max"] < 1e-9 for way in judged.values())
+    timed = set(measured.data["times"][0]["rivals"])
+    assert (
+        {"numpy.linalg.solve, pool", "dgesv"} < timed <= {f"{name}{end}" for name in judged for end in ("", ", pool")}
+    )
+    table = measured.tables[2]
+    assert [row[0] for row in table.rows] == list(judged)
+    assert [row[3] for row in table.rows] == [way["relative_error_max"] for way in judged.values()]
+    for row in table.rows:
+        both = [measured.data["times"][0]["rivals"][f"{row[0]}{end}"] for end in ("", ", pool") if row[0] in timed]
+        assert row[4] == (1e3 * min(both) if both else None)
+
+
+def test_rivals_that_are_not_accurate_do_not_count(trained, monkeypatch):
+    monkeypatch.setattr(report, "spectrum", lambda family: np.geomspace(2.0, 2e-8, 300))
+    wrong = Rival("guess, pool", lambda A, b: b)
+    monkeypatch.setattr(report.rivals, "rivals_for", lambda *_: [Rival("dgesv, pool", direct.numpy_lu), wrong])
+    found = assess(trained, plan=Plan(systems=20, contractions=8, batches=(1,), seconds=0.0))
+    assert [(way["name"], way["counts"]) for way in found.data["rivals"]] == [("dgesv", True), ("guess", False)]
+    assert set(found.data["times"][0]["rivals"]) == {"dgesv, pool"}
+    assert found.tables[2].rows[1][-1] is None
+    json.dumps(found.data, allow_nan=False)
+
+
+def test_banded_families_meet_a_banded_rival():
+    ways = report.rivals_of(problems.get("stiff-jacobian", n=32), 20)
+    assert {"banded LU", "banded LU, pool"} < {way.name for way in ways}
 
 
 def test_a_network_that_solves_nothing_has_a_report(trained, monkeypatch):
@@ -132,8 +176,12 @@ SMALL = {
 }  # fmt: skip
 
 
-def made_up(ours=1e-3, numpy=5e-3, certified=1.0, training_seconds=None, contractions=(1e-3, 1e-2), **errors):
-    """What `outcomes` reads: at batch 1 LAPACK is faster, at 256 the times are those given."""
+def timed(batch, ours, rival, lapack=9e-3, best="dposv, pool"):
+    return {"batch": batch, "ours": ours, "rival": rival, "best": best, "lapack": lapack}
+
+
+def made_up(ours=1e-3, rival=5e-3, certified=1.0, training_seconds=None, contractions=(1e-3, 1e-2), **errors):
+    """What `outcomes` reads: at batch 1 a rival is faster, at 16 and 64 the times are those given."""
     return {
         "n": 512,
         "rank": 64,
@@ -145,23 +193,36 @@ def made_up(ours=1e-3, numpy=5e-3, certified=1.0, training_seconds=None, contrac
         "errors": SMALL | errors,
         "contraction": list(contractions),
         "training_seconds": training_seconds,
-        "times": [{"batch": 1, "ours": 9e-3, "numpy": 5e-3}, {"batch": 256, "ours": ours, "numpy": numpy}],
+        "times": [timed(1, 9e-3, 5e-3), timed(16, ours, rival), timed(64, ours, rival)],
     }
+
+
+COMPARED = {"ours": 1e-3, "rival": 5e-3, "best": "dposv, pool", "speed_up": 5.0, "lapack": 9e-3, "over_lapack": 9.0}
 
 
 def test_worth_it():
     found = outcomes(made_up(training_seconds=400.0))
     worth = found["assessment.worth-it"]
     assert worth.verdict == Verdict.WORTH_IT
-    assert worth.numbers == {
-        "n": 512, "batch": 256, "ours": 1e-3, "numpy": 5e-3, "speed_up": 5.0, "certified": 1.0, "systems": 200,
-        "repeated": 0,
+    assert worth.numbers == COMPARED | {
+        "n": 512, "batch": 64, "certified": 1.0, "systems": 200, "repeated": 0, "faster_at": "16, 64",
     }  # fmt: skip
-    assert found["assessment.faster-from"].numbers == {"batch": 256}
+    assert found["assessment.rival/batch 16"].numbers == COMPARED | {"batch": 16}
+    assert found["assessment.rival/batch 1"].numbers["speed_up"] == pytest.approx(5 / 9)
     assert found["assessment.payback"].numbers == {"seconds": 400.0, "solves": pytest.approx(1e5)}  # 400 s / 4 ms
     assert found["assessment.accuracy"].numbers["contraction_median"] == pytest.approx(5.5e-3)
-    assert set(found) == {f"assessment.{key}" for key in ("worth-it", "faster-from", "payback", "accuracy")}
+    rivals = {f"rival/batch {size}" for size in (1, 16, 64)}
+    assert set(found) == {f"assessment.{key}" for key in ("worth-it", "payback", "accuracy", *rivals)}
     assert "assessment.payback" not in outcomes(made_up())
+
+
+def test_worth_it_at_some_batch_sizes():
+    """The largest one at which it is faster is shown."""
+    data = made_up()
+    data["times"].append(timed(256, 5e-3, 5e-3))
+    worth = outcomes(data)["assessment.worth-it"]
+    assert worth.verdict == Verdict.WORTH_IT
+    assert (worth.numbers["batch"], worth.numbers["faster_at"]) == (64, "16, 64")
 
 
 @pytest.mark.parametrize(
@@ -180,7 +241,7 @@ def test_not_worth_it(changes, limits):
     assert found["assessment.worth-it"].verdict == Verdict.NOT_WORTH_IT
     assert found["assessment.worth-it"].numbers["certified"] == data["certified"]
     assert {"assessment.size", "assessment.limit"} & set(found) == limits
-    assert "assessment.faster-from" not in found
+    assert "assessment.payback" not in found
 
 
 @pytest.mark.parametrize(
@@ -221,7 +282,7 @@ def test_matrices_that_were_trained_on_are_not_judged(certified):
     assert (worth.numbers["repeated"], worth.numbers["systems"]) == (3, 200)
     assert found["assessment.accuracy"].numbers["kind"] == "partly seen systems"
     assert found["assessment.matrices"].numbers == {"matrices": 40, "systems": 200}
-    assert not {"assessment.faster-from", "assessment.payback", "assessment.limit", "assessment.size"} & set(found)
+    assert not {"assessment.payback", "assessment.limit", "assessment.size"} & set(found)
 
 
 def test_few_unseen_matrices_are_counted():
@@ -234,13 +295,20 @@ def test_sentences():
     """Every kind of sentence once, with its numbers."""
     worth = conclusions(outcomes(made_up(training_seconds=400.0)), SENTENCES)
     assert worth[0] == (
-        "Worth it for this family: 1 ms per certified solve against 5 ms for LAPACK (n = 512, 256 systems per call), "
-        "5 times as fast."
+        "Worth it for this family: 1 ms per certified solve against 5 ms for the fastest rival (dposv, pool; n = 512, "
+        "64 systems per call), 5 times as fast. Of the batch sizes that were measured it is faster at 16, 64."
     )
-    assert worth[2] == "The training of 400 s is paid back after 1e+05 solves."
+    assert worth[1] == (
+        "Batch 1: 9 ms per system, the fastest rival (dposv, pool) 5 ms, LAPACK's LU 9 ms: 0.56 and 1 times as fast."
+    )
+    assert worth[4] == "The training of 400 s is paid back after 1e+05 solves."
     slow = conclusions(outcomes(made_up(certified=0.1, ours=9e-3)), SENTENCES)
     assert slow[0].startswith("Not worth it for this family: only 10 % of unseen systems are certified without LAPACK")
     assert " and it is not faster: 9 ms per certified solve against 5 ms" in slow[0]
+    banded = made_up()
+    banded["times"] = [timed(64, 1e-3, 1e-5, best="banded LU, pool")]
+    assert conclusions(outcomes(banded), SENTENCES)[-1].startswith("The matrices are banded")
+    assert conclusions(outcomes(made_up(ours=9e-3)), SENTENCES)[-1].startswith("It converges")
     seen = conclusions(outcomes(made_up() | {"repeated": 3}), SENTENCES)
     assert seen[0].startswith("Not judged on unseen matrices: the matrices of 3 of the 200 systems")
 
@@ -262,7 +330,7 @@ def test_repeated_matrices_are_found(trained, monkeypatch, training, repeated):
     parts = []
     found = assess(trained, plan=plan, progress=lambda *part: parts.append(part))
     assert (found.data["repeated"], found.data["matrices"]) == (repeated, 5)
-    assert parts == [(done, 6) for done in (0, 1, 2, 3, 4, 5, 6, 6)]
+    assert parts == [(done, 7) for done in (0, 1, 2, 3, 4, 5, 6, 7, 7)]
     assert dict(found.tables[0].rows)["systems whose matrix was trained on"] == repeated
 
 
@@ -300,7 +368,8 @@ def test_figure_shows_the_data(measured):
     np.testing.assert_allclose(spectrum.lines[0].get_ydata(), np.maximum(measured.data["spectrum"], 1e-10))
     np.testing.assert_array_equal(radii.lines[0].get_ydata(), np.sort(measured.data["contraction"]))
     assert sum(bar.get_height() for bar in refinements.patches) == pytest.approx(measured.data["certified"])
-    np.testing.assert_allclose(times.lines[1].get_ydata(), [1e3 * t["numpy"] for t in measured.data["times"]])
+    for line, key in zip(times.lines, ("ours", "lapack", "rival"), strict=True):
+        np.testing.assert_allclose(line.get_ydata(), [1e3 * t[key] for t in measured.data["times"]])
     titles = [axes.get_title() for axes in figure.axes]
     without = plotting.assessment_figure(measured.data | {"rank": None, "spectrum": [], "behind": None})
     assert [axes.get_title() for axes in without.axes] == titles[1:]

@@ -18,6 +18,7 @@ Encoding = Literal["column", "row", "column-b", "entry"]
 EstimateEncoding = Literal["column", "column-tikhonov"]
 Norm = Literal["frobenius", "weighted"]
 Form = Literal["dense", "low-rank"]
+Numbers = Literal["real", "complex"]
 MAX_READ = 64
 """An operator head reads at most this many columns and rows, whatever n is."""
 MAX_COMBINATIONS = 256
@@ -129,6 +130,11 @@ class HeadConfig:
     def basis_rank(self) -> int | None:
         """Number of operators of the family that its approximate inverses are made of; None if they are not."""
         return None
+
+    @property
+    def kind(self) -> str:
+        """Kind of numbers that it reads, in NumPy's letters: "f" for real ones, "c" for complex ones."""
+        return "f"
 
     def settings(self) -> dict[str, Any]:
         """Return name and fields as plain JSON values."""
@@ -248,11 +254,14 @@ class OperatorConfig(HeadConfig):
     """Rank of each operator of the form low-rank, at most n; 0 for dense ones."""
     row_terms: int = 0
     """Number of shared matrices whose rows the form low-rank has multiples of, at most 8; 0 for dense operators."""
+    numbers: Numbers = "real"
+    """Numbers that systems are made of. complex: real and imaginary parts are read, and coefficients are complex."""
 
     def __post_init__(self) -> None:
         check_flag("whiten", self.whiten)
         check_choice("norm", self.norm, get_args(Norm))
         check_choice("form", self.form, get_args(Form))
+        check_choice("numbers", self.numbers, get_args(Numbers))
 
     def check(self, model: ModelConfig) -> None:
         for name, limit in (
@@ -264,12 +273,16 @@ class OperatorConfig(HeadConfig):
         dense = self.form == "dense"
         check_size("p", self.p, low=0 if dense else 1, high=0 if dense else model.n)
         check_size("row_terms", self.row_terms, low=0, high=0 if dense else MAX_ROW_TERMS)
+        if not dense and self.numbers == "complex":
+            raise ConfigurationError(f"complex systems have dense operators, received form {self.form}")
         if not dense and self.norm != "frobenius":
             raise ConfigurationError(f"norm {self.norm} is for dense operators, received form {self.form}")
 
     def settings(self) -> dict[str, Any]:
-        settings = super().settings()
-        if self.form == "dense":  # as in checkpoints from before there was another form
+        settings = super().settings()  # without what checkpoints from before there was a choice do not have
+        if self.numbers == "real":
+            del settings["numbers"]
+        if self.form == "dense":
             for name in ("form", "p", "row_terms"):
                 del settings[name]
         return settings
@@ -277,7 +290,21 @@ class OperatorConfig(HeadConfig):
     @property
     def n_combination(self) -> int:
         """Numbers that are read for each column: entries, or combinations of entries where these are whitened."""
-        return min(self.n_row, MAX_COMBINATIONS // self.n_column) if self.whiten else self.n_row
+        return min(self.n_reading, MAX_COMBINATIONS // self.n_column) if self.whiten else self.n_reading
+
+    @property
+    def n_reading(self) -> int:
+        """Real numbers per column that the entries hold."""
+        return 2 * self.n_row if self.kind == "c" else self.n_row
+
+    @property
+    def n_output(self) -> int:
+        """Real numbers that the coefficients hold."""
+        return 2 * self.rank if self.kind == "c" else self.rank
+
+    @property
+    def kind(self) -> str:
+        return "c" if self.numbers == "complex" else "f"
 
     def n_token(self, model: ModelConfig) -> int:
         return 1 if model.architecture == "mlp" else self.n_column

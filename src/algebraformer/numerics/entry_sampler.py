@@ -1,6 +1,7 @@
 """The entries of A that tell the systems of a family apart: which rows and columns, and their statistics.
 
-What a network, or any other regression, reads the coefficients of an inverse from: see `operator_basis`.
+What a network, or any other regression, reads the coefficients of an inverse from: see `operator_basis`. Of complex
+matrices real and imaginary parts are read, as rows of their own.
 
 References
 ----------
@@ -29,6 +30,9 @@ CONSTANT_RTOL = 1e-9
 ROUNDING_RTOL = 16 * EPS
 """An entry below this share of the largest in its row and in its column is a rounding error and is not read."""
 
+ALIGNMENTS = 100
+"""Most steps in which the phases of complex matrices settle; about ten are enough."""
+
 
 class Entries(Protocol):
     """B matrices by their entries: an array (B, n, n), or an object that computes entries on demand."""
@@ -50,7 +54,8 @@ class EntrySampler:
     weight : ndarray, shape (m, q)
         Reciprocal root mean square of the entries.
     mean, inverse_std : ndarray, shape (m, q)
-        Mean and reciprocal spread of the weighted entries of matrices of size one; 0 for constant entries.
+        Mean and reciprocal spread of the weighted entries of matrices of size one; 0 for constant entries. Of complex
+        matrices they have shape (2 m, q), for the real parts and then for the imaginary ones; m is 2 m in what follows.
     whitening : ndarray, shape (q k, q m), optional
         Takes the z-scored entries to k = m or fewer uncorrelated combinations per column, of variance one, the rarest
         last, and zeros. What is small in every entry, such as a reaction term added to a diffusion operator, shows in
@@ -64,17 +69,23 @@ class EntrySampler:
     inverse_std: FloatArray
     whitening: FloatArray | None = None
 
+    @property
+    def reference(self) -> NDArray[Any]:
+        """The mean (m, q) of the weighted entries, complex for complex matrices."""
+        m = len(self.rows)
+        return self.mean if len(self.mean) == m else self.mean[:m] + 1j * self.mean[m:]
+
     def __call__(self, A: Entries) -> tuple[FloatArray, FloatArray]:
         """Return z-scored entries (B, q, m), one row per column of A that is read, and the sizes s (B,).
 
         With a whitening, their combinations (B, q, k).
 
-        s is the signed root mean square of the weighted entries, so that d A gives the same entries and d s; it is 0
-        where all entries that are read are 0.
+        s is the signed root mean square of the weighted entries, or has their phase, so that d A gives the same entries
+        and d s; it is 0 where all entries that are read are 0.
         """
         E = A[:, self.rows[:, None], self.columns] * self.weight  # (B, m, q)
-        s = signed_rms(E, self.mean)
-        z = (E / np.where(s != 0, s, 1.0)[:, None, None] - self.mean) * self.inverse_std
+        s = signed_rms(E, self.reference)
+        z = (real_parts(E / np.where(s != 0, s, 1.0)[:, None, None]) - self.mean) * self.inverse_std
         z = z.transpose(0, 2, 1)
         if self.whitening is not None:
             z = (z.reshape(len(z), -1) @ self.whitening.T).reshape(*z.shape[:2], -1)
@@ -115,19 +126,20 @@ def select_entries(
     n = A.shape[-1]
 
     # 1. Weight the entries by their size over the family, and divide each matrix by its own.
-    rms = np.sqrt(np.mean(A**2, axis=0))
+    rms = np.sqrt(np.mean(np.abs(A) ** 2, axis=0))
     rounding = ROUNDING_RTOL * np.minimum(rms.max(axis=1, keepdims=True), rms.max(axis=0, keepdims=True))
     weight = np.where(rms > rounding, 1 / np.where(rms > 0, rms, 1.0), 0.0)
     A *= weight
-    s = signed_rms(A, A.mean(axis=0))
-    A /= np.where(s != 0, s, 1.0)[:, None, None]
+    A /= _sizes(A)[:, None, None]
 
     # 2. The leading modes of the z-scored entries, from the smaller of the two Gram matrices.
-    flat = ((A - A.mean(axis=0)) * _inverse_std(A)).reshape(kept, -1)
-    values, vectors = np.linalg.eigh(flat.T @ flat if n**2 < kept else flat @ flat.T)
+    parts_of_A = real_parts(A[:, None])  # (kept, 1, n, n), or with 2 for complex matrices
+    flat = ((parts_of_A - parts_of_A.mean(axis=0)) * _inverse_std(parts_of_A)).reshape(kept, -1)
+    by_entries = flat.shape[1] < kept
+    values, vectors = np.linalg.eigh(flat.T @ flat if by_entries else flat @ flat.T)
     order = np.argsort(-values)[: min(N_MODES, kept)]
     leading = vectors[:, order].T  # (N_MODES, n^2) or (N_MODES, kept)
-    modes = np.sqrt(np.maximum(values[order], 0))[:, None] * leading if n**2 < kept else leading @ flat
+    modes = np.sqrt(np.maximum(values[order], 0))[:, None] * leading if by_entries else leading @ flat
     modes = modes.reshape(-1, n, n)
 
     # 3. The columns and rows that span them best: the first pivots [1]_.
@@ -136,8 +148,7 @@ def select_entries(
 
     # 4. Statistics of the entries where they meet, of matrices divided by the size of these entries alone.
     E = A[:, rows[:, None], columns]
-    s = signed_rms(E, E.mean(axis=0))
-    E /= np.where(s != 0, s, 1.0)[:, None, None]
+    E = real_parts(E / _sizes(E)[:, None, None])
     sampler = EntrySampler(rows, columns, weight[np.ix_(rows, columns)], E.mean(axis=0), _inverse_std(E))
     if not whiten:
         return sampler
@@ -145,18 +156,52 @@ def select_entries(
     # 5. Whitening by a singular value decomposition: a Gram matrix would square the spread and lose what is rare.
     z = ((E - sampler.mean) * sampler.inverse_std).transpose(0, 2, 1).reshape(kept, -1)
     _, spread, directions = np.linalg.svd(z / np.sqrt(kept), full_matrices=False)
-    whitening = np.zeros((len(columns) * (n_combination or len(rows)), z.shape[1]))
+    whitening = np.zeros((len(columns) * (n_combination or E.shape[1]), z.shape[1]))
     combinations = _inverse_or_zero(spread, WHITENING_RTOL * spread[0])[:, None] * directions
     whitening[: len(spread)] = combinations[: len(whitening)]
     return dataclasses.replace(sampler, whitening=whitening)
 
 
-def signed_rms(E: FloatArray, reference: FloatArray) -> FloatArray:
-    """Return the root mean square of each E[i], with the sign of its product with the reference; 0 only for E = 0."""
+def real_parts(E: NDArray[Any]) -> FloatArray:
+    """Return complex entries (B, m, ...) as (B, 2 m, ...), imaginary parts behind real ones; real entries as they are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> real_parts(np.array([[1 + 2j, 3 + 4j]]))
+    array([[1., 3., 2., 4.]])
+    """
+    return np.concatenate((E.real, E.imag), axis=1) if np.iscomplexobj(E) else E
+
+
+def signed_rms(E: NDArray[Any], reference: NDArray[Any]) -> NDArray[Any]:
+    """Return the root mean square of each E[i], with the sign of its product with the reference; 0 only for E = 0.
+
+    Of complex entries it has the phase of that product.
+    """
     largest = np.abs(E).max(axis=(1, 2), keepdims=True)
     unit = E / np.where(largest > 0, largest, 1.0)  # the squares of 1e300 overflow
-    side = np.where(np.sum(unit * reference, axis=(1, 2)) < 0, -1.0, 1.0)
-    return side * largest[:, 0, 0] * np.sqrt(np.mean(unit**2, axis=(1, 2)))
+    product = np.sum(unit * reference.conj(), axis=(1, 2))
+    if np.iscomplexobj(product):
+        side = np.where(product == 0, 1.0, product / np.where(product == 0, 1.0, np.abs(product)))
+    else:
+        side = np.where(product < 0, -1.0, 1.0)
+    return np.asarray(side * largest[:, 0, 0] * np.sqrt(np.mean(np.abs(unit) ** 2, axis=(1, 2))))
+
+
+def _sizes(E: NDArray[Any]) -> NDArray[Any]:
+    """Return the signed sizes of E (B, m, q), with 1 in place of 0.
+
+    Their phases refer to the mean of E / s, as in `EntrySampler`, found in steps from those that refer to E[0]: the
+    mean of E itself may vanish.
+    """
+    s = signed_rms(E, E[0] if np.iscomplexobj(E) else E.mean(axis=0))
+    for _ in range(ALIGNMENTS if np.iscomplexobj(E) else 0):
+        before = s
+        s = signed_rms(E, np.tensordot(1 / np.where(s != 0, s, 1.0), E, 1))
+        if (np.abs(s - before) <= 4 * EPS * np.abs(s)).all():
+            break
+    return np.where(s != 0, s, 1.0)
 
 
 def _inverse_std(E: FloatArray) -> FloatArray:

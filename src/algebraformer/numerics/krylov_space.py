@@ -65,10 +65,10 @@ class KrylovSpace:
 
 
 def dot(u: FloatArray, v: FloatArray) -> FloatArray:
-    """Return <u, v> over axis 1 (B, 1, k)."""
+    """Return <u, v> over axis 1 (B, 1, k), with conj(u) where u is complex."""
     return np.asarray(np.vecdot(u.swapaxes(1, 2), v.swapaxes(1, 2))[:, None])
 
 
 def length(v: FloatArray) -> FloatArray:
     """Return the Euclidean norm over axis 1, (B, 1, k): faster than `linalg.norm`, for vectors of moderate size."""
-    return np.sqrt(dot(v, v))
+    return np.sqrt(dot(v, v).real)

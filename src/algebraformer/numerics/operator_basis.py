@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -35,7 +36,7 @@ from numpy.typing import NDArray
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import EPS, FloatArray
 from algebraformer.numerics.entry_sampler import N_MODES, Entries, EntrySampler, select_entries
-from algebraformer.numerics.preconditioner import ApproximateInverse, linear_combination
+from algebraformer.numerics.preconditioner import ApproximateInverse, linear_combination, single_precision
 from algebraformer.progress import ProgressCallback, batches, silent
 
 SNAPSHOT_ENTRIES = 2**29
@@ -49,6 +50,8 @@ LEADING = 32
 @dataclasses.dataclass(frozen=True)
 class OperatorBasis:
     """What `fit` learns of a family. Mean and components belong to matrices of size one.
+
+    Of complex families means, inverse, operators, metric and coefficients are complex, of the same precision.
 
     Attributes
     ----------
@@ -123,12 +126,13 @@ class OperatorBasis:
         """Return the coefficients (B, R) of T (B, n, n) and the weights (B,), 1 / ||T||."""
         E = T - self.T_mean
         EW = E if self.metric is None else E @ self.metric
-        c = EW.reshape(len(T), -1) @ self.components.reshape(self.rank, -1).T
+        c = EW.reshape(len(T), -1) @ self.components.reshape(self.rank, -1).conj().T
         return c, 1 / np.sqrt(self.squared_norm(T))
 
     def squared_norm(self, E: FloatArray) -> FloatArray:
         """Return ||E||^2 (B,) of errors E of T (B, n, n)."""
-        return np.asarray(np.sum((E if self.metric is None else E @ self.metric) * E, axis=(1, 2)))
+        EW = E if self.metric is None else E @ self.metric
+        return np.asarray(np.sum(EW * E.conj(), axis=(1, 2)).real)
 
     def inverse_of(self, c: NDArray[np.floating], s: FloatArray) -> ApproximateInverse:
         """Return the approximate inverses of B matrices.
@@ -146,13 +150,14 @@ class OperatorBasis:
 
 def preconditioned_inverse(A: FloatArray, A_mean: FloatArray) -> FloatArray:
     """Return T = A^-1 Abar (B, n, n) by LU, through NumPy."""
-    return np.linalg.solve(A, np.broadcast_to(A_mean, A.shape)).astype(np.float64, copy=False)
+    return np.linalg.solve(A, np.broadcast_to(A_mean, A.shape)).astype(A_mean.dtype, copy=False)
 
 
 def inverse_weighted_metric(A_mean: FloatArray) -> FloatArray:
-    """Return W = I + n (Abar^T Abar)^-1 / ||Abar^-1||_F^2, which measures errors of T and of the inverse alike."""
+    """Return W = I + n (Abar^H Abar)^-1 / ||Abar^-1||_F^2, which measures errors of T and of the inverse alike."""
     inverse = np.linalg.inv(A_mean)
-    return np.asarray(np.eye(len(A_mean)) + len(A_mean) * inverse @ inverse.T / np.sum(inverse**2), dtype=np.float64)
+    W = np.eye(len(A_mean)) + len(A_mean) * inverse @ inverse.conj().T / np.sum(np.abs(inverse) ** 2)
+    return np.asarray(W, dtype=A_mean.dtype)
 
 
 def snapshot_count(n: int, rank: int, most: int = MAX_SNAPSHOTS) -> int:
@@ -242,16 +247,16 @@ def fit(
     sampler = select_entries(samples(), min(count, read_count(n)), n_column, n_row, whiten, n_combination)
 
     # 2. Abar, and the metric W that errors of T are measured in.
-    A_mean = np.zeros((n, n))
+    A_mean = np.zeros((n, n), dtype=sampler.reference.dtype)
     for A in samples():
         A_mean += np.sum(A / sampler(A)[1][:, None, None], axis=0) / count
     if not np.isfinite(A_mean).all() or np.linalg.cond(A_mean) > 1e-3 / EPS:  # three digits of the inverse are left
         raise ConfigurationError("the mean of the family's matrices is singular: an operator head does not fit it")
     metric = inverse_weighted_metric(A_mean) if weighted else None
-    root = None if metric is None else np.asarray(scipy.linalg.sqrtm(metric), dtype=np.float64)
+    root = None if metric is None else np.asarray(scipy.linalg.sqrtm(metric), dtype=metric.dtype)
 
     # 3. Snapshots T W^(1/2) and their weights 1 / ||T||.
-    T = np.empty((count, n * n), dtype=np.float32)
+    T = np.empty((count, n * n), dtype=single_precision(A_mean.dtype))
     weight = np.empty(count)
     start = 0
     for A in samples():
@@ -263,20 +268,20 @@ def fit(
     report(total, total)
 
     # 4. Their weighted mean and principal components [1]_, and back from T W^(1/2) to T.
-    T_mean = (weight @ T / weight.sum()).astype(np.float32)
+    T_mean = (weight @ T / weight.sum()).astype(T.dtype)
     T -= T_mean
     T *= weight[:, None].astype(np.float32)
     components, spectrum = _principal(T, rank)
     operators = np.concatenate((T_mean[None], components)).reshape(1 + rank, n, n)
     if root is not None:
-        operators = (operators @ np.linalg.inv(root)).astype(np.float32)
-    operators[1 + LEADING :] = operators[1 + LEADING :].astype(np.float16)
+        operators = (operators @ np.linalg.inv(root)).astype(T.dtype)
+    operators[1 + LEADING :] = rounded(operators[1 + LEADING :])
     return OperatorBasis(
         sampler=sampler,
         A_mean=A_mean,
-        inverse=np.linalg.inv(A_mean).astype(np.float64, copy=False),
+        inverse=np.linalg.inv(A_mean).astype(A_mean.dtype, copy=False),
         operators=operators,
-        coefficient_rms=np.sqrt(np.mean((T @ components.T).astype(np.float64) ** 2, axis=0)),
+        coefficient_rms=_rms(T @ components.conj().T),
         scale=float(np.mean(weight**2) ** -0.5),
         spectrum=spectrum,
         metric=metric,
@@ -318,24 +323,36 @@ def extended(basis: OperatorBasis, A: FloatArray, rank: int) -> OperatorBasis:
     # 1. The weighted snapshots of the other family, around the mean of the old one.
     T = preconditioned_inverse(A / basis.sampler(A)[1][:, None, None], basis.A_mean).reshape(N, -1)
     weight = 1 / np.linalg.norm(T, axis=1)
-    T = ((T - basis.T_mean.ravel()) * weight[:, None]).astype(np.float32)
+    T = ((T - basis.T_mean.ravel()) * weight[:, None]).astype(basis.operators.dtype)
 
     # 2. Principal components of what T_1 ... T_R leave of them.
     components = basis.components.reshape(R, -1)
-    new, spectrum = _principal(T - (T @ components.T) @ components, rank - R)
+    new, spectrum = _principal(T - (T @ components.conj().T) @ components, rank - R)
 
     components = np.concatenate((components, new))
-    components[LEADING:] = components[LEADING:].astype(np.float16)
+    components[LEADING:] = rounded(components[LEADING:])
     return dataclasses.replace(
         basis,
         operators=np.concatenate((basis.T_mean.reshape(1, -1), components)).reshape(1 + rank, n, n),
-        coefficient_rms=np.sqrt(np.mean((T @ components.T).astype(np.float64) ** 2, axis=0)),
+        coefficient_rms=_rms(T @ components.conj().T),
         scale=float(np.mean(weight**2) ** -0.5),
         spectrum=spectrum,
     )
 
 
-def _principal(T: NDArray[np.float32], rank: int) -> tuple[NDArray[np.float32], FloatArray]:
+def rounded(operators: NDArray[Any]) -> NDArray[Any]:
+    """Return operators with entries, or real and imaginary parts, of float16."""
+    if np.iscomplexobj(operators):
+        return operators.real.astype(np.float16) + 1j * operators.imag.astype(np.float16)
+    return operators.astype(np.float16)
+
+
+def _rms(c: NDArray[Any]) -> FloatArray:
+    """Return the root mean square over the first axis, in float64."""
+    return np.sqrt(np.mean(np.abs(c).astype(np.float64) ** 2, axis=0))
+
+
+def _principal(T: NDArray[Any], rank: int) -> tuple[NDArray[Any], FloatArray]:
     """Return the first principal components (R, n^2) of the rows of T, and all values (S,), from a Gram matrix.
 
     That of the S rows, which is the method of snapshots, or that of the columns where these are fewer.
@@ -343,21 +360,21 @@ def _principal(T: NDArray[np.float32], rank: int) -> tuple[NDArray[np.float32], 
     count, width = T.shape
     step = 2**16
     blocks = [slice(start, start + step) for start in range(0, width, step)]  # in float64, block by block
-    components = np.empty((rank, width), dtype=np.float32)
+    components, double = np.empty((rank, width), dtype=T.dtype), np.result_type(T, np.float64)
     if width < count:
-        gram = T.T.astype(np.float64) @ T.astype(np.float64)
+        gram = T.conj().T.astype(double) @ T.astype(double)
         values, vectors = np.linalg.eigh(gram)
-        components[:] = vectors[:, np.argsort(-values)[:rank]].T
+        components[:] = vectors[:, np.argsort(-values)[:rank]].conj().T
         values = np.concatenate((np.zeros(count - width), values))
     else:
-        gram = np.zeros((count, count))
+        gram = np.zeros((count, count), dtype=double)
         for block in blocks:
-            part = T[:, block].astype(np.float64)
-            gram += part @ part.T
+            part = T[:, block].astype(double)
+            gram += part @ part.conj().T
         values, vectors = np.linalg.eigh(gram)
         order = np.argsort(-values)[:rank]
         for block in blocks:
-            components[:, block] = vectors[:, order].T @ T[:, block].astype(np.float64)
+            components[:, block] = vectors[:, order].conj().T @ T[:, block].astype(double)
     norms = np.linalg.norm(components, axis=1, keepdims=True)
     components /= np.where(norms > 0, norms, 1.0)
     return components, np.sqrt(np.maximum(values[::-1], 0.0) / count)

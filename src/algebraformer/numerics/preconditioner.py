@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from algebraformer.linalg import FloatArray
 
@@ -35,13 +35,13 @@ class Preconditioner(Protocol):
 
 
 class LinearInverse(Preconditioner, Protocol):
-    """A preconditioner that is applied as a whole, and so is its transpose."""
+    """A preconditioner that is applied as a whole, and so is its adjoint."""
 
     def __call__(self, b: FloatArray) -> FloatArray:
         """Return M b (B, n, k)."""
 
     def adjoint(self, v: FloatArray) -> FloatArray:
-        """Return M^T v (B, n, k)."""
+        """Return M^H v (B, n, k), which is M^T v for real M."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +54,7 @@ class ApproximateInverse:
     Attributes
     ----------
     T : ndarray, shape (B, n, n), float32
+        This and what follows are complex, of the same precision, for complex matrices.
     inverse : ndarray, shape (n, n), float64
         Abar^-1.
     s : ndarray, shape (B,)
@@ -77,9 +78,10 @@ class ApproximateInverse:
         return (self.T @ unit) * (peak / self.s[:, None, None])
 
     def adjoint(self, v: FloatArray) -> FloatArray:
-        """Return M^T v (B, n, k): Abar^-T T^T v / s."""
+        """Return M^H v (B, n, k): Abar^-H T^H v / conj(s)."""
         unit, peak = to_scaled_float32(v)
-        return shared_matmul(self.inverse.T, (self.T.swapaxes(1, 2) @ unit) * (peak / self.s[:, None, None]))
+        scale = peak / self.s.conj()[:, None, None]
+        return shared_matmul(self.inverse.conj().T, (self.T.conj().swapaxes(1, 2) @ unit) * scale)
 
     def __getitem__(self, chosen: Chosen) -> ApproximateInverse:
         """Return the inverses of the chosen systems of the batch."""
@@ -110,18 +112,60 @@ class MeanInverse:
         return self
 
 
-def as_linear_operator(inverse: LinearInverse, n: int) -> LinearOperator:
-    """Return one approximate inverse (of a batch of one) as a SciPy operator, for real and complex vectors."""
+@dataclasses.dataclass(frozen=True)
+class TransposedInverse:
+    """M^T for B matrices, which approximates inv(A^T): all of it on the right, so that residuals stay as they are.
+
+    The other split, M^T = L^T R^T with R^T on the left, has the systems' own factor there, which is applied in float32:
+    the preconditioned residual then follows the true one down to 1e-7 only, and conjugate residuals need 5 to 10 steps
+    where this form needs 3 to 6, as many as A itself does (LOG.md, 2026-11-27).
+
+    Attributes
+    ----------
+    inverse : LinearInverse
+        M.
+    """
+
+    inverse: LinearInverse
+
+    def __call__(self, b: FloatArray) -> FloatArray:
+        """Return M^T b (B, n, k)."""
+        return self.inverse.adjoint(b.conj()).conj()
+
+    def left(self, r: FloatArray) -> FloatArray:
+        """Return r."""
+        return r
+
+    def right(self, g: FloatArray) -> FloatArray:
+        """Return M^T g (B, n, k)."""
+        return self(g)
+
+    def adjoint(self, v: FloatArray) -> FloatArray:
+        """Return conj(M) v (B, n, k)."""
+        return self.inverse(v.conj()).conj()
+
+    def __getitem__(self, chosen: Chosen) -> TransposedInverse:
+        """Return those of the chosen systems of the batch."""
+        return TransposedInverse(self.inverse[chosen])
+
+
+def as_linear_operator(inverse: LinearInverse, n: int, dtype: DTypeLike = np.float64) -> LinearOperator:
+    """Return one approximate inverse (of a batch of one) as a SciPy operator, for real and complex vectors.
+
+    `dtype` is that of M, float64 or complex128.
+    """
     from scipy.sparse.linalg import LinearOperator  # slow to import, and solving does not need it
+
+    dtype = np.dtype(dtype)
 
     def applied(product: Callable[[NDArray[Any]], NDArray[Any]]) -> Callable[[NDArray[Any]], NDArray[Any]]:
         def matmat(v: NDArray[Any]) -> NDArray[Any]:
             block = np.asarray(v).reshape(n, -1)
-            if block.dtype.kind == "c":  # M is real: both parts in one product
+            if block.dtype.kind == "c" and dtype.kind == "f":  # both parts in one product
                 parts = product(np.concatenate((block.real, block.imag), axis=1).astype(np.float64)[None])[0]
                 real, imag = np.split(parts, 2, axis=1)
                 return real + 1j * imag
-            return product(block.astype(np.float64)[None])[0]
+            return product(block.astype(dtype)[None])[0]
 
         return matmat
 
@@ -132,22 +176,27 @@ def as_linear_operator(inverse: LinearInverse, n: int) -> LinearOperator:
         rmatvec=lambda v: backward(v).reshape(np.shape(v)),
         matmat=forward,
         rmatmat=backward,
-        dtype=np.float64,
+        dtype=dtype,
     )
 
 
-def linear_combination(c: NDArray[np.floating], operators: NDArray[np.float32]) -> NDArray[np.float32]:
+def linear_combination(c: NDArray[Any], operators: NDArray[np.float32]) -> NDArray[Any]:
     """Return operators[0] + sum_r c_r operators[r] (B, E) for coefficients c (B, R) and flat operators (1 + R, E)."""
-    weights = np.ones((len(c), len(operators)), dtype=np.float32)
+    weights = np.ones((len(c), len(operators)), dtype=single_precision(c.dtype))
     weights[:, 1:] = c
     with np.errstate(over="ignore", invalid="ignore"):  # of coefficients that are not finite
         return weights @ operators
 
 
-def to_scaled_float32(g: FloatArray) -> tuple[NDArray[np.float32], FloatArray]:
-    """Return g (B, n, k) in float32, which has a range of its own, and what it was divided by (B, 1, k)."""
+def single_precision(dtype: np.dtype[Any]) -> type[np.float32] | type[np.complex64]:
+    """Return float32 for real numbers, complex64 for complex ones."""
+    return np.complex64 if dtype.kind == "c" else np.float32
+
+
+def to_scaled_float32(g: FloatArray) -> tuple[NDArray[Any], FloatArray]:
+    """Return g (B, n, k) in float32 or complex64, whose range is smaller, and what it was divided by (B, 1, k)."""
     peak = np.abs(g).max(axis=1, keepdims=True, initial=0.0)
-    return (g / np.where(peak > 0, peak, 1.0)).astype(np.float32), peak
+    return (g / np.where(peak > 0, peak, 1.0)).astype(single_precision(g.dtype)), peak
 
 
 def shared_matmul(matrix: NDArray[Real], v: NDArray[Real]) -> NDArray[Real]:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from algebraformer.linalg import FloatArray
-from algebraformer.numerics.entry_sampler import CONSTANT_RTOL, WHITENING_RTOL, EntrySampler
+from algebraformer.numerics.entry_sampler import CONSTANT_RTOL, WHITENING_RTOL, EntrySampler, real_parts
 from algebraformer.progress import ProgressCallback, batches, silent
 
 N_VECTORS = 16
@@ -79,10 +79,11 @@ def reading_errors(
     """
     vectors = np.random.default_rng(0).standard_normal((n, N_VECTORS))
     plain = [dataclasses.replace(sampler, whitening=None) for sampler in samplers]
-    means = np.zeros((len(plain), n, n))
-    products = np.empty((count, n, N_VECTORS))
+    dtype = plain[0].reference.dtype
+    means = np.zeros((len(plain), n, n), dtype)
+    products = np.empty((count, n, N_VECTORS), dtype)
     z = [np.empty((count, sampler.mean.size)) for sampler in plain]
-    s = np.empty((len(plain), count, 1, 1))
+    s = np.empty((len(plain), count, 1, 1), dtype)
 
     # 1. Readings z, sizes s, and A times the random vectors; A itself is not kept.
     for part in batches(count, max(1, min(256, 2**25 // n**2))):  # 256 MB of float64
@@ -101,7 +102,7 @@ def reading_errors(
     errors = []
     for k, mean in enumerate(means):
         Y = np.linalg.solve(mean, (products / s[k])[distinct])
-        errors.append(_left_open(z[k][distinct], Y.reshape(len(distinct), -1)))
+        errors.append(_left_open(z[k][distinct], real_parts(Y.reshape(len(distinct), -1))))
     return errors
 
 

@@ -129,14 +129,14 @@ def compress(basis: OperatorBasis) -> TiledOperators | None:
     Parameters
     ----------
     basis : OperatorBasis
-        It is worth it if n is at least `MIN_N` and a multiple of `TILE`, and if the family becomes sparse.
+        It is worth it if n is at least `MIN_N` and a multiple of `TILE`, and if the family is real and becomes sparse.
 
     Returns
     -------
     TiledOperators or None
     """
     n, count = len(basis.inverse), 1 + basis.rank
-    if n < MIN_N or n % TILE:
+    if n < MIN_N or n % TILE or np.iscomplexobj(basis.inverse):
         return None
 
     # 1. Every operator in sines, in tiles, and the energy of each tile over the family.

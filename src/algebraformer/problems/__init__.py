@@ -5,6 +5,7 @@ from algebraformer.problems.boundary_value import BoundaryValueFamily
 from algebraformer.problems.conditioned import ConditionedFamily
 from algebraformer.problems.diffusion_2d import Diffusion2D
 from algebraformer.problems.fredholm import Fredholm, FredholmFamily
+from algebraformer.problems.helmholtz import Helmholtz
 from algebraformer.problems.kernels import KernelFamily
 from algebraformer.problems.lp_regression import LpRegression
 from algebraformer.problems.noisy import PRIORS, NoisyFamily
@@ -20,6 +21,7 @@ __all__ = [
     "Diffusion2D",
     "Fredholm",
     "FredholmFamily",
+    "Helmholtz",
     "KernelFamily",
     "LpRegression",
     "NoisyFamily",

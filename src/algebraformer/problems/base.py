@@ -40,7 +40,7 @@ class Systems:
     Attributes
     ----------
     A : ndarray, shape (B, m, n), float64
-        m = n in most families.
+        m = n in most families. A, b and x of complex families are complex128.
     b : ndarray, shape (B, m), float64
     x : ndarray, shape (B, n), float64
         Solves the system to LAPACK's accuracy, or is exact if the family has a closed form. In a noisy family x is the
@@ -74,8 +74,7 @@ def real(array: object, what: str) -> FloatArray:
     values = np.asarray(array)
     if np.iscomplexobj(values):
         raise ConfigurationError(
-            f"{what} must be real, received {values.dtype}: complex families are not supported, use real and imaginary "
-            "parts as one real system of twice the size"
+            f"{what} must be real, received {values.dtype}: a complex family has the class attribute is_complex = True"
         )
     if values.dtype.kind not in "biuf":
         raise ConfigurationError(f"{what} must hold real numbers, received {values.dtype}")
@@ -158,6 +157,10 @@ class ProblemFamily(abc.ABC):
 
     name: ClassVar[str] = ""
     """Set by `register`."""
+    structure: ClassVar[str] = "gen"
+    """What all matrices of the family are, in SciPy's words: "pos", symmetric and positive definite, or "gen"."""
+    is_complex: ClassVar[bool] = False
+    """Whether A, b and x are complex128. Operator heads alone learn such families."""
 
     def __post_init__(self) -> None:
         check_whole(self, "n")
@@ -193,8 +196,8 @@ class ProblemFamily(abc.ABC):
         """Draw the parameters of one system; every value must have the same shape for every system."""
 
     @abc.abstractmethod
-    def assemble(self, params: Parameters) -> tuple[FloatArray, FloatArray]:
-        """Assemble A (B, m, n) and b (B, m), float64, from stacked parameters (B, ...)."""
+    def assemble(self, params: Parameters) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Assemble A (B, m, n) and b (B, m), float64 or complex128, from stacked parameters (B, ...)."""
 
     def parameters(self, indices: Sequence[int] | NDArray[np.int64], seed: int = 0) -> Parameters:
         """Draw the parameters of the systems at these indices, stacked: every array has shape (len(indices), ...)."""
@@ -204,7 +207,7 @@ class ProblemFamily(abc.ABC):
     def solution(self, A: FloatArray, b: FloatArray, params: Parameters) -> FloatArray:
         """Solve the systems by LAPACK's LU. A family with x in closed form overrides this."""
         try:
-            return np.linalg.solve(A, b[..., None])[..., 0].astype(np.float64, copy=False)
+            return np.linalg.solve(A, b[..., None])[..., 0].astype(A.dtype, copy=False)
         except np.linalg.LinAlgError:
             rank = np.array([np.linalg.matrix_rank(a) for a in A])
             raise SingularSystemError(np.flatnonzero(rank < self.n).tolist(), batched=True) from None
@@ -222,7 +225,7 @@ class ProblemFamily(abc.ABC):
         Systems, with B = len(indices)
         """
         A, b, params = self.assembled(indices, seed)
-        x = self._real("x", self.solution(A, b, params))
+        x = self._numbers("x", self.solution(A, b, params))
         if x.shape != (expected := (len(indices), self.n)):
             raise ConfigurationError(f"{type(self).__name__}.solution must return shape {expected}, received {x.shape}")
         return Systems(A, b, x, params)
@@ -235,12 +238,12 @@ class ProblemFamily(abc.ABC):
         Raises
         ------
         ConfigurationError
-            No index; or A or b has a wrong shape, is complex, or is not finite.
+            No index; or A or b has a wrong shape, is not finite, or is complex although the family is not.
         """
         if len(indices) == 0:
             raise ConfigurationError("a batch needs at least one index, received none")
         params = self.parameters(indices, seed)
-        A, b = (self._real(what, array) for what, array in zip("Ab", self.assemble(params), strict=True))
+        A, b = (self._numbers(what, array) for what, array in zip("Ab", self.assemble(params), strict=True))
         m = self.n_equations
         expected = (len(indices), m, self.n), (len(indices), m)
         if (A.shape, b.shape) != expected:
@@ -255,9 +258,12 @@ class ProblemFamily(abc.ABC):
                 )
         return A, b, params
 
-    def _real(self, what: str, array: object) -> FloatArray:
-        """Return an array of the family as float64; `ConfigurationError` if it does not contain real numbers."""
-        return real(array, f"{what} of the family {self.name or type(self).__name__}")
+    def _numbers(self, what: str, array: Any) -> NDArray[Any]:
+        """Return an array of the family as float64, or complex128; `ConfigurationError` if it holds other things."""
+        if self.is_complex and np.iscomplexobj(array):
+            return np.asarray(array).astype(np.complex128, copy=False)
+        values = real(array, f"{what} of the family {self.name or type(self).__name__}")
+        return values.astype(np.complex128) if self.is_complex else values
 
     def sample(self, count: int, seed: int = 0, start: int = 0) -> Systems:
         """Return `count` systems, at the indices start, start + 1, ... of the sequence of `seed`.

@@ -31,13 +31,13 @@ def as_family(source: ProblemFamily | type[ProblemFamily] | Sampler) -> ProblemF
     ----------
     source : ProblemFamily, class of one, or function
         A family; a class with default settings; or a function that takes a numpy.random.Generator and returns one
-        matrix A (n, n), whose right-hand sides are then standard normal. What is not registered yet becomes so, under
-        its own name in small letters: `ElasticBeam` is elastic-beam, `elastic_beam` too.
+        matrix A (n, n), real or complex, whose right-hand sides are then standard normal. What is not registered yet
+        becomes so, under its own name in small letters: `ElasticBeam` is elastic-beam, `elastic_beam` too.
 
     Raises
     ------
     ConfigurationError
-        None of these, a function that does not return a square matrix of real numbers, or a name that another family
+        None of these, a function that does not return a square matrix of numbers, or a name that another family
         has.
 
     Examples
@@ -53,8 +53,9 @@ def as_family(source: ProblemFamily | type[ProblemFamily] | Sampler) -> ProblemF
         A = np.asarray(source(generator(SPECTRUM_SEED, 0)))
         if A.ndim != 2 or A.shape[0] != A.shape[1] or not A.size:
             raise ConfigurationError(f"{source.__name__} must return a matrix of shape (n, n), received {A.shape}")
-        real(A, f"A of the family {_registered_name(source.__name__)}")
-        source = _family_class_of(source)(n=len(A))
+        if not np.iscomplexobj(A):
+            real(A, f"A of the family {_registered_name(source.__name__)}")
+        source = _family_class_of(source, np.iscomplexobj(A))(n=len(A))
     family: Any = source
     if isinstance(source, type) and issubclass(source, ProblemFamily):
         try:
@@ -71,11 +72,12 @@ def as_family(source: ProblemFamily | type[ProblemFamily] | Sampler) -> ProblemF
     return family
 
 
-def _family_class_of(sample: Sampler) -> type[ProblemFamily]:
+def _family_class_of(sample: Sampler, is_complex: bool) -> type[ProblemFamily]:
     """Return the class of the systems whose matrix the function samples, registered under the function's name."""
 
     def draw(self: ProblemFamily, rng: np.random.Generator) -> dict[str, Any]:
-        return {"A": sample(rng), "b": rng.standard_normal(self.n)}
+        A, b = sample(rng), rng.standard_normal(self.n)
+        return {"A": A, "b": b + 1j * rng.standard_normal(self.n) if is_complex else b}
 
     def assemble(self: ProblemFamily, params: Parameters) -> tuple[FloatArray, FloatArray]:
         return params["A"], params["b"]
@@ -84,7 +86,9 @@ def _family_class_of(sample: Sampler) -> type[ProblemFamily]:
     if name in names() and getattr(family_class(name), "sample_matrix", None) is sample:
         return family_class(name)
     body = {"__doc__": sample.__doc__, "__module__": sample.__module__, "draw": draw, "assemble": assemble}
-    cls = type(sample.__name__, (ProblemFamily,), {**body, "sample_matrix": staticmethod(sample)})
+    cls = type(
+        sample.__name__, (ProblemFamily,), {**body, "sample_matrix": staticmethod(sample), "is_complex": is_complex}
+    )
     return register(name)(dataclasses.dataclass(frozen=True, kw_only=True)(cls))
 
 

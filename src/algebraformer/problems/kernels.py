@@ -17,7 +17,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -76,6 +76,7 @@ class KernelFamily(ProblemFamily):
     True
     """
 
+    structure: ClassVar[str] = "pos"
     kernel: KernelName = "rbf"
     """rbf, exp(-r^2 / 2), or Matern's kernel of smoothness 1/2, 3/2 or 5/2: matern-1/2, matern-3/2, matern-5/2."""
     dimensions: int = 1

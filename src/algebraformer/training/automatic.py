@@ -18,7 +18,7 @@ import numpy as np
 from algebraformer._deprecated import moved
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
-from algebraformer.models.config import EstimateConfig, ModelConfig, OperatorConfig
+from algebraformer.models.config import EstimateConfig, ModelConfig, Numbers, OperatorConfig
 from algebraformer.numerics import operator_basis
 from algebraformer.numerics.entry_sampler import EntrySampler, select_entries
 from algebraformer.numerics.reading import reading_errors
@@ -182,10 +182,11 @@ def recipe_for(family: ProblemFamily, report: ProgressCallback = silent) -> Reci
     needed = int(np.count_nonzero(values > SPECTRUM_TOLERANCE * values[0]))
     rank = min(MAX_RANK, n**2, RANK_MULTIPLE * max(1, -(-needed // RANK_MULTIPLE)))
     q = enough_read(readings(family, report)) if n > READ_SIZES[0] else n
+    numbers: Numbers = "complex" if family.is_complex else "real"
     form: dict[str, Any] = {"rank": rank}
-    if n >= FORMS_MIN_N:
+    if n >= FORMS_MIN_N and not family.is_complex:
         form = fastest(candidates(family, rank, READ_SIZES[0], report)).settings()
-    head = OperatorConfig(n_column=q, n_row=q, whiten=True, **form)
+    head = OperatorConfig(n_column=q, n_row=q, whiten=True, numbers=numbers, **form)
     model = ModelConfig(n=n, architecture="mlp", head=head, n_layer=6, n_embd=128)
     return Recipe(
         family=family.name,

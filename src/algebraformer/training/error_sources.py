@@ -75,8 +75,8 @@ def _errors(model: Algebraformer, family: ProblemFamily, count: int, seed: int) 
         T = basis.preconditioned(A, scaling)
         c, weight = basis.projected(T)
         spread = basis.squared_norm(T - basis.T_mean)
-        left = np.maximum(spread - np.sum(c**2, axis=1), 0.0)  # the components are orthonormal
-        wrong = np.sum((head.coefficients(model, z) - c) ** 2, axis=1)
+        left = np.maximum(spread - np.sum(np.abs(c) ** 2, axis=1), 0.0)  # the components are orthonormal
+        wrong = np.sum(np.abs(head.coefficients(model, z) - c) ** 2, axis=1)
         parts.append(weight**2 * np.array([spread, left, wrong]))
     spread, left, wrong = np.concatenate(parts, axis=1)
     size = float(np.mean(spread)) or 1.0  # all of them are 0 where every system has the same matrix

@@ -170,9 +170,8 @@ def _low_rank(
     n = family.n
     count = max(MIN_LOW_RANK_SAMPLES, min(LOW_RANK_SAMPLES, 2**28 // n**2))
     ranks = [rank for rank in ranks if rank < count] or [count // 2]
-    taken = low_rank_fit.snapshots(
-        _sampled(family), n, *map(max, zip(*SHAPES, strict=True)), n_read, n_read, count, report=report
-    )
+    largest_p, most_rows = (max(part) for part in zip(*SHAPES, strict=True))
+    taken = low_rank_fit.snapshots(_sampled(family), n, largest_p, most_rows, n_read, n_read, count, report=report)
     first = taken.basis(1, 1, 0)
     _, g = first.read(A)
     T = first.preconditioned(A, g)

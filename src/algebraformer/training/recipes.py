@@ -100,6 +100,12 @@ class Recipe:
                 f"{self.family} is a noisy family, which an estimate head learns: change the family of the recipe "
                 f"deblur-64, or call train with the family; received a model with head {head.name!r}"
             )
+        if family.is_complex != (head.kind == "c"):
+            kind = "complex" if family.is_complex else "real"
+            raise ConfigurationError(
+                f"{self.family} is a {kind} family: it needs an operator head with model.head.numbers = {kind!r}, "
+                f"received {head.settings()}"
+            )
         if family.n_equations != self.model.n_equations:
             raise ConfigurationError(
                 f"the model reads {self.model.n_equations} equations, the family has {family.n_equations}: these must "

@@ -16,7 +16,7 @@ from algebraformer.models.heads.base import Head, Network, ReadHead, register_he
 from algebraformer.models.heads.data import Batch, Family, Indices, Sample, TrainingData
 from algebraformer.models.heads.readout import RIDGE_RTOL, RIDGES, normal_equations, ridge_solution, ridge_update
 from algebraformer.models.inference.operator_reader import DEFECT_MARGIN, OperatorReader
-from algebraformer.models.inference.stored_basis import Basis, as_dense, to_arrays
+from algebraformer.models.inference.stored_basis import Basis, as_dense, as_pairs, to_arrays
 from algebraformer.models.scaling import DISTANCE_MARGIN
 from algebraformer.numerics import gcr, low_rank_fit, operator_basis
 from algebraformer.numerics.low_rank import LowRankBasis
@@ -77,13 +77,17 @@ def fit_basis(config: OperatorConfig, sample: Sample, few: bool = False, report:
 
 @dataclasses.dataclass(frozen=True)
 class OperatorExamples:
-    """Examples are z (B, q, m), c (B, R) and weights (B,), float32, see `OperatorBasis.coefficients`."""
+    """Examples are z (B, q, m), c (B, R) and weights (B,), float32, see `OperatorBasis.coefficients`.
+
+    Complex coefficients are pairs of real ones, c (B, 2 R).
+    """
 
     compact: ClassVar[bool] = True
     basis: Basis
 
     def __call__(self, family: Family, indices: Indices, seed: int) -> Batch:
-        parts = self.basis.coefficients(family.assembled(indices, seed)[0])
+        z, c, weight = self.basis.coefficients(family.assembled(indices, seed)[0])
+        parts = z, as_pairs(c).reshape(len(c), -1), weight
         return tuple(torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32)) for part in parts)
 
 
@@ -105,7 +109,7 @@ class OperatorHead(ReadHead):
         super().__init__(config, width)
         settings = OperatorConfig.of(config)
         self.config, self.settings = config, settings
-        self.linear = nn.Linear(config.n_token * width, settings.rank)
+        self.linear = nn.Linear(config.n_token * width, settings.n_output)
         for name, (shape, dtype) in OperatorReader.buffers(config).items():
             self.register_buffer(name, torch.zeros(shape, dtype=torch_dtype(dtype)))
         self._reader: OperatorReader | None = None
@@ -165,8 +169,9 @@ class OperatorHead(ReadHead):
         return sum(p.numel() for p in self.parameters())
 
     def scale_of_coefficients(self) -> Tensor:
-        """Return the typical size of each coefficient (R,), float32."""
-        return (self.coefficient_rms * self.scale).float()
+        """Return the typical size of each coefficient (R,), float32; of complex ones twice, for both parts."""
+        typical = (self.coefficient_rms * self.scale).float()
+        return typical.repeat_interleave(2) if self.settings.kind == "c" else typical
 
     def loss(self, network: Network, *batch: Tensor) -> Tensor:
         """Return the weighted mean square error of the coefficients, relative to that of c = 0 over the family.
@@ -218,7 +223,7 @@ class OperatorHead(ReadHead):
             return
         self.set_basis(operator_basis.extended(as_dense(initial.basis), data.basis.matrices(), self.settings.rank))
         before = initial.readout_weights()
-        new = torch.zeros(len(before), self.settings.rank - before.shape[1], dtype=before.dtype)
+        new = torch.zeros(len(before), self.settings.n_output - before.shape[1], dtype=before.dtype)
         self.set_readout(torch.cat((before, new), dim=1))
 
     def finish(self, network: Network, data: TrainingData, part: PartCallback = all_silent) -> None:

@@ -59,6 +59,8 @@ class NumpyNetwork:
         self._take_layers(tensors)
         tensors.check_empty()
         self.reader = kind(config, self.buffers)
+        buffers = sum(array.size for array in self.buffers.values())
+        self._parameter_count = sum(array.size for array in arrays.values()) - buffers
 
     def _take_layers(self, tensors: Tensors) -> None:
         """Make the layers from their parameters."""
@@ -79,7 +81,7 @@ class NumpyNetwork:
 
     def parameter_count(self) -> int:
         """Return the number of trained parameters; buffers are not counted."""
-        return sum(array.size for array in self.arrays.values()) - sum(array.size for array in self.buffers.values())
+        return self._parameter_count
 
     def forward(self, tokens: Singles, *context: Singles) -> tuple[Singles, ...]:
         """Return the outputs that the reader asks for.
@@ -193,7 +195,7 @@ def token_read_out(config: ModelConfig, tensors: Tensors, width: int) -> ReadOut
 
 def operator_read_out(config: ModelConfig, tensors: Tensors, width: int) -> ReadOut:
     """Return what gives the coefficients in their typical size (B, R): one linear map of all tokens together."""
-    linear = Linear.take(tensors, "head.linear", config.n_token * width, OperatorConfig.of(config).rank)
+    linear = Linear.take(tensors, "head.linear", config.n_token * width, OperatorConfig.of(config).n_output)
 
     def read_out(h: Singles, tokens: Singles) -> tuple[Singles, ...]:
         return (linear(h.reshape(len(h), -1)),)

@@ -53,8 +53,10 @@ class OperatorReader(Reader):
 
     def __init__(self, config: ModelConfig, buffers: Arrays) -> None:
         super().__init__(config, buffers)
+        self.is_complex = config.head.kind == "c"
         self.basis = from_arrays(buffers)
-        self.typical = (self.basis.coefficient_rms * self.basis.scale).astype(np.float32)
+        typical = (self.basis.coefficient_rms * self.basis.scale).astype(np.float32)
+        self.typical = np.repeat(typical, 2) if self.is_complex else typical  # of real and imaginary part
         self.max_distance = float(buffers["max_distance"])
         self.max_first_residual = float(buffers["max_first_residual"])
 
@@ -87,9 +89,8 @@ class OperatorReader(Reader):
         """Return the coefficients (B, R) from what is read (B, q, m)."""
         tokens = z.reshape(len(z), self.config.n_token, -1).astype(np.float32)
         parts = [forward(tokens[i : i + BATCH_SIZE])[0] * self.typical for i in range(0, len(z), BATCH_SIZE)]
-        if len(parts) == 1:
-            return parts[0]
-        return np.concatenate(parts) if parts else np.empty((0, self.basis.rank))
+        c = parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, self.typical.size), np.float32), *parts])
+        return c.view(np.complex64) if self.is_complex else c
 
     def inverse_and_distance(self, forward: Forward, A: Entries) -> tuple[LinearInverse, FloatArray]:
         """Return the approximate inverses of A (B, n, n) and how far (B,) each matrix is from the family's mean."""

@@ -28,6 +28,23 @@ def as_dense(basis: Basis) -> OperatorBasis:
     return basis
 
 
+def as_pairs(array: NDArray[Any]) -> NDArray[Any]:
+    """Return complex numbers as pairs of real ones along a new last axis; real ones as they are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> as_pairs(np.array([1 + 2j]))
+    array([[1., 2.]])
+    """
+    return np.stack((array.real, array.imag), axis=-1) if np.iscomplexobj(array) else array
+
+
+def from_pairs(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the complex numbers that pairs of float32 or float64 along the last axis are."""
+    return np.ascontiguousarray(array).view(np.result_type(array, np.complex64))[..., 0]
+
+
 def layout(config: ModelConfig) -> Layout:
     """Return shape and dtype of every array.
 
@@ -40,16 +57,16 @@ def layout(config: ModelConfig) -> Layout:
         "rows": ((m,), np.int64),
         "columns": ((q,), np.int64),
         "weight": ((m, q), np.float64),
-        "mean": ((m, q), np.float64),
-        "inverse_std": ((m, q), np.float64),
+        "mean": ((head.n_reading, q), np.float64),
+        "inverse_std": ((head.n_reading, q), np.float64),
     }
     if head.form == "dense":
-        lead = min(R, LEADING)
+        lead, pair = min(R, LEADING), (2,) if head.kind == "c" else ()
         found |= {
-            "A_mean": ((n, n), np.float64),
-            "T_mean": ((n, n), np.float32),
-            "leading": ((lead, n, n), np.float32),
-            "others": ((R - lead, n, n), np.float16),
+            "A_mean": ((n, n, *pair), np.float64),
+            "T_mean": ((n, n, *pair), np.float32),
+            "leading": ((lead, n, n, *pair), np.float32),
+            "others": ((R - lead, n, n, *pair), np.float16),
         }
     else:
         size = head.p**2 + head.row_terms * n
@@ -65,12 +82,12 @@ def layout(config: ModelConfig) -> Layout:
         }
     found |= {"coefficient_rms": ((R,), np.float64), "scale": ((), np.float64)}
     if head.whiten:
-        found["whitening"] = ((q * head.n_combination, q * m), np.float64)
+        found["whitening"] = ((q * head.n_combination, q * head.n_reading), np.float64)
     return found
 
 
 def to_arrays(basis: Basis) -> dict[str, NDArray[Any]]:
-    """Return a basis as the arrays of `layout`, those of components in float32."""
+    """Return a basis as the arrays of `layout`, those of components in float32; complex numbers as pairs."""
     found = {name: getattr(basis.sampler, name) for name in SAMPLER}
     if isinstance(basis, OperatorBasis):
         found |= {
@@ -90,7 +107,7 @@ def to_arrays(basis: Basis) -> dict[str, NDArray[Any]]:
     found |= {"coefficient_rms": basis.coefficient_rms, "scale": np.array(basis.scale)}
     if basis.sampler.whitening is not None:
         found["whitening"] = basis.sampler.whitening
-    return found
+    return {name: as_pairs(np.asarray(array)) for name, array in found.items()}
 
 
 def from_arrays(arrays: Arrays) -> Basis:
@@ -99,6 +116,7 @@ def from_arrays(arrays: Arrays) -> Basis:
     A dense basis comes without its metric, which training alone needs.
     """
     A_mean = arrays["A_mean"].astype(np.float64, copy=False)
+    A_mean = A_mean if A_mean.ndim == 2 else from_pairs(A_mean)
     n = len(A_mean)
     for name in ("rows", "columns"):
         if not ((arrays[name] >= 0) & (arrays[name] < n)).all():
@@ -117,7 +135,8 @@ def from_arrays(arrays: Arrays) -> Basis:
     }
     if "T_mean" in arrays:
         parts = arrays["T_mean"][None], arrays["leading"], arrays["others"]
-        return OperatorBasis(**shared, operators=np.concatenate(parts, dtype=np.float32))
+        operators = np.concatenate(parts, dtype=np.float32)
+        return OperatorBasis(**shared, operators=from_pairs(operators) if np.iscomplexobj(A_mean) else operators)
     low, high = arrays["scaling_range"]
     if not 0 < low <= high:
         raise ConfigurationError(f"limits of the scaling must be positive, received {low:g} and {high:g}")

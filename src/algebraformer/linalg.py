@@ -69,9 +69,11 @@ def norm(v: FloatArray) -> FloatArray:
         length = np.sqrt(np.vecdot(rows, rows).real)
         if ((length > MODERATE[0]) & (length < MODERATE[1])).all():
             return np.asarray(length)
-        largest = np.max(np.abs(v), axis=-2, keepdims=True, initial=0.0)
-        scale = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
-        return (scale * np.sqrt(np.sum((np.abs(v) / scale) ** 2, axis=-2, keepdims=True)))[..., 0, :]
+        # By a power of two, so that the digits are those of vectors of moderate size.
+        _, exponent = np.frexp(np.max(np.abs(rows), axis=-1, initial=0.0))
+        exponent = np.clip(exponent, -1000, 1000)
+        rows = rows * np.ldexp(1.0, -exponent)[..., None]
+        return np.asarray(np.ldexp(np.sqrt(np.vecdot(rows, rows).real), exponent))
 
 
 def ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:

@@ -258,7 +258,7 @@ def test_a_new_start_that_makes_it_worse_is_not_taken(monkeypatch):
     solve = gcr.solve
     starts = []
 
-    def worse(A, b, M, rtol, maxiter, x0=None, stagnation_factor=0.0, max_first_ratio=np.inf):
+    def worse(A, b, M, rtol, maxiter, x0=None, stagnation_factor=0.0, max_first_ratio=np.inf, **restart):
         starts.append(x0)
         found = solve(A, b, M, 1e-3, maxiter, None, stagnation_factor)
         return found if x0 is None else dataclasses.replace(found, x=2 * found.x)

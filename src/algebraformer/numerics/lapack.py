@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import get_lapack_funcs
 
+from algebraformer.linalg import EPS
 from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error, probe, rounding
 from algebraformer.numerics.gcr import RefinedSolution, richardson
 from algebraformer.passes import has_zero_line
@@ -163,7 +164,7 @@ class Factors:
     Attributes
     ----------
     factor : ndarray, shape (n, n)
-        L and U, or the upper triangular R with A = R^H R.
+        L and U, or the lower triangular L with A^T = L L^H: A^T, since LAPACK stores matrices by columns.
     pivots : ndarray of int, shape (n,), or None
         None for a Cholesky factor.
     rcond : float
@@ -190,30 +191,32 @@ class Factors:
     def of(cls, A: NDArray[Any], assume_a: str = "gen") -> Factors:
         """Factorise A (n, n) and estimate its condition.
 
-        With `assume_a="pos"` by Cholesky, in half the operations; by LU where A is not Hermitian to the last bit, or
-        the factorisation shows that it is not positive definite.
+        With `assume_a="pos"` by Cholesky, in half the operations; by LU where A is not Hermitian to rounding, or the
+        factorisation shows that it is not positive definite.
         """
         lapack = _routines(A.dtype.char)
         with np.errstate(over="ignore"):
-            norm, unit = np.max(np.sum(np.abs(A), axis=0)), 1.0
-        if not np.isfinite(norm):
+            columns, unit = np.sum(np.abs(A), axis=0), 1.0
+        if not np.isfinite(columns).all():
             unit = 2.0 ** -np.ceil(np.log2(2 * len(A)))
             A = A * unit
-            norm = np.max(np.sum(np.abs(A), axis=0))
-        factors = None
-        if assume_a == "pos" and np.array_equal(A, A.conj().T):
-            R, info = lapack.potrf(A, lower=0, clean=0)
-            if info == 0:
-                factors = cls(R, None, float(lapack.pocon(R, norm)[0]), False, unit=unit)
+            columns = np.sum(np.abs(A), axis=0)
+        norm, g, factors = np.max(columns), probe(len(A)), None
+        Ag = A @ g
+        if assume_a == "pos":
+            skew = np.abs(Ag - (A.T @ g).conj())[:, 0]
+            if (skew <= len(A) * EPS * columns * np.abs(g).max()).all():
+                L, info = lapack.potrf(A.T, lower=1, clean=0)
+                if info == 0:
+                    factors = cls(L, None, float(lapack.pocon(L, norm, uplo="L")[0]), False, unit=unit)
         if factors is None:
             lu, pivots, info = lapack.getrf(A)
             if info > 0:
                 return cls(lu, pivots, 0.0, True, unit=unit)
             factors = cls(lu, pivots, float(lapack.gecon(lu, norm)[0]), False, unit=unit)
 
-        g = probe(len(A))
         with np.errstate(all="ignore"):
-            defect = float(np.linalg.norm(g - factors.inverse(A @ g / unit)))
+            defect = float(np.linalg.norm(g - factors.inverse(Ag / unit)))
         return dataclasses.replace(factors, defect=defect if np.isfinite(defect) else 1.0)
 
     def inverse(self, v: NDArray[Any]) -> NDArray[Any]:
@@ -223,8 +226,8 @@ class Factors:
             return np.full_like(v, np.nan)
         lapack = _routines(self.factor.dtype.char)
         if self.pivots is None:
-            solution = lapack.potrs(self.factor, v.conj() if self.transposed else v, lower=0)[0]
-            solution = solution.conj() if self.transposed else solution  # A^T is conj(A)
+            solution = lapack.potrs(self.factor, v if self.transposed else v.conj(), lower=1)[0]
+            solution = solution if self.transposed else solution.conj()  # A is conj(A^T)
         else:
             solution = lapack.getrs(self.factor, self.pivots, v, trans=int(self.transposed))[0]
         return solution if self.unit == 1.0 else solution * self.unit

@@ -165,7 +165,7 @@ def rivals_for(structure: Structure, rtol: float | None = None) -> list[Rival]:
         if structure.positive_definite:
             condition += ", positive definite"
             ways.append(Rival("banded Cholesky", direct.banded_cholesky(max(lower, upper)), condition))
-    inverse = structure.inverse() if real else None
+    inverse = structure.inverse()
     if inverse is not None:
         diagonal = np.diagonal(structure.mean)
         condition = "the mean is not singular"
@@ -174,7 +174,7 @@ def rivals_for(structure: Structure, rtol: float | None = None) -> list[Rival]:
             condition += ", no diagonal entry is zero"
             way = iterative.scaled_mean_inverse(diagonal, inverse, rtol)
             ways.append(Rival("scaled mean inverse + conjugate residuals", way, condition))
-        if structure.positive_definite:
+        if structure.positive_definite and real:
             way = iterative.scaled_conjugate_gradients(diagonal, inverse, rtol)
             ways.append(Rival("scaled mean inverse + conjugate gradients", way, "symmetric positive definite"))
     return [both for way in ways for both in (way, with_pool(way))]

@@ -153,7 +153,7 @@ class Recurrent:
             self.layers.append([])
             for end in ("", "_reverse")[:directions]:
                 pair = [
-                    Linear(
+                    Linear.of(
                         tensors.take(f"{name}.layers.weight_{part}_l{i}{end}", (gates * C, width)),
                         tensors.take(f"{name}.layers.bias_{part}_l{i}{end}", (gates * C,)),
                     )
@@ -170,7 +170,7 @@ class Recurrent:
     def run(self, h: Singles, of_input: Linear, of_state: Linear) -> Singles:
         """Return the states (B, T, C) of one layer in one direction."""
         inputs = of_input(h)
-        states = np.zeros((*h.shape[:2], of_state.weight.shape[1]), dtype=np.float32)
+        states = np.zeros((*h.shape[:2], of_state.weight.shape[0]), dtype=np.float32)
         state = memory = np.zeros_like(states[:, 0])
         for t in range(h.shape[1]):
             state, memory = self.step(inputs[:, t], of_state(state), state, memory)

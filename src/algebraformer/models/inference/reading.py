@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algebraformer.linalg import FloatArray
-from algebraformer.numerics.preconditioner import LinearInverse
+from algebraformer.numerics import gcr
+from algebraformer.numerics.forward_error import MAX_DEFECT
+from algebraformer.numerics.preconditioner import LinearInverse, TransposedInverse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,17 @@ class MatrixReading:
             inverse=None if self.inverse is None else self.inverse[chosen],
             defect=None if self.defect is None else self.defect[chosen],
         )
+
+    def transposed(self) -> Self:
+        """Return the reading of the transposes, of a head that is linear in b: they are in distribution where A is.
+
+        Right-hand sides of A^T are not those of the family, so that first residuals are held to MAX_DEFECT alone.
+        """
+        if self.inverse is None:
+            return self
+        A, inverse = np.ascontiguousarray(self.A.swapaxes(1, 2)), TransposedInverse(self.inverse)
+        defect = gcr.probe_defect(A, inverse)
+        return type(self)(A, self.in_distribution, lambda A, b: inverse(b), inverse, defect, MAX_DEFECT)
 
     def predict(self, b: FloatArray) -> FloatArray:
         """Return the bare answers x (B, n, k) for right-hand sides b (B, n, k)."""

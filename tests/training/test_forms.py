@@ -38,7 +38,7 @@ def test_every_form_is_tried(small):
     assert [one.rank for one in dense] == [8, 16, 20]  # no more components than the spectrum shows
     assert {(one.p, one.row_terms) for one in low} == {(8, 1), (16, 2)}
     assert {one.rank for one in low} == {8, 16, 20}
-    assert all(one.seconds > 0 and 1 <= one.steps <= forms.MAX_STEPS for one in found)
+    assert all(one.seconds > 0 and 1 <= one.steps <= 1 + forms.MAX_REFINEMENTS for one in found)
     assert dense[0].steps > dense[-1].steps
 
 
@@ -52,7 +52,7 @@ def test_steps_are_those_of_the_iteration(small):
     A, b, _ = family.assembled(range(2**20, 2**20 + 6), automatic.SPECTRUM_SEED)
     inverse = basis.inverse_of(basis.coefficients(A)[1], basis.read(A)[1])
     assert found.steps == pytest.approx(
-        np.mean(gcr.gcr_restarted(A, b[:, :, None], inverse, None, forms.MAX_STEPS).refinements + 1)
+        np.mean(gcr.gcr_restarted(A, b[:, :, None], inverse, None, forms.MAX_REFINEMENTS).refinements + 1)
     )
 
 

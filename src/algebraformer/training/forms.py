@@ -47,8 +47,8 @@ MAX_LOW_RANK_BYTES = 10 * 2**20
 HELD_OUT, FIRST_HELD_OUT = 16, 2**20
 """Systems that steps are counted on: the mean over so many is within half a step. They come behind all that a form is
 computed from."""
-MAX_STEPS = 30
-"""A system that needs more is factorised."""
+MAX_REFINEMENTS = 10
+"""A system that needs more is factorised: the default of `LearnedSolver.solve`."""
 EQUAL = 1.02
 """Forms whose time differs by less than this factor are equal, and the one with fewer coefficients is taken."""
 
@@ -215,7 +215,7 @@ def _measured(
         Seconds per system that making M takes, and M.right per step.
     """
     n = A.shape[-1]
-    solution = gcr.gcr_restarted(A, b[:, :, None], M, None, MAX_STEPS)
+    solution = gcr.gcr_restarted(A, b[:, :, None], M, None, MAX_REFINEMENTS)
     steps = float(np.mean(solution.refinements + 1))
     every_step = 8 * n**2 / BYTES_PER_SECOND + 2 * n**2 / DOUBLE_FLOPS + STEP_SECONDS + STEP_SECONDS_PER_ROW * n + step
     share = float(np.mean(solution.certified))

@@ -13,7 +13,7 @@ from typing import Any
 from algebraformer.checkpoint import dump_json
 from algebraformer.models import Algebraformer, OperatorConfig
 from algebraformer.models.heads.operator import fit_basis
-from algebraformer.numerics.operator_basis import OperatorBasis
+from algebraformer.models.inference.stored_basis import Basis
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import FinetuneRecipe, Recipe, RunOptions, train
 from algebraformer.training.data import training_data
@@ -46,11 +46,11 @@ def folder_name(*words: object) -> str:
     return "-".join(map(str, words)).replace(",", "").replace(" ", "-")
 
 
-Bases = dict[Any, tuple[OperatorBasis, float]]
+Bases = dict[Any, tuple[Basis, float]]
 """Bases of operator heads, and the seconds that each took, by what they depend on."""
 
 
-def shared_basis(recipe: Recipe, bases: Bases) -> tuple[OperatorBasis, float]:
+def shared_basis(recipe: Recipe, bases: Bases) -> tuple[Basis, float]:
     """Return the basis that training would compute, and its seconds, from `bases` if it is there."""
     head, sample = OperatorConfig.of(recipe.model), training_data(recipe).basis
     key = head, sample
@@ -63,7 +63,7 @@ def shared_basis(recipe: Recipe, bases: Bases) -> tuple[OperatorBasis, float]:
 def run_once(
     recipe: Recipe,
     output: Path,
-    basis: Callable[[], tuple[OperatorBasis, float]] | None = None,
+    basis: Callable[[], tuple[Basis, float]] | None = None,
     initial: Algebraformer | None = None,
 ) -> Trained:
     """Train one network to the end of its schedule, unless it is trained already.

@@ -24,6 +24,7 @@ from rich.progress import Progress
 
 from algebraformer.linalg import FloatArray, is_certified, measures, normalized_mse, relative_error
 from algebraformer.models import ModelConfig, OperatorConfig
+from algebraformer.models.inference.stored_basis import as_dense
 from algebraformer.numerics import gcr
 from algebraformer.numerics.preconditioner import Preconditioner
 from algebraformer.problems import Systems
@@ -152,7 +153,7 @@ def training_seconds(solver: LearnedSolver, run: Path) -> float | None:
 def measure(plan: Plan, solvers: list[tuple[LearnedSolver, float | None]]) -> dict[str, Any]:
     """Return what all methods do on one family, as plain JSON values; the better network comes first."""
     better = solvers[0][0]
-    family, basis = better.info.problem_family(), better.model.operator_head.basis
+    family, basis = better.info.problem_family(), as_dense(better.model.operator_head.basis)
     systems = family.sample(plan.systems, TEST_SEED)
     exact = np.stack([exact_solution(systems.A[i], systems.b[i]) for i in range(min(plan.checked, len(systems)))])
     methods = [network(*pair) for pair in solvers] + classical(

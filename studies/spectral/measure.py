@@ -32,8 +32,8 @@ from algebraformer.metrics import answer_scores, score
 from algebraformer.models import ModelConfig, OperatorConfig
 from algebraformer.models.heads import Sample
 from algebraformer.models.heads.operator import fit_basis
+from algebraformer.models.inference.stored_basis import Basis
 from algebraformer.numerics import operator_basis
-from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.numerics.preconditioner import MeanInverse
 from algebraformer.reporting import Report, conclusions
 from algebraformer.rivals.direct import numpy_lu
@@ -298,7 +298,7 @@ def small_samples(plan: Plan, chosen: dict[str, Rates], trained: Callable[..., T
     return rows
 
 
-def own_basis(recipe: Recipe, count: int) -> tuple[OperatorBasis, float]:
+def own_basis(recipe: Recipe, count: int) -> tuple[Basis, float]:
     """Return a basis from the first systems of the recipe's training set; it is not timed."""
     sample = Sample(recipe.problem_family(), count, recipe.seed)
     return fit_basis(OperatorConfig.of(recipe.model), sample, few=True), 0.0

@@ -15,6 +15,7 @@ from algebraformer.problems.custom import as_family, family_from_file, names_a_f
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import RECIPES, RunOptions
 from algebraformer.training.automatic import recipe_for, spectrum
+from algebraformer.training.forms import Candidate
 
 N = 6
 SHIFTS = np.linalg.qr(np.random.default_rng(0).standard_normal((N, N)))[0]
@@ -267,6 +268,8 @@ def test_the_rank_is_read_off_the_spectrum(monkeypatch, needed, rank):
 def test_the_training_set_shrinks_with_n(monkeypatch):
     monkeypatch.setattr("algebraformer.training.automatic.spectrum", lambda family, report: np.ones(1))
     monkeypatch.setattr("algebraformer.training.automatic.readings", lambda family, report: {16: 0.0})
+    dense = Candidate(form="dense", rank=16)
+    monkeypatch.setattr("algebraformer.training.automatic.candidates", lambda *args: [dense])
     samples = [recipe_for(problems.get("diffusion", n=n)).samples for n in (16, 128, 256, 512, 2048)]
     assert samples == [50_000, 50_000, 12_500, 3_125, 2_048]
 

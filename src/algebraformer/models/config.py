@@ -17,19 +17,26 @@ Architecture = Literal["transformer", "lstm", "gru", "mlp", "feedback"]
 Encoding = Literal["column", "row", "column-b", "entry"]
 EstimateEncoding = Literal["column", "column-tikhonov"]
 Norm = Literal["frobenius", "weighted"]
+Form = Literal["dense", "low-rank"]
 Numbers = Literal["real", "complex"]
 MAX_READ = 64
 """An operator head reads at most this many columns and rows, whatever n is."""
 MAX_COMBINATIONS = 256
 """Combinations of entries that are read at most, as many as of 16 x 16 entries: a whitening that keeps all 4096 of
 64 x 64 takes 134 MB."""
+MAX_ROW_TERMS = 8
+"""Largest number of row terms: each of them costs a product with a shared matrix per step."""
 TIKHONOV = 5
 """Tikhonov solutions that a token of the encoding column-tikhonov holds an entry of."""
 MAX_SIZE = 2**20
 """Largest size of anything in a network."""
 EXTENSION = 64
 """Components that a basis is extended by in fine-tuning, if no rank is given."""
-CHANGEABLE = {"refitted": ("rank", "whiten", "norm"), "extended": ("rank",), "kept": ()}
+CHANGEABLE = {
+    "refitted": ("rank", "whiten", "norm", "form", "p", "row_terms"),
+    "extended": ("rank",),
+    "kept": (),
+}
 """Settings of an operator head that may differ from those of the network it starts from, by the choice of basis."""
 
 
@@ -239,13 +246,21 @@ class OperatorConfig(HeadConfig):
     the largest spread are read."""
     norm: Norm = "frobenius"
     """Norm of the errors. frobenius: of the inverse times the mean matrix. weighted: of the inverse itself as well, so
-    that the few smooth directions that make up most of a solution count."""
+    that the few smooth directions that make up most of a solution count; of dense operators only."""
+    form: Form = "dense"
+    """Form of the basis operators. dense: n x n matrices, see `numerics.operator_basis`. low-rank: matrices of low rank
+    and multiples of the rows of shared matrices, between scalings from the diagonal of A, see `numerics.low_rank`."""
+    p: int = 0
+    """Rank of each operator of the form low-rank, at most n; 0 for dense ones."""
+    row_terms: int = 0
+    """Number of shared matrices whose rows the form low-rank has multiples of, at most 8; 0 for dense operators."""
     numbers: Numbers = "real"
     """Numbers that systems are made of. complex: real and imaginary parts are read, and coefficients are complex."""
 
     def __post_init__(self) -> None:
         check_flag("whiten", self.whiten)
         check_choice("norm", self.norm, get_args(Norm))
+        check_choice("form", self.form, get_args(Form))
         check_choice("numbers", self.numbers, get_args(Numbers))
 
     def check(self, model: ModelConfig) -> None:
@@ -255,6 +270,22 @@ class OperatorConfig(HeadConfig):
             ("n_row", min(model.n, MAX_READ)),
         ):
             check_size(name, getattr(self, name), high=limit)
+        dense = self.form == "dense"
+        check_size("p", self.p, low=0 if dense else 1, high=0 if dense else model.n)
+        check_size("row_terms", self.row_terms, low=0, high=0 if dense else MAX_ROW_TERMS)
+        if not dense and self.numbers == "complex":
+            raise ConfigurationError(f"complex systems have dense operators, received form {self.form}")
+        if not dense and self.norm != "frobenius":
+            raise ConfigurationError(f"norm {self.norm} is for dense operators, received form {self.form}")
+
+    def settings(self) -> dict[str, Any]:
+        settings = super().settings()  # without what checkpoints from before there was a choice do not have
+        if self.numbers == "real":
+            del settings["numbers"]
+        if self.form == "dense":
+            for name in ("form", "p", "row_terms"):
+                del settings[name]
+        return settings
 
     @property
     def n_combination(self) -> int:
@@ -275,12 +306,6 @@ class OperatorConfig(HeadConfig):
     def kind(self) -> str:
         return "c" if self.numbers == "complex" else "f"
 
-    def settings(self) -> dict[str, Any]:
-        settings = super().settings()
-        if self.numbers == "real":  # as checkpoints from before there were complex ones have it
-            del settings["numbers"]
-        return settings
-
     def n_token(self, model: ModelConfig) -> int:
         return 1 if model.architecture == "mlp" else self.n_column
 
@@ -292,6 +317,8 @@ class OperatorConfig(HeadConfig):
             raise ConfigurationError("scaler is for token heads; an operator head has a basis, which can be kept")
         if round(self.held_out * samples) == 0:
             raise ConfigurationError(f"an operator head needs at least 3 systems, received {samples}")
+        if basis != "refitted" and self.form != "dense":
+            raise ConfigurationError(f"a basis of the form {self.form} can be refitted only, received {basis}")
         if basis == "refitted" and self.rank >= samples:
             raise ConfigurationError(
                 f"a basis refitted on {samples} systems has at most {samples - 1} components, received rank "

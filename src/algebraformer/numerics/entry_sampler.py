@@ -33,6 +33,9 @@ ROUNDING_RTOL = 16 * EPS
 ALIGNMENTS = 100
 """Most steps in which the phases of complex matrices settle; about ten are enough."""
 
+BLOCK_ENTRIES = 2**23
+"""Entries that are worked on at a time, 64 MB in float64."""
+
 
 class Entries(Protocol):
     """B matrices by their entries: an array (B, n, n), or an object that computes entries on demand."""
@@ -123,6 +126,7 @@ def select_entries(
     while sum(map(len, parts)) < kept:
         parts.append(next(samples))
     A = np.concatenate(parts)[:kept]
+    parts.clear()  # half a gigabyte at n = 1024
     n = A.shape[-1]
 
     # 1. Weight the entries by their size over the family, and divide each matrix by its own.
@@ -134,13 +138,17 @@ def select_entries(
 
     # 2. The leading modes of the z-scored entries, from the smaller of the two Gram matrices.
     parts_of_A = real_parts(A[:, None])  # (kept, 1, n, n), or with 2 for complex matrices
-    flat = ((parts_of_A - parts_of_A.mean(axis=0)) * _inverse_std(parts_of_A)).reshape(kept, -1)
+    inverse_std = _inverse_std(parts_of_A)
+    flat = parts_of_A - parts_of_A.mean(axis=0)
+    flat *= inverse_std
+    flat = flat.reshape(kept, -1)
     by_entries = flat.shape[1] < kept
     values, vectors = np.linalg.eigh(flat.T @ flat if by_entries else flat @ flat.T)
     order = np.argsort(-values)[: min(N_MODES, kept)]
     leading = vectors[:, order].T  # (N_MODES, n^2) or (N_MODES, kept)
     modes = np.sqrt(np.maximum(values[order], 0))[:, None] * leading if by_entries else leading @ flat
     modes = modes.reshape(-1, n, n)
+    del flat, leading
 
     # 3. The columns and rows that span them best: the first pivots [1]_.
     columns = np.sort(_pivots(modes)[:n_column])
@@ -179,6 +187,9 @@ def signed_rms(E: NDArray[Any], reference: NDArray[Any]) -> NDArray[Any]:
 
     Of complex entries it has the phase of that product.
     """
+    step = max(1, BLOCK_ENTRIES // max(1, E[0].size)) if len(E) else 1
+    if len(E) > step:
+        return np.concatenate([signed_rms(E[i : i + step], reference) for i in range(0, len(E), step)])
     largest = np.abs(E).max(axis=(1, 2), keepdims=True)
     unit = E / np.where(largest > 0, largest, 1.0)  # the squares of 1e300 overflow
     product = np.sum(unit * reference.conj(), axis=(1, 2))

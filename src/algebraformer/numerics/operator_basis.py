@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import EPS, FloatArray
-from algebraformer.numerics.entry_sampler import N_MODES, EntrySampler, select_entries
+from algebraformer.numerics.entry_sampler import N_MODES, Entries, EntrySampler, select_entries
 from algebraformer.numerics.preconditioner import ApproximateInverse, linear_combination, single_precision
 from algebraformer.progress import ProgressCallback, batches, silent
 
@@ -111,15 +111,28 @@ class OperatorBasis:
         LinAlgError
             A matrix is singular.
         """
-        z, s = self.sampler(A)
-        return z, *self.projected(preconditioned_inverse(A / s[:, None, None], self.A_mean))
+        z, s = self.read(A)
+        return z, *self.projected(self.preconditioned(A, s))
+
+    def read(self, A: Entries) -> tuple[FloatArray, FloatArray]:
+        """Return what a regression reads of matrices A (B, n, n), z (B, q, m), and their sizes s (B,)."""
+        return self.sampler(A)
+
+    def preconditioned(self, A: FloatArray, s: FloatArray) -> FloatArray:
+        """Return T (B, n, n) of matrices A (B, n, n) of sizes s (B,)."""
+        return preconditioned_inverse(A / np.where(s != 0, s, 1.0)[:, None, None], self.A_mean)
 
     def projected(self, T: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the coefficients (B, R) of T (B, n, n) and the weights (B,), 1 / ||T||."""
         E = T - self.T_mean
-        TW, EW = (T, E) if self.metric is None else (T @ self.metric, E @ self.metric)
+        EW = E if self.metric is None else E @ self.metric
         c = EW.reshape(len(T), -1) @ self.components.reshape(self.rank, -1).conj().T
-        return c, 1 / np.sqrt(np.sum(TW * T.conj(), axis=(1, 2)).real)
+        return c, 1 / np.sqrt(self.squared_norm(T))
+
+    def squared_norm(self, E: FloatArray) -> FloatArray:
+        """Return ||E||^2 (B,) of errors E of T (B, n, n)."""
+        EW = E if self.metric is None else E @ self.metric
+        return np.asarray(np.sum(EW * E.conj(), axis=(1, 2)).real)
 
     def inverse_of(self, c: NDArray[np.floating], s: FloatArray) -> ApproximateInverse:
         """Return the approximate inverses of B matrices.

@@ -204,4 +204,4 @@ def shared_matmul(matrix: NDArray[Real], v: NDArray[Real]) -> NDArray[Real]:
     B, n, k = v.shape
     if k == 1:
         return (v[:, :, 0] @ matrix.T)[:, :, None]
-    return (v.transpose(0, 2, 1).reshape(B * k, n) @ matrix.T).reshape(B, k, n).transpose(0, 2, 1)
+    return (v.transpose(0, 2, 1).reshape(B * k, n) @ matrix.T).reshape(B, k, len(matrix)).transpose(0, 2, 1)

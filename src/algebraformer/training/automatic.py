@@ -1,8 +1,9 @@
 """A recipe for any family, made from the family alone.
 
-The rank of the operator head is read off the spectrum of the family's inverses, and how many entries of A the network
-reads off the errors of a regression that reads them. The rest is the same for all families but for what gets more
-expensive with n: the training set of an operator head, and steps and batches of an estimate head.
+The rank of the operator head is read off the spectrum of the family's inverses, how many entries of A the network reads
+off the errors of a regression that reads them, and the form of the inverse off the time that solving with it takes. The
+rest is the same for all families but for what gets more expensive with n: the training set of an operator head, and
+steps and batches of an estimate head.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from algebraformer.numerics.reading import reading_errors
 from algebraformer.problems import NoisyFamily, ProblemFamily
 from algebraformer.problems.base import SCALER_SEED, SPECTRUM_SEED
 from algebraformer.progress import ProgressCallback, silent
+from algebraformer.training.forms import FORMS_MIN_N, candidates, fastest
 from algebraformer.training.recipes import ESTIMATE, ESTIMATE_HEADS, Recipe
 
 MAX_RANK = 256
@@ -132,7 +134,8 @@ def recipe_for(family: ProblemFamily, report: ProgressCallback = silent) -> Reci
     An operator head with a perceptron of six blocks of width 128 on entries of A, whitened, so that a small term beside
     a large one is seen: a perceptron on plain entries fails there (LOG.md). Its rank is the least multiple of 16 behind
     which the singular values are below 1e-4 of the first, and 256 at most. It reads 16 x 16 entries, or as many as
-    `enough_read` finds in `readings`, 64 x 64 at most.
+    `enough_read` finds in `readings`, 64 x 64 at most. From 96 unknowns on, the form of the inverse and its rank, up to
+    this one, are those that systems are solved fastest with, see `training.forms`.
 
     A noisy family gets the network and the steps of the recipe deblur-64 in its own size. Above 64 unknowns or
     equations the numbers of steps and of systems per step fall as 1 / n, since a system takes about n^2 times as long:
@@ -180,7 +183,10 @@ def recipe_for(family: ProblemFamily, report: ProgressCallback = silent) -> Reci
     rank = min(MAX_RANK, n**2, RANK_MULTIPLE * max(1, -(-needed // RANK_MULTIPLE)))
     q = enough_read(readings(family, report)) if n > READ_SIZES[0] else n
     numbers: Numbers = "complex" if family.is_complex else "real"
-    head = OperatorConfig(rank=rank, n_column=q, n_row=q, whiten=True, numbers=numbers)
+    form: dict[str, Any] = {"rank": rank}
+    if n >= FORMS_MIN_N and not family.is_complex:
+        form = fastest(candidates(family, rank, READ_SIZES[0], report)).settings()
+    head = OperatorConfig(n_column=q, n_row=q, whiten=True, numbers=numbers, **form)
     model = ModelConfig(n=n, architecture="mlp", head=head, n_layer=6, n_embd=128)
     return Recipe(
         family=family.name,

@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 
 from algebraformer.models import Algebraformer
-from algebraformer.numerics.operator_basis import preconditioned_inverse
 from algebraformer.numerics.reading import reading_errors
 from algebraformer.problems import ProblemFamily
 from algebraformer.problems.base import SPECTRUM_SEED, TEST_SEED
@@ -72,11 +71,10 @@ def _errors(model: Algebraformer, family: ProblemFamily, count: int, seed: int) 
     basis = head.basis
     for indices in batches(count, max(1, min(256, 2**24 // family.n**2))):
         A = family.assembled(indices, seed)[0]
-        z, s = basis.sampler(A)
-        T = preconditioned_inverse(A / np.where(s != 0, s, 1.0)[:, None, None], basis.A_mean)
+        z, scaling = basis.read(A)
+        T = basis.preconditioned(A, scaling)
         c, weight = basis.projected(T)
-        E = T - basis.T_mean
-        spread = np.sum((E if basis.metric is None else E @ basis.metric) * E.conj(), axis=(1, 2)).real
+        spread = basis.squared_norm(T - basis.T_mean)
         left = np.maximum(spread - np.sum(np.abs(c) ** 2, axis=1), 0.0)  # the components are orthonormal
         wrong = np.sum(np.abs(head.coefficients(model, z) - c) ** 2, axis=1)
         parts.append(weight**2 * np.array([spread, left, wrong]))

@@ -42,7 +42,7 @@ from algebraformer.errors import CheckpointError, ConfigurationError, TrainingEr
 from algebraformer.metrics import score
 from algebraformer.models import Algebraformer
 from algebraformer.models.heads.data import Batch, ExampleMaker
-from algebraformer.numerics.operator_basis import OperatorBasis
+from algebraformer.models.inference.stored_basis import Basis
 from algebraformer.problems import ProblemFamily
 from algebraformer.problems.custom import Sampler, as_family
 from algebraformer.result import plain
@@ -86,7 +86,7 @@ class Trainer:
     options : RunOptions
     name : str
         Name of the model, recorded in its checkpoints.
-    basis : OperatorBasis, optional
+    basis : OperatorBasis or LowRankBasis, optional
         Basis for an operator head, if another run on the same family has computed it already.
     initial : Algebraformer, optional
         The network that a `FinetuneRecipe` starts from.
@@ -100,7 +100,7 @@ class Trainer:
         output: Path | str,
         options: RunOptions | None = None,
         name: str = "",
-        basis: OperatorBasis | None = None,
+        basis: Basis | None = None,
         initial: Algebraformer | None = None,
         monitor: Monitor | None = None,
     ) -> None:
@@ -127,7 +127,7 @@ class Trainer:
         self.log.touch()
         os.truncate(self.log, min(self.log_bytes, self.log.stat().st_size))  # what came after the checkpoint
 
-    def _starting_model(self, basis: OperatorBasis | None, initial: Algebraformer | None) -> Algebraformer:
+    def _starting_model(self, basis: Basis | None, initial: Algebraformer | None) -> Algebraformer:
         """Return the network before the first step."""
         recipe = self.recipe
         if isinstance(recipe, FinetuneRecipe):
@@ -326,7 +326,7 @@ def train(
     output: Path | str,
     options: RunOptions | None = None,
     name: str = "",
-    basis: OperatorBasis | None = None,
+    basis: Basis | None = None,
     initial: Algebraformer | None = None,
 ) -> TrainResult:
     """Train a network, or go on with a run that stopped; of a finished run, return the scores.
@@ -342,7 +342,7 @@ def train(
         Device, workers, progress bar and so on.
     name : str
         Name of the model; the family's name if empty.
-    basis : OperatorBasis, optional
+    basis : OperatorBasis or LowRankBasis, optional
         Basis for an operator head, if another run on the same family has computed it already: see
         `numerics.operator_basis.fit`.
     initial : Algebraformer, optional

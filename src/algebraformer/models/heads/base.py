@@ -36,8 +36,8 @@ from algebraformer.models.inference.reader import (
     unable,
 )
 from algebraformer.models.inference.reading import Estimates, MatrixReading
+from algebraformer.models.inference.stored_basis import Basis
 from algebraformer.numerics.entry_sampler import Entries
-from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.numerics.preconditioner import LinearInverse
 from algebraformer.progress import PartCallback, all_silent
 
@@ -157,7 +157,7 @@ class Head(nn.Module, abc.ABC):
     def begin(self, network: Network, data: TrainingData, part: PartCallback = all_silent) -> None:
         """Learn what has to be known of the family before the first step."""
 
-    def use_basis(self, network: Network, basis: OperatorBasis) -> None:
+    def use_basis(self, network: Network, basis: Basis) -> None:
         """Begin with a basis that was computed before; `ConfigurationError` if the head has none."""
         raise unable(network, "only operator heads have a basis")
 

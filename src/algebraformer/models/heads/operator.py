@@ -15,10 +15,12 @@ from algebraformer.models.config import ModelConfig, OperatorConfig
 from algebraformer.models.heads.base import Head, Network, ReadHead, register_head, torch_dtype
 from algebraformer.models.heads.data import Batch, Family, Indices, Sample, TrainingData
 from algebraformer.models.heads.readout import RIDGE_RTOL, RIDGES, normal_equations, ridge_solution, ridge_update
-from algebraformer.models.inference.operator_reader import DEFECT_MARGIN, OperatorReader, as_pairs
+from algebraformer.models.inference.operator_reader import DEFECT_MARGIN, OperatorReader
+from algebraformer.models.inference.stored_basis import Basis, as_dense, as_pairs, to_arrays
 from algebraformer.models.scaling import DISTANCE_MARGIN
-from algebraformer.numerics import gcr, operator_basis
-from algebraformer.numerics.operator_basis import OperatorBasis, inverse_weighted_metric
+from algebraformer.numerics import gcr, low_rank_fit, operator_basis
+from algebraformer.numerics.low_rank import LowRankBasis
+from algebraformer.numerics.operator_basis import inverse_weighted_metric
 from algebraformer.progress import PartCallback, ProgressCallback, all_silent, silent
 
 TYPICAL_QUANTILE = 0.999
@@ -28,10 +30,8 @@ NEGLIGIBLE_COEFFICIENT = 1e-12
 """Components whose coefficients are below this share of the largest are rounding."""
 
 
-def fit_basis(
-    config: OperatorConfig, sample: Sample, few: bool = False, report: ProgressCallback = silent
-) -> OperatorBasis:
-    """Return the basis that an operator head of these settings needs, see `numerics.operator_basis.fit`.
+def fit_basis(config: OperatorConfig, sample: Sample, few: bool = False, report: ProgressCallback = silent) -> Basis:
+    """Return the basis that an operator head of these settings needs, see `fit` of the modules in `numerics`.
 
     Parameters
     ----------
@@ -41,15 +41,33 @@ def fit_basis(
     few : bool
     report : ProgressCallback
     """
-    family = sample.family
-    count = sample.count if few else operator_basis.snapshot_count(family.n, config.rank, sample.count)
+    family, most = sample.family, sample.count
+
+    def matrices(indices: range) -> FloatArray:
+        A: FloatArray = family.assembled(indices, sample.seed)[0]
+        return A
+
+    if config.form == "low-rank":
+        return low_rank_fit.fit(
+            matrices,
+            family.n,
+            config.rank,
+            config.p,
+            config.row_terms,
+            config.n_column,
+            config.n_row,
+            count=most if few else low_rank_fit.snapshot_count(config.rank, most),
+            whiten=config.whiten,
+            n_combination=config.n_combination,
+            report=report,
+        )
     return operator_basis.fit(
-        lambda indices: family.assembled(indices, sample.seed)[0],
+        matrices,
         family.n,
         config.rank,
         config.n_column,
         config.n_row,
-        count=count,
+        count=most if few else operator_basis.snapshot_count(family.n, config.rank, most),
         whiten=config.whiten,
         n_combination=config.n_combination,
         weighted=config.norm == "weighted",
@@ -65,7 +83,7 @@ class OperatorExamples:
     """
 
     compact: ClassVar[bool] = True
-    basis: OperatorBasis
+    basis: Basis
 
     def __call__(self, family: Family, indices: Indices, seed: int) -> Batch:
         z, c, weight = self.basis.coefficients(family.assembled(indices, seed)[0])
@@ -77,8 +95,8 @@ class OperatorExamples:
 class OperatorHead(ReadHead):
     """One linear map of all tokens together to the coefficients of the inverse, and the basis these refer to.
 
-    Departs from the paper, whose network returns x. The buffers hold an `OperatorBasis`; they travel in the checkpoint,
-    components from number 32 on in float16.
+    Departs from the paper, whose network returns x. The buffers hold the basis and travel in the checkpoint, see
+    `models.inference.stored_basis`.
     """
 
     carries_gradients: ClassVar[bool] = False
@@ -100,24 +118,13 @@ class OperatorHead(ReadHead):
     # ---------------------------------------------------------------- the basis
 
     @torch.no_grad()
-    def set_basis(self, basis: OperatorBasis) -> None:
-        """Take over a basis."""
-        lead = len(self.get_buffer("leading"))
-        values = {
-            **{name: getattr(basis.sampler, name) for name in ("rows", "columns", "weight", "mean", "inverse_std")},
-            **{name: getattr(basis, name) for name in ("A_mean", "T_mean")},
-            "coefficient_rms": basis.coefficient_rms,
-            "scale": np.array(basis.scale),
-            "leading": basis.components[:lead],
-            "others": basis.components[lead:],
-        }
-        if basis.sampler.whitening is not None:
-            values["whitening"] = basis.sampler.whitening
-        for name, value in values.items():
-            self.get_buffer(name).copy_(torch.from_numpy(np.array(as_pairs(value))))
+    def set_basis(self, basis: Basis) -> None:
+        """Take over a basis of the form that the settings name."""
+        for name, value in to_arrays(basis).items():
+            self.get_buffer(name).copy_(torch.from_numpy(np.array(value)))
         self._reader = self._metric = None
 
-    def use_basis(self, network: Network, basis: OperatorBasis) -> None:
+    def use_basis(self, network: Network, basis: Basis) -> None:
         self.set_basis(basis)
 
     @property
@@ -133,9 +140,11 @@ class OperatorHead(ReadHead):
         return self._reader
 
     @property
-    def basis(self) -> OperatorBasis:
+    def basis(self) -> Basis:
         """The basis in NumPy; `ConfigurationError` if the buffers hold none."""
         basis = self.reader.basis
+        if isinstance(basis, LowRankBasis):
+            return basis
         if self._metric is None and self.settings.norm == "weighted":
             self._metric = inverse_weighted_metric(basis.A_mean)
         return dataclasses.replace(basis, metric=self._metric)
@@ -212,7 +221,7 @@ class OperatorHead(ReadHead):
         if basis == "refitted" or not isinstance(initial, OperatorHead):
             self.begin(network, data, part)
             return
-        self.set_basis(operator_basis.extended(initial.basis, data.basis.matrices(), self.settings.rank))
+        self.set_basis(operator_basis.extended(as_dense(initial.basis), data.basis.matrices(), self.settings.rank))
         before = initial.readout_weights()
         new = torch.zeros(len(before), self.settings.n_output - before.shape[1], dtype=before.dtype)
         self.set_readout(torch.cat((before, new), dim=1))

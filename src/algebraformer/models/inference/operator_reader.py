@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
-from algebraformer.models.config import ModelConfig, OperatorConfig
+from algebraformer.models.config import ModelConfig
 from algebraformer.models.inference.reader import BATCH_SIZE, Arrays, Forward, Reader, max_batch_size
 from algebraformer.models.inference.reading import MatrixReading
+from algebraformer.models.inference.stored_basis import Layout, from_arrays, layout
 from algebraformer.numerics import gcr, sine_tiles
-from algebraformer.numerics.entry_sampler import Entries, EntrySampler
+from algebraformer.numerics.entry_sampler import Entries
 from algebraformer.numerics.forward_error import MAX_DEFECT
-from algebraformer.numerics.operator_basis import LEADING, OperatorBasis
+from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.numerics.preconditioner import LinearInverse
 
 DEFECT_MARGIN = 4.0
@@ -27,8 +27,8 @@ random x, on the shipped families (LOG.md, 2026-11-26)."""
 class InverseForm(Protocol):
     """A form of the learned inverse: the basis itself, or what takes fewer operations."""
 
-    def inverse_of(self, c: NDArray[np.floating], s: FloatArray, /) -> LinearInverse:
-        """Return the approximate inverses of B matrices from coefficients c (B, R) and sizes s (B,)."""
+    def inverse_of(self, c: NDArray[np.floating], scaling: FloatArray, /) -> LinearInverse:
+        """Return the approximate inverses of B matrices from coefficients c (B, R) and their sizes or scalings."""
 
 
 def distance_of(z: FloatArray) -> FloatArray:
@@ -36,53 +36,12 @@ def distance_of(z: FloatArray) -> FloatArray:
     return np.sqrt(np.mean(z**2, axis=(1, 2)))
 
 
-def as_pairs(array: NDArray[Any]) -> NDArray[Any]:
-    """Return complex numbers as pairs of real ones along a new last axis; real ones as they are.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> as_pairs(np.array([1 + 2j]))
-    array([[1., 2.]])
-    """
-    return np.stack((array.real, array.imag), axis=-1) if np.iscomplexobj(array) else array
-
-
-def from_pairs(array: NDArray[Any]) -> NDArray[Any]:
-    """Return the complex numbers that pairs of float32 or float64 along the last axis are."""
-    return np.ascontiguousarray(array).view(np.result_type(array, np.complex64))[..., 0]
-
-
-def basis_from(buffers: Arrays) -> OperatorBasis:
-    """Return the basis that the buffers of an operator head hold; `ConfigurationError` if they hold none."""
-    A_mean = buffers["A_mean"] if buffers["A_mean"].ndim == 2 else from_pairs(buffers["A_mean"])
-    n = len(A_mean)
-    for name in ("rows", "columns"):
-        if not ((buffers[name] >= 0) & (buffers[name] < n)).all():
-            raise ConfigurationError(f"{name} of an operator head must be from 0 to {n - 1}")
-    try:
-        inverse = np.linalg.inv(A_mean)
-    except np.linalg.LinAlgError:
-        raise ConfigurationError("the mean matrix of an operator head is singular: no basis was fitted") from None
-    names = ("rows", "columns", "weight", "mean", "inverse_std", "whitening")
-    operators = np.concatenate((buffers["T_mean"][None], buffers["leading"], buffers["others"]), dtype=np.float32)
-    return OperatorBasis(
-        sampler=EntrySampler(*(buffers[name] for name in names if name in buffers)),
-        A_mean=A_mean,
-        inverse=inverse,
-        operators=from_pairs(operators) if A_mean.dtype.kind == "c" else operators,
-        coefficient_rms=buffers["coefficient_rms"],
-        scale=float(buffers["scale"]),
-        spectrum=np.empty(0),
-    )
-
-
 class OperatorReader(Reader):
     """Reads entries of A, asks the network for coefficients, and makes approximate inverses of them.
 
     Attributes
     ----------
-    basis : OperatorBasis
+    basis : OperatorBasis or LowRankBasis
         Without its metric, which training alone needs.
     typical : ndarray, shape (R,), float32
         Typical size of each coefficient: the network gives multiples of these.
@@ -95,41 +54,23 @@ class OperatorReader(Reader):
     def __init__(self, config: ModelConfig, buffers: Arrays) -> None:
         super().__init__(config, buffers)
         self.is_complex = config.head.kind == "c"
-        self.basis = basis_from(buffers)
+        self.basis = from_arrays(buffers)
         typical = (self.basis.coefficient_rms * self.basis.scale).astype(np.float32)
         self.typical = np.repeat(typical, 2) if self.is_complex else typical  # of real and imaginary part
         self.max_distance = float(buffers["max_distance"])
         self.max_first_residual = float(buffers["max_first_residual"])
 
     @staticmethod
-    def buffers(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
-        """Return shape and dtype of every buffer: an `OperatorBasis`, components from number 32 on in float16."""
-        head, n = OperatorConfig.of(config), config.n
-        R, m, q = head.rank, head.n_row, head.n_column
-        lead, pair = min(R, LEADING), (2,) if head.kind == "c" else ()
-        found: dict[str, tuple[tuple[int, ...], DTypeLike]] = {
-            "rows": ((m,), np.int64),
-            "columns": ((q,), np.int64),
-            "weight": ((m, q), np.float64),
-            "mean": ((head.n_reading, q), np.float64),
-            "inverse_std": ((head.n_reading, q), np.float64),
-            "A_mean": ((n, n, *pair), np.float64),
-            "T_mean": ((n, n, *pair), np.float32),
-            "leading": ((lead, n, n, *pair), np.float32),
-            "others": ((R - lead, n, n, *pair), np.float16),
-            "coefficient_rms": ((R,), np.float64),
-            "scale": ((), np.float64),
-            "max_distance": ((), np.float64),
-            "max_first_residual": ((), np.float64),
-        }
-        if head.whiten:
-            found["whitening"] = ((q * head.n_combination, q * head.n_reading), np.float64)
-        return found
+    def buffers(config: ModelConfig) -> Layout:
+        """Return shape and dtype of every buffer: a basis, and limits."""
+        limits: Layout = {"max_distance": ((), np.float64), "max_first_residual": ((), np.float64)}
+        return layout(config) | limits
 
     @functools.cached_property
     def form(self) -> InverseForm:
         """What `inverse_of` goes by; chosen at the first use."""
-        return sine_tiles.compress(self.basis) or self.basis
+        tiled = sine_tiles.compress(self.basis) if isinstance(self.basis, OperatorBasis) else None
+        return tiled or self.basis
 
     def distance(self, A: FloatArray) -> FloatArray:
         """Return the root mean square (B,) of the z-scores of the entries that are read of A (B, n, n)."""
@@ -140,9 +81,9 @@ class OperatorReader(Reader):
         typical = DEFECT_MARGIN * self.max_first_residual
         return min(MAX_DEFECT, typical) if np.isfinite(typical) else 0.0
 
-    def inverse_of(self, c: NDArray[np.floating], s: FloatArray) -> LinearInverse:
-        """Return the approximate inverses of B matrices from coefficients c (B, R) and sizes s (B,)."""
-        return self.form.inverse_of(c, s)
+    def inverse_of(self, c: NDArray[np.floating], scaling: FloatArray) -> LinearInverse:
+        """Return the approximate inverses of B matrices from coefficients c (B, R) and what `basis.read` returns."""
+        return self.form.inverse_of(c, scaling)
 
     def coefficients(self, forward: Forward, z: FloatArray) -> NDArray[np.floating]:
         """Return the coefficients (B, R) from what is read (B, q, m)."""
@@ -153,8 +94,8 @@ class OperatorReader(Reader):
 
     def inverse_and_distance(self, forward: Forward, A: Entries) -> tuple[LinearInverse, FloatArray]:
         """Return the approximate inverses of A (B, n, n) and how far (B,) each matrix is from the family's mean."""
-        z, s = self.basis.sampler(A)
-        return self.inverse_of(self.coefficients(forward, z), s), distance_of(z)
+        z, scaling = self.basis.read(A)
+        return self.inverse_of(self.coefficients(forward, z), scaling), distance_of(z)
 
     def read_inverse(self, forward: Forward, A: Entries) -> LinearInverse:
         return self.inverse_and_distance(forward, A)[0]

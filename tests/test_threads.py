@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -67,6 +70,25 @@ def test_errors_come_through_and_leave_no_limit(two):
     assert threads.run(task, range(3)) == [0, 1, 2]
 
 
+def test_after_an_error_nothing_runs_on(two):
+    """What another thread has begun is waited for, and nothing new is begun, also behind the caller's own error."""
+    for first in (0, 1):
+        begun, ended, meet = [], [], threading.Barrier(2, timeout=20)
+
+        def task(i, first=first, begun=begun, ended=ended, meet=meet):
+            begun.append(i)
+            if i < 2:
+                meet.wait()
+            if i == first:
+                raise ZeroDivisionError
+            time.sleep(0.1)
+            ended.append(i)
+
+        with pytest.raises(ZeroDivisionError):
+            threads.run(task, range(20))
+        assert (sorted(begun), ended) == ([0, 1], [1 - first])
+
+
 def test_floating_point_errors_are_handled_as_in_the_caller(two):
     def divide(i):
         time.sleep(0.01)
@@ -76,6 +98,59 @@ def test_floating_point_errors_are_handled_as_in_the_caller(two):
         assert threads.run(divide, range(1, 9)) == [np.inf] * 8
     with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
         threads.run(divide, range(1, 9))
+
+
+def in_a_thread(call):
+    """Return what a call returns in another thread."""
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(call()))
+    thread.start()
+    thread.join(60)
+    return answers[0]
+
+
+def test_any_thread_limits_blas_and_restores_it(two):
+    """Whichever did so first: `threadpoolctl` lets one thread alone set OpenBLAS's limit until it is told otherwise."""
+    one, many = [1] * len(blas_threads()), [2] * len(blas_threads())
+    for around in (lambda call: call(), in_a_thread):
+        assert around(lambda: threads.run(lambda _: blas_threads(), range(4))) == [one] * 4
+        assert blas_threads() == many
+    inside, leave = threading.Event(), threading.Event()
+
+    def last_to_leave():
+        with threads.one_blas_thread() as allowed:
+            inside.set()
+            leave.wait(20)
+            return allowed, blas_threads()
+
+    with ThreadPoolExecutor(1) as other:
+        with threads.one_blas_thread():
+            last = other.submit(last_to_leave)
+            assert inside.wait(20)
+        assert blas_threads() == one
+        leave.set()
+        assert last.result(20) == (2, one)
+    assert blas_threads() == many
+
+
+class LimitByThread:
+    """A BLAS library that works with OpenMP: a new thread has the default, whatever others have set."""
+
+    def __init__(self):
+        self.limits = threading.local()
+
+    def get_num_threads(self):
+        return getattr(self.limits, "count", 2)
+
+    def set_num_threads(self, count):
+        self.limits.count = count
+
+
+def test_limits_that_belong_to_a_thread(two, monkeypatch):
+    library, meet = LimitByThread(), threading.Barrier(2, timeout=20)
+    monkeypatch.setattr(threads, "_blas", lambda: threads._Blas([], [library]))
+    assert threads.run(lambda _: (meet.wait(), library.get_num_threads())[1], range(2)) == [1, 1]
+    assert library.get_num_threads() == 2
 
 
 def test_callers_in_several_threads_restore_the_limit(two):
@@ -105,6 +180,49 @@ def test_a_forked_process_gets_its_own_pool(two):
     child.start()
     assert answers.get(timeout=60) == sum(i * i for i in range(50))
     child.join()
+
+
+def limits(answers):
+    before = blas_threads()
+    with threads.one_blas_thread() as allowed:
+        answers.put((before, allowed))
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_has_no_limit_of_other_threads(two):
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+
+    def fork():
+        child = context.Process(target=limits, args=(answers,))
+        child.start()
+        found = answers.get(timeout=60)
+        child.join()
+        return found
+
+    with threads.one_blas_thread():
+        assert in_a_thread(fork) == ([2] * len(blas_threads()), 2)
+        assert blas_threads() == [1] * len(blas_threads())
+
+
+BEHIND_THE_MAIN_THREAD = """
+import threading
+from algebraformer import threads
+
+def job():
+    threading.main_thread().join()
+    print(sum(threads.run(lambda i: i, range(50))))
+
+threads.processors = lambda: 2
+threading.Thread(target=job).start()
+"""
+
+
+def test_a_thread_goes_on_when_the_main_thread_has_ended():
+    """Python's pools take no work then."""
+    child = subprocess.run([sys.executable, "-c", BEHIND_THE_MAIN_THREAD], capture_output=True, text=True, timeout=60)
+    assert (child.stdout.strip(), child.stderr) == (str(sum(range(50))), "")
 
 
 @pytest.mark.parametrize(("count", "entries", "largest"), [(1, 10, 5), (64, 2**20, 64), (64, 2**20, 7), (0, 4, 3)])

@@ -17,8 +17,8 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, NamedTuple, TypeVar
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -34,7 +34,8 @@ class _State:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.pool: ThreadPoolExecutor | None = None
-        self.depth, self.saved = 0, [0]
+        self.depth = 0
+        self.saved: list[int] = []
 
 
 _state = _State()
@@ -42,9 +43,12 @@ _local = threading.local()
 
 
 def _start_anew() -> None:
-    """Forget the threads of the parent process, which fork does not copy."""
+    """Forget the threads of the parent process, which fork does not copy, and the limit that they have set."""
     global _state, _local
+    before = _state
     _state, _local = _State(), threading.local()
+    if before.depth:
+        _set_limits(_blas().shared, before.saved)
 
 
 if hasattr(os, "register_at_fork"):  # POSIX only
@@ -69,13 +73,45 @@ def _quota() -> int:
     return 2**16
 
 
+class _Blas(NamedTuple):
+    """The BLAS libraries of this process, NumPy's and SciPy's."""
+
+    shared: list[Any]
+    """Those with one limit for the whole process."""
+    own: list[Any]
+    """Those with a limit for each thread, which is OpenMP's rule."""
+
+
 @functools.cache
-def _blas() -> list[Any]:
-    """Return the BLAS libraries of this process, NumPy's and SciPy's."""
+def _blas() -> _Blas:
+    """Return the libraries, as `threadpoolctl` controls them."""
     import scipy.linalg.blas  # noqa: F401  # SciPy's is another one, loaded with this
     from threadpoolctl import ThreadpoolController
 
-    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
+    blas = _Blas([], [])
+    for library in ThreadpoolController().select(user_api="blas").lib_controllers:
+        (blas.own if getattr(library, "threading_layer", None) == "openmp" else blas.shared).append(library)
+    return blas
+
+
+def _set_limits(libraries: Sequence[Any], counts: Sequence[int]) -> None:
+    """Set how many threads each library uses."""
+    for library, count in zip(libraries, counts, strict=True):
+        # From threadpoolctl 3.8 on, one thread of a process alone can set OpenBLAS's limit, until it gives that up.
+        give_up = getattr(library, "clear_controlling_thread", None)
+        if give_up is None:
+            library.set_num_threads(count)
+            continue
+        give_up(force=True)
+        library.set_num_threads(count)
+        give_up(force=True)
+
+
+def _limit_to_one(libraries: Sequence[Any]) -> list[int]:
+    """Limit libraries to one thread; returns how many each of them used before."""
+    counts = [library.get_num_threads() or 1 for library in libraries]
+    _set_limits(libraries, [1] * len(counts))
+    return counts
 
 
 @contextlib.contextmanager
@@ -89,24 +125,22 @@ def one_blas_thread() -> Iterator[int]:
     if allowed is not None:
         yield allowed
         return
-    libraries, state = _blas(), _state
+    blas, state = _blas(), _state
     with state.lock:
         if state.depth == 0:
-            state.saved = [library.get_num_threads() or 1 for library in libraries]
-            for library in libraries:
-                library.set_num_threads(1)
+            state.saved = _limit_to_one(blas.shared)
         state.depth += 1
-        allowed = min([processors(), *state.saved])
-    _local.allowed = allowed
+    own = _limit_to_one(blas.own)
+    _local.allowed = allowed = min([processors(), *state.saved, *own])
     try:
         yield allowed
     finally:
         _local.allowed = None
+        _set_limits(blas.own, own)
         with state.lock:
             state.depth -= 1
             if state.depth == 0:
-                for library, count in zip(libraries, state.saved, strict=True):
-                    library.set_num_threads(count)
+                _set_limits(blas.shared, state.saved)
 
 
 def run(task: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
@@ -122,7 +156,7 @@ def run(task: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
     Raises
     ------
     Exception
-        What a task raised; parts that were not begun are left out then.
+        What a task raised; parts that were not begun are left out then, and those that were are waited for.
 
     Examples
     --------
@@ -142,14 +176,23 @@ def run(task: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
                     if not remaining:
                         return
                     number = remaining.pop()
-                results[number] = task(parts[number])
+                try:
+                    results[number] = task(parts[number])
+                except BaseException:
+                    with lock:
+                        remaining.clear()
+                    raise
 
         def helper() -> None:
             _local.allowed = 1
+            _limit_to_one(_blas().own)
             work()
 
-        # NumPy's handling of floating point errors belongs to the context.
-        futures = [_pool().submit(contextvars.copy_context().run, helper) for _ in range(helpers)]
+        futures: list[Future[None]] = []
+        with contextlib.suppress(RuntimeError):  # the main thread has ended: there are no helpers any more
+            for _ in range(helpers):
+                # NumPy's handling of floating point errors belongs to the context.
+                futures.append(_pool().submit(contextvars.copy_context().run, helper))
         _local.allowed = 1
         try:
             work()
@@ -158,8 +201,9 @@ def run(task: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
             with lock:
                 remaining.clear()
             begun = [future for future in futures if not future.cancel()]
-            for future in begun:
-                future.result()
+            wait(begun)
+        for future in begun:
+            future.result()
         return [results[number] for number in range(len(parts))]
 
 

@@ -265,7 +265,7 @@ class Prepared:
         >>> bool(np.isclose(prepared.logdet().logabsdet, np.linalg.slogdet(system.A[0]).logabsdet))
         True
         """
-        sign, size = np.zeros(len(self._A), dtype=self._A.dtype), np.zeros(len(self._A))
+        sign, size = np.ones(len(self._A), dtype=self._A.dtype), np.zeros(len(self._A))
 
         def measure(systems: slice) -> None:
             for i, A in enumerate(self._A[systems], systems.start):
@@ -274,7 +274,8 @@ class Prepared:
                 self._factors[key] = factors
                 sign[i], size[i] = factors.logdet()
 
-        run(measure, split(len(sign), self._A[:1].size, len(sign)))
+        if self._A.size:  # the determinant of no entries is 1
+            run(measure, split(len(sign), self._A[0].size, len(sign)))
         return LogDeterminant(sign, size) if self._batched else LogDeterminant(scalar(sign[0]), scalar(size[0]))
 
     def _supports(self, A: Array) -> bool:

@@ -252,6 +252,23 @@ def test_diagonals_that_change_sign_are_no_scaling():
     assert gcr.contraction(A, M).max() < 1e-2
 
 
+def test_without_a_scaling_the_mean_is_that_of_the_matrices():
+    """Also where the diagonals of many samples have the opposite sign."""
+    n, count = 12, 300
+    fixed = 3 * np.roll(np.eye(n), 1, axis=0)
+
+    def sample(indices):
+        draws = [np.random.default_rng(i) for i in indices]
+        return fixed + np.array([np.diag(rng.uniform(-1, 1) + 0.3 * rng.standard_normal(n)) for rng in draws])
+
+    found = low_rank_fit.fit(sample, n, rank=4, p=2, n_rows=0, n_column=n, n_row=n, count=count)
+    np.testing.assert_array_equal(found.scaling_range, 1.0)
+    A = sample(range(count))
+    mean = (A / found.sampler(A)[1][:, None, None]).mean(axis=0)
+    np.testing.assert_allclose(found.A_mean, mean, atol=1e-6 * np.abs(mean).max())
+    assert not np.isnan(found.read(1e-309 * A[:3])[1]).any()  # and no warning
+
+
 def test_entries_on_demand():
     family = problems.get("burgers", n=20)
     A, _, _ = family.assembled(range(30), 0)

@@ -73,6 +73,24 @@ def test_logdet_of_singular_and_of_enormous_matrices() -> None:
         np.testing.assert_allclose(size, [-np.inf, *(N * np.log([1e308, 1e308, 1e-300]))], rtol=1e-14)
 
 
+def test_logdet_without_unknowns_or_matrices() -> None:
+    for shape in ((0, 0), (3, 0, 0), (0, N, N)):
+        A = np.zeros(shape)
+        expected, found = np.linalg.slogdet(A), fake_solver(WRONG["nan"], N).prepare(A).logdet()
+        np.testing.assert_array_equal(found.sign, expected.sign)
+        np.testing.assert_array_equal(found.logabsdet, expected.logabsdet)
+
+
+@pytest.mark.parametrize("assume_a", ["gen", "pos"])
+def test_rows_whose_sums_overflow(assume_a: str) -> None:
+    """Where those of the columns do not: without a warning."""
+    A = np.eye(4)
+    A[0] = 1.7e308
+    b = np.array([0.0, 1.0, 2.0, -3.0])
+    x = lapack.solve(A[None], b[None, :, None], assume_a=assume_a).x[0, :, 0]
+    np.testing.assert_allclose(x, np.linalg.solve(A, b), atol=1e-15)
+
+
 def test_factors_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """The determinant and every right-hand side share them, whichever comes first."""
     count, factorise = [], Factors.of

@@ -202,13 +202,15 @@ class Factors:
             A = A * unit
             columns = np.sum(np.abs(A), axis=0)
         norm, g, factors = np.max(columns), probe(len(A)), None
-        Ag = A @ g
-        if assume_a == "pos":
-            skew = np.abs(Ag - (A.T @ g).conj())[:, 0]
-            if (skew <= len(A) * EPS * columns * np.abs(g).max()).all():
-                L, info = lapack.potrf(A.T, lower=1, clean=0)
-                if info == 0:
-                    factors = cls(L, None, float(lapack.pocon(L, norm, uplo="L")[0]), False, unit=unit)
+        with np.errstate(over="ignore", invalid="ignore"):  # sums along the rows may overflow as well
+            Ag, hermitian = A @ g, assume_a == "pos"
+            if hermitian:
+                skew = np.abs(Ag - (A.T @ g).conj())[:, 0]
+                hermitian = bool((skew <= len(A) * EPS * columns * np.abs(g).max()).all())
+        if hermitian:
+            L, info = lapack.potrf(A.T, lower=1, clean=0)
+            if info == 0:
+                factors = cls(L, None, float(lapack.pocon(L, norm, uplo="L")[0]), False, unit=unit)
         if factors is None:
             lu, pivots, info = lapack.getrf(A)
             if info > 0:

@@ -217,10 +217,10 @@ def scaling_of(diagonal: FloatArray, s: FloatArray, reference: FloatArray, limit
     limits : ndarray, shape (2,)
     """
     size = np.where(s != 0, s, 1.0)[:, None]
-    if limits[0] == limits[1]:
-        return np.repeat(1 / size, len(reference), axis=1)
-    size = np.copysign(size, np.sum(np.sign(diagonal) * np.sign(reference), axis=1, keepdims=True))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        if limits[0] == limits[1]:
+            return np.repeat(1 / size, len(reference), axis=1)
+        size = np.copysign(size, np.sum(np.sign(diagonal) * np.sign(reference), axis=1, keepdims=True))
         quotient = reference * size / diagonal
         return np.clip(np.where(np.isnan(quotient), limits[0], quotient), *limits) / size
 

@@ -209,7 +209,7 @@ def snapshots(
     sized = [(diagonal_of(A, n), sampler(A)[1]) for A in samples(read)]
     reference, limits = _reference(*(np.concatenate(part) for part in zip(*sized, strict=True)))
 
-    # 2. Abar: the mean of the scaled matrices, rounded to float32; its diagonal is the reference.
+    # 2. Abar: the mean of the scaled matrices, rounded to float32; where they are scaled its diagonal is the reference.
     def scaled_samples(most: int) -> Iterator[FloatArray]:
         for A in samples(most):
             yield scaled(A, scaling_of(diagonal_of(A, n), sampler(A)[1], reference, limits))
@@ -218,7 +218,8 @@ def snapshots(
     for A in scaled_samples(count):
         A_mean += np.sum(A, axis=0) / count
     A_mean = A_mean.astype(np.float32).astype(np.float64)
-    np.fill_diagonal(A_mean, reference)
+    if limits[0] < limits[1]:
+        np.fill_diagonal(A_mean, reference)
     if not np.isfinite(A_mean).all() or np.linalg.cond(A_mean) > 1e-3 / EPS:  # three digits of the inverse are left
         raise ConfigurationError("the mean of the family's matrices is singular: an operator head does not fit it")
 

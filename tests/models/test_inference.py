@@ -120,6 +120,17 @@ def test_far_outside_the_family_nothing_is_said() -> None:
 # ---------------------------------------------------------------- one network, two forms
 
 
+@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize("size", [1e-315, np.finfo(float).max])
+def test_numbers_at_the_ends_of_float64_give_no_warning(kind: str, size: float) -> None:
+    network, _ = pair(kind)
+    m, n = network.config.n_equations, network.config.n
+    A = np.random.default_rng(0).uniform(0.5, 1, (2, m, n)) * size
+    assert network.predict(A, np.ones((2, m, 1))).shape == (2, n, 1)
+    if not network.config.head.estimates:
+        assert len(network.read(A)) == 2
+
+
 def test_there_and_back() -> None:
     network, model = pair("transformer-token-column")
     again = checkpoint.as_module(network)

@@ -12,6 +12,7 @@ import algebraformer as af
 from algebraformer import problems
 from algebraformer.errors import ConfigurationError, FallbackWarning, SingularSystemError, Status
 from algebraformer.linalg import backward_error, relative_residual
+from algebraformer.models.inference.reading import MatrixReading
 from algebraformer.numerics import lapack
 from algebraformer.numerics.lapack import Factors
 from algebraformer.numerics.preconditioner import TransposedInverse
@@ -124,6 +125,13 @@ def test_heads_that_are_not_linear_leave_it_to_lapack() -> None:
     np.testing.assert_allclose(result.x, np.linalg.solve(A.swapaxes(1, 2), b), rtol=1e-6)
     with pytest.raises(ConfigurationError, match="only linear heads"):
         solver.solve(A, b, fallback=False, transpose=True)
+
+
+def test_readings_without_an_inverse_have_no_transpose() -> None:
+    """A itself would be solved instead, and certified."""
+    reading = MatrixReading(np.eye(2)[None], np.ones(1, dtype=bool), lambda A, b: b)
+    with pytest.raises(ConfigurationError):
+        reading.transposed()
 
 
 def test_scipys_name_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

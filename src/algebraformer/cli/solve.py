@@ -71,7 +71,7 @@ class Solve:
 
         check_figure(self.figure)
         A, b = read_system(self)
-        from algebraformer.solver import LearnedSolver  # torch, which takes seconds: not before the files are read
+        from algebraformer.solver import LearnedSolver  # slow to import: not before the files are read
 
         solver = LearnedSolver.from_pretrained(self.model)
         if solver.network.config.head.estimates:

@@ -94,8 +94,9 @@ class OperatorReader(Reader):
 
     def inverse_and_distance(self, forward: Forward, A: Entries) -> tuple[LinearInverse, FloatArray]:
         """Return the approximate inverses of A (B, n, n) and how far (B,) each matrix is from the family's mean."""
-        z, scaling = self.basis.read(A)
-        return self.inverse_of(self.coefficients(forward, z), scaling), distance_of(z)
+        with np.errstate(over="ignore", invalid="ignore"):  # of matrices beyond float64
+            z, scaling = self.basis.read(A)
+            return self.inverse_of(self.coefficients(forward, z), scaling), distance_of(z)
 
     def read_inverse(self, forward: Forward, A: Entries) -> LinearInverse:
         return self.inverse_and_distance(forward, A)[0]

@@ -117,7 +117,8 @@ class ColumnReader(Reader):
         n = A.shape[2]
         flat, owner = np.ascontiguousarray(b.transpose(0, 2, 1)).reshape(B * k, m), np.arange(B).repeat(k)
         parts = [np.empty((0, n))]
-        for start in range(0, B * k, BATCH_SIZE):
-            chunk = slice(start, start + BATCH_SIZE)
-            parts.append(self.answer_columns(forward, A[owner[chunk]], flat[chunk]))
+        with np.errstate(over="ignore", invalid="ignore"):  # of systems and answers beyond float64
+            for start in range(0, B * k, BATCH_SIZE):
+                chunk = slice(start, start + BATCH_SIZE)
+                parts.append(self.answer_columns(forward, A[owner[chunk]], flat[chunk]))
         return np.concatenate(parts).reshape(B, k, n).transpose(0, 2, 1)

@@ -9,6 +9,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.numerics import gcr
 from algebraformer.numerics.forward_error import MAX_DEFECT
@@ -59,9 +60,14 @@ class MatrixReading:
         """Return the reading of the transposes, of a head that is linear in b: they are in distribution where A is.
 
         Right-hand sides of A^T are not those of the family, so that first residuals are held to MAX_DEFECT alone.
+
+        Raises
+        ------
+        ConfigurationError
+            There is no approximate inverse: the head is not linear in b.
         """
         if self.inverse is None:
-            return self
+            raise ConfigurationError("what was read of A holds no approximate inverse, and so none of its transpose")
         A, inverse = np.ascontiguousarray(self.A.swapaxes(1, 2)), TransposedInverse(self.inverse)
         defect = gcr.probe_defect(A, inverse)
         return type(self)(A, self.in_distribution, lambda A, b: inverse(b), inverse, defect, MAX_DEFECT)

@@ -43,5 +43,6 @@ class TokenReader(ColumnReader, Scaling):
 
     def in_distribution(self, A: FloatArray) -> NDArray[np.bool_]:
         """Say which matrices (B, n, n) are no further from the middle of the family than its sample was."""
-        near: NDArray[np.bool_] = self.distance(A) <= self.max_distance
+        with np.errstate(over="ignore", invalid="ignore"):  # of matrices beyond float64
+            near: NDArray[np.bool_] = self.distance(A) <= self.max_distance
         return near

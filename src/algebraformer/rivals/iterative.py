@@ -59,7 +59,7 @@ class ScaledMeanInverse:
     def of(cls, A: FloatArray, mean_diagonal: FloatArray, inverse: FloatArray) -> ScaledMeanInverse:
         """Return M for the matrices A (B, n, n) from the diagonal (n,) and the inverse of Abar."""
         diagonal = np.diagonal(A, axis1=1, axis2=2)
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             return cls(inverse, np.sqrt(np.abs(mean_diagonal / diagonal))[:, :, None])
 
     def left(self, r: FloatArray) -> FloatArray:
@@ -162,7 +162,7 @@ def conjugate_gradients(
                 break
             r = solution.measures.residual[active] / unit[active]
             step, ended = _one_run(A, active, r, M[active], floor[active], enough[active], maxiter)
-            new = RefinedSolution.measured(A[active], b[active], solution.x[active] + step * unit[active], rtol)
+            new = RefinedSolution.measured(A, b[active], solution.x[active] + step * unit[active], rtol, active)
             better = new.certified | (new.backward_error < solution.backward_error[active])
             solution.assign(active[better], new, better)
             going[active] = ended & better & ~new.certified

@@ -179,6 +179,11 @@ def measure(A: FloatArray, b: FloatArray, x: FloatArray, chosen: NDArray[np.int6
     -------
     Measures
 
+    Raises
+    ------
+    ValueError
+        There are not as many matrices as systems.
+
     Examples
     --------
     >>> import numpy as np
@@ -187,6 +192,8 @@ def measure(A: FloatArray, b: FloatArray, x: FloatArray, chosen: NDArray[np.int6
     """
     shape, n = x.shape, A.shape[-1]
     systems, matrices = x.reshape(math.prod(shape[:-2]), *shape[-2:]), A.reshape(math.prod(A.shape[:-2]), n, n)
+    if chosen is None and len(matrices) != len(systems):
+        raise ValueError(f"A holds {len(matrices)} matrices, x belongs to {len(systems)} systems")
     finite = np.isfinite(x).all(axis=-2)
     with np.errstate(over="ignore", invalid="ignore"):
         Ax, size = (part.reshape(shape) for part in products(matrices, systems, chosen))

@@ -29,6 +29,7 @@ def multiply(A: FloatArray, chosen: NDArray[np.int64], z: FloatArray) -> FloatAr
     ----------
     A : ndarray, shape (B, n, n)
     chosen : ndarray of int, shape (C,)
+        Ascending, each at most once: B of them are all.
     z : ndarray, shape (C, n, k)
 
     Returns

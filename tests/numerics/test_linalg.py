@@ -392,3 +392,13 @@ def test_normalized_mse_against_exact_sums(x, reference):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
 def test_normalized_mse_of_a_diverged_answer_is_infinite_not_nan(bad):
     assert linalg.normalized_mse(np.array([bad, 1.0]), np.ones(2)) == np.inf
+
+
+@pytest.mark.parametrize(("n", "matrices", "systems"), [(3, 1, 5), (400, 5, 3), (400, 1, 2)])
+def test_every_system_needs_a_matrix_of_its_own(n, matrices, systems):
+    """The first ones would be taken, block by block."""
+    A, x = np.ones((matrices, n, n)), np.ones((systems, n, 1))
+    with pytest.raises(ValueError):
+        linalg.measure(A, x, x)
+    chosen = np.zeros(systems, dtype=np.int64)
+    assert linalg.measure(A, x, x, chosen).backward_error.shape == (systems, 1)

@@ -27,7 +27,8 @@ def test_lapack_meets_the_constant_on_every_linear_family(quick: Report) -> None
     records = quick.data["records"]
     assert {"diffusion", "randsvd", "bratu"} <= {r["family"] for r in records}
     assert not {"deblur", "gravity", "fredholm"} & {r["family"] for r in records}
-    assert max(r["plain_max"] for r in records if r["n"] >= study.MIN_N) <= quick.data["constant"]
+    real = [r for r in records if not problems.family_class(r["family"]).is_complex]
+    assert max(r["plain_max"] for r in real if r["n"] >= study.MIN_N) <= quick.data["constant"]
     assert max(r["refined_max"] for r in records) <= quick.data["constant"]
 
 
@@ -56,7 +57,7 @@ def test_the_shipped_models_pay_less_than_one_refinement(quick: Report) -> None:
 def test_outcomes_follow_from_the_data(quick: Report) -> None:
     records, models = quick.data["records"], quick.data["models"]
     found = quick.outcomes["certificate.met-by-lapack"]
-    assert found.verdict == Verdict.MET
+    assert found.verdict == Verdict.PARTLY  # complex systems need the one step that refines them
     assert found.numbers["unrefined"] == pytest.approx(
         max(r["plain_max"] for r in records if r["n"] >= study.MIN_N), rel=1e-9
     )

@@ -96,7 +96,7 @@ def one_blas_thread() -> Iterator[int]:
             for library in libraries:
                 library.set_num_threads(1)
         state.depth += 1
-        allowed = min([processors(), *state.saved])
+        allowed = min(processors(), max(state.saved, default=1))  # other packages bring libraries for one thread
     _local.allowed = allowed
     try:
         yield allowed

@@ -131,7 +131,8 @@ def one_blas_thread() -> Iterator[int]:
             state.saved = _limit_to_one(blas.shared)
         state.depth += 1
     own = _limit_to_one(blas.own)
-    _local.allowed = allowed = min([processors(), *state.saved, *own])
+    # The most that any uses: other packages bring libraries for one thread.
+    _local.allowed = allowed = min(processors(), max([*state.saved, *own], default=1))
     try:
         yield allowed
     finally:

@@ -217,8 +217,8 @@ def test_false_certificates_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_wrong_measures_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def doubled(A: Any, b: Any, x: Any) -> Any:
-        found = measure(A, b, x)
+    def doubled(A: Any, b: Any, x: Any, chosen: Any = None) -> Any:
+        found = measure(A, b, x, chosen)
         return found._replace(relative_residual=2 * found.relative_residual, backward_error=2 * found.backward_error)
 
     monkeypatch.setattr(gcr, "measure", doubled)

@@ -27,7 +27,8 @@ def test_lapack_meets_the_constant_on_every_linear_family(quick: Report) -> None
     records = quick.data["records"]
     assert {"diffusion", "randsvd", "bratu"} <= {r["family"] for r in records}
     assert not {"deblur", "gravity", "fredholm"} & {r["family"] for r in records}
-    assert max(r["plain_max"] for r in records if r["n"] >= study.MIN_N) <= quick.data["constant"]
+    real = [r for r in records if not problems.family_class(r["family"]).is_complex]
+    assert max(r["plain_max"] for r in real if r["n"] >= study.MIN_N) <= quick.data["constant"]
     assert max(r["refined_max"] for r in records) <= quick.data["constant"]
 
 
@@ -56,16 +57,16 @@ def test_the_shipped_models_pay_less_than_one_refinement(quick: Report) -> None:
 def test_outcomes_follow_from_the_data(quick: Report) -> None:
     records, models = quick.data["records"], quick.data["models"]
     found = quick.outcomes["certificate.met-by-lapack"]
-    assert found.verdict == Verdict.MET
+    assert found.verdict == Verdict.PARTLY  # complex systems need the one step that refines them
     assert found.numbers["unrefined"] == pytest.approx(
         max(r["plain_max"] for r in records if r["n"] >= study.MIN_N), rel=1e-9
     )
     assert found.numbers["refined"] == pytest.approx(max(r["refined_max"] for r in records), rel=1e-9)
     assert quick.outcomes["certificate.forward-error"].verdict == Verdict.HOLDS
     assert quick.outcomes["certificate.cost"].numbers["refinements"] < 1
-    for changes in ({"plain_max": 1e3}, {"refined_max": 1e3}):
-        missed = study.outcomes(quick.data | {"records": [*records[:-1], records[-1] | changes]})
-        assert missed["certificate.met-by-lapack"].verdict == Verdict.MISSED
+    for changes, expected in (({"plain_max": 1e3}, Verdict.PARTLY), ({"refined_max": 1e3}, Verdict.MISSED)):
+        changed = study.outcomes(quick.data | {"records": [*records[:-1], records[-1] | changes]})
+        assert changed["certificate.met-by-lapack"].verdict == expected
     partly = study.outcomes(quick.data | {"models": [models[0] | {"held": 0.5}]})["certificate.forward-error"]
     assert (partly.verdict, partly.numbers["held"]) == (Verdict.PARTLY, 0.5)
     assert all(quick.conclusions)

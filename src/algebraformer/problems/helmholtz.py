@@ -1,12 +1,12 @@
 """Waves on an interval: the Helmholtz equation with impedance boundary conditions, complex.
 
     -u'' - kappa(x)^2 u = f on (-1, 1),   kappa(x)^2 = k^2 eta(x) (1 + i delta),
-    u' - i kappa u = -2 i kappa a_+ at x = 1,   -u' - i kappa u = -2 i kappa a_- at x = -1,
+    u' - i kappa u = -2 i kappa a_right at x = 1,   -u' - i kappa u = -2 i kappa a_left at x = -1,
 
-with the wave number k, a random medium eta, the loss factor delta, and waves of amplitudes a_+ and a_- that come in at
-the ends; where the medium does not reflect, waves leave without reflection. It is collocated at n Chebyshev points, the
-ends among them: the first and the last row of A are the boundary conditions. The equation and its boundary conditions
-are classical [1]_; medium, right-hand sides and all ranges are our choices.
+with the wave number k, a random medium eta, the loss factor delta, and waves of amplitudes a_right and a_left that come
+in at the ends; where the medium does not reflect, waves leave without reflection. It is collocated at n Chebyshev
+points, the ends among them: the first and the last row of A are the boundary conditions. The equation and its boundary
+conditions are classical [1]_; medium, right-hand sides and all ranges are our choices.
 
 References
 ----------
@@ -35,7 +35,7 @@ class Helmholtz(ProblemFamily):
     """-u'' - kappa^2 u = f with impedance boundary conditions; seven parameters determine A by default.
 
     log eta(x) = sum_m c_m cos(m pi x / 2 + phi_m) with c_m ~ N(0, (sigma / m)^2) and phi_m ~ U(0, 2 pi). Real and
-    imaginary part of f are such series too, with sigma = 1, and a_+ and a_- are complex normal.
+    imaginary part of f are such series too, with sigma = 1, and a_right and a_left are complex normal.
 
     Examples
     --------

@@ -218,9 +218,9 @@ def assess(
         "in_distribution": float(np.mean(result.in_distribution)),
         "network": plain(score(solver.network, systems)),
         "rivals": [
-            {"name": one.name, "condition": one.condition, "counts": one.accuracy.counts}
-            | plain(dataclasses.asdict(one.accuracy))
-            for one in judged
+            {"name": method.name, "condition": method.condition, "counts": method.accuracy.counts}
+            | plain(dataclasses.asdict(method.accuracy))
+            for method in judged
         ],
         "times": timing,
         "training_seconds": training_seconds,

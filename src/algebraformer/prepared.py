@@ -117,8 +117,9 @@ class Prepared:
     """A matrix A (n, n), or a batch (B, n, n), that a network has read; made by `LearnedSolver.prepare`.
 
     It holds a copy of A, which every certificate is computed from, so that changes of the caller's array have no
-    effect; with an operator head the approximate inverses, in float32 (half the memory of A, less where they are
-    compressed); and LAPACK's factors of those matrices that needed them for an earlier right-hand side.
+    effect, and one of A^T if transposed systems were solved; with an operator head the approximate inverses, in float32
+    (half the memory of A, less where they are compressed); and LAPACK's factors of those matrices that needed them for
+    an earlier right-hand side.
     """
 
     def __init__(self, network: AnyNetwork, A: Array, batched: bool, keep: bool = True, assume_a: str = "gen") -> None:

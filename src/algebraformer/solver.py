@@ -62,9 +62,9 @@ class LearnedSolver:
     def from_pretrained(cls, name_or_folder: str | Path, device: str = "cpu") -> LearnedSolver:
         """Load a shipped model by name (`pretrained_names()`), a checkpoint folder, or a training run's folder.
 
-        The network answers once before it is returned: the first call in a process takes several times as long as the
-        later ones, since BLAS and torch prepare what they need when they are first asked. On the CPU the network runs
-        in NumPy, unless it has a head of one's own; any other device is torch's.
+        On the CPU the network runs in NumPy, unless it has a head of one's own; any other device is torch's. It answers
+        once before it is returned: the first call in a process takes several times as long as the later ones, since
+        BLAS, and torch where it is used, prepare what they need when they are first asked.
 
         Raises
         ------

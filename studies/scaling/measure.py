@@ -117,8 +117,8 @@ def accurate(ways: list[Rival], family: ProblemFamily, plan: Plan) -> tuple[list
     """Return the ways that count, and the share of accurate answers of those that do not."""
     few = family.sample(capped(plan.judged, family.n, 2**24, 16), TEST_SEED)
     judged = rivals.judge(ways, few.A, few.b, few.x)
-    excluded = {one.name: one.accuracy.share for one in judged if not one.accuracy.counts}
-    return [way for one in judged if one.accuracy.counts for way in one.ways], excluded
+    excluded = {method.name: method.accuracy.share for method in judged if not method.accuracy.counts}
+    return [way for method in judged if method.accuracy.counts for way in method.ways], excluded
 
 
 # ---------------------------------------------------------------- what is measured

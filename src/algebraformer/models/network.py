@@ -119,7 +119,7 @@ class Algebraformer(nn.Module):
         return self.head.loss(self, *batch)
 
     def read(self, A: FloatArray) -> MatrixReading:
-        """Read matrices A (B, n, n), float64, once for all right-hand sides."""
+        """Read matrices A (B, n, n), float64 or complex128, once for all right-hand sides."""
         return self.head.read_matrices(self, A)
 
     def predict(self, A: FloatArray, b: FloatArray) -> FloatArray:
@@ -149,7 +149,7 @@ class Algebraformer(nn.Module):
             raise not_estimating(self)
 
     def approximate_inverse(self, A: Entries) -> LinearInverse:
-        """Return a linear head's approximations of the inverses of A (B, n, n), float64."""
+        """Return a linear head's approximations of the inverses of A (B, n, n), float64 or complex128."""
         return self.head.read_inverse(self, A)
 
     @property

@@ -211,8 +211,8 @@ def gcr_restarted(
 
     Parameters
     ----------
-    A : ndarray, shape (B, n, n), float64
-    b : ndarray, shape (B, n, k), float64
+    A : ndarray, shape (B, n, n), float64 or complex128
+    b : ndarray, shape (B, n, k), the same dtype
     M : Preconditioner
     rtol : float or None
         Tolerance of the certificate, see `linalg.is_certified`.
@@ -285,8 +285,8 @@ def solve(
 
     Parameters
     ----------
-    A : ndarray, shape (B, n, n), float64, or Matrices
-    b : ndarray, shape (B, n, k), float64
+    A : ndarray, shape (B, n, n), float64 or complex128, or Matrices
+    b : ndarray, shape (B, n, k), the same dtype
     M : Preconditioner
     rtol : float
         Tolerance on ||b - A x|| / ||b||.
@@ -398,7 +398,7 @@ def probe_defect(A: FloatArray, M: Preconditioner) -> FloatArray:
 
     Parameters
     ----------
-    A : ndarray, shape (B, n, n), float64
+    A : ndarray, shape (B, n, n), float64 or complex128
     M : Preconditioner
     """
     with np.errstate(all="ignore"):

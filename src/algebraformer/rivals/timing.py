@@ -86,19 +86,19 @@ def judge(ways: Sequence[Rival], A: Array, b: Array, x: Array, rtol: float | Non
         if way.name.endswith(POOL):
             name, start = way.name.removesuffix(POOL), time.perf_counter()
             measured = accuracy(way.solve, A, b, x, rtol, reference)
-            both = tuple(one for one in ways if one.name.removesuffix(POOL) == name)
+            both = tuple(other for other in ways if other.name.removesuffix(POOL) == name)
             found.append(Judged(name, way.condition, measured, (time.perf_counter() - start) / len(A), both))
     return found
 
 
 def contenders(judged: Sequence[Judged]) -> list[Rival]:
     """Return the ways of the methods that are accurate and not far behind; LAPACK's LU always stays."""
-    best = min((one.seconds for one in judged if one.accuracy.counts), default=np.inf)
+    best = min((method.seconds for method in judged if method.accuracy.counts), default=np.inf)
     return [
         way
-        for one in judged
-        if one.accuracy.counts and (one.seconds <= FAR_BEHIND * best or is_lapack(one.name))
-        for way in one.ways
+        for method in judged
+        if method.accuracy.counts and (method.seconds <= FAR_BEHIND * best or is_lapack(method.name))
+        for way in method.ways
     ]
 
 

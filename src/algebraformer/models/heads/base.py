@@ -115,11 +115,11 @@ class Head(nn.Module, abc.ABC):
         return np.ones(len(A), dtype=bool)
 
     def read_matrices(self, network: Network, A: FloatArray) -> MatrixReading:
-        """Read matrices A (B, n, n), float64, once for all right-hand sides."""
+        """Read matrices A (B, n, n), float64 or complex128, once for all right-hand sides."""
         return MatrixReading(A, self.in_distribution(network, A), lambda A, b: self.predict(network, A, b))
 
     def read_inverse(self, network: Network, A: Entries) -> LinearInverse:
-        """Return the approximate inverses of A (B, n, n), float64.
+        """Return the approximate inverses of A (B, n, n), float64 or complex128.
 
         Raises
         ------

@@ -23,13 +23,13 @@ def predict(model: AnyNetwork, A: FloatArray, b: FloatArray) -> FloatArray:
     ----------
     model : Algebraformer or NumpyNetwork
         In evaluation mode.
-    A : ndarray, shape (B, m, n), float64
+    A : ndarray, shape (B, m, n), float64 or complex128
         m = n but for estimate heads.
-    b : ndarray, shape (B, m, k), float64
+    b : ndarray, shape (B, m, k), the same dtype
 
     Returns
     -------
-    ndarray, float64
+    ndarray, the same dtype
         Shape (B, n, k) unless the network is broken.
     """
     return model.predict(A, b)

@@ -108,7 +108,7 @@ class NumpyNetwork:
         return split(count, work, max_batch_size(config.n))
 
     def read(self, A: FloatArray) -> MatrixReading:
-        """Read matrices A (B, n, n), float64, once for all right-hand sides."""
+        """Read matrices A (B, n, n), float64 or complex128, once for all right-hand sides."""
         return self.reader.read_matrices(self.forward, A)
 
     def predict(self, A: FloatArray, b: FloatArray) -> FloatArray:
@@ -137,7 +137,7 @@ class NumpyNetwork:
         return self.reader.scores(self.forward, systems)
 
     def approximate_inverse(self, A: Entries) -> LinearInverse:
-        """Return a linear head's approximations of the inverses of A (B, n, n), float64."""
+        """Return a linear head's approximations of the inverses of A (B, n, n), float64 or complex128."""
         return self.reader.read_inverse(self.forward, A)
 
     def check_linear(self) -> None:

@@ -85,7 +85,7 @@ class Reader(abc.ABC):
         return np.ones(len(A), dtype=bool)
 
     def read_matrices(self, forward: Forward, A: FloatArray) -> MatrixReading:
-        """Read matrices A (B, n, n), float64, once for all right-hand sides."""
+        """Read matrices A (B, n, n), float64 or complex128, once for all right-hand sides."""
         return MatrixReading(A, self.in_distribution(A), lambda A, b: self.predict(forward, A, b))
 
     def read_inverse(self, forward: Forward, A: Entries) -> LinearInverse:

@@ -22,7 +22,7 @@ class MatrixReading:
 
     Attributes
     ----------
-    A : ndarray, shape (B, n, n), float64
+    A : ndarray, shape (B, n, n), float64 or complex128
     in_distribution : ndarray of bool, shape (B,)
         Which matrices look like the family, by A alone.
     answer : callable

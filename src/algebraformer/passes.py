@@ -3,6 +3,8 @@
 Reading A from memory once is the unit of a solve's time: from a few hundred unknowns on everything else is small. A
 batch is split over threads before it comes here (`threads.run`), so that systems are walked over one after the other,
 in blocks of rows that stay in the cache where they are needed twice. A single large matrix is split by rows.
+
+Products are np.dot: for blocks of rows from two threads np.matmul takes up to twice as long (LOG.md, 2026-11-27).
 """
 
 from __future__ import annotations
@@ -45,13 +47,13 @@ def multiply(A: FloatArray, chosen: NDArray[np.int64], z: FloatArray) -> FloatAr
     """
     n = A.shape[-1]
     blocks = row_blocks(n, len(chosen))
-    if len(chosen) == len(A) and len(blocks) == 1:
+    if len(chosen) == len(A) and n < GATHER_MIN_N:
         return A @ z
     v = np.empty(z.shape, dtype=np.result_type(A, z))
 
     def product(rows: slice) -> None:
         for i, system in enumerate(chosen):
-            np.matmul(A[system, rows], z[i], out=v[i, rows])
+            np.dot(A[system, rows], z[i], out=v[i, rows])
 
     run(product, blocks)
     return v
@@ -107,8 +109,8 @@ def products(
             for j in range(walked.start, walked.stop, rows):
                 block = slice(j, min(j + rows, walked.stop))
                 part = matrix[block]
-                np.matmul(part, x[i], out=v[i, block])
-                np.matmul(np.abs(part, out=absolute[: len(part)]), magnitude[i], out=size[i, block])
+                np.dot(part, x[i], out=v[i, block])
+                np.dot(np.abs(part, out=absolute[: len(part)]), magnitude[i], out=size[i, block])
 
     run(walk, row_blocks(n, C))
     return v, size
@@ -141,7 +143,7 @@ def all_finite(A: NDArray[Any]) -> bool:
 def has_zero_line(A: NDArray[Any]) -> NDArray[np.bool_]:
     """Say which matrices have a row or a column of zeros and are singular for that.
 
-    A row can be zero only where its first entry is, and a column likewise: full matrices cost O(n).
+    A row or a column can be zero only where its entry on the diagonal is: matrices without zeros there cost O(n).
 
     Parameters
     ----------
@@ -159,7 +161,7 @@ def has_zero_line(A: NDArray[Any]) -> NDArray[np.bool_]:
     """
     zero = np.zeros(len(A), dtype=bool)
     if A.shape[-1]:
-        for i in np.flatnonzero((A[:, 0] == 0).any(axis=1) | (A[:, :, 0] == 0).any(axis=1)):
+        for i in np.flatnonzero((np.diagonal(A, axis1=1, axis2=2) == 0).any(axis=1)):
             entries = A[i] != 0
             zero[i] = not (entries.any(axis=0).all() and entries.any(axis=1).all())
     return zero

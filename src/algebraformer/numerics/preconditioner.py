@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 Real = TypeVar("Real", np.float32, np.float64)
 Chosen = slice | NDArray[np.int64]
 COLUMNS_MIN_N = 256
-"""From this n on vectors are multiplied as columns in float32, in two thirds of the time at n = 1024. In float64 rows are
-faster, and for smaller n the calls decide (LOG.md, 2026-11-27)."""
+"""From this n on vectors are multiplied as columns in float32, in two thirds of the time at n = 1024. In float64 rows
+are as fast, and for smaller n the calls decide (LOG.md, 2026-11-27)."""
 
 
 class Preconditioner(Protocol):

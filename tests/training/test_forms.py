@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from algebraformer import problems
+from algebraformer.errors import ConfigurationError
 from algebraformer.models import ModelConfig, OperatorConfig
 from algebraformer.models.inference.stored_basis import layout
 from algebraformer.numerics import gcr, low_rank_fit, sine_tiles
@@ -106,3 +107,15 @@ def test_recipes_follow_the_choice(monkeypatch):
     head = automatic.recipe_for(problems.get("diffusion", n=128)).model.head
     assert head == OperatorConfig(rank=96, n_column=16, n_row=16, whiten=True, form="low-rank", p=32, row_terms=2)
     assert automatic.recipe_for(problems.get("diffusion", n=64)).model.head.form == "dense"
+
+
+def test_without_a_mean_for_the_low_rank_form_there_are_dense_operators(small, monkeypatch):
+    def singular(*args, **settings):
+        raise ConfigurationError("the mean is singular")
+
+    monkeypatch.setattr(low_rank_fit, "snapshots", singular)
+    family = problems.get("diffusion", n=N)
+    assert {one.form for one in candidates(family, 16, 8)} == {"dense"}
+    monkeypatch.setattr(forms, "MAX_DENSE_BYTES", 0)
+    with pytest.raises(ConfigurationError):
+        candidates(family, 16, 8)

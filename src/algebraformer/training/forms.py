@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.models.config import Form
 from algebraformer.numerics import gcr, low_rank_fit, operator_basis, sine_tiles
@@ -125,7 +126,11 @@ def candidates(family: ProblemFamily, most: int, n_read: int, report: ProgressCa
     fitting = [rank for rank in ranks if dense_bytes(n, rank) <= MAX_DENSE_BYTES]
     found = list(_dense(family, A, b, fitting, n_read, report)) if fitting else []
     if n >= FORMS_MIN_N:
-        found += _low_rank(family, A, b, ranks, n_read, report)
+        try:
+            found += _low_rank(family, A, b, ranks, n_read, report)
+        except ConfigurationError:  # scaled by their diagonals, the matrices have a singular mean
+            if not found:
+                raise
     return found
 
 

@@ -285,7 +285,7 @@ def test_what_does_not_fit_has_tikhonov_beside_it(solver, unseen):
     A, b = unseen.A[:3], unseen.b[:3]
     ratios = quietly(solver, A, b).misfit
     worst, model = int(ratios.argmax()), copy.deepcopy(solver.model)
-    model.estimate_head.misfit[1] = np.sort(ratios)[1]
+    model.estimate_head.misfit[1] = np.mean(np.sort(ratios)[1:])  # between the worst and the next
     strict = wrapped(model)
     with pytest.warns(InconsistentWarning, match="1 of 3 estimates are inconsistent"):
         found = strict.estimate(A, b)

@@ -152,4 +152,5 @@ def test_the_inverse_and_its_transpose() -> None:
     np.testing.assert_allclose(left / size, right / size, atol=1e-5)
     np.testing.assert_array_equal(transposed.adjoint(v), inverse(v))
     np.testing.assert_array_equal(transposed.right(transposed.left(u)), transposed(u))
-    np.testing.assert_array_equal(transposed[np.array([2])](u[2:3]), transposed(u)[2:3])
+    # BLAS may take another path for a batch of one.
+    np.testing.assert_allclose(transposed[np.array([2])](u[2:3]), transposed(u)[2:3], rtol=1e-10)

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from algebraformer.errors import ConfigurationError
-from algebraformer.linalg import EPS, FloatArray
+from algebraformer.linalg import FloatArray
 from algebraformer.numerics.entry_sampler import EntrySampler, select_entries
 from algebraformer.numerics.low_rank import LowRankBasis, diagonal_of, scaled, scaling_of
-from algebraformer.numerics.operator_basis import preconditioned_inverse, read_count
+from algebraformer.numerics.operator_basis import Samples, check_count, check_mean, preconditioned_inverse, read_count
 from algebraformer.numerics.shared_factors import Factors, PairAlgebra, fit_factors
-from algebraformer.progress import ProgressCallback, batches, silent
+from algebraformer.progress import ProgressCallback, silent
 
 SNAPSHOTS_PER_COMPONENT, MAX_SNAPSHOTS = 8, 2048
 """Samples per component that C and d are known from, and their largest number."""
@@ -143,8 +143,7 @@ def fit(
     (5, 12)
     """
     count = count or snapshot_count(rank)
-    if not 1 <= rank < count:
-        raise ConfigurationError(f"a basis of {rank} components needs more than {rank} samples, received {count}")
+    check_count(rank, count)
     found = snapshots(sample, n, p, n_rows, n_column, n_row, count, whiten, n_combination, report)
     return found.basis(rank, p, n_rows)
 
@@ -194,15 +193,7 @@ def snapshots(
         )
     chunk = max(1, min(256, 2**24 // n**2))  # 128 MB of float64
     read, kept = min(count, read_count(n)), min(count, kept_count(n))
-    done, total = 0, 2 * read + 2 * count
-
-    def samples(most: int) -> Iterator[FloatArray]:
-        nonlocal done
-        for part in batches(most, chunk):
-            report(done, total)
-            A = sample(part)
-            yield A
-            done = min(done + len(A), total)
+    samples = Samples(sample, chunk, 2 * read + 2 * count, report)
 
     # 1. The entries that are read; with them the sizes s of the matrices, and their diagonals.
     sampler = select_entries(samples(count), read, n_column, n_row, whiten, n_combination)
@@ -220,8 +211,7 @@ def snapshots(
     A_mean = A_mean.astype(np.float32).astype(np.float64)
     if limits[0] < limits[1]:
         np.fill_diagonal(A_mean, reference)
-    if not np.isfinite(A_mean).all() or np.linalg.cond(A_mean) > 1e-3 / EPS:  # three digits of the inverse are left
-        raise ConfigurationError("the mean of the family's matrices is singular: an operator head does not fit it")
+    check_mean(A_mean)
 
     # 3. U, V and H from as many E as memory holds.
     E = np.empty((kept, n, n), dtype=np.float32)
@@ -241,7 +231,7 @@ def snapshots(
         products[start : start + len(T)] = algebra.products(T - identity)
         weight[start : start + len(T)] = 1 / np.linalg.norm(T, axis=(1, 2))
         start += len(T)
-    report(total, total)
+    samples.finish()
     return Snapshots(sampler, A_mean, limits, factors, products, weight)
 
 

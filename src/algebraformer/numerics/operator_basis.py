@@ -170,6 +170,50 @@ def read_count(n: int) -> int:
     return max(2 * N_MODES, min(1024, 2**26 // n**2))
 
 
+class Samples:
+    """Matrices of a family that are asked for several times, chunk by chunk, with the progress of all walks together.
+
+    Parameters
+    ----------
+    sample : callable
+        As in `fit`.
+    chunk : int
+        Matrices that are in memory at once.
+    total : int
+        Matrices of all walks.
+    report : callable
+        As in `fit`.
+    """
+
+    def __init__(self, sample: Callable[[range], FloatArray], chunk: int, total: int, report: ProgressCallback) -> None:
+        self.sample, self.chunk, self.total, self.report = sample, chunk, total, report
+        self.done = 0
+
+    def __call__(self, count: int) -> Iterator[FloatArray]:
+        """Yield the first `count` matrices, or as many of them as are taken."""
+        for part in batches(count, self.chunk):
+            self.report(self.done, self.total)
+            A = self.sample(part)
+            yield A
+            self.done = min(self.done + len(A), self.total)
+
+    def finish(self) -> None:
+        """Report that everything was drawn."""
+        self.report(self.total, self.total)
+
+
+def check_count(rank: int, count: int) -> None:
+    """Raise `ConfigurationError` unless there are more samples than components."""
+    if not 1 <= rank < count:
+        raise ConfigurationError(f"a basis of {rank} components needs more than {rank} samples, received {count}")
+
+
+def check_mean(A_mean: FloatArray) -> None:
+    """Raise `ConfigurationError` unless three digits of the inverse of the mean matrix are left."""
+    if not np.isfinite(A_mean).all() or np.linalg.cond(A_mean) > 1e-3 / EPS:
+        raise ConfigurationError("the mean of the family's matrices is singular: an operator head does not fit it")
+
+
 def fit(
     sample: Callable[[range], FloatArray],
     n: int,
@@ -228,30 +272,20 @@ def fit(
     ((4, 8, 8), (2,))
     """
     count = count or snapshot_count(n, rank)
-    if not 1 <= rank < count:
-        raise ConfigurationError(f"a basis of {rank} components needs more than {rank} samples, received {count}")
+    check_count(rank, count)
     if not (1 <= n_column <= n and 1 <= n_row <= n):
         raise ConfigurationError(f"n_column and n_row must be from 1 to n = {n}, received {n_column} and {n_row}")
     chunk = max(1, min(256, 2**25 // n**2))  # 256 MB of float64
-    done, total = 0, min(count, read_count(n)) + 2 * count
-
-    def samples() -> Iterator[FloatArray]:
-        nonlocal done
-        for part in batches(count, chunk):
-            report(done, total)
-            A = sample(part)
-            yield A
-            done = min(done + len(A), total)
+    samples = Samples(sample, chunk, min(count, read_count(n)) + 2 * count, report)
 
     # 1. The entries that are read; with them the sizes s of the matrices.
-    sampler = select_entries(samples(), min(count, read_count(n)), n_column, n_row, whiten, n_combination)
+    sampler = select_entries(samples(count), min(count, read_count(n)), n_column, n_row, whiten, n_combination)
 
     # 2. Abar, and the metric W that errors of T are measured in.
     A_mean = np.zeros((n, n), dtype=sampler.reference.dtype)
-    for A in samples():
+    for A in samples(count):
         A_mean += np.sum(A / sampler(A)[1][:, None, None], axis=0) / count
-    if not np.isfinite(A_mean).all() or np.linalg.cond(A_mean) > 1e-3 / EPS:  # three digits of the inverse are left
-        raise ConfigurationError("the mean of the family's matrices is singular: an operator head does not fit it")
+    check_mean(A_mean)
     metric = inverse_weighted_metric(A_mean) if weighted else None
     root = None if metric is None else np.asarray(scipy.linalg.sqrtm(metric), dtype=metric.dtype)
 
@@ -259,13 +293,13 @@ def fit(
     T = np.empty((count, n * n), dtype=single_precision(A_mean.dtype))
     weight = np.empty(count)
     start = 0
-    for A in samples():
+    for A in samples(count):
         exact = preconditioned_inverse(A / sampler(A)[1][:, None, None], A_mean)
         exact = (exact if root is None else exact @ root).reshape(len(A), -1)
         weight[start : start + len(A)] = 1 / np.linalg.norm(exact, axis=1)
         T[start : start + len(A)] = exact
         start += len(A)
-    report(total, total)
+    samples.finish()
 
     # 4. Their weighted mean and principal components [1]_, and back from T W^(1/2) to T.
     T_mean = (weight @ T / weight.sum()).astype(T.dtype)

@@ -17,14 +17,14 @@ from algebraformer.models.config import ModelConfig
 from algebraformer.models.heads import EstimateHead, OperatorHead, TokenHead
 from algebraformer.models.heads.base import make_head
 from algebraformer.models.inference.layers import Tensors
-from algebraformer.models.inference.reader import Arrays, not_estimating, not_linear, unable
+from algebraformer.models.inference.reader import Arrays, HeadChecks, not_estimating, unable
 from algebraformer.models.inference.reading import Estimates, MatrixReading
 from algebraformer.models.tokens import Tokens
 from algebraformer.numerics.entry_sampler import Entries
 from algebraformer.numerics.preconditioner import LinearInverse
 
 
-class Algebraformer(nn.Module):
+class Algebraformer(HeadChecks, nn.Module):
     """Reads systems A x = b of one size and returns x.
 
     Parameters
@@ -137,16 +137,6 @@ class Algebraformer(nn.Module):
     def scores(self, systems: ScoredSystems) -> dict[str, float]:
         """Return the scores of the bare network on a set of systems."""
         return self.head.scores(self, systems)
-
-    def check_linear(self) -> None:
-        """Raise `ConfigurationError` unless the head approximates the inverse itself."""
-        if not self.config.head.is_linear:
-            raise not_linear(self)
-
-    def check_estimates(self) -> None:
-        """Raise `ConfigurationError` unless the head makes estimates from noisy systems."""
-        if not self.config.head.estimates:
-            raise not_estimating(self)
 
     def approximate_inverse(self, A: Entries) -> LinearInverse:
         """Return a linear head's approximations of the inverses of A (B, n, n), float64 or complex128."""

@@ -17,7 +17,7 @@ from algebraformer.models.inference.bodies import BODIES
 from algebraformer.models.inference.estimate_reader import STD_FLOOR, TYPICAL_NOISE, EstimateReader
 from algebraformer.models.inference.layers import Linear, Singles, Tensors, centred
 from algebraformer.models.inference.operator_reader import OperatorReader
-from algebraformer.models.inference.reader import Arrays, Reader, max_batch_size, not_estimating, not_linear
+from algebraformer.models.inference.reader import Arrays, HeadChecks, Reader, max_batch_size
 from algebraformer.models.inference.reading import Estimates, MatrixReading
 from algebraformer.models.inference.token_reader import TokenReader
 from algebraformer.numerics.entry_sampler import Entries
@@ -33,7 +33,7 @@ ReadOut = Callable[[Singles, Singles], tuple[Singles, ...]]
 """Takes encoded tokens (B, T, width) and raw ones (B, T, token_width) to the outputs that a reader asks for."""
 
 
-class NumpyNetwork:
+class NumpyNetwork(HeadChecks):
     """A trained network that answers without torch: tokens, body and read-out in NumPy, and the reader of its head.
 
     Parameters
@@ -139,16 +139,6 @@ class NumpyNetwork:
     def approximate_inverse(self, A: Entries) -> LinearInverse:
         """Return a linear head's approximations of the inverses of A (B, n, n), float64 or complex128."""
         return self.reader.read_inverse(self.forward, A)
-
-    def check_linear(self) -> None:
-        """Raise `ConfigurationError` unless the head approximates the inverse itself."""
-        if not self.config.head.is_linear:
-            raise not_linear(self)
-
-    def check_estimates(self) -> None:
-        """Raise `ConfigurationError` unless the head makes estimates from noisy systems."""
-        if not self.config.head.estimates:
-            raise not_estimating(self)
 
 
 def joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:

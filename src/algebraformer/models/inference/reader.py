@@ -52,6 +52,22 @@ def not_estimating(network: Configured) -> ConfigurationError:
     return unable(network, "only estimate heads take noisy b")
 
 
+class HeadChecks:
+    """What both kinds of network say of their head."""
+
+    config: ModelConfig
+
+    def check_linear(self) -> None:
+        """Raise `ConfigurationError` unless the head approximates the inverse itself."""
+        if not self.config.head.is_linear:
+            raise not_linear(self)
+
+    def check_estimates(self) -> None:
+        """Raise `ConfigurationError` unless the head makes estimates from noisy systems."""
+        if not self.config.head.estimates:
+            raise not_estimating(self)
+
+
 class Reader(abc.ABC):
     """What solving needs of one kind of head. Methods take the `forward` pass of the network whose head it is.
 

@@ -46,7 +46,6 @@ def multiply(A: FloatArray, chosen: NDArray[np.int64], z: FloatArray) -> FloatAr
     array([2., 2.])
     """
     n = A.shape[-1]
-    blocks = row_blocks(n, len(chosen))
     if len(chosen) == len(A) and n < GATHER_MIN_N:
         return A @ z
     v = np.empty(z.shape, dtype=np.result_type(A, z))
@@ -55,7 +54,7 @@ def multiply(A: FloatArray, chosen: NDArray[np.int64], z: FloatArray) -> FloatAr
         for i, system in enumerate(chosen):
             np.dot(A[system, rows], z[i], out=v[i, rows])
 
-    run(product, blocks)
+    run(product, row_blocks(n, len(chosen)))
     return v
 
 

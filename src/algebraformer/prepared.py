@@ -210,9 +210,10 @@ class Prepared:
             )
 
         # 1. The network answers what looks like its family; without a fallback, everything.
-        answers = _Batch.unanswered(system.b)
         if supported:
             answers = self._solve_blocks(system.b, rtol, max_refinements, not fallback, transpose)
+        else:
+            answers = _Batch.unanswered(system.b)
         singular = self._has_zero_line() if system.b.size else np.zeros(len(system.b), dtype=bool)
         # A small backward error does not show that A is singular or nearly so. For matrices like those of the family
         # training and probe do; every other A has to be factorised, which LAPACK's errors and warnings come from.
@@ -330,23 +331,23 @@ class Prepared:
 
 def _solve_block(reading: MatrixReading, b: FloatArray, rtol: float | None, maxiter: int, everything: bool) -> _Batch:
     """Return the network's refined answers to systems that look like the family, or to everything."""
+    chosen = np.flatnonzero(reading.in_distribution | everything)
+    # To leave out less than half of them would save less than copying the chosen costs.
+    whole = chosen.size == len(b) or (reading.inverse is not None and 2 * chosen.size >= len(b))
+    if whole and len(b):
+        return _refined(reading, b, rtol, maxiter, everything)
     answers = _Batch.unanswered(b)
     answers.in_distribution[:] = reading.in_distribution
-    chosen = np.flatnonzero(reading.in_distribution | everything)
-    if not chosen.size:
-        return answers
-    if reading.inverse is not None and 2 * chosen.size >= len(b):
-        chosen = np.arange(len(b))  # to leave out the others would save less than copying the chosen costs
-    if chosen.size < len(b):
-        reading, b = reading[chosen], b[chosen]
-    if reading.inverse is None or reading.defect is None:
-        part = _predict_and_refine(reading, b, rtol, maxiter)
-    else:
-        part = _solve_gcr(reading, reading.inverse, reading.defect, b, rtol, maxiter, everything)
-    if chosen.size == len(answers.x):
-        return part
-    answers.assign(chosen, part)
+    if chosen.size:
+        answers.assign(chosen, _refined(reading[chosen], b[chosen], rtol, maxiter, everything))
     return answers
+
+
+def _refined(reading: MatrixReading, b: FloatArray, rtol: float | None, maxiter: int, everything: bool) -> _Batch:
+    """Return the network's refined answers to systems that were all chosen."""
+    if reading.inverse is None or reading.defect is None:
+        return _predict_and_refine(reading, b, rtol, maxiter)
+    return _solve_gcr(reading, reading.inverse, reading.defect, b, rtol, maxiter, everything)
 
 
 def _predict_and_refine(reading: MatrixReading, b: FloatArray, rtol: float | None, maxiter: int) -> _Batch:

@@ -44,6 +44,10 @@ class Training:
     rank: int
     samples: int
     steps: int
+    p: int = 0
+    """Rank of each operator of the low-rank form, with one row term; 0 for dense operators."""
+    basis_samples: int = 4096
+    """Most systems that the basis is computed from."""
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -54,39 +58,43 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """The families and those of their settings that are not the default."""
 
-FEW, MANY = 64, 128
-"""Basis operators where two parameters decide A, and where three to sixteen do and n is small enough."""
+FEW, MANY, MOST = 64, 128, 256
+"""Components where two parameters decide A, where three to sixteen do, and of the low-rank form."""
+P = 128
+"""Rank of the low-rank form from n = 512 on. With exact coefficients, R = 64 and 255, systems of diffusion and
+random-diffusion with n = 512 take 7.6 and 7.1 products with A at 64 and 5.5 and 6.3 at 128 (LOG.md, 2026-11-27)."""
 
 TRAININGS: dict[tuple[str, int], Training] = {
-    ("diffusion", 64): Training(FEW, 40_000, 2_000),
-    ("diffusion", 128): Training(FEW, 20_000, 2_000),
-    ("diffusion", 256): Training(FEW, 10_000, 2_000),
-    ("diffusion", 512): Training(FEW, 4_000, 2_000),
-    ("diffusion", 1024): Training(FEW, 2_000, 3_000),
-    ("random-diffusion", 64): Training(MANY, 40_000, 2_000),
-    ("random-diffusion", 128): Training(MANY, 20_000, 2_000),
-    ("random-diffusion", 256): Training(MANY, 10_000, 2_000),
-    ("random-diffusion", 512): Training(FEW, 4_000, 2_000),
-    ("random-diffusion", 1024): Training(FEW, 2_000, 3_000),
-    ("advection-diffusion", 64): Training(MANY, 40_000, 2_000),
-    ("advection-diffusion", 128): Training(MANY, 20_000, 2_000),
-    ("advection-diffusion", 256): Training(MANY, 10_000, 2_000),
-    ("advection-diffusion", 512): Training(FEW, 4_000, 2_000),
-    ("advection-diffusion", 1024): Training(FEW, 2_000, 3_000),
-    ("diffusion-2d", 64): Training(MANY, 40_000, 2_000),
-    ("diffusion-2d", 256): Training(MANY, 10_000, 2_000),
-    ("diffusion-2d", 576): Training(FEW, 4_000, 2_000),
-    ("diffusion-2d", 1024): Training(FEW, 2_000, 3_000),
+    ("diffusion", 64): Training(FEW, 40_000, 3_000),
+    ("diffusion", 128): Training(FEW, 40_000, 3_000),
+    ("diffusion", 256): Training(FEW, 20_000, 3_000),
+    ("diffusion", 512): Training(FEW, 8_000, 3_000, P, 512),
+    ("diffusion", 1024): Training(FEW, 4_000, 3_000, P, 512),
+    ("random-diffusion", 64): Training(MANY, 40_000, 3_000),
+    ("random-diffusion", 128): Training(MANY, 40_000, 3_000),
+    ("random-diffusion", 256): Training(MOST, 20_000, 4_000, 64),
+    ("random-diffusion", 512): Training(MOST, 10_000, 4_000, P, 1024),
+    ("random-diffusion", 1024): Training(MOST, 5_000, 4_000, P, 768),
+    ("advection-diffusion", 64): Training(MANY, 40_000, 3_000),
+    ("advection-diffusion", 128): Training(MANY, 40_000, 3_000),
+    ("advection-diffusion", 256): Training(MOST, 20_000, 4_000, 64),
+    ("advection-diffusion", 512): Training(MOST, 8_000, 4_000, P, 1024),
+    ("advection-diffusion", 1024): Training(MOST, 4_000, 4_000, P, 768),
+    ("diffusion-2d", 64): Training(MANY, 40_000, 3_000),
+    ("diffusion-2d", 256): Training(MANY, 20_000, 4_000),
+    ("diffusion-2d", 576): Training(MOST, 8_000, 4_000, P, 1024),
+    ("diffusion-2d", 1024): Training(MOST, 4_000, 4_000, P, 768),
 }
 """The networks of the committed results; n = N^2 on a square."""
 
 
-def recipe(family: str, n: int, training: Training, width: int = 128) -> Recipe:
+def recipe(family: str, n: int, training: Training, width: int = 256) -> Recipe:
     """Return the recipe for one family and n: a perceptron, since its cost must not matter here."""
+    low_rank: dict[str, Any] = {"form": "low-rank", "p": training.p, "row_terms": 1} if training.p else {}
     model = ModelConfig(
         n=n,
         architecture="mlp",
-        head=OperatorConfig(rank=training.rank, n_column=min(16, n), n_row=min(16, n)),
+        head=OperatorConfig(rank=training.rank, n_column=min(16, n), n_row=min(16, n), **low_rank),
         n_layer=4,
         n_embd=width,
     )
@@ -95,13 +103,14 @@ def recipe(family: str, n: int, training: Training, width: int = 128) -> Recipe:
         family_settings=SETTINGS[family],
         model=model,
         samples=training.samples,
+        basis_samples=training.basis_samples,
         steps=training.steps,
         batch_size=128,
         lr=3e-3,
     )
 
 
-def recipes(trainings: dict[tuple[str, int], Training], width: int = 128) -> dict[tuple[str, int], Recipe]:
+def recipes(trainings: dict[tuple[str, int], Training], width: int = 256) -> dict[tuple[str, int], Recipe]:
     """Return the recipe of every family and n."""
     return {(family, n): recipe(family, n, training, width) for (family, n), training in trainings.items()}
 

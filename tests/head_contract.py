@@ -146,6 +146,21 @@ def prepared_answers_are_predictions(model: Algebraformer, family: ProblemFamily
         assert reading.defect.shape == (6,)
 
 
+def defect_shows_what_is_not_finite(model: Algebraformer, family: ProblemFamily) -> None:
+    """Wherever the entry is, read or not: a matrix is not looked at again where the probe leaves less than all."""
+    if not model.config.head.is_linear:
+        return
+    A, n = family.sample(1, seed=10).A[0], family.n
+    places = [(i, j) for i in range(n) for j in range(n)]
+    for value in (np.nan, np.inf, -np.inf):
+        broken = np.repeat(A[None], len(places), axis=0)
+        broken[np.arange(len(places)), *np.transpose(places)] = value
+        with np.errstate(all="ignore"):
+            defect = model.read(broken).defect
+        assert defect is not None
+        assert (defect >= 1).all()
+
+
 CHECKS: tuple[Callable[[Algebraformer, ProblemFamily], None], ...] = (
     shape_and_dtype,
     systems_of_a_batch_do_not_mix,
@@ -156,4 +171,5 @@ CHECKS: tuple[Callable[[Algebraformer, ProblemFamily], None], ...] = (
     predict_is_forward_in_chunks,
     predict_nothing,
     prepared_answers_are_predictions,
+    defect_shows_what_is_not_finite,
 )

@@ -20,10 +20,10 @@ from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error
 from algebraformer.numerics.gcr import RefinedSolution
 from algebraformer.numerics.lapack import RHS_BLOCK_ENTRIES, LogDeterminant
 from algebraformer.numerics.preconditioner import LinearInverse, as_linear_operator
-from algebraformer.passes import has_zero_line
+from algebraformer.passes import all_finite, has_zero_line
 from algebraformer.result import SolveResult, scalar
 from algebraformer.threads import run, split
-from algebraformer.validation import CheckedSystem, check_count, check_tolerance, match_right_hand_sides
+from algebraformer.validation import CheckedSystem, check_count, check_finite, check_tolerance, match_right_hand_sides
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -123,14 +123,19 @@ class Prepared:
     """
 
     def __init__(self, network: AnyNetwork, A: Array, batched: bool, keep: bool = True, assume_a: str = "gen") -> None:
-        """`keep` is False for one solve: A is not copied then, and nothing that is computed from it is kept."""
+        """`keep` is False for one solve: A is not copied then, and nothing that is computed from it is kept.
+
+        Entries of A may be NaN or infinite: this or the first method that is called raises `ValueError` then.
+        """
         self._network, self._batched, self._keep, self._assume_a = network, batched, keep, assume_a
         self._A = A.copy() if keep else A
         self._readings: dict[tuple[int, bool], MatrixReading] = {}  # by first system, and whether of A^T
         self._factors: dict[tuple[str, int], lapack.Factors | None] = {}  # by kind of numbers, and position in A
         self._zero_lines: Flags | None = None
         self._blocks = blocks(network, len(A))  # what one thread works on at a time
-        if keep and self._supports(A):
+        if not self._supports(A):
+            self._check_finite()
+        elif keep:
             run(self._reading, self._blocks)
 
     def __repr__(self) -> str:
@@ -163,6 +168,8 @@ class Prepared:
             The model has a head that is not linear in b.
         """
         check_supported(self._A, self._network.config)
+        if not self._keep:
+            self._check_finite()
         operators = []
         for rows in self._blocks:
             A = self._A[rows]
@@ -288,10 +295,25 @@ class Prepared:
         """Return what the network knows of a block, or of its transposes."""
         reading = self._readings.get((rows.start, transpose))
         if reading is None:
-            reading = self._reading(rows).transposed() if transpose else self._network.read(self._A[rows])
+            reading = self._reading(rows).transposed() if transpose else self._read(rows)
             if self._keep:
                 self._readings[rows.start, transpose] = reading
         return reading
+
+    def _read(self, rows: slice) -> MatrixReading:
+        """Return what the network knows of a block; `ValueError` if an entry of A is NaN or infinite."""
+        A = self._A[rows]
+        with np.errstate(all="ignore"):
+            reading = self._network.read(A)
+        # The probe is multiplied by all of A, and what is left of it is less than one only if every product is finite:
+        # the matrices of a family need no other pass to be checked.
+        if (reading.defect is None or not (reading.defect < 1).all()) and not all_finite(A):
+            self._check_finite()
+        return reading
+
+    def _check_finite(self) -> None:
+        """Raise `ValueError` if an entry of A is NaN or infinite."""
+        check_finite(self._A if self._batched else self._A[0], "A")
 
     def _has_zero_line(self) -> Flags:
         """Return which matrices (B,) have a row or a column of zeros: an array that the caller may change."""
@@ -307,6 +329,7 @@ class Prepared:
         Certified by their measures alone, whether in distribution or not.
         """
         if b.size == 0:
+            self._check_finite()
             return _Batch.empty(b)
 
         def solve(rows: slice) -> _Batch:
@@ -320,6 +343,8 @@ class Prepared:
         """Return LAPACK's answers to the systems `where`, with their factors from earlier calls."""
         whole = where.size == len(system.b)
         A, b = (system.A, system.b) if whole else (system.A[where], system.b[where])
+        if not all_finite(A):  # of a head of one's own that says so of its probe without having looked
+            self._check_finite()
         if not self._keep:
             return lapack.solve(A, b, rtol, singular, None, self._assume_a, transpose)
         keys = [(A.dtype.kind, int(i)) for i in where]

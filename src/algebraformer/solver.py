@@ -208,7 +208,7 @@ class LearnedSolver:
         """Return A prepared for many right-hand sides, or for one call if nothing is to be kept."""
         self.check_can_solve()
         structure = self.info.structure if assume_a is None else check_structure(assume_a)
-        return Prepared(self.network, *check_matrices(A), keep, structure)
+        return Prepared(self.network, *check_matrices(A, finite=False), keep, structure)
 
     def operator(self, A: ArrayLike) -> LinearOperator | list[LinearOperator]:
         """Return a linear head's approximation M of inv(A), for instance as `M=` of scipy.sparse.linalg.gmres.

@@ -56,6 +56,13 @@ def numbers(value: ArrayLike, name: str) -> Array:
     ValueError
         It is masked, ragged, not of numbers, or not finite; the message names it.
     """
+    array = dense_array(value, name)
+    check_finite(array, name)
+    return array
+
+
+def dense_array(value: ArrayLike, name: str) -> Array:
+    """Return what `numbers` returns, but entries may be NaN or infinite."""
     refuse_sparse(value)
     if np.ma.isMaskedArray(value):
         raise ValueError(f"{name} is a masked array, expected an array without missing entries")
@@ -65,12 +72,15 @@ def numbers(value: ArrayLike, name: str) -> Array:
         raise ValueError(f"{name} is not an array of numbers: {error}") from error
     if array.dtype.kind not in "biufc":
         raise ValueError(f"{name} has dtype {array.dtype}, expected real or complex numbers")
-    with np.errstate(over="ignore"):  # of a longdouble: it becomes infinity, which is refused below
-        array = np.asarray(array, dtype=complex if array.dtype.kind == "c" else float, order="C")
+    with np.errstate(over="ignore"):  # of a longdouble: it becomes infinity
+        return np.asarray(array, dtype=complex if array.dtype.kind == "c" else float, order="C")
+
+
+def check_finite(array: Array, name: str) -> None:
+    """Raise `ValueError`, with the index, if an entry of a user's array is NaN or infinite."""
     if not all_finite(array):
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(f"{name} contains NaN or infinity{f', first at index {where}' if where else ''}")
-    return array
 
 
 def refuse_sparse(value: Any) -> None:
@@ -109,15 +119,17 @@ def check_right_hand_sides(A: Array, b: Array, rows: str) -> None:
         raise ValueError(f"b has {b.shape[batched]} rows, A has {m}")
 
 
-def check_matrices(A: ArrayLike) -> tuple[Array, bool]:
+def check_matrices(A: ArrayLike, finite: bool = True) -> tuple[Array, bool]:
     """Return A in the shape (B, n, n), and whether it was given as a batch.
+
+    Entries may be NaN or infinite with `finite=False`: who asks for that calls `check_finite` where it matters.
 
     Raises
     ------
     ValueError
         A is no matrix or batch of matrices, not square, or entries are NaN, infinite or not numbers.
     """
-    A = numbers(A, "A")
+    A = numbers(A, "A") if finite else dense_array(A, "A")
     if A.ndim not in (2, 3) or A.shape[-1] != A.shape[-2]:
         raise ValueError(f"A must have shape (n, n) or (B, n, n), received {A.shape}")
     return (A, True) if A.ndim == 3 else (A[None], False)

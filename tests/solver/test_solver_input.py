@@ -61,6 +61,27 @@ def test_refused(method, A, b, message):
         getattr(stub_solver(exact), method)(A, b)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["diffusion-64", "advection-diffusion-64", "diffusion-64-token"])
+def test_refused_wherever_the_entry_is(name, value):
+    """Linear heads find it by the probe, without a pass of its own; the first one in the batch is named."""
+    solver = LearnedSolver.from_pretrained(name)
+    family = solver.info.problem_family()
+    A, b, _ = family.assembled(range(40), seed=3)
+    rng = np.random.default_rng(5)
+    for i, j in rng.integers(0, 64, (12, 2)):
+        broken = A.copy()
+        broken[[30, 38], i, j] = value
+        message = rf"A contains NaN or infinity, first at index \(30, {i}, {j}\)"
+        calls = (
+            lambda A: solver.solve(A, b), lambda A: solver.solve(A, b, fallback=False), solver.prepare,
+            lambda A: solver.solve(A, b[:, :, None][:, :, :0]), lambda A: solver.solve(A, b, transpose=True),
+        )  # fmt: skip
+        for call in calls:
+            with pytest.raises(ValueError, match=message):
+                call(broken)
+
+
 @pytest.mark.parametrize(
     ("A", "b", "message"),
     [

@@ -33,7 +33,7 @@ STEP_SECONDS, STEP_SECONDS_PER_ROW = 4e-6, 4.5e-8
 """What a step of the iteration takes beside its products: calls, and operations with vectors."""
 RANKS = (16, 32, 64, 96, 128, 192, 256)
 """Numbers of components that are tried."""
-SHAPES = ((32, 1), (32, 2), (64, 1), (64, 2), (64, 4))
+SHAPES = ((32, 1), (32, 2), (64, 1), (64, 2), (64, 4), (128, 1))
 """Ranks p and numbers J of row terms that are tried."""
 FORMS_MIN_N = 96
 """Below this n the operators are dense: forming and applying them costs no more than the calls of a step."""
@@ -175,7 +175,8 @@ def _low_rank(
     n = family.n
     count = max(MIN_LOW_RANK_SAMPLES, min(LOW_RANK_SAMPLES, 2**28 // n**2))
     ranks = [rank for rank in ranks if rank < count] or [count // 2]
-    largest_p, most_rows = (max(part) for part in zip(*SHAPES, strict=True))
+    possible = [shape for shape in SHAPES if shape[0] < n]
+    largest_p, most_rows = (max(part) for part in zip(*possible, strict=True))
     taken = low_rank_fit.snapshots(_sampled(family), n, largest_p, most_rows, n_read, n_read, count, report=report)
     first = taken.basis(1, 1, 0)
     _, g = first.read(A)
@@ -191,7 +192,7 @@ def _low_rank(
 
     largest = {
         shape: max((rank for rank in ranks if low_rank_bytes(n, rank, *shape) <= MAX_LOW_RANK_BYTES), default=ranks[0])
-        for shape in SHAPES
+        for shape in possible
     }
     shapes = [tried(rank, *shape) for shape, rank in largest.items()]
     yield from shapes

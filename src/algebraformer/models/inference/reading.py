@@ -30,8 +30,9 @@ class MatrixReading:
     inverse : LinearInverse, optional
         The approximate inverses M, if the head is linear in b.
     defect : ndarray, shape (B,), optional
-        Share of a random probe vector that M A leaves, see `numerics.gcr.probe_defect`. With both, answers are refined
-        by conjugate residuals, without by asking `answer` about the residual.
+        Share of a random probe vector that M A leaves, see `numerics.gcr.probe_defect`: below one only if all entries
+        of A are finite. With both, answers are refined by conjugate residuals, without by asking `answer` about the
+        residual.
     max_defect : float
         Largest share of a probe, or of the first residual, that is left of matrices in distribution.
     """

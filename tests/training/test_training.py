@@ -311,7 +311,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count(tmp_path: Path)
     record = trainer.train_step((A, b, torch.full_like(x, torch.nan)))
     after = [trainer.model.state_dict(), *(optim.flatten_state(one, "") for one in trainer.optimizers)]
     assert record["skipped"]
-    assert trainer.skipped == 1
+    assert trainer.counters.skipped == 1
     for one, other in zip(before, after, strict=True):
         assert one
         assert all(torch.equal(one[name], other[name]) for name in one)
@@ -336,7 +336,7 @@ def test_training_gives_up_after_50_such_steps_in_a_row(
             trainer.run()
     else:
         assert trainer.run().finished
-    assert trainer.skipped == bad
+    assert trainer.counters.skipped == bad
     skipped = {record["step"]: record for record in log_records(tmp_path) if "loss" in record}
     assert (skipped[50]["skipped"], skipped[50]["loss"]) == (46, None)
 

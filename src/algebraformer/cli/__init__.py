@@ -21,6 +21,7 @@ from algebraformer.cli.study import Study
 from algebraformer.cli.train import Finetune, Train
 from algebraformer.errors import AlgebraformerError
 from algebraformer.provenance import versions
+from algebraformer.training.processes import launched
 
 Command = (
     Annotated[Solve, tyro.conf.subcommand("solve")]
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings_on_stderr():
             return command.run()
     except (AlgebraformerError, ValueError, OSError) as error:
+        if isinstance(error, AlgebraformerError) and launched()[0] > 0:
+            return BAD_INPUT  # the first process says it for all
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
         print(f"algebraformer: {' '.join(text.split())}", file=sys.stderr)
         return BAD_INPUT

@@ -360,6 +360,44 @@ def test_impossible_options_are_refused(change: dict[str, Any]) -> None:
         RunOptions(**change)
 
 
+@pytest.mark.parametrize("resident", [False, True])
+def test_a_set_on_the_device_needs_no_workers(
+    resident: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Undisturbed
+) -> None:
+    """They are there while it is made, and then no more; a larger one is made for each step anew, with the same end."""
+    expected = undisturbed(FIXED)
+    if not resident:
+        monkeypatch.setattr(data, "RESIDENT_BYTES", 0)
+    workers = set()
+    real = Trainer.train_step
+
+    def step(self: Trainer, batch: data.Batch) -> dict[str, Any]:
+        workers.add(len(multiprocessing.active_children()))
+        assert (self.stored is not None) == resident
+        assert {part.device for part in batch} == {torch.device("cpu")}
+        return real(self, batch)
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    assert train(FIXED, tmp_path, dataclasses.replace(OPTIONS, workers=1)).finished
+    assert workers == ({0} if resident else {1})
+    assert outcome(tmp_path) == expected
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("recipe", [FIXED, OPERATOR, ESTIMATE], ids=["fixed", "operator", "estimate"])
+def test_a_run_on_cuda(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fixed set lies on the device; the run stops, goes on, and its network solves on the CPU."""
+    options = dataclasses.replace(OPTIONS, device="cuda")
+    run = Disturbed(recipe, tmp_path, options, at=20, action=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert not run.run().finished
+    assert (run.stored is None) == (recipe.samples is None)
+    assert run.stored is None or {part.device.type for part in run.stored} == {"cuda"}
+    result = train(recipe, tmp_path, options)
+    assert (result.finished, result.step) == (True, recipe.steps)
+    cpu = train(recipe, tmp_path / "cpu", OPTIONS)
+    assert result.scores["normalized_mse"] == pytest.approx(cpu.scores["normalized_mse"], rel=0.2)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_autocast_on_cuda(tmp_path: Path) -> None:
     options = dataclasses.replace(OPTIONS, device="cuda", autocast=True)

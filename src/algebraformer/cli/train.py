@@ -61,7 +61,6 @@ class RunFlags:
         """Return the options of the run."""
         from algebraformer.training.options import RunOptions
 
-        check_device(self.device)
         names = ("device", "autocast", "compile", "workers")
         return RunOptions(progress=not self.json, **{name: getattr(self, name) for name in names})
 
@@ -246,15 +245,3 @@ def with_changes(fields: dict[str, Any], changes: Sequence[str]) -> dict[str, An
         except json.JSONDecodeError:
             target[last] = text
     return fields
-
-
-def check_device(device: str) -> None:
-    """Raise `ConfigurationError` if torch cannot use the device."""
-    import torch
-
-    from algebraformer.errors import ConfigurationError
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigurationError(f"device {device!r} cannot be used: {error}") from error

@@ -156,15 +156,16 @@ def joined(device: str) -> Iterator[Processes]:
     Raises
     ------
     ConfigurationError
-        There are fewer GPUs than processes, or the device names one of them.
+        torch cannot use the device, there are fewer GPUs than processes, or the device names one of them.
     """
     rank, count = launched()
+    own = own_device(device) if count > 1 else device
+    check_device(own)
     if count == 1:
         yield Processes(device)
         return
     from torch import distributed
 
-    own = own_device(device)
     if distributed.is_initialized():
         yield Processes(own, distributed.get_rank(), distributed.get_world_size())
         return
@@ -189,6 +190,16 @@ def own_device(device: str) -> str:
     own = f"cuda:{os.environ['LOCAL_RANK']}"
     torch.cuda.set_device(own)
     return own
+
+
+def check_device(device: str) -> None:
+    """Raise `ConfigurationError` if torch cannot use the device."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigurationError(f"device {device!r} cannot be used: {error}") from error
 
 
 @contextmanager

@@ -148,7 +148,7 @@ class Head(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def loss(self, network: Network, *batch: Tensor) -> Tensor:
-        """Return the loss of a batch of examples, relative to that of answering zero."""
+        """Return the loss of a batch of examples, a mean over its systems, relative to that of answering zero."""
 
     def example_maker(self, network: Network) -> ExampleMaker:
         """Return what makes examples of systems."""

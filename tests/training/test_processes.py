@@ -25,7 +25,7 @@ from algebraformer import cli
 from algebraformer.checkpoint import load, step_folders
 from algebraformer.errors import ConfigurationError, TrainingError
 from algebraformer.models import ModelConfig, OperatorConfig
-from algebraformer.training import Recipe, RunOptions, Trainer, train
+from algebraformer.training import RECIPES, Recipe, RunOptions, Trainer, train
 from algebraformer.training.exclusive import exclusive
 from algebraformer.training.options import TrainResult
 from algebraformer.training.processes import Processes, joined, launched, own_device
@@ -41,12 +41,8 @@ SIZES: dict[str, Any] = {
     "test_systems": 32,
 }
 TOKEN = Recipe(model=ModelConfig(n=8, n_layer=1, n_head=2, n_embd=16), steps=20, batch_size=9, **SIZES)
-LSTM = dataclasses.replace(
-    TOKEN,
-    model=ModelConfig(n=8, architecture="lstm", n_layer=1, n_embd=16),
-    batch_size=8,
-    samples=42,
-    optimizer="adamw",
+PAPER = dataclasses.replace(
+    RECIPES["paper"], model=dataclasses.replace(TOKEN.model, n_layer=2), samples=42, steps=20, batch_size=8, **SIZES
 )
 OPERATOR = dataclasses.replace(
     TOKEN,
@@ -162,7 +158,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], Path]:
 Alone = Callable[[Recipe], Path]
 
 
-@pytest.mark.parametrize("recipe", [TOKEN, LSTM, OPERATOR], ids=["fresh-muon", "fixed-adamw-lstm", "fixed-operator"])
+@pytest.mark.parametrize("recipe", [TOKEN, PAPER, OPERATOR], ids=["fresh", "paper", "operator"])
 def test_two_processes_train_as_one_does(recipe: Recipe, tmp_path: Path, alone: Alone) -> None:
     """Shares of batches of nine are not of equal size."""
     expected = alone(recipe)
@@ -284,7 +280,7 @@ def children(pid: int) -> list[int]:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_the_command(tmp_path: Path) -> None:
     """One process is killed in the middle: the other one says so in a line, and the run ends."""
-    arguments = ("train", "quick", "--output", tmp_path / "run", "--workers", 0, "--json", "--set", *SETTINGS)
+    arguments = ("train", "quick", "--output", tmp_path / "run", "--json", "--set", *SETTINGS)
     process = torchrun(*arguments, "steps=100000")
     deadline = time.monotonic() + 60
     while not (tmp_path / "run" / "log.jsonl").exists() or not (tmp_path / "run" / "log.jsonl").read_text():
@@ -325,3 +321,12 @@ def test_the_first_process_speaks_for_all(tmp_path: Path) -> None:
     assert {name: len(lines) for name, lines in files.items()} == {"0-0": 1, "0-1": 0, "1-0": 1, "1-1": 0}
     assert json.loads(files["0-0"][0])["finished"]
     assert "'absent'" in files["1-0"][0]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_two_gpus(tmp_path: Path) -> None:
+    settings = ("--set", *SETTINGS, "samples=64", "steps=100")
+    process = torchrun("train", "quick", "--output", tmp_path, "--device", "cuda", "--json", *settings)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert json.loads(out)["scores"]["normalized_mse"] < 1

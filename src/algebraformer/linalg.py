@@ -70,7 +70,7 @@ def norm(v: FloatArray) -> FloatArray:
     rows = v.mT
     with np.errstate(over="ignore", invalid="ignore"):
         length = xp.sqrt(real(xp.vecdot(rows, rows)))
-        if ((length > MODERATE[0]) & (length < MODERATE[1])).all():
+        if xp.all((length > MODERATE[0]) & (length < MODERATE[1])):
             return length
         if not isinstance(v, np.ndarray):  # by the largest entry
             most = largest(xp.abs(rows), axis=-1)
@@ -201,8 +201,8 @@ def measure(A: FloatArray, b: FloatArray, x: FloatArray, chosen: NDArray[np.int6
     xp, shape, n = namespace(x), x.shape, A.shape[-1]
     systems = xp.reshape(x, (math.prod(shape[:-2]), *shape[-2:]))
     matrices = xp.reshape(A, (math.prod(A.shape[:-2]), n, n))
-    if chosen is None and len(matrices) != len(systems):
-        raise ValueError(f"A holds {len(matrices)} matrices, x belongs to {len(systems)} systems")
+    if chosen is None and matrices.shape[0] != systems.shape[0]:
+        raise ValueError(f"A holds {matrices.shape[0]} matrices, x belongs to {systems.shape[0]} systems")
     finite = xp.all(xp.isfinite(x), axis=-2)
     with np.errstate(over="ignore", invalid="ignore"):
         Ax, size = (xp.reshape(part, shape) for part in products(matrices, systems, chosen))

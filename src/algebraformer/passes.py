@@ -50,7 +50,7 @@ def multiply(A: FloatArray, chosen: NDArray[np.int64], z: FloatArray) -> FloatAr
     """
     n = A.shape[-1]
     if not isinstance(A, np.ndarray):
-        return (A if len(chosen) == len(A) else A[chosen]) @ z
+        return (A if len(chosen) == A.shape[0] else A[chosen]) @ z
     if len(chosen) == len(A) and n < GATHER_MIN_N:
         return A @ z
     v = np.empty(z.shape, dtype=np.result_type(A, z))
@@ -125,9 +125,10 @@ def products(
 def _products_elsewhere(A: Any, x: Any) -> tuple[Any, Any]:
     """Return A x and |A| |x| for arrays of another library, A (C, n, n)."""
     xp = namespace(A)
-    step = max(1, DEVICE_ENTRIES // A.shape[-1] ** 2)
+    count, step = x.shape[0], max(1, DEVICE_ENTRIES // max(1, A.shape[-1]) ** 2)
     magnitude = xp.abs(x)
-    parts = [xp.abs(A[i : i + step]) @ magnitude[i : i + step] for i in range(0, len(x), step)]
+    blocks = [slice(i, min(i + step, count)) for i in range(0, max(1, count), step)]
+    parts = [xp.abs(A[block, ...]) @ magnitude[block, ...] for block in blocks]
     return A @ x, parts[0] if len(parts) == 1 else xp.concat(parts)
 
 

@@ -409,8 +409,9 @@ def probe_defect(A: FloatArray, M: Preconditioner) -> FloatArray:
     M : Preconditioner
     """
     with np.errstate(all="ignore"):
-        g = beside(A, np.broadcast_to(probe(A.shape[-1]), (len(A), A.shape[-1], 1)).copy())
-        w = M.left(_product(A, np.arange(len(A)), M.right(g)))
+        g = beside(A, np.broadcast_to(probe(A.shape[-1]), (A.shape[0], A.shape[-1], 1)).copy())
+        g = g if isinstance(A, np.ndarray) else namespace(A).astype(g, A.dtype)  # torch multiplies equal dtypes alone
+        w = M.left(_product(A, np.arange(A.shape[0]), M.right(g)))
         w = w / length(w)
         defect = host(length(g - dot(w, g) * w))
     return np.where(np.isfinite(defect), defect, 1.0)[:, 0, 0]

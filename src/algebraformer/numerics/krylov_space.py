@@ -72,7 +72,7 @@ class KrylovSpace:
 def dot(u: FloatArray, v: FloatArray) -> FloatArray:
     """Return <u, v> over axis 1 (B, 1, k), with conj(u) where u is complex."""
     xp = namespace(u)
-    return xp.vecdot(u.mT, v.mT)[:, None]
+    return xp.vecdot(u.mT, v.mT)[:, None, :]
 
 
 def length(v: FloatArray) -> FloatArray:

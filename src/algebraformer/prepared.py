@@ -22,7 +22,7 @@ from algebraformer.numerics import gcr, lapack
 from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error
 from algebraformer.numerics.gcr import RefinedSolution
 from algebraformer.numerics.lapack import RHS_BLOCK_ENTRIES, LogDeterminant
-from algebraformer.numerics.preconditioner import LinearInverse, as_linear_operator
+from algebraformer.numerics.preconditioner import ArrayOperator, LinearInverse, as_linear_operator
 from algebraformer.passes import all_finite, has_zero_line
 from algebraformer.result import SolveResult, scalar
 from algebraformer.threads import run, split
@@ -181,8 +181,10 @@ class Prepared:
         return flags if self._batched else bool(flags[0])
 
     @property
-    def operator(self) -> LinearOperator | list[LinearOperator]:
+    def operator(self) -> LinearOperator | ArrayOperator | list[LinearOperator] | list[ArrayOperator]:
         """A linear head's approximation M of inv(A), a SciPy LinearOperator, or a list of B of them for a batch.
+
+        Of arrays of another library an `ArrayOperator`, which has the same methods for vectors of that library.
 
         See `LearnedSolver.operator`.
 
@@ -196,14 +198,14 @@ class Prepared:
         check_supported(self._A, self._network.config)
         if not self._keep:
             self._check_finite()
-        operators = []
+        operators: list[Any] = []
         for rows in self._blocks:
             A = self._A[rows]
             # For one call the inverse alone: what solving measures of it, a product with A, is not needed.
             inverse = self._reading(rows).inverse if self._keep else self._network.approximate_inverse(A)
             if inverse is None:
                 raise not_linear(self._network)
-            operators += [as_linear_operator(inverse[i : i + 1], A.shape[-1], A.dtype) for i in range(len(A))]
+            operators += [self._as_operator(inverse[i : i + 1]) for i in range(len(A))]
         return operators if self._batched else operators[0]
 
     def solve(
@@ -314,6 +316,13 @@ class Prepared:
         if matrices.size:  # the determinant of no entries is 1
             run(measure, split(len(sign), matrices[0].size, len(sign)))
         return LogDeterminant(sign, size) if self._batched else LogDeterminant(scalar(sign[0]), scalar(size[0]))
+
+    def _as_operator(self, inverse: LinearInverse) -> LinearOperator | ArrayOperator:
+        """Return an approximate inverse of one matrix as an operator on the caller's kind of vectors."""
+        n = self._A.shape[-1]
+        if self._kind == NUMPY:
+            return as_linear_operator(inverse, n, self._A.dtype)
+        return ArrayOperator((n, n), inverse, is_complex(self._A), self._kind, self._right_hand_sides)
 
     def _right_hand_sides(self, b: Any) -> Any:
         """Return the caller's b where A is: as a NumPy array, or as a tensor on a GPU."""

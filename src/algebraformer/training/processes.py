@@ -101,7 +101,8 @@ class Processes:
         loss = loss * ((part.stop - part.start) / batch_size)
         loss.backward()
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        total = torch.cat([*(gradient.flatten() for gradient in gradients), loss.detach()[None]])
+        last = loss.detach()[None].to(gradients[0].dtype)  # a float64 among them would double the message
+        total = torch.cat([*(gradient.flatten() for gradient in gradients), last])
         with reported():
             distributed.all_reduce(total)
         *sums, mean = total.split([*(gradient.numel() for gradient in gradients), 1])

@@ -29,8 +29,9 @@ from safetensors import SafetensorError
 from algebraformer.errors import CheckpointError, ConfigurationError, UnknownNameError
 from algebraformer.extras import require_torch
 from algebraformer.models import HeadConfig, ModelConfig, NumpyNetwork, legacy
+from algebraformer.models.config import own_modules, unregistered
 from algebraformer.models.inference.answers import AnyNetwork
-from algebraformer.models.inference.network import READERS
+from algebraformer.models.inference.network import has_numpy_form
 from algebraformer.problems import ProblemFamily, from_settings, names
 from algebraformer.provenance import commit, versions
 
@@ -46,6 +47,8 @@ MAX_CONFIG_BYTES = 2**20
 MAX_MODEL_BYTES = 2**32
 OPTIONAL = ("seconds", "threads")
 """Keys of config.json that older checkpoints do not have."""
+MODULES = "modules"
+"""Key of config.json with the modules that register the body, encoding or head of a network that has one of its own."""
 SCALE = ".scale"
 """Tensors that are stored as 16-bit integers have their scales beside them, under their own name and this."""
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -235,6 +238,8 @@ def dump_json(value: Mapping[str, Any]) -> bytes:
 def pack(model: AnyNetwork, info: CheckpointInfo) -> dict[str, bytes]:
     """Return the files of a checkpoint as name: bytes."""
     config = {"format": FORMAT, "model": model.config.settings(), **dataclasses.asdict(info)}
+    if modules := own_modules(model.config):
+        config[MODULES] = modules
     return {MODEL: safetensors.numpy.save(arrays_of(model)), CONFIG: dump_json(config)}
 
 
@@ -282,13 +287,15 @@ def load(folder: Path | str) -> tuple[Algebraformer, CheckpointInfo]:
 
 
 def load_network(folder: Path | str) -> tuple[AnyNetwork, CheckpointInfo]:
-    """Read a checkpoint folder, to solve: without torch, unless the network has a head of one's own.
+    """Read a checkpoint folder, to solve: without torch, if `inference.network.has_numpy_form` says so.
+
+    A head of one's own answers through torch, and so does a body of one's own that is registered in torch alone.
 
     Parameters, results and exceptions are those of `load`; the network is a `NumpyNetwork` where it can be one.
     """
     files, where = read_folder(Path(folder)), str(folder)
     config, arrays, info = parse(files, where)
-    if config.head.name not in READERS:
+    if not has_numpy_form(config):
         return _module(config, arrays, where), info
     try:
         return NumpyNetwork(config, arrays), info
@@ -337,6 +344,9 @@ def _module(config: ModelConfig, arrays: Mapping[str, NDArray[Any]], where: str)
 def parse_config(settings: dict[str, Any], where: str) -> tuple[ModelConfig, CheckpointInfo]:
     """Return architecture and info from config.json; unknown and missing keys are errors, but for `OPTIONAL` ones."""
     settings = dict.fromkeys(OPTIONAL) | settings
+    modules = settings.pop(MODULES, {})
+    if not isinstance(modules, dict) or not all(isinstance(module, str) for module in modules.values()):
+        raise CheckpointError(f"{where}: {MODULES} must be an object with texts")
     version = settings.pop("format", None)
     if type(version) is not int or version not in (1, FORMAT):
         raise CheckpointError(f"{where}: expected format 1 or {FORMAT}, received {version!r:.80}")
@@ -348,6 +358,11 @@ def parse_config(settings: dict[str, Any], where: str) -> tuple[ModelConfig, Che
     known = legacy.FIELDS if version == 1 else {field.name for field in dataclasses.fields(ModelConfig)}
     if not isinstance(model, dict) or set(model) != known:
         raise CheckpointError(f"{where}: model must have exactly the keys {', '.join(sorted(known))}")
+    for what, value, module in unregistered(model, modules):
+        raise CheckpointError(
+            f"{where}: the {what} {value!r:.80} is not registered in this process: import {module:.200} first, which "
+            "registers it"
+        )
     for name in ("family", "recipe", "scores", "versions"):
         if not isinstance(settings[name], dict):
             raise CheckpointError(f"{where}: {name} must be an object, received {type(settings[name]).__name__}")

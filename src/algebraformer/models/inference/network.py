@@ -13,7 +13,8 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import ScoredSystems
 from algebraformer.models.config import TIKHONOV, EstimateConfig, ModelConfig, OperatorConfig, TokenConfig
-from algebraformer.models.inference.bodies import BODIES
+from algebraformer.models.encodings import ENCODINGS
+from algebraformer.models.inference.bodies import NUMPY_BODIES
 from algebraformer.models.inference.estimate_reader import STD_FLOOR, TYPICAL_NOISE, EstimateReader
 from algebraformer.models.inference.layers import Linear, Singles, Tensors, centred
 from algebraformer.models.inference.operator_reader import OperatorReader
@@ -33,26 +34,36 @@ ReadOut = Callable[[Singles, Singles], tuple[Singles, ...]]
 """Takes encoded tokens (B, T, width) and raw ones (B, T, token_width) to the outputs that a reader asks for."""
 
 
+def has_numpy_form(config: ModelConfig) -> bool:
+    """Say whether such a network answers without torch: its head has a reader, and its body is registered in NumPy."""
+    return config.head.name in READERS and config.architecture in NUMPY_BODIES
+
+
 class NumpyNetwork(HeadChecks):
     """A trained network that answers without torch: tokens, body and read-out in NumPy, and the reader of its head.
 
     Parameters
     ----------
     config : ModelConfig
-        With a head of one of the kinds in `READERS`.
+        One that `has_numpy_form`.
     arrays : mapping of str to ndarray
         Parameters and buffers, under the names that they have in the torch module; not copied.
 
     Raises
     ------
     ConfigurationError
-        There is no reader for the head; an array is missing, unknown, or has the wrong shape or dtype; or buffers make
-        no sense together.
+        There is no reader for the head, or no body of that name in NumPy; an array is missing, unknown, or has the
+        wrong shape or dtype; or buffers make no sense together.
     """
 
     def __init__(self, config: ModelConfig, arrays: Arrays) -> None:
-        if config.head.name not in READERS:
-            raise ConfigurationError(f"there is no reader for the head {config.head.name!r}: it needs torch")
+        if not has_numpy_form(config):
+            what = (
+                f"no reader for the head {config.head.name!r}"
+                if config.head.name not in READERS
+                else f"no body {config.architecture!r} in NumPy"
+            )
+            raise ConfigurationError(f"there is {what}: such networks answer through torch")
         self.config, self.arrays = config, arrays
         kind, tensors = READERS[config.head.name], Tensors(arrays)
         self.buffers = {name: tensors.take(f"head.{name}", *of) for name, of in kind.buffers(config).items()}
@@ -70,7 +81,7 @@ class NumpyNetwork(HeadChecks):
             tensors.take(f"tokens.positions.{i}", (length, config.n_embd))
             for i, length in enumerate(config.position_shape)
         ]
-        self.body = BODIES[config.architecture](config, tensors, "body")
+        self.body = NUMPY_BODIES[config.architecture](config, tensors, "body")
         if self.body.reads_norms:
             self.embedding = self.embedding.centred()
             self.positions = [centred(position) for position in self.positions]
@@ -174,11 +185,10 @@ def parameter_count(config: ModelConfig) -> int:
 
 def token_read_out(config: ModelConfig, tensors: Tensors, width: int) -> ReadOut:
     """Return what gives the standardised solution (B, n): one linear map of each token."""
-    linear, by_entry = Linear.take(tensors, "head.linear", width, 1), TokenConfig.of(config).encoding == "entry"
+    linear, encoding = Linear.take(tensors, "head.linear", width, 1), ENCODINGS[TokenConfig.of(config).encoding]
 
     def read_out(h: Singles, tokens: Singles) -> tuple[Singles, ...]:
-        y = linear(h)[..., 0]  # (B, T)
-        return (y.reshape(-1, config.n, config.n).mean(axis=1) if by_entry else y,)
+        return (encoding.unknowns(linear(h)[..., 0], config.n),)  # from (B, T)
 
     return read_out
 

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import safetensors.numpy
@@ -33,6 +33,7 @@ from algebraformer.models.config import own_modules, unregistered
 from algebraformer.models.inference.answers import AnyNetwork
 from algebraformer.models.inference.network import has_numpy_form
 from algebraformer.problems import ProblemFamily, from_settings, names
+from algebraformer.problems.custom import PREFIX
 from algebraformer.provenance import commit, versions
 
 if TYPE_CHECKING:
@@ -247,7 +248,8 @@ def arrays_of(model: AnyNetwork) -> Arrays:
     """Return parameters and buffers of a network by name."""
     if isinstance(model, NumpyNetwork):
         return dict(model.arrays)
-    return {name: np.asarray(tensor.numpy(force=True), order="C") for name, tensor in model.state_dict().items()}
+    tensors = as_module(model).state_dict()
+    return {name: np.asarray(tensor.numpy(force=True), order="C") for name, tensor in tensors.items()}
 
 
 def save(folder: Path | str, model: AnyNetwork, info: CheckpointInfo) -> None:
@@ -259,6 +261,11 @@ def save(folder: Path | str, model: AnyNetwork, info: CheckpointInfo) -> None:
         Where to; a folder of that name is replaced.
     model : Algebraformer or NumpyNetwork
     info : CheckpointInfo
+
+    Raises
+    ------
+    ConfigurationError
+        The network is a module of one's own: a checkpoint holds no code.
     """
     write_folder(Path(folder), pack(model, info))
 
@@ -326,8 +333,11 @@ def parse(files: Mapping[str, bytes], where: str) -> tuple[ModelConfig, Arrays, 
 
 
 def as_module(model: AnyNetwork) -> Algebraformer:
-    """Return a network as a module of torch: itself, or a copy."""
-    return _module(model.config, model.arrays, "") if isinstance(model, NumpyNetwork) else model
+    """Return a network as a module of torch: itself, or a copy; `ConfigurationError` for a module of one's own."""
+    if isinstance(model, NumpyNetwork):
+        return _module(model.config, model.arrays, "")
+    model.config.settings()  # which a module of one's own does not have
+    return cast("Algebraformer", model)
 
 
 def _module(config: ModelConfig, arrays: Mapping[str, NDArray[Any]], where: str) -> Algebraformer:
@@ -360,8 +370,9 @@ def parse_config(settings: dict[str, Any], where: str) -> tuple[ModelConfig, Che
         raise CheckpointError(f"{where}: model must have exactly the keys {', '.join(sorted(known))}")
     for what, value, module in unregistered(model, modules):
         raise CheckpointError(
-            f"{where}: the {what} {value!r:.80} is not registered in this process: import {module:.200} first, which "
-            "registers it"
+            f"{where}: the {what} {value!r:.80} is not registered in this process: import "
+            f"{module.removeprefix(PREFIX):.200} first, which registers it; on the command line, name its file with "
+            "--family FILE.py:NAME"
         )
     for name in ("family", "recipe", "scores", "versions"):
         if not isinstance(settings[name], dict):

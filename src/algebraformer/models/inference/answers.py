@@ -11,9 +11,10 @@ from algebraformer.models.inference.reading import Estimates
 from algebraformer.progress import batches
 
 if TYPE_CHECKING:
+    from algebraformer.models.module_network import ModuleNetwork
     from algebraformer.models.network import Algebraformer
 
-AnyNetwork: TypeAlias = "Algebraformer | NumpyNetwork"
+AnyNetwork: TypeAlias = "Algebraformer | NumpyNetwork | ModuleNetwork"
 
 
 def predict(model: AnyNetwork, A: FloatArray, b: FloatArray) -> FloatArray:

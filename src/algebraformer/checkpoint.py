@@ -369,10 +369,10 @@ def parse_config(settings: dict[str, Any], where: str) -> tuple[ModelConfig, Che
     if not isinstance(model, dict) or set(model) != known:
         raise CheckpointError(f"{where}: model must have exactly the keys {', '.join(sorted(known))}")
     for what, value, module in unregistered(model, modules):
+        owner = "the script that registers it" if module == "__main__" else f"{module.removeprefix(PREFIX):.200}"
         raise CheckpointError(
-            f"{where}: the {what} {value!r:.80} is not registered in this process: import "
-            f"{module.removeprefix(PREFIX):.200} first, which registers it; on the command line, name its file with "
-            "--family FILE.py:NAME"
+            f"{where}: the {what} {value!r:.80} is not registered in this process: import {owner} first; on the "
+            "command line, name its file with --family FILE.py:NAME"
         )
     for name in ("family", "recipe", "scores", "versions"):
         if not isinstance(settings[name], dict):

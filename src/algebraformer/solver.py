@@ -99,8 +99,9 @@ class LearnedSolver:
         """Put the certificate around any module of torch that maps (A, b) to x.
 
         Its answers are refined by asking it again about the residual, as those of a token head are, and certified;
-        LAPACK answers what it cannot solve and what does not look like the family, by the z-scores of the entries of A
-        over a sample of 4,096 systems: their root mean square must be at most 1.1 times the largest in the sample.
+        LAPACK answers what it cannot solve and what does not look like the family. A looks like it if two measures are
+        at most 1.1 times the largest in a sample of 4,096 systems: the root mean square of the z-scores of its entries,
+        and the share of A, scaled, that lies outside of the 32 principal axes of the sample.
 
         Parameters
         ----------

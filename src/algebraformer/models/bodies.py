@@ -95,14 +95,14 @@ def register_body(name: str, kind: BodyKind | None = None) -> Callable[[type[Som
     --------
     >>> import torch
     >>> from algebraformer.models import Algebraformer, Body, ModelConfig, register_body
-    >>> @register_body("mean")
-    ... class Mean(Body):
+    >>> @register_body("average")
+    ... class Average(Body):
     ...     def __init__(self, config):
     ...         super().__init__(config)
     ...         self.linear = torch.nn.Linear(config.n_embd, config.n_embd)
     ...     def forward(self, h, *context):
     ...         return h + self.linear(h.mean(dim=1, keepdim=True))
-    >>> model = Algebraformer(ModelConfig(n=4, architecture="mean", n_embd=8))
+    >>> model = Algebraformer(ModelConfig(n=4, architecture="average", n_embd=8))
     >>> model(torch.eye(4).double()[None], torch.ones(1, 4).double()).shape
     torch.Size([1, 4])
     """

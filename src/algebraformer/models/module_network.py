@@ -15,18 +15,22 @@ from algebraformer.linalg import FloatArray
 from algebraformer.metrics import ScoredSystems, answer_scores
 from algebraformer.models.config import HeadConfig, ModelConfig, check_choice
 from algebraformer.models.heads.data import Sample, to_tensors
+from algebraformer.models.heads.estimate import MIN_OUTSIDE, principal_axes
 from algebraformer.models.heads.scaler import FamilyScaler
+from algebraformer.models.inference.estimate_reader import N_AXES
 from algebraformer.models.inference.reader import BATCH_SIZE, HeadChecks, not_estimating, not_linear
 from algebraformer.models.inference.reading import Estimates, MatrixReading
+from algebraformer.models.scaling import DISTANCE_MARGIN
 from algebraformer.numerics.entry_sampler import Entries
 from algebraformer.numerics.preconditioner import LinearInverse
 
 Scale = Literal["family", "unit"]
 SAMPLES = 4096
 """Systems that the statistics of the family are taken from: the default of recipes."""
-SAMPLE_ENTRIES = 2**27
-"""Entries of their matrices at most, 1 GiB of float64; but `FEWEST` systems at least."""
+SAMPLE_ENTRIES = 2**25
+"""Entries of their matrices at most, 256 MB of float64, which are copied a few times; but `FEWEST` systems at least."""
 FEWEST = 64
+"""Twice the number of principal axes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,12 +79,15 @@ class ModuleNetwork(HeadChecks):
         self.module = module.eval() if module.training else module
         self.scale = scale
 
-        # 1. The statistics of the family.
+        # 1. The statistics of the family: sizes, z-scores, and the principal axes of the scaled matrices.
         self.scaler = FamilyScaler(family.n)
         count = min(SAMPLES, max(FEWEST, SAMPLE_ENTRIES // family.n**2))
         systems = Sample(family, count, seed).systems()
         self.scaler.fit(*to_tensors(systems))
         self.b_rms = float(np.sqrt(np.mean(systems.b**2)))
+        left = self._from_mean(systems.A)[0]
+        self.axes = principal_axes(left, min(N_AXES, family.n**2))[1]
+        self.max_outside = max(MIN_OUTSIDE, DISTANCE_MARGIN * float(self._outside(systems.A).max()))
 
         # 2. The module answers one system and several, so that a wrong shape is an error here and not in `solve`.
         for few in (1, 2):
@@ -127,7 +134,8 @@ class ModuleNetwork(HeadChecks):
                 f"{A.shape} and b {b.shape}, received {received}"
             )
         with np.errstate(over="ignore", invalid="ignore"):
-            return x.double().numpy(force=True) * (s_b / s_A)[:, None]
+            y: FloatArray = x.cpu().double().numpy(force=True)
+            return y * (s_b / s_A)[:, None]
 
     def predict(self, A: FloatArray, b: FloatArray) -> FloatArray:
         """Return the bare answers x (B, n, k) for A (B, n, n) and b (B, n, k); every b is a system of its own."""
@@ -139,10 +147,27 @@ class ModuleNetwork(HeadChecks):
             parts.append(self.answer(A[owner[chunk]], flat[chunk]))
         return np.concatenate(parts).reshape(B, k, n).transpose(0, 2, 1)
 
-    @torch.no_grad()
+    def _from_mean(self, A: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return scaled matrices less their mean over the family (B, n^2), and their norms (B,)."""
+        flat = self.scaler.scaled_matrix(torch.from_numpy(A.copy()))[0].flatten(1).numpy()
+        return flat - self.scaler.A_mean.flatten().numpy(), np.linalg.norm(flat, axis=1)
+
+    def _outside(self, A: FloatArray) -> FloatArray:
+        """Return the share (B,) of scaled matrices that lies outside of the family's principal axes."""
+        left, size = self._from_mean(A)
+        outside = np.linalg.norm(left - (left @ self.axes.T) @ self.axes, axis=1)
+        return np.where(size > 0, outside / nonzero(size), 1.0)
+
     def in_distribution(self, A: FloatArray) -> NDArray[np.bool_]:
-        """Say which matrices (B, n, n) are no further from the middle of the family than its sample was."""
-        return (self.scaler.distance(torch.from_numpy(A.copy())) <= self.scaler.max_distance).numpy()
+        """Say which matrices (B, n, n) are no further out than the family's sample was.
+
+        By their z-scores, as with a token head, and by what lies outside of the family's principal axes: where few
+        parameters move the matrices far, z-scores alone would let any matrix of that size pass.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):  # of matrices beyond float64
+            distance = self.scaler.distance(torch.from_numpy(A.copy())).numpy()
+            near: NDArray[np.bool_] = distance <= float(self.scaler.max_distance)
+            return near & (self._outside(A) <= self.max_outside)
 
     def read(self, A: FloatArray) -> MatrixReading:
         """Read matrices A (B, n, n): whether they look like the family."""

@@ -18,7 +18,7 @@ from algebraformer.models.inference.bodies import NUMPY_BODIES
 from algebraformer.models.inference.estimate_reader import STD_FLOOR, TYPICAL_NOISE, EstimateReader
 from algebraformer.models.inference.layers import Linear, Singles, Tensors, centred
 from algebraformer.models.inference.operator_reader import OperatorReader
-from algebraformer.models.inference.reader import Arrays, HeadChecks, Reader, max_batch_size
+from algebraformer.models.inference.reader import Arrays, Forward, HeadChecks, Reader, max_batch_size
 from algebraformer.models.inference.reading import Estimates, MatrixReading
 from algebraformer.models.inference.token_reader import TokenReader
 from algebraformer.numerics.entry_sampler import Entries
@@ -112,6 +112,29 @@ class NumpyNetwork(HeadChecks):
                     h += (row[:, None] + column).reshape(-1, h.shape[-1])  # (n, n, n_embd) -> (n * n, n_embd)
             return self.read_out(self.body(h, *context), tokens)
 
+    def with_forward(self, forward: Forward) -> NumpyNetwork:
+        """Return this network with another forward pass, such as that of its export.
+
+        Parameters
+        ----------
+        forward : callable
+            Takes and returns what `forward` does. Several threads may call it at the same time.
+
+        Examples
+        --------
+        >>> import algebraformer as af
+        >>> solver = af.LearnedSolver.from_pretrained("diffusion-64")
+        >>> systems = af.problems.get("diffusion", n=64).sample(3, seed=1)
+        >>> calls = []
+        >>> def forward(tokens):
+        ...     calls.append(tokens.shape)
+        ...     return solver.network.forward(tokens)
+        >>> other = af.LearnedSolver(solver.network.with_forward(forward), solver.info)
+        >>> bool(other.solve(systems.A, systems.b).certified.all()), calls
+        (True, [(3, 1, 256)])
+        """
+        return _OtherForward(self, forward)
+
     def blocks(self, count: int) -> list[slice]:
         """Return slices of `count` systems that one thread reads at a time, see `threads.split`."""
         config = self.config
@@ -150,6 +173,20 @@ class NumpyNetwork(HeadChecks):
     def approximate_inverse(self, A: Entries) -> LinearInverse:
         """Return a linear head's approximations of the inverses of A (B, n, n), float64 or complex128."""
         return self.reader.read_inverse(self.forward, A)
+
+
+class _OtherForward(NumpyNetwork):
+    """A network that leaves its forward pass to another function."""
+
+    def __init__(self, network: NumpyNetwork, forward: Forward) -> None:
+        self.__dict__.update(network.__dict__)
+        self._network, self._forward = network, forward
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _OtherForward, (self._network, self._forward)
+
+    def forward(self, tokens: Singles, *context: Singles) -> tuple[Singles, ...]:
+        return self._forward(tokens, *context)
 
 
 def joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:

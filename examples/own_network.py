@@ -80,7 +80,7 @@ ENCODING = Recipe(model=ModelConfig(n=16, head=TokenConfig(encoding="cross"), n_
 def main(folder: Path, quick: bool = False) -> None:
     """Train both, load them, and solve held-out systems with a certificate."""
     for name, recipe in (("body", BODY), ("encoding", ENCODING)):
-        recipe = dataclasses.replace(recipe, steps=300) if quick else recipe
+        recipe = dataclasses.replace(recipe, steps=100) if quick else recipe
         af.train(recipe, folder / name)
         solver = af.LearnedSolver.from_pretrained(folder / name)
         systems = recipe.problem_family().sample(100, seed=1)

@@ -20,7 +20,7 @@ import torch
 import algebraformer as af
 from algebraformer import checkpoint, export, problems
 from algebraformer.errors import ConfigurationError
-from algebraformer.models import Algebraformer, EstimateConfig, ModelConfig, NumpyNetwork, OperatorConfig
+from algebraformer.models import EstimateConfig, ModelConfig, NumpyNetwork, OperatorConfig
 from algebraformer.numerics import gcr
 from head_contract import build
 from tests.models.test_inference import distance, in_torch, seen
@@ -124,19 +124,29 @@ def test_answers_are_certified(shipped) -> None:
                 assert set(result.method) == {"learned+refined"}
 
 
-def test_by_hand_with_the_reader_and_its_inverse(tmp_path: Path) -> None:
+def test_by_hand_with_the_reader_and_its_inverse(shipped) -> None:
     """The steps of the document: entries by the reader, coefficients by ONNX, refinement by their inverses."""
-    solver = af.LearnedSolver.from_pretrained("random-diffusion-64")
-    export.save(solver.network, tmp_path / "n.onnx")
-    forward, _ = onnx_forward(str(tmp_path / "n.onnx"), ["tokens"])
-    systems = problems.get("random-diffusion", n=64).sample(4, seed=3)
-    reader = solver.network.reader
+    network, info, path = shipped
+    if not network.config.head.is_linear:
+        return
+    forward, _ = onnx_forward(str(path / "onnx"), ["tokens"])
+    systems, reader = systems_of(info), network.reader
     z, scaling = reader.basis.read(systems.A)
-    (multiples,) = forward(z.reshape(4, solver.network.config.n_token, -1).astype(np.float32))
+    (multiples,) = forward(z.reshape(5, network.config.n_token, -1).astype(np.float32))
     inverse = reader.inverse_of(multiples * reader.typical, scaling)
     found = gcr.gcr_restarted(systems.A, systems.b[:, :, None], inverse, None, 10)
     assert found.certified.all()
     np.testing.assert_allclose(found.x[:, :, 0], systems.x, rtol=1e-7, atol=1e-9 * np.abs(systems.x).max())
+
+
+def test_the_basis_is_not_exported(shipped) -> None:
+    """What belongs to the reader stays there: the files hold the parameters, and little besides."""
+    network, _, path = shipped
+    size = 4 * network.parameter_count()
+    for format in ("onnx", "torch"):
+        assert size < (path / format).stat().st_size < size + 500_000
+    if network.config.head.is_linear:
+        assert sum(array.nbytes for array in network.buffers.values()) > 1_000_000
 
 
 KINDS = {
@@ -147,9 +157,11 @@ KINDS = {
     "operator": ModelConfig(n=6, n_layer=1, n_head=2, n_embd=8, head=OperatorConfig(rank=4, n_column=4, n_row=3)),
     "estimate": ModelConfig(n=6, n_layer=1, n_head=2, n_embd=8, head=EstimateConfig(n_equations=9)),
 }
+SLOW = ("lstm", "causal", "entry")
+"""Kinds that are exported by the same code as the others."""
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.slow] if k in SLOW else []) for k in KINDS])
 def test_other_networks(kind: str) -> None:
     """Also from a module of torch, which is not changed."""
     config = KINDS[kind]
@@ -170,26 +182,13 @@ def test_other_networks(kind: str) -> None:
             assert distance(one, right) < TOLERANCE
 
 
-def test_the_basis_is_not_exported(tmp_path: Path) -> None:
-    """What belongs to the reader stays there: the file holds the parameters, and little besides."""
-    solver = af.LearnedSolver.from_pretrained("random-diffusion-64")
-    size = 4 * solver.network.parameter_count()
-    for format in ("onnx", "torch"):
-        export.save(solver.network, tmp_path / format, format)
-        assert size < (tmp_path / format).stat().st_size < size + 500_000
-    assert sum(array.nbytes for array in solver.network.buffers.values()) > 1_000_000
-
-
 def test_complex_coefficients_are_pairs() -> None:
     head = OperatorConfig(rank=5, n_column=4, n_row=3, numbers="complex")
     config = ModelConfig(n=8, architecture="mlp", head=head, n_layer=1, n_embd=8)
     assert export.signature(config).outputs == {"multiples": ("batch", 10)}
-    data = io.BytesIO(export._program(Algebraformer_with_basis(config), export.signature(config)))
+    model = build(config, problems.get("helmholtz", n=8))
+    data = io.BytesIO(export._program(model, export.signature(config)))
     assert torch_forward(data)(np.zeros((3, 1, 24), "f4"))[0].shape == (3, 10)
-
-
-def Algebraformer_with_basis(config: ModelConfig) -> Algebraformer:
-    return build(config, problems.get("helmholtz", n=8))
 
 
 # ---------------------------------------------------------------- another forward pass

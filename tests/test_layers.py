@@ -23,8 +23,8 @@ PACKAGE = "algebraformer"
 HOUSES = {"algebraformer": ROOT / "src" / PACKAGE, "studies": ROOT / "studies"}
 
 FLOORS = (
+    ("errors", "arrays"),
     (
-        "errors",
         "threads",
         "passes",
         "linalg",
@@ -38,7 +38,7 @@ FLOORS = (
     ),
     ("result", "reporting", "io", "numerics", "metrics"),
     ("problems", "models", "rivals"),
-    ("checkpoint",),
+    ("batch", "checkpoint"),
     ("training", "estimation", "prepared", "solver", "export"),
     ("drop_in", "evaluation", "assessment", "verdict", "newton", "kantorovich", "plotting", "testing"),
     ("cli", "__main__"),
@@ -46,12 +46,9 @@ FLOORS = (
 )
 SIDEWAYS = {
     ("passes", "threads"),
+    ("arrays", "errors"),
     ("linalg", "passes"),
-    ("linalg", "errors"),
     ("validation", "passes"),
-    ("validation", "errors"),
-    ("_deprecated", "errors"),
-    ("extras", "errors"),
     ("solver", "prepared"),
     ("solver", "estimation"),
     ("__main__", "cli"),

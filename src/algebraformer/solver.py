@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from algebraformer import checkpoint, estimation
+from algebraformer.arrays import Kind, kind_of
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.errors import ConfigurationError
 from algebraformer.estimation import Estimate
@@ -23,9 +24,9 @@ from algebraformer.result import SolveResult
 from algebraformer.validation import check_matrices, check_structure, check_system
 
 if TYPE_CHECKING:
-    from scipy.sparse.linalg import LinearOperator
     from torch import nn
 
+    from algebraformer.models.device import DeviceNetwork
     from algebraformer.models.module_network import Scale
     from algebraformer.models.network import Algebraformer
     from algebraformer.problems import ProblemFamily
@@ -56,6 +57,7 @@ class LearnedSolver:
 
     def __init__(self, network: AnyNetwork, info: CheckpointInfo) -> None:
         self.network, self.info = network, info
+        self._networks: dict[Any, DeviceNetwork] = {}  # by device of torch
 
     @functools.cached_property
     def model(self) -> Algebraformer:
@@ -184,14 +186,16 @@ class LearnedSolver:
         ValueError
             Shapes do not match, entries are not finite, or the model does not support this n or kind of numbers.
         """
+        kind = kind_of(A=A, b=b)
+        A, b = kind.numpy(A), kind.numpy(b)
         if self.network.config.head.estimates:
-            return estimation.mean(self.network, A, b)
+            return kind.array(estimation.mean(self.network, A, b))
         system = check_system(A, b)
         check_supported(system.A, self.network.config)
         x = self.network.predict(system.A, system.b)
         if x.shape != system.b.shape:
             raise ConfigurationError("the model's output does not have the shape of b")
-        return system.reshape_like_b(x)
+        return kind.array(system.reshape_like_b(x))
 
     def estimate(self, A: ArrayLike, b: ArrayLike) -> Estimate:
         """Estimate x from noisy b = A x + e, with a standard deviation for every entry.
@@ -227,7 +231,9 @@ class LearnedSolver:
         >>> found.x.shape, found.std.shape, found.noise.shape
         ((3, 64), (3, 64), (3,))
         """
-        return estimation.estimate(self.network, A, b)
+        kind = kind_of(A=A, b=b)
+        found = estimation.estimate(self.network, kind.numpy(A), kind.numpy(b))
+        return found.as_kind(kind)
 
     def check_can_solve(self) -> None:
         """Raise `ConfigurationError` if the model does not solve systems."""
@@ -276,9 +282,24 @@ class LearnedSolver:
         """Return A prepared for many right-hand sides, or for one call if nothing is to be kept."""
         self.check_can_solve()
         structure = self.info.structure if assume_a is None else check_structure(assume_a)
-        return Prepared(self.network, *check_matrices(A, finite=False), keep, structure)
+        kind = kind_of(A=A)
+        network: AnyNetwork | DeviceNetwork = self.network
+        network, A = (network, kind.numpy(A)) if kind.on_host else self._on_device(kind, A)
+        matrices, batched = check_matrices(A, finite=False)
+        return Prepared(network, matrices, batched, kind, keep, structure)
 
-    def operator(self, A: ArrayLike) -> LinearOperator | list[LinearOperator]:
+    def _on_device(self, kind: Kind, A: Any) -> tuple[AnyNetwork | DeviceNetwork, Any]:
+        """Return a network on the device of A, and A as a tensor there; on the host, where the head answers there."""
+        from algebraformer.models.device import DeviceNetwork, as_tensor
+
+        if not (self.network.config.head.is_linear and DeviceNetwork.covers(self.model)):
+            return self.network, kind.numpy(A)
+        tensor = as_tensor(A)
+        if tensor.device not in self._networks:
+            self._networks[tensor.device] = DeviceNetwork(self.model, tensor.device)
+        return self._networks[tensor.device], tensor
+
+    def operator(self, A: ArrayLike) -> Any:
         """Return a linear head's approximation M of inv(A), for instance as `M=` of scipy.sparse.linalg.gmres.
 
         Parameters
@@ -291,7 +312,8 @@ class LearnedSolver:
         scipy.sparse.linalg.LinearOperator, or list of B of them for a batch
             Shape (n, n), float64 or complex128: linear, and the same map every time, with its adjoint (`rmatvec`, `.T`,
             `.H`), for real and complex vectors (n,) and blocks (n, k). One forward pass when it is made, O(n^2) per
-            product.
+            product. For arrays of another library than NumPy it is a `numerics.preconditioner.ArrayOperator`, with
+            `@`, `matvec` and `rmatvec` for vectors of that library.
 
         Raises
         ------

@@ -76,6 +76,9 @@ def test_an_exact_module(scale, dtype, returned) -> None:
     prepared = solver.prepare(SYSTEMS.A)
     assert prepared.in_distribution.all()
     np.testing.assert_array_equal(prepared.solve(SYSTEMS.b).x, result.x)
+    tensors = solver.solve(torch.from_numpy(SYSTEMS.A), torch.from_numpy(SYSTEMS.b))
+    assert isinstance(tensors.x, torch.Tensor)
+    np.testing.assert_array_equal(tensors.x, result.x)
 
 
 def test_a_trained_module() -> None:

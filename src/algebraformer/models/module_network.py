@@ -18,11 +18,18 @@ from algebraformer.models.heads.data import Sample, to_tensors
 from algebraformer.models.heads.estimate import MIN_OUTSIDE, principal_axes
 from algebraformer.models.heads.scaler import FamilyScaler
 from algebraformer.models.inference.estimate_reader import N_AXES
-from algebraformer.models.inference.reader import BATCH_SIZE, HeadChecks, not_estimating, not_linear
+from algebraformer.models.inference.reader import (
+    BATCH_SIZE,
+    HeadChecks,
+    max_batch_size,
+    not_estimating,
+    not_linear,
+)
 from algebraformer.models.inference.reading import Estimates, MatrixReading
 from algebraformer.models.scaling import DISTANCE_MARGIN
 from algebraformer.numerics.entry_sampler import Entries
 from algebraformer.numerics.preconditioner import LinearInverse
+from algebraformer.progress import batches
 
 Scale = Literal["family", "unit"]
 SAMPLES = 4096
@@ -168,6 +175,10 @@ class ModuleNetwork(HeadChecks):
             distance = self.scaler.distance(torch.from_numpy(A.copy())).numpy()
             near: NDArray[np.bool_] = distance <= float(self.scaler.max_distance)
             return near & (self._outside(A) <= self.max_outside)
+
+    def blocks(self, count: int) -> list[slice]:
+        """Return slices of `count` systems to read at a time: torch has threads of its own."""
+        return [slice(part.start, part.stop) for part in batches(count, max_batch_size(self.config.n))]
 
     def read(self, A: FloatArray) -> MatrixReading:
         """Read matrices A (B, n, n): whether they look like the family."""

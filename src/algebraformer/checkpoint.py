@@ -29,9 +29,9 @@ from safetensors import SafetensorError
 from algebraformer.errors import CheckpointError, ConfigurationError, UnknownNameError
 from algebraformer.extras import require_torch
 from algebraformer.models import HeadConfig, ModelConfig, NumpyNetwork, legacy
-from algebraformer.models.config import own_modules, unregistered
 from algebraformer.models.inference.answers import AnyNetwork
 from algebraformer.models.inference.network import has_numpy_form
+from algebraformer.models.own_modules import own_modules, unregistered
 from algebraformer.problems import ProblemFamily, from_settings, names
 from algebraformer.problems.custom import PREFIX
 from algebraformer.provenance import commit, versions

@@ -8,13 +8,12 @@ and encodings are registered in `models.bodies` and `models.encodings`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from algebraformer.errors import ConfigurationError
-from algebraformer.models.body_kinds import KINDS, BodyKind, body_kind, body_module
+from algebraformer.models.body_kinds import KINDS, BodyKind, body_kind
 from algebraformer.models.encodings import ENCODINGS
-from algebraformer.models.registry import ships
 from algebraformer.validation import is_whole
 
 EstimateEncoding = Literal["column", "column-tikhonov"]
@@ -464,33 +463,3 @@ class ModelConfig:
     def settings(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
         return {**dataclasses.asdict(self), "head": self.head.settings()}
-
-
-def own_modules(config: ModelConfig) -> dict[str, str]:
-    """Return the modules that registered what is not of this package: architecture, head and encoding of a network."""
-    found = {"architecture": body_module(config.architecture), "head": type(config.head).__module__}
-    if isinstance(config.head, TokenConfig):
-        found["encoding"] = ENCODINGS.module(config.head.encoding)
-    return {name: module for name, module in found.items() if not ships(module)}
-
-
-def unregistered(model: Mapping[str, Any], modules: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """Yield setting, value and module of what the settings of a network name and this process does not know.
-
-    Parameters
-    ----------
-    model : mapping
-        As `ModelConfig.settings` returns it.
-    modules : mapping of str to str
-        As `own_modules` returned it where the network was saved.
-    """
-    head = model.get("head")
-    settings = head if isinstance(head, Mapping) else {}
-    named: tuple[tuple[str, object, Container[object]], ...] = (
-        ("architecture", model.get("architecture"), KINDS),
-        ("head", settings.get("name"), _CONFIGS),
-        ("encoding", settings.get("encoding"), ENCODINGS),
-    )
-    for setting, value, known in named:
-        if isinstance(value, str) and setting in modules and value not in known:
-            yield setting, value, modules[setting]

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ from algebraformer.checkpoint import SUMS, load, step_folders
 from algebraformer.errors import CheckpointError, ConfigurationError, TrainingError
 from algebraformer.metrics import score
 from algebraformer.models import Algebraformer, EstimateConfig, ModelConfig, OperatorConfig
-from algebraformer.models.config import Encoding
+from algebraformer.models.encodings import ENCODINGS
 from algebraformer.training import Recipe, RunOptions, Trainer, train
 from tests.stress.interruptions import Disturbed, outcome
 
@@ -344,7 +344,7 @@ def test_training_gives_up_after_50_such_steps_in_a_row(
 # ---------------------------------------------------------------- kinds of runs
 
 
-@pytest.mark.parametrize("encoding", get_args(Encoding))
+@pytest.mark.parametrize("encoding", list(ENCODINGS))
 @pytest.mark.parametrize("architecture", ["transformer", "lstm", "gru"])
 def test_every_kind_of_network_goes_through_the_same_loop(tmp_path: Path, architecture: str, encoding: str) -> None:
     model = dataclasses.replace(SMALL, n=4, architecture=architecture).with_head(encoding=encoding)

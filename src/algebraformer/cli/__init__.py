@@ -13,6 +13,7 @@ from typing import Annotated
 import tyro
 
 from algebraformer.cli.evaluate import Assess, Evaluate
+from algebraformer.cli.export import Export
 from algebraformer.cli.info import Families, Info, Models
 from algebraformer.cli.newton import Newton
 from algebraformer.cli.output import BAD_INPUT, DONE, warnings_on_stderr
@@ -29,6 +30,7 @@ Command = (
     | Annotated[Finetune, tyro.conf.subcommand("finetune")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Assess, tyro.conf.subcommand("assess")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Study, tyro.conf.subcommand("study")]
     | Annotated[Newton, tyro.conf.subcommand("newton")]
     | Annotated[Families, tyro.conf.subcommand("families")]

@@ -144,6 +144,16 @@ class Head(nn.Module, abc.ABC):
         """Return the scores of the bare network on systems of its family."""
         return answer_scores(self.predict(network, systems.A, systems.b[:, :, None])[:, :, 0], systems)
 
+    def outputs(self, network: Network, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return what a reader asks the network for, from what it makes of systems: what an exported network computes.
+
+        Raises
+        ------
+        ConfigurationError
+            The head has no reader.
+        """
+        raise unable(network, "only token, operator and estimate heads can be exported")
+
     # Training
 
     @abc.abstractmethod

@@ -150,7 +150,7 @@ def test_ill_conditioned(run, files):
         ("batch_A.npy", "b.npy", "b must have shape"),
         ("complex.npy", "b.npy", "the model supports real systems with n = 8, received complex ones"),
         ("A.npy", "nan.npy", "b contains NaN or infinity, first at index (3,)"),
-        ("nan.npy", "nan.npy", "A contains NaN or infinity"),
+        ("nan.npy", "nan.npy", "A must have shape (n, n) or (B, n, n)"),
     ],
 )
 def test_bad_files(refused, files, A, b, words):

@@ -39,9 +39,9 @@ FLOORS = (
     ),
     ("result", "reporting", "io", "numerics", "metrics"),
     ("problems", "models", "rivals"),
-    ("checkpoint",),
+    ("checkpoint", "autograd"),
     ("training", "estimation", "prepared", "solver"),
-    ("drop_in", "evaluation", "assessment", "verdict", "newton", "kantorovich", "plotting", "testing"),
+    ("drop_in", "nn", "evaluation", "assessment", "verdict", "newton", "kantorovich", "plotting", "testing"),
     ("cli", "__main__"),
     ("classical", "lp_norm", "plots", "report", "studies"),  # earlier names
 )

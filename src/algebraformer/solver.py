@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from algebraformer import checkpoint, estimation
-from algebraformer.arrays import kind_of
+from algebraformer.arrays import kind_of, needs_gradient
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.errors import ConfigurationError
 from algebraformer.estimation import Estimate
@@ -22,6 +22,7 @@ from algebraformer.validation import check_matrices, check_structure, check_syst
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
+    from algebraformer.autograd.solve import PreparedTensor
     from algebraformer.models.network import Algebraformer
 
 Array = NDArray[Any]
@@ -171,7 +172,7 @@ class LearnedSolver:
         if reason := self.info.unsupported_reason(self.network.config.head):
             raise ConfigurationError(f"the model {self.info.name} {reason}")
 
-    def prepare(self, A: ArrayLike, assume_a: str | None = None) -> Prepared:
+    def prepare(self, A: ArrayLike, assume_a: str | None = None) -> Prepared | PreparedTensor:
         """Read A once, to solve for any number of right-hand sides, one call after the other.
 
         `prepared.solve(b)` returns what `solve(A, b)` does, at the cost of refinement alone: the network's pass over A,
@@ -188,7 +189,8 @@ class LearnedSolver:
         Returns
         -------
         Prepared
-            With the methods and attributes `solve(b)`, `logdet()`, `operator` and `in_distribution`.
+            With the methods and attributes `solve(b)`, `logdet()`, `operator` and `in_distribution`. For a torch
+            tensor that requires gradients it has the same ones, and gradients flow through `solve`.
 
         Raises
         ------
@@ -207,7 +209,13 @@ class LearnedSolver:
         >>> first.certified, second.certified
         (True, True)
         """
-        return self._prepare(A, keep=True, assume_a=assume_a)
+        return self._prepare_tensor(A, assume_a) if needs_gradient(A) else self._prepare(A, True, assume_a)
+
+    def _prepare_tensor(self, A: Any, assume_a: str | None, copy: bool = True) -> PreparedTensor:
+        """Return a tensor prepared for right-hand sides that gradients flow through."""
+        from algebraformer.autograd.solve import PreparedTensor  # which needs torch
+
+        return PreparedTensor(lambda values: self._prepare(values, True, assume_a), A, copy)
 
     def _prepare(self, A: ArrayLike, keep: bool, assume_a: str | None = None) -> Prepared:
         """Return A prepared for many right-hand sides, or for one call if nothing is to be kept."""
@@ -323,7 +331,12 @@ class LearnedSolver:
         FallbackWarning
             LAPACK answered a tenth or more of a batch that the model should cover: slower than LAPACK alone.
         """
-        return self._prepare(A, keep=False, assume_a=assume_a).solve(b, rtol, max_refinements, fallback, transpose)
+        prepared: Prepared | PreparedTensor
+        if needs_gradient(A):
+            prepared = self._prepare_tensor(A, assume_a, copy=False)
+        else:
+            prepared = self._prepare(A, keep=needs_gradient(b), assume_a=assume_a)
+        return prepared.solve(b, rtol, max_refinements, fallback, transpose)
 
 
 _loaded = functools.lru_cache(maxsize=8)(LearnedSolver.from_pretrained)

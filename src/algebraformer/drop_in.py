@@ -117,9 +117,9 @@ def _solve_tensors(
 ) -> Any:
     """Solve with gradients, also where SciPy would: the learned solver falls back to LAPACK itself."""
     xp = namespace(a)
-    if a.ndim < 2 or a.shape[-1] != a.shape[-2] or b.ndim == 0:
+    if a.ndim < 2 or a.shape[-1] != a.shape[-2] or b.ndim == 0 or b.shape[-min(b.ndim, 2)] != a.shape[-1]:
         shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
-        raise ValueError(f"expected a square matrix a (..., n, n) and b (n,) or (..., n, k), received {shapes}")
+        raise ValueError(f"expected shapes a (..., n, n) and b (n,) or (..., n, k), received {shapes}")
     if transposed and xp.isdtype(a.dtype, "complex floating"):
         raise NotImplementedError("scipy.linalg.solve does not solve transposed systems of complex matrices")
     A, structure = a, None if assume_a is None else "gen"

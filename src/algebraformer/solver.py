@@ -148,7 +148,7 @@ class LearnedSolver:
         ValueError
             Shapes do not match or are not the model's, entries are NaN, infinite, complex or not numbers.
         ConfigurationError
-            The model has no estimate head.
+            The model has no estimate head, or A is a tensor that requires gradients: x and std carry them to b alone.
 
         Warns
         -----
@@ -164,8 +164,16 @@ class LearnedSolver:
         ((3, 64), (3, 64), (3,))
         """
         kind = kind_of(A=A, b=b)
-        found = estimation.estimate(self.network, kind.numpy(A), kind.numpy(b))
-        return found.as_kind(kind)
+
+        def found(A: Any, b: Any) -> Estimate:
+            return estimation.estimate(self.network, kind.numpy(A), kind.numpy(b)).as_kind(kind)
+
+        if not needs_gradient(A, b):
+            return found(A, b)
+        from algebraformer.autograd.estimate import estimate  # which needs torch
+
+        with_gradients: Estimate = estimate(found, lambda: self.model, A, b)
+        return with_gradients
 
     def check_can_solve(self) -> None:
         """Raise `ConfigurationError` if the model does not solve systems."""

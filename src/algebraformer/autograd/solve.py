@@ -258,5 +258,7 @@ class PreparedTensor:
     def _prepared(self) -> Any:
         """What was read; `ConfigurationError` inside a transform, where nothing is before something is solved."""
         if self._matrices.ready is None:
-            raise ConfigurationError("inside a transform of torch.func a prepared matrix can be solved with, and no more")
+            raise ConfigurationError(
+                "inside a transform of torch.func a prepared matrix can be solved with, and no more"
+            )
         return self._matrices.ready

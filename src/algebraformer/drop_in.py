@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
-from algebraformer.arrays import NUMPY, in_transform, kind_of, namespace, needs_gradient
+from algebraformer.arrays import NUMPY, conj, host, in_transform, is_complex, kind_of, namespace, needs_gradient, real
 from algebraformer.solver import LearnedSolver, as_solver
 from algebraformer.validation import refuse_sparse
 
@@ -120,7 +120,7 @@ def _solve_tensors(
     if a.ndim < 2 or a.shape[-1] != a.shape[-2] or b.ndim == 0 or b.shape[-min(b.ndim, 2)] != a.shape[-1]:
         shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
         raise ValueError(f"expected shapes a (..., n, n) and b (n,) or (..., n, k), received {shapes}")
-    if transposed and xp.isdtype(a.dtype, "complex floating"):
+    if transposed and is_complex(a):
         raise NotImplementedError("scipy.linalg.solve does not solve transposed systems of complex matrices")
     A, structure = a, None if assume_a is None else "gen"
     if assume_a in DIAGONALS:
@@ -134,7 +134,7 @@ def _solve_tensors(
         raise ValueError(f"{assume_a} is not a recognized matrix structure")
     x = _solve_stacked(solver, A, b[:, None] if b.ndim == 1 else b, rtol, structure, transposed)
     if xp.result_type(a, b) in (xp.float32, xp.complex64):
-        x = xp.astype(x, xp.complex64 if xp.isdtype(x.dtype, "complex floating") else xp.float32)
+        x = xp.astype(x, xp.complex64 if is_complex(x) else xp.float32)
     return x[..., 0] if b.ndim == 1 else x
 
 
@@ -152,10 +152,10 @@ def from_triangle(A: Any, lower: bool, hermitian: bool) -> Any:
     """
     xp, n = namespace(A), A.shape[-1]
     taken = xp.tril(xp.ones((n, n), dtype=xp.bool, device=A.device))
-    hermitian = hermitian and xp.isdtype(A.dtype, "complex floating")
-    whole = xp.where(taken if lower else taken.T, A, xp.conj(A.mT) if hermitian else A.mT)
+    hermitian = hermitian and is_complex(A)
+    whole = xp.where(taken if lower else taken.T, A, conj(A.mT) if hermitian else A.mT)
     diagonal = xp.eye(n, dtype=xp.bool, device=A.device)
-    return xp.where(diagonal, xp.real(whole) + 0j, whole) if hermitian else whole
+    return xp.where(diagonal, real(whole) + 0j, whole) if hermitian else whole
 
 
 def _check_positive_definite(A: Array, chosen: Array) -> None:
@@ -189,6 +189,5 @@ def _solve_stacked(
     A, right = (A.reshape(-1, n, n), right.reshape(-1, n, right.shape[-1])) if own else (A.reshape(n, n), right)
     result = solver.solve(A, right, rtol, assume_a=structure, transpose=transposed)
     if structure == "pos" and not in_transform(A):
-        checked = kind_of(A=A).numpy(A.reshape(-1, n, n))
-        _check_positive_definite(checked, np.atleast_1d(result.method == "lapack"))
+        _check_positive_definite(host(A.reshape(-1, n, n)), np.atleast_1d(result.method == "lapack"))
     return xp.permute_dims(result.x.reshape(columns.shape), tuple(np.argsort(order).tolist()))

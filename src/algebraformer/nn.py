@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,5 +61,6 @@ class Solve(torch.nn.Module):
 
     def forward(self, A: Tensor, b: Tensor) -> Tensor:
         """Return x in the shape of b (n,), (n, k), (B, n) or (B, n, k) for A (n, n) or (B, n, n)."""
-        x: Tensor = self.solver.solve(A, b, **self.options).x  # type: ignore[arg-type]
+        result: Any = self.solver.solve(A, b, **self.options)  # type: ignore[arg-type]
+        x: Tensor = result.x
         return x

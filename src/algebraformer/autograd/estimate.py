@@ -38,7 +38,9 @@ class _Direct:
     def __init__(self, A: Tensor) -> None:
         self._A, self._device = A.numpy(force=True), A.device
 
-    def solve(self, b: Tensor, rtol: None, max_refinements: int, fallback: bool, transpose: bool, /) -> _Solution:
+    def solve(
+        self, b: Tensor, rtol: float | None, max_refinements: int, fallback: bool, transpose: bool, /
+    ) -> _Solution:
         """Solve A x = b or A^T x = b for b (B, n, k)."""
         x = np.linalg.solve(self._A.swapaxes(1, 2) if transpose else self._A, b.numpy(force=True))
         return _Solution(torch.from_numpy(x).to(self._device))
@@ -104,7 +106,7 @@ class EstimateCall:
         # 2. The network, whose parameters have no part in the gradient.
         inputs = network_input(self.network.config, systems, torch, solve_batch)
         parameters = {f"network.{name}": p.detach() for name, p in self.network.named_parameters()}
-        on_device = tuple(part.to(self.network.device) for part in inputs)
+        on_device = tuple(part.to(self.network.device) for part in inputs)  # type: ignore[attr-defined]
         with sdpa_kernel(SDPBackend.MATH):  # the fused attention has no second derivative and no rule for vmap
             outputs = torch.func.functional_call(_Outputs(self.network), parameters, on_device)
 
@@ -133,15 +135,15 @@ class EstimateFunction(torch.autograd.Function):
         """Return the gradient with respect to b, from a limited number of systems at a time."""
         if ctx.needs_input_grad[0]:
             raise _not_to_A()
-        (b,), call = ctx.saved_tensors, ctx.call
+        call, b = ctx.call, ctx.saved_tensors[0]
         columns = b.ndim == call.A.ndim
-        flat, *of_outputs = (_rows(v, columns) for v in (b.double(), *gradients))  # (S, m), (S, n) twice
+        flat, of_outputs = _rows(b.double(), columns), [_rows(g, columns) for g in gradients]  # (S, m); (S, n) twice
         matrices = call.A.reshape(-1, *call.A.shape[-2:])
         owner = np.arange(len(matrices)).repeat(len(flat) // max(1, len(matrices)))
         parts = [flat[:0]]
         for start in range(0, len(flat), BATCH_SIZE):
             systems = slice(start, start + BATCH_SIZE)
-            _, pull = torch.func.vjp(functools.partial(call.outputs, matrices[owner[systems]]), flat[systems])
+            pull = torch.func.vjp(functools.partial(call.outputs, matrices[owner[systems]]), flat[systems])[1]
             parts += pull(tuple(g[systems] for g in of_outputs))
         of_b = torch.cat(parts)
         of_b = of_b.reshape(b.mT.shape).mT if columns else of_b.reshape(b.shape)
@@ -173,7 +175,7 @@ def _rows(v: Tensor, columns: bool) -> Tensor:
     return v.reshape(-1, v.shape[-1])
 
 
-def estimate(found: Callable[[Tensor, Tensor], Any], model: Callable[[], Algebraformer], A: Tensor, b: Tensor) -> Any:
+def estimate(found: Callable[[Tensor, Tensor], Any], model: Callable[[], Algebraformer], A: Any, b: Any) -> Any:
     """Return the `Estimate` that found(A, b) is, with gradients of x and std with respect to b through model().
 
     Raises

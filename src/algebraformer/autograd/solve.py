@@ -50,9 +50,7 @@ class Answer(Protocol):
 class Ready(Protocol):
     """Matrices that have been read: `Prepared`, for instance."""
 
-    def solve(
-        self, b: Any, rtol: float | None, max_refinements: int, fallback: bool, transpose: bool, /
-    ) -> SolveResult | Answer:
+    def solve(self, b: Any, rtol: float | None, max_refinements: int, fallback: bool, transpose: bool, /) -> Answer:
         """Solve A x = b or A^T x = b."""
 
 
@@ -164,7 +162,7 @@ class Solve(torch.autograd.Function):
         V = info.batch_size
 
         # 1. Shared matrices: (..., n) or (..., n, k) for each becomes (..., n, V) or (..., n, k V).
-        if A_dim is None:
+        if A_dim is None and b_dim is not None:
             b = b.movedim(b_dim, -1)
             several = b.ndim > A.ndim
             x = Solve.apply(A, b.flatten(-2) if several else b, call)
@@ -172,7 +170,7 @@ class Solve(torch.autograd.Function):
             return x, x.ndim - 1
 
         # 2. Matrices of their own: (n, n) or (B, n, n) for each becomes (V, n, n) or (V B, n, n).
-        A = A.movedim(A_dim, 0)
+        A = A.expand(V, *A.shape) if A_dim is None else A.movedim(A_dim, 0)
         b = b.expand(V, *b.shape) if b_dim is None else b.movedim(b_dim, 0)
         batch = dataclasses.replace(call, matrices=call.matrices.stacked())
         if A.ndim == 3:
@@ -196,7 +194,7 @@ def _as(gradient: Tensor, dtype: torch.dtype) -> Tensor:
 def solve(
     matrices: Matrices,
     A: Tensor,
-    b: Tensor,
+    b: Any,
     rtol: float | None,
     max_refinements: int,
     fallback: bool,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from algebraformer.linalg import FloatArray
+from algebraformer.arrays import conj, is_complex, namespace
+from algebraformer.linalg import FloatArray, largest
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -83,8 +84,8 @@ class ApproximateInverse:
     def adjoint(self, v: FloatArray) -> FloatArray:
         """Return M^H v (B, n, k): Abar^-H T^H v / conj(s)."""
         unit, peak = to_scaled_float32(v)
-        scale = peak / self.s.conj()[:, None, None]
-        return shared_matmul(self.inverse.conj().T, (self.T.conj().swapaxes(1, 2) @ unit) * scale)
+        scale = peak / conj(self.s)[:, None, None]
+        return shared_matmul(conj(self.inverse).T, (adjoint(self.T) @ unit) * scale)
 
     def __getitem__(self, chosen: Chosen) -> ApproximateInverse:
         """Return the inverses of the chosen systems of the batch."""
@@ -133,7 +134,7 @@ class TransposedInverse:
 
     def __call__(self, b: FloatArray) -> FloatArray:
         """Return M^T b (B, n, k)."""
-        return self.inverse.adjoint(b.conj()).conj()
+        return conj(self.inverse.adjoint(conj(b)))
 
     def left(self, r: FloatArray) -> FloatArray:
         """Return r."""
@@ -145,11 +146,16 @@ class TransposedInverse:
 
     def adjoint(self, v: FloatArray) -> FloatArray:
         """Return conj(M) v (B, n, k)."""
-        return self.inverse(v.conj()).conj()
+        return conj(self.inverse(conj(v)))
 
     def __getitem__(self, chosen: Chosen) -> TransposedInverse:
         """Return those of the chosen systems of the batch."""
         return TransposedInverse(self.inverse[chosen])
+
+
+def adjoint(matrices: NDArray[Any]) -> NDArray[Any]:
+    """Return A^H (..., n, m) for A (..., m, n)."""
+    return conj(matrices).mT
 
 
 def as_linear_operator(inverse: LinearInverse, n: int, dtype: DTypeLike = np.float64) -> LinearOperator:
@@ -185,6 +191,8 @@ def as_linear_operator(inverse: LinearInverse, n: int, dtype: DTypeLike = np.flo
 
 def linear_combination(c: NDArray[Any], operators: NDArray[np.float32]) -> NDArray[Any]:
     """Return operators[0] + sum_r c_r operators[r] (B, E) for coefficients c (B, R) and flat operators (1 + R, E)."""
+    if not isinstance(c, np.ndarray):
+        return operators[0] + c @ operators[1:]
     weights = np.ones((len(c), len(operators)), dtype=single_precision(c.dtype))
     weights[:, 1:] = c
     with np.errstate(over="ignore", invalid="ignore"):  # of coefficients that are not finite
@@ -198,13 +206,18 @@ def single_precision(dtype: np.dtype[Any]) -> type[np.float32] | type[np.complex
 
 def to_scaled_float32(g: FloatArray) -> tuple[NDArray[Any], FloatArray]:
     """Return g (B, n, k) in float32 or complex64, whose range is smaller, and what it was divided by (B, 1, k)."""
-    peak = np.abs(g).max(axis=1, keepdims=True, initial=0.0)
-    return (g / np.where(peak > 0, peak, 1.0)).astype(single_precision(g.dtype)), peak
+    xp = namespace(g)
+    peak = largest(xp.abs(g), axis=1, keepdims=True)
+    return xp.astype(g / xp.where(peak > 0, peak, 1.0), xp.complex64 if is_complex(g) else xp.float32), peak
 
 
 def shared_matmul(matrix: NDArray[Real], v: NDArray[Real]) -> NDArray[Real]:
     """Return matrix @ v[i] for all i, v (B, n, k), as one product of two matrices."""
     B, n, k = v.shape
+    if not isinstance(v, np.ndarray):
+        xp = namespace(v)
+        rows = xp.reshape(v.mT, (B * k, n)) @ matrix.mT
+        return xp.reshape(rows, (B, k, matrix.shape[0])).mT
     if k == 1 and n >= COLUMNS_MIN_N and matrix.dtype == np.float32:
         return np.ascontiguousarray(np.dot(matrix, v[:, :, 0].T).T)[:, :, None]
     if k == 1:

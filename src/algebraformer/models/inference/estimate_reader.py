@@ -63,7 +63,7 @@ def network_input(
         x = tikhonov_channels(A.mT @ A, back, xp, solve).mT  # (B, n, 5)
         power = 1 + xp.mean(x**2, axis=1, keepdims=True)
         parts += [x / xp.sqrt(power), xp.broadcast_to(0.5 * xp.log(power), x.shape)]
-    double = (xp.concatenate(parts, axis=2), A, b)
+    double: tuple[Any, ...] = (xp.concatenate(parts, axis=2), A, b)
     if xp is not np:
         return NetworkInput(*(part.float() for part in double))
     return NetworkInput(*(np.ascontiguousarray(part, dtype=np.float32) for part in double))
@@ -140,8 +140,8 @@ class EstimateReader(ColumnReader):
         parts = [Estimates(np.empty((0, n)), np.empty((0, n)), np.empty(0), np.empty(0, bool))]
         for start in range(0, len(b), BATCH_SIZE):
             systems = scale_systems(A[start : start + BATCH_SIZE], b[start : start + BATCH_SIZE])
-            outputs = forward(*network_input(self.config, systems))
-            mean, std, noise = self.calibrated(systems, *(part.astype(np.float64) for part in outputs))
+            mean, std, log_noise = (part.astype(np.float64) for part in forward(*network_input(self.config, systems)))
+            mean, std, noise = self.calibrated(systems, mean, std, log_noise)
             size = systems.size[:, None]
             parts.append(Estimates(size * mean, np.abs(size) * std, noise, self.system_in_distribution(systems)))
         return Estimates(*(np.concatenate(column) for column in zip(*parts, strict=True)))

@@ -1,6 +1,6 @@
-"""Gradients through solutions and estimates, against finite differences, closed forms, Cramer's rule and torch's solve.
+"""Gradients through solutions and estimates, against finite differences, closed forms, Cramer's rule and torch.
 
-torch's solve is asked about one small system at a time: its batched LU is not reliable on the CPU, nor are transforms of
+torch is asked to solve one small system at a time: its batched LU is not reliable on the CPU, nor are the transforms of
 `torch.func` that make a batch.
 """
 

@@ -144,6 +144,7 @@ class LearnedSolver:
         Returns
         -------
         Estimate
+            For a torch tensor b that requires gradients, x and std carry them, in single precision.
 
         Raises
         ------
@@ -334,6 +335,8 @@ class LearnedSolver:
         Returns
         -------
         SolveResult
+            Where A or b is a torch tensor that requires gradients, x carries them: they cost one more solve, of the
+            transposed system, with these options.
 
         Raises
         ------

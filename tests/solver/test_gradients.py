@@ -523,6 +523,34 @@ def test_torch_computes_the_same_estimates(name, noisy, quiet):
     torch.testing.assert_close(std, found.std, rtol=1e-3, atol=0)
 
 
+def in_double(model: Any, monkeypatch: pytest.MonkeyPatch) -> EstimateCall:
+    """What is differentiated, with a network in double precision."""
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # what the network is given
+    unused: Any = None
+    return EstimateCall(unused, unused, None, copy.deepcopy(model).double(), model.estimate_head.reader)
+
+
+def test_gradcheck_of_estimates(noisy, monkeypatch):
+    """Scaling, tokens, network, update by the data and calibration."""
+    solver, A, b = noisy
+    call = in_double(solver.model, monkeypatch)
+    assert gradcheck(lambda b: call.outputs(A[:2].numpy(), b), b[:2].clone().requires_grad_(), fast_mode=True)
+
+
+def test_precision_of_gradients_of_estimates(monkeypatch, quiet):
+    """The longest chains of single precision, a thousand roundings: 1e-5, and a margin for other kernels."""
+    solver = shipped("deblur-64")
+    systems = solver.info.problem_family().sample(10, seed=8)
+    b = torch.tensor(systems.b, requires_grad=True)
+    weights = torch.rand(systems.x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) - 0.5
+    found = solver.estimate(torch.tensor(systems.A), b)
+    exact = in_double(solver.model, monkeypatch).outputs(systems.A, b)
+    for single, double in zip((found.x, found.std), exact, strict=True):
+        slopes = [torch.autograd.grad((weights * v).sum(), b, retain_graph=True)[0] for v in (single, double)]
+        error = torch.linalg.vector_norm(slopes[0] - slopes[1], dim=1) / torch.linalg.vector_norm(slopes[1], dim=1)
+        assert error.max() < 1e-4
+
+
 def test_gradients_of_estimates(noisy, quiet):
     """Against differences of NumPy's estimates along a line: over 1e-3 of b, single precision leaves three digits."""
     solver, A, b = noisy

@@ -1,9 +1,8 @@
 """Gradients of an estimate's mean and standard deviations with respect to b.
 
 The estimate itself is the one without gradients. A gradient runs the network once more, as a module of torch: what the
-network computes it computes in single precision, everything around it in double precision. So x has the rounding of
-single precision in its gradients, and std some digits fewer where the data reduce it much: a small difference is left
-of two variances.
+network computes it computes in single precision, everything around it in double precision. So gradients have about
+five digits.
 """
 
 from __future__ import annotations

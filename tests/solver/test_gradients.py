@@ -226,7 +226,9 @@ def test_vmap_is_one_batch(dims, columns, monkeypatch):
     x = vmap(lambda A, b: solving.solve(A, b).x, in_dims=dims)(*given)
     assert calls == ([1] if dims[0] is None else [3])
     torch.testing.assert_close(x, torch.stack([cramer(*pair) for pair in pairs]))
+    calls.clear()
     found = vmap(grad(cubes(learned), (0, 1)), in_dims=dims)(*given)
+    assert len(calls) == 1
     expected = [grad(cubes(cramer), (0, 1))(*pair) for pair in pairs]
     for value, parts in zip(found, zip(*expected, strict=True), strict=True):
         torch.testing.assert_close(value, torch.stack(parts))
@@ -314,6 +316,16 @@ def test_prepared_keeps_the_matrix():
     assert torch.equal(before, after)
     found = torch.autograd.grad(after.sum(), A)[0]
     assert torch.equal(found, torch.autograd.grad(prepared.solve(b).x.sum(), A)[0])
+
+
+def test_gradients_flow_to_the_matrix_that_was_prepared():
+    """Also where it is no leaf of the graph, and is changed afterwards: a change that has no part in x."""
+    A, b = of_family(1)
+    changed = 1.0 * A
+    prepared = shipped().prepare(changed)
+    changed.mul_(2)
+    found = torch.autograd.grad(prepared.solve(b).x.sum(), A)[0]
+    assert torch.equal(found, torch.autograd.grad(shipped().solve(A, b).x.sum(), A)[0])
 
 
 def test_changed_matrices_are_noticed():
@@ -543,11 +555,15 @@ def test_precision_of_gradients_of_estimates(monkeypatch, quiet):
     systems = solver.info.problem_family().sample(10, seed=8)
     b = torch.tensor(systems.b, requires_grad=True)
     weights = torch.rand(systems.x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) - 0.5
-    found = solver.estimate(torch.tensor(systems.A), b)
-    exact = in_double(solver.model, monkeypatch).outputs(systems.A, b)
-    for single, double in zip((found.x, found.std), exact, strict=True):
-        slopes = [torch.autograd.grad((weights * v).sum(), b, retain_graph=True)[0] for v in (single, double)]
-        error = torch.linalg.vector_norm(slopes[0] - slopes[1], dim=1) / torch.linalg.vector_norm(slopes[1], dim=1)
+
+    def slopes(x: Tensor, std: Tensor) -> list[Tensor]:
+        return [torch.autograd.grad((weights * v).sum(), b, retain_graph=True)[0] for v in (x, std)]
+
+    estimate = solver.estimate(torch.tensor(systems.A), b)
+    found = slopes(estimate.x, estimate.std)
+    expected = slopes(*in_double(solver.model, monkeypatch).outputs(systems.A, b))
+    for single, double in zip(found, expected, strict=True):
+        error = torch.linalg.vector_norm(single - double, dim=1) / torch.linalg.vector_norm(double, dim=1)
         assert error.max() < 1e-4
 
 

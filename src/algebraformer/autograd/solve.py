@@ -55,7 +55,9 @@ class Ready(Protocol):
 
 
 class Matrices:
-    """One tensor of matrices, read when it is first solved with, and solved with by the values that were read.
+    """The matrices of one tensor, read when they are first solved with, and solved with by the values that were read.
+
+    Inside `torch.func.vmap` that is the batch of all matrices that the tensor stands for.
 
     Parameters
     ----------
@@ -67,19 +69,12 @@ class Matrices:
 
     def __init__(self, read: Callable[[Tensor], Ready], ready: Ready | None = None) -> None:
         self._read, self.ready = read, ready
-        self._stacked: Matrices | None = None
 
     def read(self, A: Tensor) -> Ready:
         """Return the matrices, read at the first call alone."""
         if self.ready is None:
             self.ready = self._read(A.detach())
         return self.ready
-
-    def stacked(self) -> Matrices:
-        """Return the batch that these matrices are where `torch.func.vmap` maps over them, always the same one."""
-        if self._stacked is None:
-            self._stacked = Matrices(self._read)
-        return self._stacked
 
 
 @dataclasses.dataclass
@@ -172,13 +167,9 @@ class Solve(torch.autograd.Function):
         # 2. Matrices of their own: (n, n) or (B, n, n) for each becomes (V, n, n) or (V B, n, n).
         A = A.expand(V, *A.shape) if A_dim is None else A.movedim(A_dim, 0)
         b = b.expand(V, *b.shape) if b_dim is None else b.movedim(b_dim, 0)
-        batch = dataclasses.replace(call, matrices=call.matrices.stacked())
         if A.ndim == 3:
-            x = Solve.apply(A, b, batch)
-        else:
-            x = Solve.apply(A.flatten(0, 1), b.flatten(0, 1), batch).unflatten(0, A.shape[:2])
-        call.result = batch.result
-        return x, 0
+            return Solve.apply(A, b, call), 0
+        return Solve.apply(A.flatten(0, 1), b.flatten(0, 1), call).unflatten(0, A.shape[:2]), 0
 
 
 def _columns(v: Tensor, A: Tensor) -> Tensor:

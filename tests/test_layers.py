@@ -38,7 +38,7 @@ FLOORS = (
     ),
     ("result", "reporting", "io", "numerics", "metrics"),
     ("problems", "models", "rivals"),
-    ("checkpoint", "autograd"),
+    ("batch", "checkpoint", "autograd"),
     ("training", "estimation", "prepared", "solver"),
     ("drop_in", "nn", "evaluation", "assessment", "verdict", "newton", "kantorovich", "plotting", "testing"),
     ("cli", "__main__"),

@@ -20,8 +20,6 @@ from algebraformer.result import SolveResult
 from algebraformer.validation import check_matrices, check_structure, check_system
 
 if TYPE_CHECKING:
-    from scipy.sparse.linalg import LinearOperator
-
     from algebraformer.autograd.solve import PreparedTensor
     from algebraformer.models.device import DeviceNetwork
     from algebraformer.models.network import Algebraformer
@@ -249,7 +247,7 @@ class LearnedSolver:
             self._networks[tensor.device] = DeviceNetwork(self.model, tensor.device)
         return self._networks[tensor.device], tensor
 
-    def operator(self, A: ArrayLike) -> LinearOperator | list[LinearOperator]:
+    def operator(self, A: ArrayLike) -> Any:
         """Return a linear head's approximation M of inv(A), for instance as `M=` of scipy.sparse.linalg.gmres.
 
         Parameters
@@ -262,7 +260,8 @@ class LearnedSolver:
         scipy.sparse.linalg.LinearOperator, or list of B of them for a batch
             Shape (n, n), float64 or complex128: linear, and the same map every time, with its adjoint (`rmatvec`, `.T`,
             `.H`), for real and complex vectors (n,) and blocks (n, k). One forward pass when it is made, O(n^2) per
-            product.
+            product. For arrays of another library than NumPy it is a `numerics.preconditioner.ArrayOperator`, with
+            `@`, `matvec` and `rmatvec` for vectors of that library.
 
         Raises
         ------

@@ -30,8 +30,6 @@ from algebraformer.errors import ConfigurationError, warn_caller
 from algebraformer.result import SolveResult
 
 if TYPE_CHECKING:
-    from scipy.sparse.linalg import LinearOperator
-
     from algebraformer.numerics.lapack import LogDeterminant
 
 
@@ -221,10 +219,9 @@ class PreparedTensor:
         return self._prepared.in_distribution
 
     @property
-    def operator(self) -> LinearOperator | list[LinearOperator]:
+    def operator(self) -> Any:
         """The approximate inverses, without gradients; see `Prepared`."""
-        operator: LinearOperator | list[LinearOperator] = self._prepared.operator
-        return operator
+        return self._prepared.operator
 
     def solve(
         self,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from algebraformer.arrays import conj, is_complex, namespace
+from algebraformer.arrays import Kind, check_kind, conj, is_complex, namespace
 from algebraformer.linalg import FloatArray, largest
 
 if TYPE_CHECKING:
@@ -167,18 +167,12 @@ def as_linear_operator(inverse: LinearInverse, n: int, dtype: DTypeLike = np.flo
 
     dtype = np.dtype(dtype)
 
-    def applied(product: Callable[[NDArray[Any]], NDArray[Any]]) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        def matmat(v: NDArray[Any]) -> NDArray[Any]:
-            block = np.asarray(v).reshape(n, -1)
-            if block.dtype.kind == "c" and dtype.kind == "f":  # both parts in one product
-                parts = product(np.concatenate((block.real, block.imag), axis=1).astype(np.float64)[None])[0]
-                real, imag = np.split(parts, 2, axis=1)
-                return real + 1j * imag
-            return product(block.astype(dtype)[None])[0]
+    def forward(v: NDArray[Any]) -> NDArray[Any]:
+        return _applied(inverse, np.asarray(v).reshape(n, -1), dtype.kind == "c")
 
-        return matmat
+    def backward(v: NDArray[Any]) -> NDArray[Any]:
+        return _applied(inverse.adjoint, np.asarray(v).reshape(n, -1), dtype.kind == "c")
 
-    forward, backward = applied(inverse), applied(inverse.adjoint)
     return LinearOperator(
         (n, n),
         matvec=lambda v: forward(v).reshape(np.shape(v)),
@@ -187,6 +181,59 @@ def as_linear_operator(inverse: LinearInverse, n: int, dtype: DTypeLike = np.flo
         rmatmat=backward,
         dtype=dtype,
     )
+
+
+def _applied(product: Callable[[Any], Any], v: Any, complex_map: bool) -> Any:
+    """Return a linear map of vectors v (n, k): a real one takes both parts of complex vectors in one product."""
+    xp, k = namespace(v), v.shape[1]
+    if is_complex(v) and not complex_map:
+        parts = product(xp.astype(xp.concat((xp.real(v), xp.imag(v)), axis=1), xp.float64)[None, ...])[0, ...]
+        return parts[:, :k] + 1j * parts[:, k:]
+    return product(xp.astype(v, xp.complex128 if complex_map else xp.float64)[None, ...])[0, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayOperator:
+    """One approximate inverse M (n, n) for arrays of other libraries than NumPy, as `scipy.sparse.linalg` has it.
+
+    `M @ v` and `M.matvec(v)` take v (n,) or (n, k), real or complex, to M v, an array of the same kind on the same
+    device; `M.rmatvec(v)` takes it to M^H v.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    inverse : LinearInverse
+        Of a batch of one matrix.
+    is_complex : bool
+        Whether M is complex.
+    kind : Kind
+        Of the arrays.
+    """
+
+    shape: tuple[int, int]
+    inverse: LinearInverse
+    is_complex: bool
+    kind: Kind
+    enter: Callable[[Any], Any]
+    """Takes an array of this kind to one that the inverse is applied to."""
+
+    def __matmul__(self, v: Any) -> Any:
+        return self._product(self.inverse, v)
+
+    def matvec(self, v: Any) -> Any:
+        """Return M v."""
+        return self @ v
+
+    def rmatvec(self, v: Any) -> Any:
+        """Return M^H v."""
+        return self._product(self.inverse.adjoint, v)
+
+    def _product(self, product: Callable[[Any], Any], v: Any) -> Any:
+        check_kind(self.kind, "A", v=v)
+        if v.ndim not in (1, 2) or v.shape[0] != self.shape[0]:
+            raise ValueError(f"v must have shape ({self.shape[0]},) or ({self.shape[0]}, k), received {tuple(v.shape)}")
+        found = _applied(product, self.enter(v).reshape(self.shape[0], -1), self.is_complex)
+        return self.kind.array(found.reshape(v.shape))
 
 
 def linear_combination(c: NDArray[Any], operators: NDArray[np.float32]) -> NDArray[Any]:

@@ -39,7 +39,7 @@ FLOORS = (
     ("result", "reporting", "io", "numerics", "metrics"),
     ("problems", "models", "rivals"),
     ("batch", "checkpoint", "autograd"),
-    ("training", "estimation", "prepared", "solver"),
+    ("training", "estimation", "prepared", "solver", "export"),
     ("drop_in", "nn", "evaluation", "assessment", "verdict", "newton", "kantorovich", "plotting", "testing"),
     ("cli", "__main__"),
     ("classical", "lp_norm", "plots", "report", "studies"),  # earlier names

@@ -14,6 +14,7 @@ import pytest
 import scipy.io
 import scipy.linalg
 import scipy.ndimage
+import torch
 
 from algebraformer import assessment, problems
 from algebraformer.solver import LearnedSolver
@@ -170,6 +171,32 @@ def test_report_of_the_beam(own):
     assert answer.certified.all()
     assert np.mean(answer.method == "learned+refined") > 0.8
     np.testing.assert_allclose(answer.x, systems.x, rtol=1e-5, atol=1e-8 * np.abs(systems.x).max())
+
+
+# ---------------------------------------------------------------- a coefficient from measured solutions
+
+
+def test_coefficient_by_gradient_descent():
+    """The learned solver and torch's take the same way, to the parameters that the measurements were made with."""
+    example = load("fit_coefficient")
+    learned, direct = example.main()
+    assert len(learned.losses) == example.STEPS
+    np.testing.assert_allclose(learned.losses, direct.losses, rtol=1e-8)
+    np.testing.assert_allclose(learned[:2], direct[:2], rtol=1e-8)
+    np.testing.assert_allclose(learned[:2], example.TRUE, atol=0.02)
+    assert learned.losses[-1] == pytest.approx(example.NOISE**2, rel=0.3)
+    assert learned.losses[0] > 100 * learned.losses[-1]
+
+
+def test_matrix_of_the_coefficient():
+    """Assembled by torch as by the family."""
+    example = load("fit_coefficient")
+    alpha, omega = (torch.tensor(v, dtype=torch.float64) for v in example.TRUE)
+    family = problems.get("diffusion", n=example.N)
+    params = {"alpha": np.array([alpha]), "omega": np.array([omega]), "c": np.ones((1, 8)), "phi": np.ones((1, 8))}
+    expected = family.assemble(params)[0][0]
+    found = example.matrix(example.coefficient(alpha, omega)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
 
 
 # ---------------------------------------------------------------- a photograph

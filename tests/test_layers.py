@@ -38,9 +38,9 @@ FLOORS = (
     ),
     ("result", "reporting", "io", "numerics", "metrics"),
     ("problems", "models", "rivals"),
-    ("batch", "checkpoint"),
+    ("batch", "checkpoint", "autograd"),
     ("training", "estimation", "prepared", "solver", "export"),
-    ("drop_in", "evaluation", "assessment", "verdict", "newton", "kantorovich", "plotting", "testing"),
+    ("drop_in", "nn", "evaluation", "assessment", "verdict", "newton", "kantorovich", "plotting", "testing"),
     ("cli", "__main__"),
     ("classical", "lp_norm", "plots", "report", "studies"),  # earlier names
 )

@@ -148,6 +148,7 @@ for use in (
     lambda: models.Algebraformer,
     lambda: models.register_head,
     lambda: solver.model,
+    lambda: af.nn,
     lambda: checkpoint.load("again"),
     lambda: af.LearnedSolver.from_pretrained("diffusion-64", device="cuda"),
 ):
@@ -165,7 +166,7 @@ def test_without_torch(tmp_path: Path) -> None:
     run = without(NO_TORCH + SOLVE, tmp_path)
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
-    assert len(lines) == 7
+    assert len(lines) == 8
     assert all(line.endswith(TRAIN_MESSAGE) for line in lines)
 
 

@@ -5,6 +5,7 @@ from . import kantorovich as kantorovich
 from . import linalg as linalg
 from . import models as models
 from . import newton as newton
+from . import nn as nn
 from . import plotting as plotting
 from . import problems as problems
 from . import testing as testing

@@ -174,10 +174,19 @@ def is_complex(array: Any) -> bool:
 def needs_gradient(*values: Any) -> bool:
     """Say whether one of these is a torch tensor that a gradient is wanted for, here and now."""
     torch = sys.modules.get("torch")
-    if torch is None or not any(isinstance(value, torch.Tensor) for value in values):
+    if torch is None:
         return False
-    wanted = any(isinstance(value, torch.Tensor) and value.requires_grad for value in values)
-    return bool(wanted and torch.is_grad_enabled())
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    wanted = torch.is_grad_enabled() and any(value.requires_grad for value in tensors)
+    return bool(wanted or any(map(in_transform, tensors)))
+
+
+def in_transform(value: Any) -> bool:
+    """Say whether this is a torch tensor inside a transform of `torch.func`, which has no values to look at."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(value, torch.Tensor):
+        return False
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(value))
 
 
 def _kind(name: str, value: Any) -> Kind:

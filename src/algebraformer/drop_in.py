@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
-from algebraformer.arrays import NUMPY, kind_of
+from algebraformer.arrays import NUMPY, conj, host, in_transform, is_complex, kind_of, namespace, needs_gradient, real
 from algebraformer.solver import LearnedSolver, as_solver
 from algebraformer.validation import refuse_sparse
 
@@ -19,6 +19,14 @@ GENERAL = ("gen", "general")
 SYMMETRIC = ("sym", "symmetric", "her", "hermitian")
 POSITIVE = ("pos", "positive definite")
 """Values of `assume_a` that a learned solver covers."""
+DIAGONALS: dict[str, tuple[int | None, int | None]] = {
+    "diagonal": (0, 0),
+    "tridiagonal": (1, 1),
+    "upper triangular": (0, None),
+    "lower triangular": (None, 0),
+    "banded": (None, None),
+}
+"""Other values, and how many diagonals below and above the main one SciPy reads then; None for all of them."""
 
 
 def solve(
@@ -73,6 +81,8 @@ def solve(
     array([0.5 , 0.25])
     """
     arrays = kind_of(a=a, b=b)
+    if needs_gradient(a, b):
+        return _solve_tensors(as_solver(model), a, b, lower, assume_a, transposed, rtol)
     if arrays != NUMPY:
         options = (lower, False, False, check_finite, assume_a, transposed)
         x = solve(arrays.numpy(a), arrays.numpy(b), *options, model=model, rtol=rtol)
@@ -99,11 +109,39 @@ def solve(
     dtype = np.result_type(A, B)
     single = dtype in (np.float16, np.float32, np.complex64)
     dtype = np.dtype(("c8" if single else "c16") if is_complex else ("f4" if single else "f8"))
-    return (x[..., 0] if B.ndim == 1 else x).astype(dtype, copy=False)
+    return np.ascontiguousarray(x[..., 0] if B.ndim == 1 else x, dtype=dtype)
 
 
-def from_triangle(A: Array, lower: bool, hermitian: bool) -> Array:
+def _solve_tensors(
+    solver: LearnedSolver, a: Any, b: Any, lower: bool, assume_a: str | None, transposed: bool, rtol: float | None
+) -> Any:
+    """Solve with gradients, also where SciPy would: the learned solver falls back to LAPACK itself."""
+    xp = namespace(a)
+    if a.ndim < 2 or a.shape[-1] != a.shape[-2] or b.ndim == 0 or b.shape[-min(b.ndim, 2)] != a.shape[-1]:
+        shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
+        raise ValueError(f"expected shapes a (..., n, n) and b (n,) or (..., n, k), received {shapes}")
+    if transposed and is_complex(a):
+        raise NotImplementedError("scipy.linalg.solve does not solve transposed systems of complex matrices")
+    A, structure = a, None if assume_a is None else "gen"
+    if assume_a in DIAGONALS:
+        below, above = DIAGONALS[assume_a]
+        A = A if below is None else xp.triu(A, k=-below)
+        A = A if above is None else xp.tril(A, k=above)
+    elif assume_a in (*SYMMETRIC, *POSITIVE):
+        A = from_triangle(A, lower, assume_a not in SYMMETRIC[:2])
+        structure = "pos" if assume_a in POSITIVE else "gen"
+    elif assume_a not in (None, *GENERAL):
+        raise ValueError(f"{assume_a} is not a recognized matrix structure")
+    x = _solve_stacked(solver, A, b[:, None] if b.ndim == 1 else b, rtol, structure, transposed)
+    if xp.result_type(a, b) in (xp.float32, xp.complex64):
+        x = xp.astype(x, xp.complex64 if is_complex(x) else xp.float32)
+    return x[..., 0] if b.ndim == 1 else x
+
+
+def from_triangle(A: Any, lower: bool, hermitian: bool) -> Any:
     """Return the symmetric, or Hermitian, matrices whose upper, or lower, triangles are those of A (..., n, n).
+
+    A is an array of NumPy or a tensor of torch.
 
     Examples
     --------
@@ -112,12 +150,12 @@ def from_triangle(A: Array, lower: bool, hermitian: bool) -> Array:
     array([[1.+0.j, 0.+2.j],
            [0.-2.j, 3.+0.j]])
     """
-    taken, i = np.tri(A.shape[-1], dtype=bool), np.arange(A.shape[-1])
-    other = A.swapaxes(-2, -1)
-    whole = np.where(taken if lower else taken.T, A, other.conj() if hermitian else other)
-    if hermitian:
-        whole[..., i, i] = whole[..., i, i].real
-    return whole
+    xp, n = namespace(A), A.shape[-1]
+    taken = xp.tril(xp.ones((n, n), dtype=xp.bool, device=A.device))
+    hermitian = hermitian and is_complex(A)
+    whole = xp.where(taken if lower else taken.T, A, conj(A.mT) if hermitian else A.mT)
+    diagonal = xp.eye(n, dtype=xp.bool, device=A.device)
+    return xp.where(diagonal, real(whole) + 0j, whole) if hermitian else whole
 
 
 def _check_positive_definite(A: Array, chosen: Array) -> None:
@@ -130,24 +168,26 @@ def _check_positive_definite(A: Array, chosen: Array) -> None:
 
 
 def _solve_stacked(
-    solver: LearnedSolver, A: Array, b: Array, rtol: float | None, structure: str | None, transposed: bool
-) -> Array:
+    solver: LearnedSolver, A: Any, b: Any, rtol: float | None, structure: str | None, transposed: bool
+) -> Any:
     """Return x (..., n, k) for stacks of matrices and right-hand sides that broadcast; no matrix is copied for them.
 
-    Axes along which A has one matrix for many right-hand sides become columns of b.
+    Axes along which A has one matrix for many right-hand sides become columns of b. Both are arrays of NumPy, or both
+    tensors of torch.
     """
+    xp = namespace(A)
     n, k = b.shape[-2:]
     stack = np.broadcast_shapes(A.shape[:-2], b.shape[:-2])
-    matrices = (1,) * (len(stack) - A.ndim + 2) + A.shape[:-2]
+    matrices = (1,) * (len(stack) - A.ndim + 2) + tuple(A.shape[:-2])
     shared = [axis for axis, length in enumerate(matrices) if length == 1]
     own = [axis for axis, length in enumerate(matrices) if length > 1]
     if 0 in matrices:
-        return np.empty((*stack, n, k))
+        return xp.empty((*stack, n, k), dtype=xp.float64)
     order = (*own, len(stack), *shared, len(stack) + 1)  # systems, rows, columns
-    columns = np.broadcast_to(b, (*stack, n, k)).transpose(order)
+    columns = xp.permute_dims(xp.broadcast_to(b, (*stack, n, k)), order)
     right = columns.reshape(*(stack[axis] for axis in own), n, -1)
     A, right = (A.reshape(-1, n, n), right.reshape(-1, n, right.shape[-1])) if own else (A.reshape(n, n), right)
     result = solver.solve(A, right, rtol, assume_a=structure, transpose=transposed)
-    if structure == "pos":
-        _check_positive_definite(A.reshape(-1, n, n), np.atleast_1d(result.method == "lapack"))
-    return np.ascontiguousarray(result.x.reshape(columns.shape).transpose(np.argsort(order)))
+    if structure == "pos" and not in_transform(A):
+        _check_positive_definite(host(A.reshape(-1, n, n)), np.atleast_1d(result.method == "lapack"))
+    return xp.permute_dims(result.x.reshape(columns.shape), tuple(np.argsort(order).tolist()))

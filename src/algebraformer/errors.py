@@ -29,9 +29,10 @@ def _restored(cls: type[_Picklable], args: tuple[Any, ...], state: dict[str, Any
 
 
 def warn_caller(message: str, category: type[Warning]) -> None:
-    """Warn with the location of the line that called this package, at any depth of calls inside it."""
+    """Warn with the location of the line that called this package, at any depth of calls inside it and torch."""
     frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "algebraformer":
+    inside = ("algebraformer", "torch")  # whose backward passes and modules call this package
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in inside:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgWarning
 
-from algebraformer.arrays import NUMPY, Kind, check_kind, host, is_complex, namespace
+from algebraformer.arrays import NUMPY, Kind, check_kind, host, is_complex, namespace, needs_gradient
 from algebraformer.batch import Batch, solve_block
 from algebraformer.errors import FallbackWarning, SingularSystemError, Status, warn_caller
 from algebraformer.linalg import EPS, FloatArray
@@ -161,6 +161,11 @@ class Prepared:
         rtol = None if rtol is None else check_tolerance(rtol, "rtol")
         max_refinements = check_count(max_refinements, "max_refinements")
         check_kind(self._kind, "A", b=b)
+        if needs_gradient(b):
+            from algebraformer.autograd.solve import Matrices, solve  # which needs torch
+
+            A = self._kind.array(self._A if self._batched else self._A[0])
+            return solve(Matrices(lambda _: self, self), A, b, rtol, max_refinements, fallback, transpose)
         system = match_right_hand_sides(self._A, self._batched, self._right_hand_sides(b))
         supported = self._supports(system.A)
         if transpose and supported and not self._network.config.head.is_linear:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from algebraformer import checkpoint, estimation
-from algebraformer.arrays import Kind, kind_of
+from algebraformer.arrays import Kind, kind_of, needs_gradient
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.errors import ConfigurationError
 from algebraformer.estimation import Estimate
@@ -26,6 +26,7 @@ from algebraformer.validation import check_matrices, check_structure, check_syst
 if TYPE_CHECKING:
     from torch import nn
 
+    from algebraformer.autograd.solve import PreparedTensor
     from algebraformer.models.device import DeviceNetwork
     from algebraformer.models.module_network import Scale
     from algebraformer.models.network import Algebraformer
@@ -210,13 +211,14 @@ class LearnedSolver:
         Returns
         -------
         Estimate
+            For a torch tensor b that requires gradients, x and std carry them, in single precision.
 
         Raises
         ------
         ValueError
             Shapes do not match or are not the model's, entries are NaN, infinite, complex or not numbers.
         ConfigurationError
-            The model has no estimate head.
+            The model has no estimate head, or A is a tensor that requires gradients: x and std carry them to b alone.
 
         Warns
         -----
@@ -232,15 +234,23 @@ class LearnedSolver:
         ((3, 64), (3, 64), (3,))
         """
         kind = kind_of(A=A, b=b)
-        found = estimation.estimate(self.network, kind.numpy(A), kind.numpy(b))
-        return found.as_kind(kind)
+
+        def found(A: Any, b: Any) -> Estimate:
+            return estimation.estimate(self.network, kind.numpy(A), kind.numpy(b)).as_kind(kind)
+
+        if not needs_gradient(A, b):
+            return found(A, b)
+        from algebraformer.autograd.estimate import estimate  # which needs torch
+
+        with_gradients: Estimate = estimate(found, lambda: self.model, A, b)
+        return with_gradients
 
     def check_can_solve(self) -> None:
         """Raise `ConfigurationError` if the model does not solve systems."""
         if reason := self.info.unsupported_reason(self.network.config.head):
             raise ConfigurationError(f"the model {self.info.name} {reason}")
 
-    def prepare(self, A: ArrayLike, assume_a: str | None = None) -> Prepared:
+    def prepare(self, A: ArrayLike, assume_a: str | None = None) -> Prepared | PreparedTensor:
         """Read A once, to solve for any number of right-hand sides, one call after the other.
 
         `prepared.solve(b)` returns what `solve(A, b)` does, at the cost of refinement alone: the network's pass over A,
@@ -257,7 +267,8 @@ class LearnedSolver:
         Returns
         -------
         Prepared
-            With the methods and attributes `solve(b)`, `logdet()`, `operator` and `in_distribution`.
+            With the methods and attributes `solve(b)`, `logdet()`, `operator` and `in_distribution`. For a torch
+            tensor that requires gradients it has the same ones, and gradients flow through `solve`.
 
         Raises
         ------
@@ -276,7 +287,13 @@ class LearnedSolver:
         >>> first.certified, second.certified
         (True, True)
         """
-        return self._prepare(A, keep=True, assume_a=assume_a)
+        return self._prepare_tensor(A, assume_a) if needs_gradient(A) else self._prepare(A, True, assume_a)
+
+    def _prepare_tensor(self, A: Any, assume_a: str | None, copy: bool = True) -> PreparedTensor:
+        """Return a tensor prepared for right-hand sides that gradients flow through."""
+        from algebraformer.autograd.solve import PreparedTensor  # which needs torch
+
+        return PreparedTensor(lambda values: self._prepare(values, True, assume_a), A, copy)
 
     def _prepare(self, A: ArrayLike, keep: bool, assume_a: str | None = None) -> Prepared:
         """Return A prepared for many right-hand sides, or for one call if nothing is to be kept."""
@@ -386,6 +403,8 @@ class LearnedSolver:
         Returns
         -------
         SolveResult
+            Where A or b is a torch tensor that requires gradients, x carries them: they cost one more solve, of the
+            transposed system, with these options.
 
         Raises
         ------
@@ -406,7 +425,12 @@ class LearnedSolver:
         FallbackWarning
             LAPACK answered a tenth or more of a batch that the model should cover: slower than LAPACK alone.
         """
-        return self._prepare(A, keep=False, assume_a=assume_a).solve(b, rtol, max_refinements, fallback, transpose)
+        prepared: Prepared | PreparedTensor
+        if needs_gradient(A):
+            prepared = self._prepare_tensor(A, assume_a, copy=False)
+        else:
+            prepared = self._prepare(A, keep=needs_gradient(b), assume_a=assume_a)
+        return prepared.solve(b, rtol, max_refinements, fallback, transpose)
 
 
 _loaded = functools.lru_cache(maxsize=8)(LearnedSolver.from_pretrained)

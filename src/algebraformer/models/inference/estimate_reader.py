@@ -9,6 +9,7 @@ References
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,28 +44,34 @@ class NetworkInput(NamedTuple):
     """Scaled b (B, m)."""
 
 
-def network_input(config: ModelConfig, systems: ScaledSystems) -> NetworkInput:
+def network_input(
+    config: ModelConfig, systems: ScaledSystems, xp: Any = np, solve: Callable[..., Any] = np.linalg.solve
+) -> NetworkInput:
     """Return what the network reads of scaled systems.
 
     Token i holds column i of A and b_i, or entry i of A^T b where m is not n. With the encoding column-tikhonov also
     entry i of five Tikhonov solutions, each shortened to a root mean square below one, and the logarithms of what
     they were shortened by: with noise in b and little regularisation they are large, and this shows the noise level.
+
+    The same lines work on tensors of torch, for gradients to b: `xp` is NumPy or torch, `solve` solves batches.
     """
     A, b, _ = systems
     encoding = EstimateConfig.of(config).encoding
     back = (A.mT @ b[:, :, None])[..., 0]
     parts = [math.sqrt(config.n) * A.mT, (b if config.n_equations == config.n else back)[:, :, None]]
     if encoding == "column-tikhonov":
-        x = tikhonov_channels(A.mT @ A, back).mT  # (B, n, 5)
-        power = 1 + np.mean(x**2, axis=1, keepdims=True)
-        parts += [x / np.sqrt(power), np.broadcast_to(0.5 * np.log(power), x.shape)]
-    single = (np.concatenate(parts, axis=2), A, b)
-    return NetworkInput(*(np.ascontiguousarray(part, dtype=np.float32) for part in single))
+        x = tikhonov_channels(A.mT @ A, back, xp, solve).mT  # (B, n, 5)
+        power = 1 + xp.mean(x**2, axis=1, keepdims=True)
+        parts += [x / xp.sqrt(power), xp.broadcast_to(0.5 * xp.log(power), x.shape)]
+    double: tuple[Any, ...] = (xp.concatenate(parts, axis=2), A, b)
+    if xp is not np:
+        return NetworkInput(*(part.float() for part in double))
+    return NetworkInput(*(np.ascontiguousarray(part, dtype=np.float32) for part in double))
 
 
 def kalman_update(
-    systems: ScaledSystems, mean: FloatArray, std: FloatArray, noise: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+    systems: ScaledSystems, mean: Any, std: Any, noise: Any, xp: Any = np, solve: Callable[..., Any] = np.linalg.solve
+) -> tuple[Any, Any]:
     """Update the network's estimates of scaled systems by their data, as Kalman's filter does [1]_.
 
     For x ~ N(mean, S), S = diag(std^2), mean and variance of x given b = A x + e with e ~ N(0, noise^2 I):
@@ -77,21 +84,26 @@ def kalman_update(
     Parameters
     ----------
     systems : ScaledSystems
-    mean, std : ndarray, shape (B, n)
-    noise : ndarray, shape (B,)
+    mean, std : array, shape (B, n)
+    noise : array, shape (B,)
+    xp : module
+        NumPy or torch, whichever the arrays are of.
+    solve : callable
+        Solves batches of systems of such arrays.
 
     Returns
     -------
-    x, std : ndarray, shape (B, n)
+    x, std : array, shape (B, n)
     """
     A, b, _ = systems
     AS = A * (std**2)[:, None, :]  # (B, m, n)
-    K = AS @ A.mT + np.maximum(noise**2, VARIANCE_FLOOR)[:, None, None] * np.eye(b.shape[1])
+    identity = xp.eye(b.shape[1], dtype=xp.float64, device=A.device)
+    K = AS @ A.mT + xp.clip(noise**2, VARIANCE_FLOOR, None)[:, None, None] * identity
     residual = b[:, :, None] - A @ mean[:, :, None]
-    solved = np.linalg.solve(K, np.concatenate((residual, AS), axis=2))  # (B, m, 1 + n)
+    solved = solve(K, xp.concatenate((residual, AS), axis=2))  # (B, m, 1 + n)
     x = mean + (AS.mT @ solved[:, :, :1])[:, :, 0]
-    variance = std**2 - np.sum(AS * solved[:, :, 1:], axis=1)
-    return x, np.sqrt(np.maximum(variance, VARIANCE_FLOOR * std**2))
+    variance = std**2 - xp.sum(AS * solved[:, :, 1:], axis=1)
+    return x, xp.sqrt(xp.maximum(variance, VARIANCE_FLOOR * std**2))
 
 
 class EstimateReader(ColumnReader):
@@ -128,7 +140,8 @@ class EstimateReader(ColumnReader):
         parts = [Estimates(np.empty((0, n)), np.empty((0, n)), np.empty(0), np.empty(0, bool))]
         for start in range(0, len(b), BATCH_SIZE):
             systems = scale_systems(A[start : start + BATCH_SIZE], b[start : start + BATCH_SIZE])
-            mean, std, noise = self.calibrated(systems, *forward(*network_input(self.config, systems)))
+            mean, std, log_noise = (part.astype(np.float64) for part in forward(*network_input(self.config, systems)))
+            mean, std, noise = self.calibrated(systems, mean, std, log_noise)
             size = systems.size[:, None]
             parts.append(Estimates(size * mean, np.abs(size) * std, noise, self.system_in_distribution(systems)))
         return Estimates(*(np.concatenate(column) for column in zip(*parts, strict=True)))
@@ -138,12 +151,21 @@ class EstimateReader(ColumnReader):
         return estimate_scores(found.mean, found.std, found.noise, systems)
 
     def calibrated(
-        self, systems: ScaledSystems, mean: NDArray[Any], std: NDArray[Any], log_noise: NDArray[Any]
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return x (B, n), calibrated std (B, n) and noise (B,) of scaled systems from the network's outputs."""
-        mean, std, noise = mean.astype(np.float64), std.astype(np.float64), np.exp(log_noise.astype(np.float64))
+        self,
+        systems: ScaledSystems,
+        mean: Any,
+        std: Any,
+        log_noise: Any,
+        xp: Any = np,
+        solve: Callable[..., Any] = np.linalg.solve,
+    ) -> tuple[Any, Any, Any]:
+        """Return x (B, n), calibrated std (B, n) and noise (B,) of scaled systems from outputs as float64.
+
+        `xp` and `solve` are those of `kalman_update`.
+        """
+        noise = xp.exp(log_noise)
         if self.prior_scale > 0:
-            mean, std = kalman_update(systems, mean, self.prior_scale * std, noise)
+            mean, std = kalman_update(systems, mean, self.prior_scale * std, noise, xp, solve)
         return mean, self.std_factor * std, noise
 
     def distances(self, systems: ScaledSystems) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -35,11 +35,16 @@ class _Format:
     write: Callable[[IO[bytes], Mapping[str, Array]], None]
     named: bool  # holds several variables, by name
     vectors: bool  # knows one-dimensional arrays
+    map: Callable[[IO[bytes], int, Wanted], Array] | None = None  # for formats that keep arrays as they are in memory
 
 
 _FORMATS = {
-    ".npy": _Format("NumPy array (.npy)", numpy_files.read_npy, numpy_files.write_npy, named=False, vectors=True),
-    ".npz": _Format("NumPy archive (.npz)", numpy_files.read_npz, numpy_files.write_npz, named=True, vectors=True),
+    ".npy": _Format(
+        "NumPy array (.npy)", numpy_files.read_npy, numpy_files.write_npy, False, True, numpy_files.map_npy
+    ),
+    ".npz": _Format(
+        "NumPy archive (.npz)", numpy_files.read_npz, numpy_files.write_npz, True, True, numpy_files.map_npz
+    ),
     ".mtx": _Format("Matrix Market file (.mtx)", matrix_market.read, matrix_market.write, named=False, vectors=False),
     ".mtx.gz": _Format(
         "Matrix Market file (.mtx.gz)", matrix_market.read_gz, matrix_market.write_gz, named=False, vectors=False
@@ -71,7 +76,7 @@ class _Input:
     name: FilePath
     form: _Format
 
-    def refuse(self, words: str) -> None:
+    def refuse(self, words: str) -> NoReturn:
         with naming(self.name, self.form.title):
             raise Refused(words)
 
@@ -89,6 +94,13 @@ class _Input:
                 array = self.form.read(stream, size, variable, max_bytes)
                 arrays.append(array.astype(array.dtype.newbyteorder("="), copy=False))
             return arrays
+
+    def map(self, wanted: list[Wanted]) -> list[Array]:
+        """Map these variables into memory."""
+        if self.form.map is None:
+            self.refuse("expected a .npy or .npz file, to map it into memory")
+        with naming(self.name, self.form.title), self._open(0) as stream:
+            return [self.form.map(stream, stream.seek(0, os.SEEK_END), variable) for variable in wanted]
 
     def _open(self, max_bytes: int) -> IO[bytes]:
         """Open the file; the rest of a file object, which may be a pipe, is read into memory."""
@@ -186,6 +198,41 @@ def read_array(
     return array
 
 
+def map_array(path: FilePath, *, key: str | None = None) -> Array:
+    """Map an array of numbers in a .npy or .npz file into memory: what is used of it is read when it is used.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A .npy file, or a .npz file of `numpy.savez`, not of `numpy.savez_compressed`.
+    key : str, optional
+        Variable of a .npz file. Without it the file must contain exactly one array.
+
+    Returns
+    -------
+    ndarray, any shape, dtype as in the file
+        It cannot be written to. The file must not change as long as it is used.
+
+    Raises
+    ------
+    InputFormatError
+        As `read_array`; also if the file is of another format, or compressed.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "A.npy"
+    ...     write_array(path, np.arange(6.0).reshape(3, 2))
+    ...     np.array(map_array(path)[1:2])
+    array([[2., 3.]])
+    """
+    (source,) = _inputs(None, path)
+    source.check_key(key)
+    (array,) = source.map([_wanted(key, "key", ())])
+    return array
+
+
 def read_system(
     A_file: FilePath | IO[bytes],
     b_file: FilePath | IO[bytes] | None = None,
@@ -243,6 +290,32 @@ def read_system(
     >>> A.shape, b
     ((2, 2), array([3., 4.]))
     """
+    A, b, form = _take(A_file, b_file, A_key, b_key, format, lambda source, wanted: source.read(wanted, max_bytes))
+    if A.ndim == b.ndim == 2:
+        if b.shape[1] == 1 and not form.vectors:
+            b = b[:, 0]
+        elif b.shape == (1, len(A)) and len(A) > 1:
+            b = b[0]
+    return A, b
+
+
+def map_system(
+    A_file: FilePath, b_file: FilePath | None = None, *, A_key: str | None = None, b_key: str | None = None
+) -> tuple[Array, Array]:
+    """Map A and b of .npy or .npz files into memory, see `map_array`; arguments and errors as in `read_system`."""
+    A, b, _ = _take(A_file, b_file, A_key, b_key, None, _Input.map)
+    return A, b
+
+
+def _take(
+    A_file: FilePath | IO[bytes],
+    b_file: FilePath | IO[bytes] | None,
+    A_key: str | None,
+    b_key: str | None,
+    format: str | None,
+    take: Callable[[_Input, list[Wanted]], list[Array]],
+) -> tuple[Array, Array, _Format]:
+    """Return A and b from two files or one, and the format that b has."""
     A_names, b_names = ("A", "Problem.A"), ("b", "Problem.b")
     if b_file is A_file and not isinstance(b_file, (str, os.PathLike)):  # a file object can be read once
         b_file = None
@@ -251,19 +324,14 @@ def read_system(
         if not source.form.named:
             source.refuse("expected a second file with b, or one .npz or .mat file that holds A and b")
         both = [_wanted(A_key, "A_key", A_names, both=True), _wanted(b_key, "b_key", b_names, both=True)]
-        A, b = source.read(both, max_bytes)
+        A, b = take(source, both)
     else:
         first, source = _inputs(format, A_file, b_file)
         first.check_key(A_key)
         source.check_key(b_key)
-        (A,) = first.read([_wanted(A_key, "A_key", A_names)], max_bytes)
-        (b,) = source.read([_wanted(b_key, "b_key", b_names)], max_bytes)
-    if A.ndim == b.ndim == 2:
-        if b.shape[1] == 1 and not source.form.vectors:
-            b = b[:, 0]
-        elif b.shape == (1, len(A)) and len(A) > 1:
-            b = b[0]
-    return A, b
+        (A,) = take(first, [_wanted(A_key, "A_key", A_names)])
+        (b,) = take(source, [_wanted(b_key, "b_key", b_names)])
+    return A, b, source.form
 
 
 # ---------------------------------------------------------------------------------------------------------- writing

@@ -25,6 +25,7 @@ HOUSES = {"algebraformer": ROOT / "src" / PACKAGE, "studies": ROOT / "studies"}
 FLOORS = (
     (
         "errors",
+        "arrays",
         "threads",
         "passes",
         "linalg",
@@ -46,6 +47,7 @@ FLOORS = (
 )
 SIDEWAYS = {
     ("passes", "threads"),
+    ("arrays", "errors"),
     ("linalg", "passes"),
     ("linalg", "errors"),
     ("validation", "passes"),

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
+from algebraformer.arrays import NUMPY, kind_of
 from algebraformer.solver import LearnedSolver, as_solver
 from algebraformer.validation import refuse_sparse
 
@@ -53,8 +54,8 @@ def solve(
 
     Returns
     -------
-    ndarray
-        x, in the shape and dtype that `scipy.linalg.solve` returns.
+    array
+        x, in the shape and dtype that `scipy.linalg.solve` returns, of the kind of a and b.
 
     Raises
     ------
@@ -71,6 +72,11 @@ def solve(
     >>> af.solve(np.array([[2.0, 0.0], [0.0, 4.0]]), np.ones(2))
     array([0.5 , 0.25])
     """
+    arrays = kind_of(a=a, b=b)
+    if arrays != NUMPY:
+        options = (lower, False, False, check_finite, assume_a, transposed)
+        x = solve(arrays.numpy(a), arrays.numpy(b), *options, model=model, rtol=rtol)
+        return arrays.array(x)
     for array in (a, b):
         refuse_sparse(array)
     A, B = np.asarray(a), np.asarray(b)

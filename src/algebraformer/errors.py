@@ -52,6 +52,10 @@ class ConfigurationError(AlgebraformerError, ValueError):
     """Settings that contradict each other or are out of range."""
 
 
+class ArrayKindError(AlgebraformerError, TypeError):
+    """Arrays of different libraries or on different devices, or of a kind that cannot be solved with."""
+
+
 class FamilyContractError(AlgebraformerError, AssertionError):
     """A family of systems breaks a rule of `testing.check_family`.
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from algebraformer.arrays import Kind, kind_of
 from algebraformer.errors import InconsistentWarning, warn_caller
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import GAUSS_90, misfit
@@ -33,11 +34,11 @@ class Estimate:
 
     Attributes
     ----------
-    x : ndarray, float64
-        The mean: shape (n,), (n, k), (B, n) or (B, n, k).
-    std : ndarray, float64
-        Standard deviation of every entry of x, calibrated so that `interval` holds 90 % of the entries of systems of
-        the family. That was measured inside the family and is not guaranteed outside.
+    x : array, float64
+        The mean, an array of the kind of b: shape (n,), (n, k), (B, n) or (B, n, k).
+    std : array, float64
+        Standard deviation, likewise, of every entry of x, calibrated so that `interval` holds 90 % of the entries of
+        systems of the family. That was measured inside the family and is not guaranteed outside.
     noise : float or ndarray
         The predicted noise level: standard deviation of e over the root mean square of A x.
     misfit : float or ndarray
@@ -48,9 +49,9 @@ class Estimate:
     in_distribution : bool or ndarray
         Whether the system looks like the family the network was trained on: neither matrix nor data are further from
         the middle of the family than the training sample reached. It depends on A and b, not on x.
-    tikhonov : ndarray or None
-        Tikhonov's answer, with its parameter from generalised cross-validation, for systems that are not consistent;
-        NaN for the others, None if there are no such systems.
+    tikhonov : array or None
+        Tikhonov's answer, likewise, with its parameter from generalised cross-validation, for systems that are not
+        consistent; NaN for the others, None if there are no such systems.
     """
 
     x: FloatArray
@@ -68,7 +69,13 @@ class Estimate:
 
     def record(self) -> dict[str, Any]:
         """Return every field as plain JSON values; numbers that are not finite as None."""
-        return {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: plain(kind_of(value=value).numpy(value)) for name, value in values.items()}
+
+    def as_kind(self, kind: Kind) -> Estimate:
+        """Return the estimates with x, std and tikhonov as arrays of another kind."""
+        tikhonov = None if self.tikhonov is None else kind.array(self.tikhonov)
+        return dataclasses.replace(self, x=kind.array(self.x), std=kind.array(self.std), tikhonov=tikhonov)
 
 
 @dataclasses.dataclass(frozen=True)

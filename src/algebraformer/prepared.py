@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgWarning
 
+from algebraformer.arrays import NUMPY, Kind, check_kind
 from algebraformer.errors import FallbackWarning, SingularSystemError, Status, warn_caller
 from algebraformer.linalg import EPS, FloatArray
 from algebraformer.models.config import ModelConfig
@@ -122,12 +123,15 @@ class Prepared:
     an earlier right-hand side.
     """
 
-    def __init__(self, network: AnyNetwork, A: Array, batched: bool, keep: bool = True, assume_a: str = "gen") -> None:
-        """`keep` is False for one solve: A is not copied then, and nothing that is computed from it is kept.
+    def __init__(
+        self, network: AnyNetwork, A: Array, batched: bool, kind: Kind = NUMPY, keep: bool = True, assume_a: str = "gen"
+    ) -> None:
+        """`kind` is that of the caller's arrays; `keep` is False for one solve, for which nothing is copied or kept.
 
         Entries of A may be NaN or infinite: this or the first method that is called raises `ValueError` then.
         """
         self._network, self._batched, self._keep, self._assume_a = network, batched, keep, assume_a
+        self._kind = kind
         self._A = A.copy() if keep else A
         self._readings: dict[tuple[int, bool], MatrixReading] = {}  # by first system, and whether of A^T
         self._factors: dict[tuple[str, int], lapack.Factors | None] = {}  # by kind of numbers, and position in A
@@ -203,7 +207,8 @@ class Prepared:
         """
         rtol = None if rtol is None else check_tolerance(rtol, "rtol")
         max_refinements = check_count(max_refinements, "max_refinements")
-        system = match_right_hand_sides(self._A, self._batched, b)
+        check_kind(self._kind, "A", b=b)
+        system = match_right_hand_sides(self._A, self._batched, self._kind.numpy(b))
         supported = self._supports(system.A)
         if transpose and supported and not self._network.config.head.is_linear:
             if not fallback:
@@ -249,7 +254,7 @@ class Prepared:
         if supported:
             _warn_of_fallbacks(status, system.batched)
         fields = {"status": status, "method": method, "rcond": rcond} | vars(answers)
-        x = system.reshape_like_b(fields.pop("x"))
+        x = self._kind.array(system.reshape_like_b(fields.pop("x")))
         shaped = {name: value if system.batched else scalar(value[0]) for name, value in fields.items()}
         result = SolveResult(x, **shaped)
         if singular.any():

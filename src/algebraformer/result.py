@@ -24,8 +24,9 @@ class SolveResult:
 
     Attributes
     ----------
-    x : ndarray
-        The solution, in the shape of b. NaN where status is SINGULAR.
+    x : array
+        The solution, in the shape of b and of its kind: an array of NumPy, torch, JAX or CuPy, on the same device. NaN
+        where status is SINGULAR. All other fields are Python's or NumPy's.
     status : Status
         How the system was solved; `str(status.value)` is a sentence.
     method : str

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from algebraformer import checkpoint, estimation
+from algebraformer.arrays import kind_of
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.errors import ConfigurationError
 from algebraformer.estimation import Estimate
@@ -116,14 +117,16 @@ class LearnedSolver:
         ValueError
             Shapes do not match, entries are not finite, or the model does not support this n or kind of numbers.
         """
+        kind = kind_of(A=A, b=b)
+        A, b = kind.numpy(A), kind.numpy(b)
         if self.network.config.head.estimates:
-            return estimation.mean(self.network, A, b)
+            return kind.array(estimation.mean(self.network, A, b))
         system = check_system(A, b)
         check_supported(system.A, self.network.config)
         x = self.network.predict(system.A, system.b)
         if x.shape != system.b.shape:
             raise ConfigurationError("the model's output does not have the shape of b")
-        return system.reshape_like_b(x)
+        return kind.array(system.reshape_like_b(x))
 
     def estimate(self, A: ArrayLike, b: ArrayLike) -> Estimate:
         """Estimate x from noisy b = A x + e, with a standard deviation for every entry.
@@ -159,7 +162,9 @@ class LearnedSolver:
         >>> found.x.shape, found.std.shape, found.noise.shape
         ((3, 64), (3, 64), (3,))
         """
-        return estimation.estimate(self.network, A, b)
+        kind = kind_of(A=A, b=b)
+        found = estimation.estimate(self.network, kind.numpy(A), kind.numpy(b))
+        return found.as_kind(kind)
 
     def check_can_solve(self) -> None:
         """Raise `ConfigurationError` if the model does not solve systems."""
@@ -208,7 +213,9 @@ class LearnedSolver:
         """Return A prepared for many right-hand sides, or for one call if nothing is to be kept."""
         self.check_can_solve()
         structure = self.info.structure if assume_a is None else check_structure(assume_a)
-        return Prepared(self.network, *check_matrices(A, finite=False), keep, structure)
+        kind = kind_of(A=A)
+        matrices, batched = check_matrices(kind.numpy(A), finite=False)
+        return Prepared(self.network, matrices, batched, kind, keep, structure)
 
     def operator(self, A: ArrayLike) -> LinearOperator | list[LinearOperator]:
         """Return a linear head's approximation M of inv(A), for instance as `M=` of scipy.sparse.linalg.gmres.

@@ -1,0 +1,163 @@
+"""Arrays of other libraries: what kind they are, where they lie, and the way into this package and back.
+
+Arrays of torch, JAX and `array_api_strict` in the memory of the processor are used as NumPy arrays, without a copy.
+Those of torch, CuPy and JAX on a GPU are used as torch tensors, by DLPack and without a copy as well, see
+`models.device`. What comes out is of the kind that went in, on the same device.
+
+No library is imported here for an array of another one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import TYPE_CHECKING, Any
+
+import array_api_compat
+import numpy as np
+
+from algebraformer.errors import ArrayKindError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+DTYPES = ("bool", "int", "uint", "float32", "float64", "complex64", "complex128")
+"""How names of the dtypes begin that other libraries' arrays may have. Half precision holds three digits: nothing that
+is read of such a matrix, and no certificate, would mean what it says."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A library and a device.
+
+    Attributes
+    ----------
+    library : str
+        "numpy", "torch", "jax", "cupy" or "array_api_strict".
+    device : object
+        What the library calls it; None for NumPy.
+    """
+
+    library: str
+    device: Any = None
+
+    def __str__(self) -> str:
+        return self.library if self.device is None else f"{self.library} on {self.device}"
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the arrays lie in the memory of the processor, where NumPy works on them."""
+        if self.library == "torch":
+            return bool(self.device.type == "cpu")
+        if self.library == "jax":
+            return bool(self.device.platform == "cpu")
+        return self.library != "cupy"
+
+    def numpy(self, array: Any) -> Any:
+        """Return an array of this kind as NumPy's, which shares its memory on the host; gradients are left behind."""
+        if self.library == "numpy":
+            return array
+        if self.library == "torch":
+            return array.detach().cpu().resolve_conj().resolve_neg().numpy()
+        return np.asarray(array.get() if self.library == "cupy" else array)
+
+    def array(self, value: Any) -> Any:
+        """Return a NumPy array, or a torch tensor on this device, as an array of this kind, on its device."""
+        if self.library == "numpy":
+            return value
+        xp = sys.modules[{"jax": "jax.numpy"}.get(self.library, self.library)]
+        if not isinstance(value, np.ndarray):
+            return value if self.library == "torch" else xp.from_dlpack(value)
+        if self.library == "torch":
+            return xp.from_numpy(value)
+        return xp.asarray(value, device=self.device)
+
+
+NUMPY = Kind("numpy")
+
+
+def kind_of(**values: Any) -> Kind:
+    """Return the kind of arrays that were given together, by their names; what is no array of a library is NumPy's.
+
+    Raises
+    ------
+    ArrayKindError
+        They are of several kinds, on several devices, of half precision, or on a device without float64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> kind_of(A=np.eye(2), b=[1.0, 2.0])
+    Kind(library='numpy', device=None)
+    """
+    kinds = {name: _kind(name, value) for name, value in values.items()}
+    (first, kind), *others = kinds.items()
+    for name, other in others:
+        if other != kind:
+            raise ArrayKindError(
+                f"{first} is of {kind}, {name} of {other}: expected arrays of one library on one device"
+            )
+    return kind
+
+
+def check_kind(kind: Kind, given: str, **values: Any) -> None:
+    """Raise `ArrayKindError` unless arrays are of the kind of what was given before, under the name `given`."""
+    for name, value in values.items():
+        if (other := _kind(name, value)) != kind:
+            raise ArrayKindError(
+                f"{given} is of {kind}, {name} of {other}: expected arrays of one library on one device"
+            )
+
+
+def namespace(array: Any) -> ModuleType | Any:
+    """Return the functions of the array API standard for arrays of this library."""
+    return np if isinstance(array, np.ndarray) else array_api_compat.array_namespace(array)
+
+
+def needs_gradient(*values: Any) -> bool:
+    """Say whether one of these is a torch tensor that a gradient is wanted for, here and now."""
+    torch = sys.modules.get("torch")
+    if torch is None or not any(isinstance(value, torch.Tensor) for value in values):
+        return False
+    wanted = any(isinstance(value, torch.Tensor) and value.requires_grad for value in values)
+    return bool(wanted and torch.is_grad_enabled())
+
+
+def _kind(name: str, value: Any) -> Kind:
+    """Return the kind of one array; `ArrayKindError` if it is not one that can be used."""
+    if type(value) is np.ndarray:
+        return NUMPY
+    if array_api_compat.is_torch_array(value):
+        kind = Kind("torch", value.device)
+        if kind.device.type not in ("cpu", "cuda"):
+            raise ArrayKindError(
+                f"{name} is on {kind.device}, expected a torch tensor on cpu or cuda: float64 is needed"
+            )
+        if value.layout is not sys.modules["torch"].strided:
+            raise ArrayKindError(f"{name} is a torch tensor of layout {value.layout}, expected a dense one")
+    elif array_api_compat.is_jax_array(value):
+        kind = Kind("jax", value.device)
+        if kind.device.platform not in ("cpu", "gpu", "cuda"):
+            raise ArrayKindError(f"{name} is a JAX array on {kind.device}, expected one on cpu or gpu")
+        if not sys.modules["jax"].config.jax_enable_x64:
+            raise ArrayKindError(
+                f"{name} is a JAX array, and JAX computes in single precision: "
+                'call jax.config.update("jax_enable_x64", True) first'
+            )
+    elif array_api_compat.is_cupy_array(value):
+        kind = Kind("cupy", value.device)
+    elif array_api_compat.is_dask_array(value):
+        raise ArrayKindError(f"{name} is a Dask array: use algebraformer.distributed.solve")
+    elif _is_strict(value):
+        kind = Kind("array_api_strict", value.device)
+    else:
+        return NUMPY
+    dtype = str(value.dtype).removeprefix("torch.").removeprefix("array_api_strict.")
+    if not dtype.startswith(DTYPES):
+        raise ArrayKindError(f"{name} has dtype {dtype}, expected float32, float64, complex64 or complex128")
+    return kind
+
+
+def _is_strict(value: Any) -> bool:
+    """Say whether it is an array of array_api_strict, with which the tests see that the standard is kept."""
+    return type(value).__module__.partition(".")[0] == "array_api_strict" and hasattr(value, "__array_namespace__")

@@ -41,7 +41,7 @@ FLOORS = (
     ("problems", "models", "rivals"),
     ("checkpoint",),
     ("training", "estimation", "prepared", "solver"),
-    ("drop_in", "evaluation", "assessment", "verdict", "newton", "kantorovich", "plotting", "testing"),
+    ("drop_in", "evaluation", "assessment", "verdict", "newton", "kantorovich", "plotting", "testing", "bulk", "distributed"),
     ("cli", "__main__"),
     ("classical", "lp_norm", "plots", "report", "studies"),  # earlier names
 )
@@ -58,6 +58,7 @@ SIDEWAYS = {
     ("solver", "estimation"),
     ("__main__", "cli"),
     ("assessment", "verdict"),
+    ("distributed", "bulk"),
 }
 """Who may import from whom all the same."""
 FLOOR = {unit: number for number, floor in enumerate(FLOORS) for unit in floor}

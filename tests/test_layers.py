@@ -41,7 +41,18 @@ FLOORS = (
     ("problems", "models", "rivals"),
     ("checkpoint",),
     ("training", "estimation", "prepared", "solver"),
-    ("drop_in", "evaluation", "assessment", "verdict", "newton", "kantorovich", "plotting", "testing", "bulk", "distributed"),
+    (
+        "drop_in",
+        "evaluation",
+        "assessment",
+        "verdict",
+        "newton",
+        "kantorovich",
+        "plotting",
+        "testing",
+        "bulk",
+        "distributed",
+    ),
     ("cli", "__main__"),
     ("classical", "lp_norm", "plots", "report", "studies"),  # earlier names
 )

@@ -89,7 +89,7 @@ def main(options: Options) -> None:
     }
     rows = [[way, *map(float, (np.median(x), x.min(), x.max()))] for way, x in share.items()]
     rate = options.systems / np.median(one)
-    title = f"{options.systems} systems of {options.model}, {options.rounds} rounds; one worker solves {rate:.3g} per second"
+    title = f"{options.systems} systems of {options.model}, {options.rounds} rounds; {rate:.3g} per second on one"
     table = TableData(("way", "efficiency, median", "least", "largest"), rows, title)
     print_table(table)
     if options.output is not None:

@@ -187,7 +187,9 @@ def test_a_folder_whose_files_come_and_change(run, answer, many, systems):
         (("A.npy", "b.npy", "--workers", "2"), "--output"),
         (("A.npy", "b.npy", "--workers", "0", "--output", "new"), "at least one worker"),
         (("A.npy", "b.npy", "--workers", "2", "--output", "taken"), "other files"),
-        (("A.npy", "b.npy", "--workers", "2", "--output", "A.npy"), "A.npy"),
+        (("A.npy", "b.npy", "--workers", "2", "--output", "file"), "file"),
+        (("A.npy", "b.npy", "--workers", "2", "--output", "x.npy"), "x.npy"),
+        (("none.npz", "--workers", "2", "--output", "new"), "received none"),
         (("A.npy", "b.npy", "--workers", "2", "--output", "new", "--figure", "x.png"), "--figure"),
         (("A.npy", "b.npy", "--workers", "2", "--output", "new", "--model", "deblur-64"), "estimate"),
         (("A.npy", "b.npy", "--workers", "2", "--output", "new", "--max-bytes", "1000"), "1000 bytes"),
@@ -210,6 +212,8 @@ def test_refused(refused, folder, many, systems, words, expected):
         Path("twins", name).write_text("")
     np.savez_compressed("packed.npz", A=systems.A[:3], b=systems.b[:3])
     io.write_array("A.mtx", systems.A[0])
+    np.savez("none.npz", A=systems.A[:0], b=systems.b[:0])
+    Path("file").write_text("")
     np.save("few.npy", systems.b[:3])
     line = refused("solve", *words)
     assert expected in line
@@ -254,7 +258,7 @@ def started(output, folder):
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_and_resumed(whole, answer, monkeypatch, number):
     folder, expected = whole
     output = number.name

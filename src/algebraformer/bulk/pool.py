@@ -155,6 +155,7 @@ def _interrupts_wait() -> Iterator[None]:
 
 def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
     """Do tasks until there is nobody left to send them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be held back
     warnings.simplefilter("ignore")  # they name systems of a block; what they say is in the results
     with contextlib.suppress(EOFError, ConnectionError):
         while True:

@@ -121,6 +121,7 @@ def solve_all(
     with exclusive(output):
         _claim(output, work)
         if blocks and (output / CERTIFICATES).exists():  # written last
+            shutil.rmtree(parts, ignore_errors=True)
             summary = Summary.of(Part(output / CERTIFICATES))
             return Outcome(summary, list(map(str, summary.uncertified)), [], summary.systems)
         parts.mkdir(exist_ok=True)

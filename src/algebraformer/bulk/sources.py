@@ -74,13 +74,15 @@ class MappedArrays:
         Raises
         ------
         ConfigurationError
-            There is one system only, or it is too large.
+            There is no batch of systems, or they are too large.
         ValueError
             The files cannot be mapped (`InputFormatError`), or shapes do not match.
         """
         A, b = io.map_system(A_file, b_file, A_key=A_key, b_key=b_key)
         if A.ndim != 3 or A.shape[-1] != A.shape[-2]:
             raise ConfigurationError(f"--workers needs A of shape (B, n, n), or a folder; received {A.shape}")
+        if not len(A):
+            raise ConfigurationError("expected at least one system, received none")
         check_right_hand_sides(A, b, "n")
         each = A.nbytes // max(len(A), 1)
         if each > max_bytes:

@@ -24,10 +24,14 @@ MAX_REFUSED = 5
 
 def solve_on_workers(command: Any) -> int:
     """Run `solve` with workers; return the exit code."""
+    from algebraformer.io import FORMATS
+
     if command.output is None:
         raise ConfigurationError("--workers needs --output, a folder for the results")
     if command.figure is not None:
         raise ConfigurationError("--figure shows one system, --workers is for very many")
+    if command.output.name.lower().endswith(tuple(f".{name}" for name in FORMATS)):
+        raise ConfigurationError(f"--workers needs a folder for the results, received --output {command.output}")
     check_folder(command.output)
     source = _source(command)
 

@@ -39,6 +39,10 @@ class FakeNetwork(torch.nn.Module):
         """Return the answers to b (B, n, k)."""
         return self.head.predict(self, A, b)
 
+    def blocks(self, count: int) -> list[slice]:
+        """Return slices of systems to read at a time: one."""
+        return [slice(0, count)] * bool(count)
+
     def read(self, A: Array) -> MatrixReading:
         """Say which systems are in distribution, and answer them."""
         return self.head.read_matrices(self, A)

@@ -23,9 +23,8 @@ PACKAGE = "algebraformer"
 HOUSES = {"algebraformer": ROOT / "src" / PACKAGE, "studies": ROOT / "studies"}
 
 FLOORS = (
+    ("errors", "arrays"),
     (
-        "errors",
-        "arrays",
         "threads",
         "passes",
         "linalg",
@@ -60,11 +59,7 @@ SIDEWAYS = {
     ("passes", "threads"),
     ("arrays", "errors"),
     ("linalg", "passes"),
-    ("linalg", "errors"),
     ("validation", "passes"),
-    ("validation", "errors"),
-    ("_deprecated", "errors"),
-    ("extras", "errors"),
     ("solver", "prepared"),
     ("solver", "estimation"),
     ("__main__", "cli"),

@@ -67,9 +67,9 @@ class Kind:
             return value
         xp = sys.modules[{"jax": "jax.numpy"}.get(self.library, self.library)]
         if not isinstance(value, np.ndarray):
-            return value if self.library == "torch" else xp.from_dlpack(value)
+            return value if self.library in ("numpy", "torch") else xp.from_dlpack(value)
         if self.library == "torch":
-            return xp.from_numpy(value)
+            return xp.from_numpy(value if value.flags.writeable else value.copy()).to(self.device)
         return xp.asarray(value, device=self.device)
 
 
@@ -112,6 +112,63 @@ def check_kind(kind: Kind, given: str, **values: Any) -> None:
 def namespace(array: Any) -> ModuleType | Any:
     """Return the functions of the array API standard for arrays of this library."""
     return np if isinstance(array, np.ndarray) else array_api_compat.array_namespace(array)
+
+
+def on_device(array: Any) -> bool:
+    """Say whether it is a torch tensor that is worked on where it is, on a GPU."""
+    return array_api_compat.is_torch_array(array) and not kind_of(array=array).on_host
+
+
+def host(array: Any) -> Any:
+    """Return an array as NumPy's, from whichever device: a copy, but where it lies on the host.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> host(np.ones(2))
+    array([1., 1.])
+    """
+    return array if isinstance(array, np.ndarray) else kind_of(array=array).numpy(array)
+
+
+def beside(array: Any, value: Any) -> Any:
+    """Return a NumPy array as one of the library of another array, on its device."""
+    return value if isinstance(array, np.ndarray) else kind_of(array=array).array(np.asarray(value))
+
+
+def real(array: Any) -> Any:
+    """Return the real part of an array of any library; a real array as it is."""
+    if isinstance(array, np.ndarray):
+        return array.real
+    return namespace(array).real(array) if is_complex(array) else array
+
+
+def conj(array: Any) -> Any:
+    """Return complex conjugates; a real array as it is."""
+    return namespace(array).conj(array) if is_complex(array) else array
+
+
+def power_of_two(array: Any) -> Any:
+    """Return the largest powers of two that are at most these positive numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> power_of_two(np.array([0.3, 1.0, 5.0]))
+    array([0.25, 1.  , 4.  ])
+    """
+    library = np if isinstance(array, np.ndarray) else sys.modules[kind_of(array=array).library]
+    if not hasattr(library, "frexp"):
+        return beside(array, power_of_two(host(array)))
+    _, exponent = library.frexp(array)
+    return library.ldexp(library.ones_like(array), exponent - 1)
+
+
+def is_complex(array: Any) -> bool:
+    """Say whether an array of any library has a complex dtype."""
+    if isinstance(array, np.ndarray):
+        return array.dtype.kind == "c"
+    return bool(namespace(array).isdtype(array.dtype, "complex floating"))
 
 
 def needs_gradient(*values: Any) -> bool:

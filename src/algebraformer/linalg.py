@@ -1,4 +1,4 @@
-"""Measures of how well x solves A x = b, in float64 with NumPy alone.
+"""Measures of how well x solves A x = b, in float64, of NumPy arrays or those of another library.
 
 Everything here is batched: A is (..., n, n), b and x are (..., n, k) with k right-hand sides, and a measure comes
 back with the leading shape and one entry per right-hand side, (..., k).
@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from algebraformer.arrays import namespace, real
 from algebraformer.passes import products
 
 EPS = float(np.finfo(np.float64).eps)
@@ -65,11 +66,16 @@ def residual(A: FloatArray, b: FloatArray, x: FloatArray) -> FloatArray:
 
 def norm(v: FloatArray) -> FloatArray:
     """Return the Euclidean norm over axis -2 (..., k), safe where the squares overflow or underflow."""
-    rows = v.swapaxes(-1, -2)
+    xp = namespace(v)
+    rows = v.mT
     with np.errstate(over="ignore", invalid="ignore"):
-        length = np.sqrt(np.vecdot(rows, rows).real)
-        if ((length > MODERATE[0]) & (length < MODERATE[1])).all():
-            return np.asarray(length)
+        length = xp.sqrt(real(xp.vecdot(rows, rows)))
+        if xp.all((length > MODERATE[0]) & (length < MODERATE[1])):
+            return length
+        if not isinstance(v, np.ndarray):  # by the largest entry
+            most = largest(xp.abs(rows), axis=-1)
+            unit = rows / xp.where(most > 0, most, 1.0)[..., None]
+            return most * xp.sqrt(real(xp.vecdot(unit, unit)))
         # By a power of two, so that the digits are those of vectors of moderate size.
         _, exponent = np.frexp(np.max(np.abs(rows), axis=-1, initial=0.0))
         exponent = np.clip(exponent, -1000, 1000)
@@ -96,13 +102,14 @@ def ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
     >>> ratio(np.array([0.0, 1.0, 1.0]), np.array([0.0, 2.0, np.inf]))
     array([0. , 0.5, inf])
     """
+    xp = namespace(denominator)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        quotient = np.asarray(numerator / denominator)
-    if np.isfinite(quotient).all() and np.isfinite(denominator).all():
+        quotient = numerator / denominator
+    if xp.all(xp.isfinite(quotient)) and xp.all(xp.isfinite(denominator)):
         return quotient
-    quotient = np.where(numerator == 0, 0.0, quotient)
-    unknown = np.isnan(quotient) | (np.isinf(denominator) & (numerator != 0))
-    return np.where(unknown, np.inf, quotient)
+    quotient = xp.where(numerator == 0, 0.0, quotient)
+    unknown = xp.isnan(quotient) | (xp.isinf(denominator) & (numerator != 0))
+    return xp.where(unknown, xp.inf, quotient)
 
 
 def relative_residual(A: FloatArray, b: FloatArray, x: FloatArray) -> FloatArray:
@@ -191,19 +198,28 @@ def measure(A: FloatArray, b: FloatArray, x: FloatArray, chosen: NDArray[np.int6
     >>> measure(2 * np.eye(2), np.ones((2, 1)), np.full((2, 1), 0.5)).backward_error
     array([0.])
     """
-    shape, n = x.shape, A.shape[-1]
-    systems, matrices = x.reshape(math.prod(shape[:-2]), *shape[-2:]), A.reshape(math.prod(A.shape[:-2]), n, n)
-    if chosen is None and len(matrices) != len(systems):
-        raise ValueError(f"A holds {len(matrices)} matrices, x belongs to {len(systems)} systems")
-    finite = np.isfinite(x).all(axis=-2)
+    xp, shape, n = namespace(x), x.shape, A.shape[-1]
+    systems = xp.reshape(x, (math.prod(shape[:-2]), *shape[-2:]))
+    matrices = xp.reshape(A, (math.prod(A.shape[:-2]), n, n))
+    if chosen is None and matrices.shape[0] != systems.shape[0]:
+        raise ValueError(f"A holds {matrices.shape[0]} matrices, x belongs to {systems.shape[0]} systems")
+    finite = xp.all(xp.isfinite(x), axis=-2)
     with np.errstate(over="ignore", invalid="ignore"):
-        Ax, size = (part.reshape(shape) for part in products(matrices, systems, chosen))
-        r, size = b - Ax, size + np.abs(b)
+        Ax, size = (xp.reshape(part, shape) for part in products(matrices, systems, chosen))
+        r, size = b - Ax, size + xp.abs(b)
     relative = ratio(norm(r), norm(b))
-    omega = np.max(ratio(np.abs(r), size), axis=-2, initial=0.0)
+    omega = largest(ratio(xp.abs(r), size), axis=-2)
     # An overflowing residual over an overflowing size proves nothing: inf / inf became inf above.
-    omega = np.where(finite & np.isfinite(size).all(axis=-2), omega, np.inf)
-    return Measures(np.where(finite, relative, np.inf), omega, r, size)
+    omega = xp.where(finite & xp.all(xp.isfinite(size), axis=-2), omega, xp.inf)
+    return Measures(xp.where(finite, relative, xp.inf), omega, r, size)
+
+
+def largest(v: FloatArray, axis: int | tuple[int, ...], keepdims: bool = False) -> FloatArray:
+    """Return the largest of numbers that are not negative along axes, 0 where there are none."""
+    if isinstance(v, np.ndarray):
+        return np.asarray(v.max(axis=axis, keepdims=keepdims, initial=0.0))
+    xp = namespace(v)
+    return (xp.max if math.prod(v.shape) else xp.sum)(v, axis=axis, keepdims=keepdims)
 
 
 def measures(A: FloatArray, b: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

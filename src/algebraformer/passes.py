@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from algebraformer.arrays import host, namespace
 from algebraformer.threads import MIN_ENTRIES, run, split
 
 FloatArray = NDArray[np.float64]
@@ -22,6 +23,8 @@ GATHER_MIN_N = 128
 """From this n on, chosen systems of a batch are better multiplied one by one than copied."""
 BLOCK_ENTRIES = 2**17
 """Entries of A that are worked on at a time: 1 MB, which stay in the cache for the second product."""
+DEVICE_ENTRIES = 2**26
+"""The same on a GPU: 512 MB for |A|."""
 
 
 def multiply(A: FloatArray, chosen: NDArray[np.int64], z: FloatArray) -> FloatArray:
@@ -46,6 +49,8 @@ def multiply(A: FloatArray, chosen: NDArray[np.int64], z: FloatArray) -> FloatAr
     array([2., 2.])
     """
     n = A.shape[-1]
+    if not isinstance(A, np.ndarray):
+        return (A if len(chosen) == A.shape[0] else A[chosen]) @ z
     if len(chosen) == len(A) and n < GATHER_MIN_N:
         return A @ z
     v = np.empty(z.shape, dtype=np.result_type(A, z))
@@ -89,6 +94,8 @@ def products(
     >>> v.ravel(), size.ravel()
     (array([3., 3.]), array([3., 3.]))
     """
+    if not isinstance(A, np.ndarray):
+        return _products_elsewhere(A if chosen is None else A[chosen], x)
     C, n, _ = x.shape
     magnitude = np.abs(x)
     v, size = np.empty(x.shape, dtype=np.result_type(A, x)), np.empty_like(magnitude)
@@ -115,6 +122,16 @@ def products(
     return v, size
 
 
+def _products_elsewhere(A: Any, x: Any) -> tuple[Any, Any]:
+    """Return A x and |A| |x| for arrays of another library, A (C, n, n)."""
+    xp = namespace(A)
+    count, step = x.shape[0], max(1, DEVICE_ENTRIES // max(1, A.shape[-1]) ** 2)
+    magnitude = xp.abs(x)
+    blocks = [slice(i, min(i + step, count)) for i in range(0, max(1, count), step)]
+    parts = [xp.abs(A[block, ...]) @ magnitude[block, ...] for block in blocks]
+    return A @ x, parts[0] if len(parts) == 1 else xp.concat(parts)
+
+
 def all_finite(A: NDArray[Any]) -> bool:
     """Say whether all entries are finite, from their sum: NaN and infinity do not vanish from it.
 
@@ -128,6 +145,9 @@ def all_finite(A: NDArray[Any]) -> bool:
     >>> all_finite(np.full((3, 2), 1e308)), all_finite(np.array([1.0, np.nan]))
     (True, False)
     """
+    if not isinstance(A, np.ndarray):
+        xp = namespace(A)
+        return bool(xp.all(xp.isfinite(A)))
     entries = A.reshape(-1)
 
     def check(block: slice) -> bool:
@@ -160,7 +180,8 @@ def has_zero_line(A: NDArray[Any]) -> NDArray[np.bool_]:
     """
     zero = np.zeros(len(A), dtype=bool)
     if A.shape[-1]:
-        for i in np.flatnonzero((np.diagonal(A, axis1=1, axis2=2) == 0).any(axis=1)):
-            entries = A[i] != 0
+        diagonal = host(namespace(A).linalg.diagonal(A))
+        for i in np.flatnonzero((diagonal == 0).any(axis=1)):
+            entries = host(A[int(i)]) != 0
             zero[i] = not (entries.any(axis=0).all() and entries.any(axis=1).all())
     return zero

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgWarning
 
-from algebraformer.arrays import NUMPY, Kind, check_kind
+from algebraformer.arrays import NUMPY, Kind, beside, check_kind, host, is_complex, namespace
 from algebraformer.errors import FallbackWarning, SingularSystemError, Status, warn_caller
 from algebraformer.linalg import EPS, FloatArray
 from algebraformer.models.config import ModelConfig
-from algebraformer.models.inference.answers import AnyNetwork, blocks
+from algebraformer.models.inference.answers import AnyNetwork
 from algebraformer.models.inference.reader import not_linear
 from algebraformer.models.inference.reading import MatrixReading
 from algebraformer.numerics import gcr, lapack
 from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error
 from algebraformer.numerics.gcr import RefinedSolution
 from algebraformer.numerics.lapack import RHS_BLOCK_ENTRIES, LogDeterminant
-from algebraformer.numerics.preconditioner import LinearInverse, as_linear_operator
+from algebraformer.numerics.preconditioner import ArrayOperator, LinearInverse, as_linear_operator
 from algebraformer.passes import all_finite, has_zero_line
 from algebraformer.result import SolveResult, scalar
 from algebraformer.threads import run, split
@@ -29,9 +31,12 @@ from algebraformer.validation import CheckedSystem, check_count, check_finite, c
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
+    from algebraformer.models.device import DeviceNetwork
+
 Array = NDArray[Any]
 Indices = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+Result = TypeVar("Result")
 
 FALLBACK_WARNING_SHARE = 0.1
 """Share of a batch answered by LAPACK from which a caller is warned that the network costs time."""
@@ -54,7 +59,8 @@ class _Batch:
         """Return NaN for x and for its estimated error, and infinite residuals."""
         B = len(b)
         no, unknown = np.zeros(B, dtype=bool), np.full(B, np.inf)
-        return cls(np.full_like(b, np.nan), unknown, unknown.copy(), no, unknown * np.nan, np.zeros(B, int), no.copy())
+        x = namespace(b).full_like(b, np.nan)
+        return cls(x, unknown, unknown.copy(), no, unknown * np.nan, np.zeros(B, int), no.copy())
 
     @classmethod
     def empty(cls, b: Array) -> _Batch:
@@ -82,7 +88,9 @@ class _Batch:
         """Put the systems of several batches into one."""
         if len(parts) == 1:
             return parts[0]
-        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(cls)))
+        x = namespace(parts[0].x).concat([part.x for part in parts])
+        others = [f.name for f in dataclasses.fields(cls) if f.name != "x"]
+        return cls(x, *(np.concatenate([getattr(part, name) for part in parts]) for name in others))
 
     @classmethod
     def join_columns(cls, parts: list[_Batch]) -> _Batch:
@@ -90,7 +98,8 @@ class _Batch:
         if len(parts) == 1:
             return parts[0]
         worst = {f.name: [getattr(p, f.name) for p in parts] for f in dataclasses.fields(cls)}
-        x = np.concatenate(worst.pop("x"), axis=2)
+        columns = worst.pop("x")
+        x = namespace(columns[0]).concat(columns, axis=2)
         reduced = {k: (np.min if v[0].dtype == bool else np.max)(v, axis=0) for k, v in worst.items()}
         return cls(x, **reduced)
 
@@ -98,18 +107,25 @@ class _Batch:
         """Take over all that another solution holds of the systems `where`."""
         for field in dataclasses.fields(self):
             if hasattr(other, field.name):
-                getattr(self, field.name)[where] = getattr(other, field.name)
+                own = getattr(self, field.name)
+                own[where] = beside(own, getattr(other, field.name))
 
 
 KINDS = {"f": "real", "c": "complex"}
 """Kinds of numbers by NumPy's letters."""
 
 
+def kind_of_numbers(A: Array) -> str:
+    """Return "c" for complex arrays, "f" for real ones."""
+    return "c" if is_complex(A) else "f"
+
+
 def check_supported(A: Array, config: ModelConfig) -> None:
     """Raise `ValueError` unless a network of this configuration reads matrices like A (B, n, n)."""
     kind, n = config.head.kind, config.n
-    if A.dtype.kind != kind:
-        raise ValueError(f"the network reads {KINDS[kind]} systems, received {KINDS[A.dtype.kind]} numbers: use solve")
+    if kind_of_numbers(A) != kind:
+        received = KINDS[kind_of_numbers(A)]
+        raise ValueError(f"the network reads {KINDS[kind]} systems, received {received} numbers: use solve")
     if A.shape[-1] != n:
         raise ValueError(f"the model supports n = {n}, received n = {A.shape[-1]}: use solve, which falls back")
 
@@ -124,7 +140,13 @@ class Prepared:
     """
 
     def __init__(
-        self, network: AnyNetwork, A: Array, batched: bool, kind: Kind = NUMPY, keep: bool = True, assume_a: str = "gen"
+        self,
+        network: AnyNetwork | DeviceNetwork,
+        A: Array,
+        batched: bool,
+        kind: Kind = NUMPY,
+        keep: bool = True,
+        assume_a: str = "gen",
     ) -> None:
         """`kind` is that of the caller's arrays; `keep` is False for one solve, for which nothing is copied or kept.
 
@@ -132,15 +154,15 @@ class Prepared:
         """
         self._network, self._batched, self._keep, self._assume_a = network, batched, keep, assume_a
         self._kind = kind
-        self._A = A.copy() if keep else A
+        self._A = namespace(A).asarray(A, copy=True) if keep else A
         self._readings: dict[tuple[int, bool], MatrixReading] = {}  # by first system, and whether of A^T
         self._factors: dict[tuple[str, int], lapack.Factors | None] = {}  # by kind of numbers, and position in A
         self._zero_lines: Flags | None = None
-        self._blocks = blocks(network, len(A))  # what one thread works on at a time
+        self._blocks = network.blocks(len(A))  # what one thread works on at a time
         if not self._supports(A):
             self._check_finite()
         elif keep:
-            run(self._reading, self._blocks)
+            self._run(self._reading)
 
     def __repr__(self) -> str:
         return f"Prepared(shape={self._A.shape if self._batched else self._A.shape[1:]})"
@@ -159,8 +181,10 @@ class Prepared:
         return flags if self._batched else bool(flags[0])
 
     @property
-    def operator(self) -> LinearOperator | list[LinearOperator]:
+    def operator(self) -> LinearOperator | ArrayOperator | list[LinearOperator] | list[ArrayOperator]:
         """A linear head's approximation M of inv(A), a SciPy LinearOperator, or a list of B of them for a batch.
+
+        Of arrays of another library an `ArrayOperator`, which has the same methods for vectors of that library.
 
         See `LearnedSolver.operator`.
 
@@ -174,14 +198,14 @@ class Prepared:
         check_supported(self._A, self._network.config)
         if not self._keep:
             self._check_finite()
-        operators = []
+        operators: list[Any] = []
         for rows in self._blocks:
             A = self._A[rows]
             # For one call the inverse alone: what solving measures of it, a product with A, is not needed.
             inverse = self._reading(rows).inverse if self._keep else self._network.approximate_inverse(A)
             if inverse is None:
                 raise not_linear(self._network)
-            operators += [as_linear_operator(inverse[i : i + 1], A.shape[-1], A.dtype) for i in range(len(A))]
+            operators += [self._as_operator(inverse[i : i + 1]) for i in range(len(A))]
         return operators if self._batched else operators[0]
 
     def solve(
@@ -208,7 +232,7 @@ class Prepared:
         rtol = None if rtol is None else check_tolerance(rtol, "rtol")
         max_refinements = check_count(max_refinements, "max_refinements")
         check_kind(self._kind, "A", b=b)
-        system = match_right_hand_sides(self._A, self._batched, self._kind.numpy(b))
+        system = match_right_hand_sides(self._A, self._batched, self._right_hand_sides(b))
         supported = self._supports(system.A)
         if transpose and supported and not self._network.config.head.is_linear:
             if not fallback:
@@ -218,7 +242,7 @@ class Prepared:
             config = self._network.config
             raise ValueError(
                 f"the model supports {KINDS[config.head.kind]} systems with n = {config.n}, received "
-                f"{KINDS[system.A.dtype.kind]} ones with n = {system.n}"
+                f"{KINDS[kind_of_numbers(system.A)]} ones with n = {system.n}"
             )
 
         # 1. The network answers what looks like its family; without a fallback, everything.
@@ -226,7 +250,7 @@ class Prepared:
             answers = self._solve_blocks(system.b, rtol, max_refinements, not fallback, transpose)
         else:
             answers = _Batch.unanswered(system.b)
-        singular = self._has_zero_line() if system.b.size else np.zeros(len(system.b), dtype=bool)
+        singular = self._has_zero_line() if math.prod(system.b.shape) else np.zeros(len(system.b), dtype=bool)
         # A small backward error does not show that A is singular or nearly so. For matrices like those of the family
         # training and probe do; every other A has to be factorised, which LAPACK's errors and warnings come from.
         answers.certified &= answers.in_distribution & ~singular
@@ -279,22 +303,42 @@ class Prepared:
         >>> bool(np.isclose(prepared.logdet().logabsdet, np.linalg.slogdet(system.A[0]).logabsdet))
         True
         """
-        sign, size = np.ones(len(self._A), dtype=self._A.dtype), np.zeros(len(self._A))
+        matrices = host(self._A)
+        sign, size = np.ones(len(matrices), dtype=matrices.dtype), np.zeros(len(matrices))
 
         def measure(systems: slice) -> None:
-            for i, A in enumerate(self._A[systems], systems.start):
+            for i, A in enumerate(matrices[systems], systems.start):
                 key = (A.dtype.kind, i)
                 factors = self._factors.get(key) or lapack.Factors.of(A, self._assume_a)
                 self._factors[key] = factors
                 sign[i], size[i] = factors.logdet()
 
-        if self._A.size:  # the determinant of no entries is 1
-            run(measure, split(len(sign), self._A[0].size, len(sign)))
+        if matrices.size:  # the determinant of no entries is 1
+            run(measure, split(len(sign), matrices[0].size, len(sign)))
         return LogDeterminant(sign, size) if self._batched else LogDeterminant(scalar(sign[0]), scalar(size[0]))
+
+    def _as_operator(self, inverse: LinearInverse) -> LinearOperator | ArrayOperator:
+        """Return an approximate inverse of one matrix as an operator on the caller's kind of vectors."""
+        n = self._A.shape[-1]
+        if self._kind == NUMPY:
+            return as_linear_operator(inverse, n, self._A.dtype)
+        return ArrayOperator((n, n), inverse, is_complex(self._A), self._kind, self._right_hand_sides)
+
+    def _right_hand_sides(self, b: Any) -> Any:
+        """Return the caller's b where A is: as a NumPy array, or as a tensor on a GPU."""
+        if isinstance(self._A, np.ndarray):
+            return self._kind.numpy(b)
+        from algebraformer.models.device import as_tensor  # loads torch
+
+        return as_tensor(b)
 
     def _supports(self, A: Array) -> bool:
         """Say whether the network reads such matrices."""
-        return A.shape[-1] == self._network.config.n and A.dtype.kind == self._network.config.head.kind
+        return A.shape[-1] == self._network.config.n and kind_of_numbers(A) == self._network.config.head.kind
+
+    def _run(self, task: Callable[[slice], Result]) -> list[Result]:
+        """Return task(rows) for all blocks: by several threads on the host, one after the other on a GPU."""
+        return run(task, self._blocks) if isinstance(self._A, np.ndarray) else [task(rows) for rows in self._blocks]
 
     def _reading(self, rows: slice, transpose: bool = False) -> MatrixReading:
         """Return what the network knows of a block, or of its transposes."""
@@ -333,23 +377,25 @@ class Prepared:
 
         Certified by their measures alone, whether in distribution or not.
         """
-        if b.size == 0:
+        if 0 in b.shape:
             self._check_finite()
             return _Batch.empty(b)
 
         def solve(rows: slice) -> _Batch:
             return _solve_block(self._reading(rows, transpose), b[rows], rtol, maxiter, everything)
 
-        return _Batch.concatenate(run(solve, self._blocks))
+        return _Batch.concatenate(self._run(solve))
 
     def _factorised(
         self, where: Indices, system: CheckedSystem, rtol: float | None, singular: Flags, transpose: bool
     ) -> lapack.DirectSolution:
         """Return LAPACK's answers to the systems `where`, with their factors from earlier calls."""
         whole = where.size == len(system.b)
-        A, b = (system.A, system.b) if whole else (system.A[where], system.b[where])
+        A, b = (part if whole else part[where] for part in (system.A, system.b))
         if not all_finite(A):  # of a head of one's own that says so of its probe without having looked
             self._check_finite()
+        if (factorised := getattr(self._network, "factorised", None)) is not None:
+            return cast(lapack.DirectSolution, factorised(A, b, rtol, singular, transpose))
         if not self._keep:
             return lapack.solve(A, b, rtol, singular, None, self._assume_a, transpose)
         keys = [(A.dtype.kind, int(i)) for i in where]

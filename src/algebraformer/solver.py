@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from algebraformer import checkpoint, estimation
-from algebraformer.arrays import kind_of
+from algebraformer.arrays import Kind, kind_of
 from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.errors import ConfigurationError
 from algebraformer.estimation import Estimate
@@ -20,8 +20,7 @@ from algebraformer.result import SolveResult
 from algebraformer.validation import check_matrices, check_structure, check_system
 
 if TYPE_CHECKING:
-    from scipy.sparse.linalg import LinearOperator
-
+    from algebraformer.models.device import DeviceNetwork
     from algebraformer.models.network import Algebraformer
 
 Array = NDArray[Any]
@@ -49,6 +48,7 @@ class LearnedSolver:
 
     def __init__(self, network: AnyNetwork, info: CheckpointInfo) -> None:
         self.network, self.info = network, info
+        self._networks: dict[Any, DeviceNetwork] = {}  # by device of torch
 
     @functools.cached_property
     def model(self) -> Algebraformer:
@@ -214,10 +214,23 @@ class LearnedSolver:
         self.check_can_solve()
         structure = self.info.structure if assume_a is None else check_structure(assume_a)
         kind = kind_of(A=A)
-        matrices, batched = check_matrices(kind.numpy(A), finite=False)
-        return Prepared(self.network, matrices, batched, kind, keep, structure)
+        network: AnyNetwork | DeviceNetwork = self.network
+        network, A = (network, kind.numpy(A)) if kind.on_host else self._on_device(kind, A)
+        matrices, batched = check_matrices(A, finite=False)
+        return Prepared(network, matrices, batched, kind, keep, structure)
 
-    def operator(self, A: ArrayLike) -> LinearOperator | list[LinearOperator]:
+    def _on_device(self, kind: Kind, A: Any) -> tuple[AnyNetwork | DeviceNetwork, Any]:
+        """Return a network on the device of A, and A as a tensor there; on the host, where the head answers there."""
+        from algebraformer.models.device import DeviceNetwork, as_tensor
+
+        if not DeviceNetwork.covers(self.model):
+            return self.network, kind.numpy(A)
+        tensor = as_tensor(A)
+        if tensor.device not in self._networks:
+            self._networks[tensor.device] = DeviceNetwork(self.model, tensor.device)
+        return self._networks[tensor.device], tensor
+
+    def operator(self, A: ArrayLike) -> Any:
         """Return a linear head's approximation M of inv(A), for instance as `M=` of scipy.sparse.linalg.gmres.
 
         Parameters
@@ -230,7 +243,8 @@ class LearnedSolver:
         scipy.sparse.linalg.LinearOperator, or list of B of them for a batch
             Shape (n, n), float64 or complex128: linear, and the same map every time, with its adjoint (`rmatvec`, `.T`,
             `.H`), for real and complex vectors (n,) and blocks (n, k). One forward pass when it is made, O(n^2) per
-            product.
+            product. For arrays of another library than NumPy it is a `numerics.preconditioner.ArrayOperator`, with
+            `@`, `matvec` and `rmatvec` for vectors of that library.
 
         Raises
         ------

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from algebraformer.arrays import host, is_complex, namespace, on_device
 from algebraformer.passes import all_finite
 
 Array = NDArray[Any]
@@ -43,8 +44,8 @@ class CheckedSystem:
     def reshape_like_b(self, x: Array) -> Array:
         """Return x (B, n, k) in the shape of the caller's b."""
         if self.in_parts:
-            real, imag = np.split(x, 2, axis=2)
-            x = real + 1j * imag
+            k = x.shape[2] // 2
+            x = x[:, :, :k] + 1j * x[:, :, k:]
         return x.reshape(self.shape)
 
 
@@ -62,7 +63,10 @@ def numbers(value: ArrayLike, name: str) -> Array:
 
 
 def dense_array(value: ArrayLike, name: str) -> Array:
-    """Return what `numbers` returns, but entries may be NaN or infinite."""
+    """Return what `numbers` returns, but entries may be NaN or infinite; a tensor on a GPU stays there."""
+    if on_device(value):
+        xp = namespace(value)
+        return xp.asarray(value, dtype=xp.complex128 if is_complex(value) else xp.float64)
     refuse_sparse(value)
     if np.ma.isMaskedArray(value):
         raise ValueError(f"{name} is a masked array, expected an array without missing entries")
@@ -79,7 +83,7 @@ def dense_array(value: ArrayLike, name: str) -> Array:
 def check_finite(array: Array, name: str) -> None:
     """Raise `ValueError`, with the index, if an entry of a user's array is NaN or infinite."""
     if not all_finite(array):
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(host(array)))[0])
         raise ValueError(f"{name} contains NaN or infinity{f', first at index {where}' if where else ''}")
 
 
@@ -146,10 +150,10 @@ def match_right_hand_sides(A: Array, batched: bool, b: ArrayLike) -> CheckedSyst
     b = numbers(b, "b")
     check_right_hand_sides(A if batched else A[0], b, "n")
     k, shape = b.shape[-1] if b.ndim - batched == 2 else 1, b.shape
-    in_parts = A.dtype.kind == "f" and b.dtype.kind == "c"
-    b = b.reshape(len(A), A.shape[-1], k)
-    b = np.concatenate((b.real, b.imag), axis=2) if in_parts else b.astype(A.dtype, copy=False)
-    return CheckedSystem(A, b, shape, batched, in_parts)
+    xp, in_parts = namespace(b), is_complex(b) and not is_complex(A)
+    right: Array = b.reshape(len(A), A.shape[-1], k)
+    right = xp.concat((right.real, right.imag), axis=2) if in_parts else xp.astype(right, A.dtype, copy=False)
+    return CheckedSystem(A, right, shape, batched, in_parts)
 
 
 def check_system(A: ArrayLike, b: ArrayLike) -> CheckedSystem:

@@ -60,6 +60,24 @@ def test_solve_prepare_and_predict(xp, solver, systems, batched, columns):
     same(solver.predict(A_in, b_in), solver.predict(A, b), A_in)
 
 
+def test_operators(xp, solver, systems):
+    """The learned inverse as a linear map of vectors of the same kind: those of SciPy's operator are the oracle."""
+    one, A = solver.operator(systems.A[2]), xp.asarray(systems.A[2])
+    several, batch = solver.operator(systems.A)[2], xp.asarray(systems.A)
+    pairs = [(one, solver.operator(A)), (one, solver.prepare(A).operator), (several, solver.operator(batch)[2])]
+    v = systems.b[0] * (1 + 0.5j)
+    for vector in (v.real.copy(), v, np.stack([v, 2 * v[::-1]], axis=1)):
+        for expected, operator in pairs:
+            assert operator.shape == (64, 64)
+            same(operator @ xp.asarray(vector), expected @ vector, xp.asarray(v))
+            same(operator.matvec(xp.asarray(vector)), expected @ vector, xp.asarray(v))
+            adjoint = expected.rmatmat(vector.reshape(64, -1)).reshape(vector.shape)
+            same(operator.rmatvec(xp.asarray(vector)), adjoint, xp.asarray(v))
+    for vector, error in ((systems.b[0], ArrayKindError), (xp.ones(63), ValueError), (xp.ones((1, 64, 1)), ValueError)):
+        with pytest.raises(error):
+            pairs[0][1] @ vector
+
+
 def test_the_drop_in(xp, systems):
     for A, b in (
         (systems.A[0], systems.b[0]),

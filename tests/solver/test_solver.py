@@ -293,11 +293,11 @@ def test_threads_share_a_solver():
 
 
 def test_torch_factorises_nothing():
-    """Not torch.linalg, nor its older names: on the CPU their batched LU is wrong on several threads."""
+    """Not torch.linalg, nor its older names, but on GPUs: on the CPU their batched LU is wrong on several threads."""
     banned = {"linalg", "inverse", "lu_solve", "lu", "cholesky", "cholesky_solve", "cholesky_inverse", "qr", "svd"}
     sources = sorted((Path(__file__).parents[2] / "src").rglob("*.py"))
     assert sources
-    for source in sources:
+    for source in (source for source in sources if source.name != "device_lu.py"):
         for node in ast.walk(ast.parse(source.read_text())):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "torch":
                 assert node.attr not in banned, f"{source}:{node.lineno}"

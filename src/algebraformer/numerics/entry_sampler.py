@@ -12,6 +12,7 @@ References
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from algebraformer.arrays import conj, is_complex, namespace
 from algebraformer.linalg import EPS, FloatArray
 
 N_MODES = 32
@@ -88,10 +90,11 @@ class EntrySampler:
         """
         E = A[:, self.rows[:, None], self.columns] * self.weight  # (B, m, q)
         s = signed_rms(E, self.reference)
-        z = (real_parts(E / np.where(s != 0, s, 1.0)[:, None, None]) - self.mean) * self.inverse_std
-        z = z.transpose(0, 2, 1)
+        xp = namespace(E)
+        z = (real_parts(E / xp.where(s != 0, s, 1.0)[:, None, None]) - self.mean) * self.inverse_std
+        z = z.mT
         if self.whitening is not None:
-            z = (z.reshape(len(z), -1) @ self.whitening.T).reshape(*z.shape[:2], -1)
+            z = xp.reshape(xp.reshape(z, (len(z), -1)) @ self.whitening.T, (*z.shape[:2], -1))
         return z, s
 
 
@@ -179,7 +182,8 @@ def real_parts(E: NDArray[Any]) -> FloatArray:
     >>> real_parts(np.array([[1 + 2j, 3 + 4j]]))
     array([[1., 3., 2., 4.]])
     """
-    return np.concatenate((E.real, E.imag), axis=1) if np.iscomplexobj(E) else E
+    xp = namespace(E)
+    return xp.concat((xp.real(E), xp.imag(E)), axis=1) if is_complex(E) else E
 
 
 def signed_rms(E: NDArray[Any], reference: NDArray[Any]) -> NDArray[Any]:
@@ -187,17 +191,17 @@ def signed_rms(E: NDArray[Any], reference: NDArray[Any]) -> NDArray[Any]:
 
     Of complex entries it has the phase of that product.
     """
-    step = max(1, BLOCK_ENTRIES // max(1, E[0].size)) if len(E) else 1
+    xp, step = namespace(E), max(1, BLOCK_ENTRIES // max(1, math.prod(E.shape[1:])))
     if len(E) > step:
-        return np.concatenate([signed_rms(E[i : i + step], reference) for i in range(0, len(E), step)])
-    largest = np.abs(E).max(axis=(1, 2), keepdims=True)
-    unit = E / np.where(largest > 0, largest, 1.0)  # the squares of 1e300 overflow
-    product = np.sum(unit * reference.conj(), axis=(1, 2))
-    if np.iscomplexobj(product):
-        side = np.where(product == 0, 1.0, product / np.where(product == 0, 1.0, np.abs(product)))
+        return xp.concat([signed_rms(E[i : i + step], reference) for i in range(0, len(E), step)])
+    most = xp.max(xp.abs(E), axis=(1, 2), keepdims=True)
+    unit = E / xp.where(most > 0, most, 1.0)  # the squares of 1e300 overflow
+    product = xp.sum(unit * conj(reference), axis=(1, 2))
+    if is_complex(product):
+        side = xp.where(product == 0, 1.0, product / xp.where(product == 0, 1.0, xp.abs(product)))
     else:
-        side = np.where(product < 0, -1.0, 1.0)
-    return np.asarray(side * largest[:, 0, 0] * np.sqrt(np.mean(np.abs(unit) ** 2, axis=(1, 2))))
+        side = xp.where(product < 0, -1.0, 1.0)
+    return side * most[:, 0, 0] * xp.sqrt(xp.mean(xp.abs(unit) ** 2, axis=(1, 2)))
 
 
 def _sizes(E: NDArray[Any]) -> NDArray[Any]:

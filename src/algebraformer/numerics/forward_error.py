@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from algebraformer.linalg import EPS, FloatArray, Measures, norm, ratio
+from algebraformer.arrays import beside, host, namespace
+from algebraformer.linalg import EPS, FloatArray, Measures, largest, norm, ratio
 
 MAX_DEFECT = 0.5
 """Largest share of a random vector that M A may leave for M to count as an inverse of A: the factors of LAPACK, or a
@@ -79,23 +80,23 @@ def forward_error(
         2 ||M (r + d)|| with the first random vector d, plus ||M d|| with the others, over (1 - defect) ||x||; 0 for
         x = 0 with b = 0, infinity where something is not finite.
     """
-    n = x.shape[1]
-    random = _probes(n, probes)
+    xp, n = namespace(x), x.shape[1]
+    random = beside(x, _probes(n, probes))
     with np.errstate(all="ignore"):
         length = norm(x)[:, None, :]  # (B, 1, k)
-        largest = length.max(axis=2, keepdims=True, initial=0.0)
-        share = ratio(length, largest)  # of the largest: what is divided by it stays within float64
+        most = largest(length, axis=2, keepdims=True)
+        share = ratio(length, most)  # of the largest: what is divided by it stays within float64
 
         # 1. Residual and rounding of every right-hand side, relative to x; 0 / 0 counts as 0.
-        r = np.where(measured.residual == 0, 0.0, measured.residual / share)
-        d = rounding(n) * np.max(ratio(measured.size, share), axis=2, keepdims=True, initial=0.0)
+        r = xp.where(measured.residual == 0, 0.0, measured.residual / share)
+        d = rounding(n) * largest(ratio(measured.size, share), axis=2, keepdims=True)
 
         # 2. Through M: the first random vector together with every residual, the others alone.
-        columns = np.concatenate((r + d * random[:, :1], d * random[:, 1:]), axis=2)
+        columns = xp.concat((r + d * random[:, :1], d * random[:, 1:]), axis=2)
         e = norm(M(columns))  # (B, k + probes - 1)
         k = r.shape[2]
-        size = SAFETY_FACTOR * e[:, :k].max(axis=1, initial=0.0) + norm(e[:, k:, None])[:, 0]
+        size = SAFETY_FACTOR * largest(e[:, :k], axis=1) + norm(e[:, k:, None])[:, 0]
 
         # 3. What M leaves out, as the sum of a geometric series.
-        estimate = ratio(size, (1 - defect) * largest[:, 0, 0])
+        estimate = ratio(host(size), (1 - defect) * host(most)[:, 0, 0])
     return np.where(np.isfinite(estimate), estimate, np.inf)

@@ -19,13 +19,16 @@ References
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from algebraformer.linalg import EPS, FloatArray, Measures, is_certified, measure, norm, ratio
+from algebraformer.arrays import beside, host, namespace, power_of_two
+from algebraformer.linalg import EPS, FloatArray, Measures, is_certified, largest, measure, norm, ratio
 from algebraformer.numerics.forward_error import probe
 from algebraformer.numerics.krylov_space import KrylovSpace, dot, length
 from algebraformer.numerics.preconditioner import Preconditioner
@@ -116,9 +119,10 @@ class RefinedSolution:
         cls, A: NDArray[Any], b: NDArray[Any], x: NDArray[Any], rtol: float | None, chosen: Indices | None = None
     ) -> RefinedSolution:
         """Measure and certify first answers x, to the chosen systems of A or to all."""
-        B, measures = len(b), measure(A, b, x, chosen)
-        met = is_certified(measures.relative_residual, measures.backward_error, A.shape[-1], rtol)
-        certified = np.asarray(met.all(axis=-1))
+        B, found = len(b), measure(A, b, x, chosen)
+        relative, omega = host(found.relative_residual), host(found.backward_error)
+        measures = found._replace(relative_residual=relative, backward_error=omega)
+        certified = np.asarray(is_certified(relative, omega, A.shape[-1], rtol).all(axis=-1))
         return cls(x, np.zeros(B, dtype=np.int64), certified, measures, np.full(B, np.inf), np.full(B, np.nan))
 
     def assign(self, where: Indices, other: RefinedSolution, chosen: NDArray[np.bool_] | slice) -> None:
@@ -159,12 +163,12 @@ def richardson(
     # 1. The first answer, which is kept whatever it is.
     active = np.arange(len(b))
     with np.errstate(all="ignore"):
-        solution = RefinedSolution.measured(A, b, np.array(correction(active, b), order="C"), rtol)
+        solution = RefinedSolution.measured(A, b, namespace(b).asarray(correction(active, b), copy=True), rtol)
         for count in range(1, maxiter + 1):
             # 2. What is not certified, and has a residual to ask about.
             active = active[~solution.certified[active]]
             r = solution.measures.residual[active]
-            finite = np.isfinite(r).all(axis=(1, 2))
+            finite = _finite(r)
             active, r = active[finite], r[finite]
             if not active.size:
                 break
@@ -181,7 +185,7 @@ def richardson(
             active = active[better]
             solution.assign(active, new, better)
             solution.refinements[active] = count
-            solution.last_step_ratio[active] = ratio(norm(step), norm(new.x)).max(axis=-1, initial=0.0)[better]
+            solution.last_step_ratio[active] = host(largest(ratio(norm(step), norm(new.x)), axis=-1))[better]
     return solution
 
 
@@ -228,9 +232,9 @@ def gcr_restarted(
     RefinedSolution
     """
     # 1. Divide each right-hand side by a power of two near its size: exact, and its square stays within float64.
-    largest = np.abs(b).max(axis=1, keepdims=True, initial=0.0)
-    _, exponent = np.frexp(np.where(largest > 0, largest, 1.0))
-    unit = np.ldexp(1.0, exponent - 1)  # (B, 1, k)
+    xp = namespace(b)
+    most = largest(xp.abs(b), axis=1, keepdims=True)
+    unit = power_of_two(xp.where(most > 0, most, 1.0))  # (B, 1, k)
 
     inner_rtol = 0.0 if rtol is None else rtol
     first_step = 1 if x0 is None else 0  # it is the answer, not a refinement
@@ -314,8 +318,8 @@ def solve(
     <A p, A p> = 1. The directions p are the residuals as they are, and what makes their images orthonormal is kept in
     triangular form (`krylov_space`). x is put together at the end.
     """
-    B, n, _ = b.shape
-    x, steps = np.zeros_like(b) if x0 is None else x0.copy(), np.zeros(B, dtype=np.int64)
+    xp, (B, n, _) = namespace(b), b.shape
+    x, steps = xp.zeros_like(b) if x0 is None else xp.asarray(x0, copy=True), np.zeros(B, dtype=np.int64)
     residual_ratio = np.full(B, np.inf)
     first_residual_ratio = residual_ratio
     active = np.arange(B)  # of the batch; rows are of A
@@ -324,21 +328,23 @@ def solve(
         # 1. r_0 = b - A x_0, the first direction, and what ||r|| and ||L r|| have to reach.
         r = residual if residual is not None else b if x0 is None else b - _product(A, rows, x0)
         g = M.left(r)
-        target, now = rtol * length(b), length(g)  # (B, 1, k)
+        size = length(g)  # (B, 1, k); what follows decides, and is on the host
+        target, now = rtol * host(length(b)), host(size)
         start = now
         tolerance = np.maximum(np.reshape(inner_rtol, (-1, 1, 1)), PRECISION_FLOOR * n * EPS)
-        floor = tolerance * (start if x0 is None else length(M.left(b)))
+        floor = tolerance * (start if x0 is None else host(length(M.left(b))))
         space = KrylovSpace()
         going = np.ones(B, dtype=bool)
 
         for count in range(1, maxiter + 1):
             # 7. p is the residual, of length one;  A p.
-            z = M.right(g / np.where(now > 0, now, 1.0))
+            z = M.right(g / xp.where(size > 0, size, 1.0))
             v = _product(A, rows, z)
             w = M.left(v)
-            finite = going & (np.isfinite(z) & np.isfinite(w)).all(axis=(1, 2))
+            finite = going & _finite(z, w)
             if not finite.all():
-                z, v, w = (np.where(finite[:, None, None], part, 0.0) for part in (z, v, w))
+                kept = beside(z, finite[:, None, None])
+                z, v, w = (xp.where(kept, part, 0.0) for part in (z, v, w))
 
             # 6. Make its image orthogonal to those before.
             tracked, w = space.add(z, v if rtol > 0 else None, w)
@@ -347,7 +353,8 @@ def solve(
             alpha = dot(w, g)
             space.alpha.append(alpha)
             g = g - alpha * w
-            previous, now = now, length(g)
+            size = length(g)
+            previous, now = now, host(size)
             steps[active[finite]] = count
             residual_ratio[active[finite]] = _max_ratio(now, start)[finite]
 
@@ -359,7 +366,7 @@ def solve(
             met = (now <= floor).all(axis=(1, 2))
             if tracked is not None:
                 r = r - alpha * tracked
-                met |= (length(r) <= RESIDUAL_SAFETY * target).all(axis=(1, 2))
+                met |= (host(length(r)) <= RESIDUAL_SAFETY * target).all(axis=(1, 2))
             stagnated = ((now > stagnation_factor * previous) & (now > floor)).any(axis=(1, 2)) & (count > 1)
             going = finite & ~met & ~stagnated & ~foreign
             if not going.any():
@@ -371,7 +378,7 @@ def solve(
                 active, rows, M, space = active[chosen], rows[chosen], M[chosen], space[chosen]
                 if n < GATHER_MIN_N and isinstance(A, np.ndarray):
                     A, rows = A[rows], np.arange(rows.size)
-                r, g, target, going = r[chosen], g[chosen], target[chosen], going[chosen]
+                r, g, size, target, going = r[chosen], g[chosen], size[chosen], target[chosen], going[chosen]
                 start, now, floor = start[chosen], now[chosen], floor[chosen]
 
         # 4. x <- x + sum_j alpha_j p_j, all at once.
@@ -402,16 +409,26 @@ def probe_defect(A: FloatArray, M: Preconditioner) -> FloatArray:
     M : Preconditioner
     """
     with np.errstate(all="ignore"):
-        g = np.broadcast_to(probe(A.shape[-1]), (len(A), A.shape[-1], 1)).copy()
-        w = M.left(_product(A, np.arange(len(A)), M.right(g)))
+        g = beside(A, np.broadcast_to(probe(A.shape[-1]), (A.shape[0], A.shape[-1], 1)).copy())
+        g = g if isinstance(A, np.ndarray) else namespace(A).astype(g, A.dtype)  # torch multiplies equal dtypes alone
+        w = M.left(_product(A, np.arange(A.shape[0]), M.right(g)))
         w = w / length(w)
-        defect = length(g - dot(w, g) * w)
+        defect = host(length(g - dot(w, g) * w))
     return np.where(np.isfinite(defect), defect, 1.0)[:, 0, 0]
 
 
 def _product(A: FloatArray | Matrices, chosen: Indices, z: FloatArray) -> FloatArray:
     """Return A[chosen] z (C, n, k)."""
-    return multiply(A, chosen, z) if isinstance(A, np.ndarray) else A.multiply(chosen, z)
+    if hasattr(A, "dtype"):  # an array; those of torch have a method multiply as well
+        return multiply(cast("FloatArray", A), chosen, z)
+    return A.multiply(chosen, z)
+
+
+def _finite(*parts: FloatArray) -> NDArray[np.bool_]:
+    """Say for which systems (B,) all entries of arrays (B, n, k) are finite."""
+    xp = namespace(parts[0])
+    finite = functools.reduce(operator.and_, (xp.isfinite(part) for part in parts))
+    return host(xp.all(finite, axis=(1, 2)))
 
 
 def _max_ratio(part: FloatArray, whole: FloatArray) -> FloatArray:

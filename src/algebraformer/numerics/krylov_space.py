@@ -11,9 +11,12 @@ References
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 from numpy.typing import NDArray
 
+from algebraformer.arrays import namespace, real
 from algebraformer.linalg import FloatArray
 
 
@@ -36,7 +39,8 @@ class KrylovSpace:
             v = None if v is None else v - h * self.V[j]
             column.append(h)
         size = length(w)
-        scale = np.where(size > 0, 1 / np.where(size > 0, size, 1.0), 0.0)
+        xp = namespace(w)
+        scale = xp.where(size > 0, 1 / xp.where(size > 0, size, 1.0), 0.0)
         w = w * scale
         self.Z, self.W, self.H = [*self.Z, z], [*self.W, w], [*self.H, [*column, size]]
         if v is not None:
@@ -46,14 +50,15 @@ class KrylovSpace:
 
     def combination(self) -> FloatArray:
         """Return sum_j y_j z_j with H y = alpha: what reduces g to g - sum_j alpha_j w_j."""
-        y, total = list(self.alpha), np.zeros(())
+        xp, y = namespace(self.Z[0]), list(self.alpha)
+        total: Any = 0.0
         for j in reversed(range(len(y))):
             size = self.H[j][j]
-            y[j] = np.where(size > 0, y[j] / np.where(size > 0, size, 1.0), 0.0)
+            y[j] = xp.where(size > 0, y[j] / xp.where(size > 0, size, 1.0), 0.0)
             for i in range(j):
                 y[i] = y[i] - self.H[j][i] * y[j]
             total = total + y[j] * self.Z[j]
-        return total
+        return cast("FloatArray", total)
 
     def __getitem__(self, chosen: NDArray[np.int64]) -> KrylovSpace:
         """Return the spaces of the chosen systems."""
@@ -66,9 +71,10 @@ class KrylovSpace:
 
 def dot(u: FloatArray, v: FloatArray) -> FloatArray:
     """Return <u, v> over axis 1 (B, 1, k), with conj(u) where u is complex."""
-    return np.asarray(np.vecdot(u.swapaxes(1, 2), v.swapaxes(1, 2))[:, None])
+    xp = namespace(u)
+    return xp.vecdot(u.mT, v.mT)[:, None, :]
 
 
 def length(v: FloatArray) -> FloatArray:
     """Return the Euclidean norm over axis 1, (B, 1, k): faster than `linalg.norm`, for vectors of moderate size."""
-    return np.sqrt(dot(v, v).real)
+    return namespace(v).sqrt(real(dot(v, v)))

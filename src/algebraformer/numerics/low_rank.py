@@ -26,6 +26,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
+from algebraformer.arrays import namespace
 from algebraformer.linalg import FloatArray
 from algebraformer.numerics.entry_sampler import Entries, EntrySampler
 from algebraformer.numerics.operator_basis import preconditioned_inverse
@@ -107,7 +108,8 @@ class LowRankBasis:
             Abar_ii / A_ii, as far as `scaling_range` goes: l1 = sqrt(|g|) and l2 = sign(g) sqrt(|g|).
         """
         z, s = self.sampler(A)
-        return z, scaling_of(diagonal_of(A, len(self.A_mean)), s, np.diagonal(self.A_mean), self.scaling_range)
+        reference = namespace(self.A_mean).linalg.diagonal(self.A_mean)
+        return z, scaling_of(diagonal_of(A, len(self.A_mean)), s, reference, self.scaling_range)
 
     def coefficients(self, A: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return z (B, q, m), coefficients c (B, R) and weights 1 / ||I + E|| (B,), by exact inverses of A (B, n, n).
@@ -168,8 +170,8 @@ class LowRankInverse:
 
     def left(self, r: FloatArray) -> FloatArray:
         """Return Abar^-1 l2 r (B, n, k): one product for all systems."""
-        root = np.sqrt(np.abs(self.g))
-        return shared_matmul(self.basis.inverse, np.copysign(root, self.g)[:, :, None] * r)
+        xp = namespace(r)
+        return shared_matmul(self.basis.inverse, xp.copysign(xp.sqrt(xp.abs(self.g)), self.g)[:, :, None] * r)
 
     def right(self, g: FloatArray) -> FloatArray:
         """Return l1 (I + U C V^T + sum_j diag(d_j) H_j) g (B, n, k)."""
@@ -177,17 +179,20 @@ class LowRankInverse:
         y = shared_matmul(self.basis.factors.U, self.C @ shared_matmul(self.basis.factors.V.T, unit))
         for j, H in enumerate(self.basis.rows):
             y += self.d[:, j, :, None] * shared_matmul(H, unit)
-        return np.sqrt(np.abs(self.g))[:, :, None] * (g + peak * y)
+        xp = namespace(g)
+        return xp.sqrt(xp.abs(self.g))[:, :, None] * (g + peak * y)
 
     def adjoint(self, v: FloatArray) -> FloatArray:
         """Return M^T v (B, n, k): l2 Abar^-T (I + V C^T U^T + sum_j H_j^T diag(d_j)) l1 v."""
-        root = np.sqrt(np.abs(self.g))
+        xp = namespace(v)
+        root = xp.sqrt(xp.abs(self.g))
         u = root[:, :, None] * v
         unit, peak = to_scaled_float32(u)
-        y = shared_matmul(self.basis.factors.V, self.C.swapaxes(1, 2) @ shared_matmul(self.basis.factors.U.T, unit))
+        inner = self.C.mT @ shared_matmul(self.basis.factors.U.T, unit)
+        y = shared_matmul(self.basis.factors.V, inner)
         for j, H in enumerate(self.basis.rows):
             y += shared_matmul(H.T, self.d[:, j, :, None] * unit)
-        return np.copysign(root, self.g)[:, :, None] * shared_matmul(self.basis.inverse.T, u + peak * y)
+        return xp.copysign(root, self.g)[:, :, None] * shared_matmul(self.basis.inverse.T, u + peak * y)
 
     def __getitem__(self, chosen: Chosen) -> LowRankInverse:
         """Return the inverses of the chosen systems of the batch."""
@@ -198,6 +203,8 @@ def diagonal_of(A: Entries, n: int) -> FloatArray:
     """Return the diagonals (B, n) of matrices that are an array, or compute blocks of entries on demand."""
     if isinstance(A, np.ndarray):
         return np.asarray(np.diagonal(A, axis1=1, axis2=2))
+    if hasattr(A, "dtype"):
+        return namespace(A).linalg.diagonal(A)
     parts = []
     for chosen in batches(n, DIAGONAL_BLOCK):
         i = np.arange(chosen.start, chosen.stop)
@@ -216,13 +223,14 @@ def scaling_of(diagonal: FloatArray, s: FloatArray, reference: FloatArray, limit
     reference : ndarray, shape (n,)
     limits : ndarray, shape (2,)
     """
-    size = np.where(s != 0, s, 1.0)[:, None]
+    xp = namespace(s)
+    size = xp.where(s != 0, s, 1.0)[:, None]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if limits[0] == limits[1]:
-            return np.repeat(1 / size, len(reference), axis=1)
-        size = np.copysign(size, np.sum(np.sign(diagonal) * np.sign(reference), axis=1, keepdims=True))
+            return xp.tile(1 / size, (1, len(reference)))
+        size = xp.copysign(size, xp.sum(xp.sign(diagonal) * xp.sign(reference), axis=1, keepdims=True))
         quotient = reference * size / diagonal
-        return np.clip(np.where(np.isnan(quotient), limits[0], quotient), *limits) / size
+        return xp.clip(xp.where(xp.isnan(quotient), limits[0], quotient), *limits) / size
 
 
 def scaled(A: FloatArray, g: FloatArray) -> FloatArray:

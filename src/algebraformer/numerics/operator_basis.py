@@ -33,6 +33,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from algebraformer.arrays import namespace
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import EPS, FloatArray
 from algebraformer.numerics.entry_sampler import N_MODES, Entries, EntrySampler, select_entries
@@ -145,7 +146,8 @@ class OperatorBasis:
             Their sizes, from `sampler`.
         """
         flat = linear_combination(c, self.operators.reshape(1 + self.rank, -1))
-        return ApproximateInverse(flat.reshape(-1, *self.T_mean.shape), self.inverse, np.where(s != 0, s, 1.0))
+        size = namespace(s).where(s != 0, s, 1.0)
+        return ApproximateInverse(flat.reshape(-1, *self.T_mean.shape), self.inverse, size)
 
 
 def preconditioned_inverse(A: FloatArray, A_mean: FloatArray) -> FloatArray:

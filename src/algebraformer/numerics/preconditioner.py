@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from algebraformer.linalg import FloatArray
+from algebraformer.arrays import Kind, check_kind, conj, is_complex, namespace
+from algebraformer.linalg import FloatArray, largest
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -83,8 +84,8 @@ class ApproximateInverse:
     def adjoint(self, v: FloatArray) -> FloatArray:
         """Return M^H v (B, n, k): Abar^-H T^H v / conj(s)."""
         unit, peak = to_scaled_float32(v)
-        scale = peak / self.s.conj()[:, None, None]
-        return shared_matmul(self.inverse.conj().T, (self.T.conj().swapaxes(1, 2) @ unit) * scale)
+        scale = peak / conj(self.s)[:, None, None]
+        return shared_matmul(conj(self.inverse).T, (adjoint(self.T) @ unit) * scale)
 
     def __getitem__(self, chosen: Chosen) -> ApproximateInverse:
         """Return the inverses of the chosen systems of the batch."""
@@ -133,7 +134,7 @@ class TransposedInverse:
 
     def __call__(self, b: FloatArray) -> FloatArray:
         """Return M^T b (B, n, k)."""
-        return self.inverse.adjoint(b.conj()).conj()
+        return conj(self.inverse.adjoint(conj(b)))
 
     def left(self, r: FloatArray) -> FloatArray:
         """Return r."""
@@ -145,11 +146,16 @@ class TransposedInverse:
 
     def adjoint(self, v: FloatArray) -> FloatArray:
         """Return conj(M) v (B, n, k)."""
-        return self.inverse(v.conj()).conj()
+        return conj(self.inverse(conj(v)))
 
     def __getitem__(self, chosen: Chosen) -> TransposedInverse:
         """Return those of the chosen systems of the batch."""
         return TransposedInverse(self.inverse[chosen])
+
+
+def adjoint(matrices: NDArray[Any]) -> NDArray[Any]:
+    """Return A^H (..., n, m) for A (..., m, n)."""
+    return conj(matrices).mT
 
 
 def as_linear_operator(inverse: LinearInverse, n: int, dtype: DTypeLike = np.float64) -> LinearOperator:
@@ -161,18 +167,12 @@ def as_linear_operator(inverse: LinearInverse, n: int, dtype: DTypeLike = np.flo
 
     dtype = np.dtype(dtype)
 
-    def applied(product: Callable[[NDArray[Any]], NDArray[Any]]) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        def matmat(v: NDArray[Any]) -> NDArray[Any]:
-            block = np.asarray(v).reshape(n, -1)
-            if block.dtype.kind == "c" and dtype.kind == "f":  # both parts in one product
-                parts = product(np.concatenate((block.real, block.imag), axis=1).astype(np.float64)[None])[0]
-                real, imag = np.split(parts, 2, axis=1)
-                return real + 1j * imag
-            return product(block.astype(dtype)[None])[0]
+    def forward(v: NDArray[Any]) -> NDArray[Any]:
+        return _applied(inverse, np.asarray(v).reshape(n, -1), dtype.kind == "c")
 
-        return matmat
+    def backward(v: NDArray[Any]) -> NDArray[Any]:
+        return _applied(inverse.adjoint, np.asarray(v).reshape(n, -1), dtype.kind == "c")
 
-    forward, backward = applied(inverse), applied(inverse.adjoint)
     return LinearOperator(
         (n, n),
         matvec=lambda v: forward(v).reshape(np.shape(v)),
@@ -183,8 +183,63 @@ def as_linear_operator(inverse: LinearInverse, n: int, dtype: DTypeLike = np.flo
     )
 
 
+def _applied(product: Callable[[Any], Any], v: Any, complex_map: bool) -> Any:
+    """Return a linear map of vectors v (n, k): a real one takes both parts of complex vectors in one product."""
+    xp, k = namespace(v), v.shape[1]
+    if is_complex(v) and not complex_map:
+        parts = product(xp.astype(xp.concat((xp.real(v), xp.imag(v)), axis=1), xp.float64)[None, ...])[0, ...]
+        return parts[:, :k] + 1j * parts[:, k:]
+    return product(xp.astype(v, xp.complex128 if complex_map else xp.float64)[None, ...])[0, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayOperator:
+    """One approximate inverse M (n, n) for arrays of other libraries than NumPy, as `scipy.sparse.linalg` has it.
+
+    `M @ v` and `M.matvec(v)` take v (n,) or (n, k), real or complex, to M v, an array of the same kind on the same
+    device; `M.rmatvec(v)` takes it to M^H v.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    inverse : LinearInverse
+        Of a batch of one matrix.
+    is_complex : bool
+        Whether M is complex.
+    kind : Kind
+        Of the arrays.
+    """
+
+    shape: tuple[int, int]
+    inverse: LinearInverse
+    is_complex: bool
+    kind: Kind
+    enter: Callable[[Any], Any]
+    """Takes an array of this kind to one that the inverse is applied to."""
+
+    def __matmul__(self, v: Any) -> Any:
+        return self._product(self.inverse, v)
+
+    def matvec(self, v: Any) -> Any:
+        """Return M v."""
+        return self @ v
+
+    def rmatvec(self, v: Any) -> Any:
+        """Return M^H v."""
+        return self._product(self.inverse.adjoint, v)
+
+    def _product(self, product: Callable[[Any], Any], v: Any) -> Any:
+        check_kind(self.kind, "A", v=v)
+        if v.ndim not in (1, 2) or v.shape[0] != self.shape[0]:
+            raise ValueError(f"v must have shape ({self.shape[0]},) or ({self.shape[0]}, k), received {tuple(v.shape)}")
+        found = _applied(product, self.enter(v).reshape(self.shape[0], -1), self.is_complex)
+        return self.kind.array(found.reshape(v.shape))
+
+
 def linear_combination(c: NDArray[Any], operators: NDArray[np.float32]) -> NDArray[Any]:
     """Return operators[0] + sum_r c_r operators[r] (B, E) for coefficients c (B, R) and flat operators (1 + R, E)."""
+    if not isinstance(c, np.ndarray):
+        return operators[0] + c @ operators[1:]
     weights = np.ones((len(c), len(operators)), dtype=single_precision(c.dtype))
     weights[:, 1:] = c
     with np.errstate(over="ignore", invalid="ignore"):  # of coefficients that are not finite
@@ -198,13 +253,18 @@ def single_precision(dtype: np.dtype[Any]) -> type[np.float32] | type[np.complex
 
 def to_scaled_float32(g: FloatArray) -> tuple[NDArray[Any], FloatArray]:
     """Return g (B, n, k) in float32 or complex64, whose range is smaller, and what it was divided by (B, 1, k)."""
-    peak = np.abs(g).max(axis=1, keepdims=True, initial=0.0)
-    return (g / np.where(peak > 0, peak, 1.0)).astype(single_precision(g.dtype)), peak
+    xp = namespace(g)
+    peak = largest(xp.abs(g), axis=1, keepdims=True)
+    return xp.astype(g / xp.where(peak > 0, peak, 1.0), xp.complex64 if is_complex(g) else xp.float32), peak
 
 
 def shared_matmul(matrix: NDArray[Real], v: NDArray[Real]) -> NDArray[Real]:
     """Return matrix @ v[i] for all i, v (B, n, k), as one product of two matrices."""
     B, n, k = v.shape
+    if not isinstance(v, np.ndarray):
+        xp = namespace(v)
+        rows = xp.reshape(v.mT, (B * k, n)) @ matrix.mT
+        return xp.reshape(rows, (B, k, matrix.shape[0])).mT
     if k == 1 and n >= COLUMNS_MIN_N and matrix.dtype == np.float32:
         return np.ascontiguousarray(np.dot(matrix, v[:, :, 0].T).T)[:, :, None]
     if k == 1:

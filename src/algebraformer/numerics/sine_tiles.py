@@ -19,6 +19,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from algebraformer.arrays import namespace
 from algebraformer.linalg import FloatArray
 from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.numerics.preconditioner import Chosen, linear_combination, shared_matmul, to_scaled_float32
@@ -56,7 +57,7 @@ class TiledOperators:
 
     def inverse_of(self, c: NDArray[np.floating], s: FloatArray) -> TiledInverse:
         """Return the approximate inverses of B matrices, as `OperatorBasis.inverse_of` does."""
-        return TiledInverse(linear_combination(c, self.operators), self, np.where(s != 0, s, 1.0))
+        return TiledInverse(linear_combination(c, self.operators), self, namespace(s).where(s != 0, s, 1.0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,22 +87,23 @@ class TiledInverse:
     def right(self, g: FloatArray) -> FloatArray:
         """Return P^T Y g / s (B, n, k)."""
         unit, peak = to_scaled_float32(g)
-        y, start = np.empty_like(unit), 0
+        y, start = namespace(unit).empty_like(unit), 0
         for row, columns in enumerate(self.tiled.columns):
-            part = self.entries[:, start : start + TILE * columns.size].reshape(len(g), TILE, columns.size)
+            part = self.entries[:, start : start + TILE * len(columns)].reshape(len(g), TILE, len(columns))
             y[:, row * TILE : (row + 1) * TILE] = part @ unit[:, columns]
-            start += TILE * columns.size
+            start += TILE * len(columns)
         return shared_matmul(self.tiled.transform.T, y) * (peak / self.s[:, None, None])
 
     def adjoint(self, v: FloatArray) -> FloatArray:
         """Return M^T v (B, n, k): (P Abar^-1)^T Y^T P v / s."""
         unit, peak = to_scaled_float32(v)
         transformed = shared_matmul(self.tiled.transform, unit)
-        y, start = np.zeros_like(unit), 0
+        xp = namespace(unit)
+        y, start = xp.zeros_like(unit), 0
         for row, columns in enumerate(self.tiled.columns):
-            part = self.entries[:, start : start + TILE * columns.size].reshape(len(v), TILE, columns.size)
-            y[:, columns] += part.swapaxes(1, 2) @ transformed[:, row * TILE : (row + 1) * TILE]
-            start += TILE * columns.size
+            part = self.entries[:, start : start + TILE * len(columns)].reshape(len(v), TILE, len(columns))
+            y[:, columns] += part.mT @ transformed[:, row * TILE : (row + 1) * TILE]
+            start += TILE * len(columns)
         return shared_matmul(self.tiled.left.T, y * (peak / self.s[:, None, None]))
 
     def __getitem__(self, chosen: Chosen) -> TiledInverse:

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from algebraformer.linalg import FloatArray
 from algebraformer.models.inference.network import NumpyNetwork
-from algebraformer.models.inference.reader import max_batch_size
 from algebraformer.models.inference.reading import Estimates
-from algebraformer.progress import batches
 
 if TYPE_CHECKING:
     from algebraformer.models.network import Algebraformer
@@ -38,10 +36,3 @@ def predict(model: AnyNetwork, A: FloatArray, b: FloatArray) -> FloatArray:
 def estimates(model: AnyNetwork, A: FloatArray, b: FloatArray) -> Estimates:
     """Return the estimates of an estimate head for A (B, m, n) and b (B, m), a limited number of systems at a time."""
     return model.estimates(A, b)
-
-
-def blocks(model: AnyNetwork, count: int) -> list[slice]:
-    """Return slices of `count` systems to read at a time: for several threads, or for torch, which has its own."""
-    if isinstance(model, NumpyNetwork):
-        return model.blocks(count)
-    return [slice(part.start, part.stop) for part in batches(count, max_batch_size(model.config.n))]

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from algebraformer.arrays import namespace
 from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig
 from algebraformer.models.inference.reader import BATCH_SIZE, Arrays, Forward, Reader, max_batch_size
@@ -33,7 +34,8 @@ class InverseForm(Protocol):
 
 def distance_of(z: FloatArray) -> FloatArray:
     """Return the root mean square (B,) of z-scored entries z (B, q, m): how far a matrix is from the family's mean."""
-    return np.sqrt(np.mean(z**2, axis=(1, 2)))
+    xp = namespace(z)
+    return xp.sqrt(xp.mean(z**2, axis=(1, 2)))
 
 
 class OperatorReader(Reader):

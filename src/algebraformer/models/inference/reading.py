@@ -69,7 +69,9 @@ class MatrixReading:
         """
         if self.inverse is None:
             raise ConfigurationError("what was read of A holds no approximate inverse, and so none of its transpose")
-        A, inverse = np.ascontiguousarray(self.A.swapaxes(1, 2)), TransposedInverse(self.inverse)
+        A, inverse = self.A.mT, TransposedInverse(self.inverse)
+        if isinstance(A, np.ndarray):
+            A = np.ascontiguousarray(A)
         defect = gcr.probe_defect(A, inverse)
         return type(self)(A, self.in_distribution, lambda A, b: inverse(b), inverse, defect, MAX_DEFECT)
 

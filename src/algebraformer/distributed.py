@@ -176,39 +176,37 @@ def solve(
     b = b.rechunk((A.chunks[0], *[-1] * (b.ndim - 1)))
     starts = da.from_array(np.cumsum((0, *A.chunks[0][:-1])), chunks=1)
     shipped = dask.delayed(model) if isinstance(model, LearnedSolver) else model
+    # Along all axes of A, though the last two have one chunk: a sum over them would keep Dask from reading A and
+    # solving in one task, and workers would read far more blocks than they can solve.
     solved = da.blockwise(
-        _solve_block, "i", A, "ijk", b, "ijl"[: b.ndim], starts, "i", shipped, None, settings, None,
-        name=f"solved-{dask.base.tokenize(A, b, shipped, settings)}", dtype=object, meta=np.empty(0, object),
-        adjust_chunks={"i": lambda size: 1}, align_arrays=False,
+        _solve_block, "ijk", A, "ijk", b, "ijk"[: b.ndim], starts, "i", shipped, None, settings, None,
+        name=f"solved-{dask.base.tokenize(A, b, shipped, settings)}", dtype=object, meta=np.empty((0, 0, 0), object),
+        adjust_chunks=dict.fromkeys("ijk", lambda size: 1), align_arrays=False,
     )  # fmt: skip
 
     def field(name: str, like: Array) -> Any:
         """Return one field of the blocks that `solved` holds."""
-        axes = "ijl"[: like.ndim]
+        axes = "ilm"[: like.ndim]
         sizes = dict(zip(axes[1:], like.shape[1:], strict=True))
         return da.blockwise(
-            _field_of_block, axes, solved, "i", name, None, name=f"{name}-{dask.base.tokenize(solved.name, name)}",
+            _field_of_block, axes, solved, "ijk", name, None, name=f"{name}-{dask.base.tokenize(solved.name, name)}",
             dtype=like.dtype, meta=like, new_axes=sizes, adjust_chunks={"i": A.chunks[0]}, align_arrays=False,
         )  # fmt: skip
 
     return DaskResult(**{name: field(name, value) for name, value in _fields(like).items()})
 
 
-def _solve_block(A: Any, b: Any, start: Array, model: str | LearnedSolver, settings: Settings) -> Array:
-    """Return an array of one entry, the result of a block; chunks along axes that were summed over come in lists."""
-    while isinstance(A, list):
-        (A,) = A
-    while isinstance(b, list):
-        (b,) = b
-    solved = np.empty(1, dtype=object)
+def _solve_block(A: Array, b: Array, start: Array, model: str | LearnedSolver, settings: Settings) -> Array:
+    """Return an array of one entry, the result of a block."""
+    solved = np.empty((1, 1, 1), dtype=object)
     with naming_the_systems(f"systems {start[0]} to {start[0] + len(A) - 1}"):
-        solved[0] = settings.solve(model, A, b)
+        solved[0, 0, 0] = settings.solve(model, A, b)
     return solved
 
 
-def _field_of_block(solved: Array, name: str) -> Array:
-    """Return a field of the result of a block."""
-    field: Array = getattr(solved[0], name)
+def _field_of_block(solved: list[list[Array]], name: str) -> Array:
+    """Return a field of the result of a block; it comes in lists, along the two axes that are dropped."""
+    field: Array = getattr(solved[0][0].item(), name)
     return field
 
 

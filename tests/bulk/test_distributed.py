@@ -222,6 +222,30 @@ def test_files_are_read_block_by_block(folder, systems, expected, solved, monkey
     assert [shape for shape in read if len(shape) == 3] == [(COUNT % STEP, 64, 64)]
 
 
+def test_a_block_is_read_by_the_task_that_solves_it(folder, monkeypatch):
+    """Else workers would fill their memory with blocks that wait."""
+    events = []
+
+    def read(self, where, get=af.distributed._MappedFile.__getitem__):
+        events.append("read" if len(self.shape) == 3 else "b")
+        return get(self, where)
+
+    def solve(self, model, A, b, solve=Settings.solve):
+        events.append("solve")
+        return solve(self, model, A, b)
+
+    A = af.distributed.from_npy(folder / "A.npy", STEP)
+    for b in (af.distributed.from_npy(folder / "systems.npz", key="b"), np.ones((COUNT, 64))):
+        result = af.distributed.solve(A, b)
+        for fields in ((result.x,), (result.x, result.certified, result.status)):
+            with monkeypatch.context() as patch:
+                patch.setattr(af.distributed._MappedFile, "__getitem__", read)
+                patch.setattr(Settings, "solve", solve)
+                dask.compute(*fields, scheduler="synchronous")
+            assert [event for event in events if event != "b"] == ["read", "solve"] * BLOCKS
+            events.clear()
+
+
 def test_names_of_blocks_follow_the_file(folder, tmp_path):
     np.save(tmp_path / "A.npy", np.ones(5))
     first = af.distributed.from_npy(tmp_path / "A.npy")

@@ -38,7 +38,7 @@ FLOORS = (
     ),
     ("result", "reporting", "io", "numerics", "metrics"),
     ("problems", "models", "rivals"),
-    ("checkpoint",),
+    ("batch", "checkpoint"),
     ("training", "estimation", "prepared", "solver"),
     (
         "drop_in",

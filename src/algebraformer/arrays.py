@@ -160,8 +160,8 @@ def power_of_two(array: Any) -> Any:
     library = np if isinstance(array, np.ndarray) else sys.modules[kind_of(array=array).library]
     if not hasattr(library, "frexp"):
         return beside(array, power_of_two(host(array)))
-    _, exponent = library.frexp(array)
-    return library.ldexp(library.ones_like(array), exponent - 1)
+    mantissa, _ = library.frexp(array)
+    return array / (2 * mantissa)  # exact, and ldexp of torch goes through a power that need not be
 
 
 def is_complex(array: Any) -> bool:

@@ -298,11 +298,11 @@ def test_processes(client, folder, systems, solver, expected, model, monkeypatch
 
 
 def test_blocks_of_a_killed_worker_are_solved_again(client, folder, systems, expected):
-    A = af.distributed.from_npy(folder / "A.npy", 3)
+    A = af.distributed.from_npy(folder / "A.npy", 6)
     result = af.distributed.solve(A, systems.b).persist()
     futures = futures_of(result.x)
     until = time.monotonic() + 60
-    while sum(future.done() for future in futures) < 5 and time.monotonic() < until:
+    while sum(future.done() for future in futures) < 3 and time.monotonic() < until:
         time.sleep(0.001)
     victim = client.run(os.getpid)
     os.kill(next(iter(victim.values())), signal.SIGKILL)

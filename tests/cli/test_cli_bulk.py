@@ -165,7 +165,7 @@ def test_a_folder_whose_files_come_and_change(run, answer, many, systems):
     Path("systems/5.npz").write_bytes(b"nothing")
     code, out, err = run(*arguments)
     assert code == 2
-    assert err.startswith("algebraformer: 5.npz: ")
+    assert err.startswith("algebraformer: systems/5.npz: ")
     assert err.count("\n") == 1
     assert "11 of 11" in out
     before = contents("solved")

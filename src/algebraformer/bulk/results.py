@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,22 +43,11 @@ def write(path: Path, fields: Fields) -> None:
         write_npz(stream, fields)
 
 
-class Part(Mapping[str, Array]):
-    """Fields in a file, each read when it is asked for."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __getitem__(self, name: str) -> Array:
-        with naming(self.path, "file of results"), np.load(self.path, allow_pickle=False) as archive:
-            field: Array = archive[name]
-            return field
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(("x", *FIELDS))
-
-    def __len__(self) -> int:
-        return 1 + len(FIELDS)
+def read(path: Path, name: str) -> Array:
+    """Read one field of a file of results."""
+    with naming(path, "file of results"), np.load(path, allow_pickle=False) as archive:
+        field: Array = archive[name]
+        return field
 
 
 @dataclasses.dataclass
@@ -110,6 +99,11 @@ class Summary:
         )
 
     @classmethod
+    def of_file(cls, path: Path) -> Summary:
+        """Summarise the fields in a file, all but x."""
+        return cls.of({name: read(path, name) for name in FIELDS})
+
+    @classmethod
     def total(cls, parts: Iterable[Summary]) -> Summary:
         """Add up the summaries of all parts."""
         total = cls()
@@ -130,7 +124,7 @@ def assemble(folder: Path, parts: Sequence[Path], count: int, tick: Callable[[],
 
     def put(stream: IO[bytes], name: str) -> None:
         for number, path in enumerate(parts):
-            block = Part(path)[name]
+            block = read(path, name)
             if number == 0:
                 header = {"descr": block.dtype.str, "fortran_order": False, "shape": (count, *block.shape[1:])}
                 np.lib.format.write_array_header_1_0(stream, header)

@@ -12,7 +12,7 @@ from typing import Any
 
 from algebraformer import checkpoint
 from algebraformer.bulk.pool import Pool
-from algebraformer.bulk.results import CERTIFICATES, MAX_NAMED, Part, Summary, assemble, fields_of, write
+from algebraformer.bulk.results import CERTIFICATES, MAX_NAMED, Summary, assemble, fields_of, write
 from algebraformer.bulk.settings import Settings, naming_the_systems
 from algebraformer.bulk.sources import Folder, MappedArrays, Task
 from algebraformer.errors import ConfigurationError
@@ -34,8 +34,9 @@ class Work:
     parts: Path
 
     def __call__(self, task: Task) -> Summary:
+        A, b = self.source.read(task)
         with naming_the_systems(self.source.label(task, None)):
-            result = self.settings.solve(self.model, *self.source.read(task))
+            result = self.settings.solve(self.model, A, b)
         fields = fields_of(result)
         write(self.path(task), fields)
         return Summary.of(fields)
@@ -122,7 +123,7 @@ def solve_all(
         _claim(output, work)
         if blocks and (output / CERTIFICATES).exists():  # written last
             shutil.rmtree(parts, ignore_errors=True)
-            summary = Summary.of(Part(output / CERTIFICATES))
+            summary = Summary.of_file(output / CERTIFICATES)
             return Outcome(summary, list(map(str, summary.uncertified)), [], summary.systems)
         parts.mkdir(exist_ok=True)
         for left in parts.glob(".*.tmp"):  # of processes that were killed while they wrote
@@ -142,7 +143,7 @@ def _solve(work: Work, tasks: list[Task], workers: int, progress: Callable[[int,
     left: list[int] = []
     for number, task in enumerate(tasks):
         if work.is_done(task):
-            found[number] = Summary.of(Part(work.path(task)))
+            found[number] = Summary.of_file(work.path(task))
         else:
             left.append(number)
     total = sum(task.count for task in tasks)

@@ -103,6 +103,14 @@ def gradients_reach_every_parameter(model: Algebraformer, family: ProblemFamily)
         assert parameter.grad.abs().max() > 0, name
 
 
+@torch.no_grad()
+def loss_is_a_mean_over_systems(model: Algebraformer, family: ProblemFamily) -> None:
+    """So that processes can share a batch."""
+    examples = batch(model, family, 7, seed=11)
+    losses = [float(model.loss(*(part[i : i + 1] for part in examples))) for i in range(7)]
+    assert float(model.loss(*examples)) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
 def predict_is_forward_in_chunks(model: Algebraformer, family: ProblemFamily) -> None:
     """One right-hand side or several, in chunks of any size: each is answered as if it were alone."""
     systems = family.sample(7, seed=8)
@@ -168,6 +176,7 @@ CHECKS: tuple[Callable[[Algebraformer, ProblemFamily], None], ...] = (
     scaling_by_powers_of_two_is_exact,
     same_seed_same_weights,
     gradients_reach_every_parameter,
+    loss_is_a_mean_over_systems,
     predict_is_forward_in_chunks,
     predict_nothing,
     prepared_answers_are_predictions,

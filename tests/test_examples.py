@@ -206,3 +206,20 @@ def test_camera_of_the_photograph():
     blurred = scipy.ndimage.gaussian_filter1d(x, example.WIDTH * 64, axis=1, truncate=8)
     np.testing.assert_allclose((x @ A.T)[:, 12:-12], blurred[:, 12:-12], atol=2e-3)
     assert np.sqrt(np.mean(np.sum((b - x @ A.T) ** 2, axis=1))) == pytest.approx(norm, rel=0.05)
+
+
+# ---------------------------------------------------------------- a body and an encoding of your own
+
+
+def test_own_network(tmp_path, capsys):
+    """Both are trained, loaded by the names in their checkpoints, and certified; the body answers without LAPACK."""
+    example = load("own_network")
+    example.main(tmp_path, quick=True)
+    assert capsys.readouterr().out.count("relative error") == 2
+    for name, recipe in (("body", example.BODY), ("encoding", example.ENCODING)):
+        solver, systems = LearnedSolver.from_pretrained(tmp_path / name), recipe.problem_family().sample(30, seed=2)
+        assert solver.network.config == recipe.model
+        answer = solver.solve(systems.A, systems.b)
+        assert answer.certified.all()
+        assert name == "encoding" or set(answer.method) == {"learned+refined"}
+        np.testing.assert_allclose(answer.x, systems.x, rtol=1e-6, atol=1e-9)

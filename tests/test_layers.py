@@ -39,7 +39,7 @@ FLOORS = (
     ("result", "reporting", "io", "numerics", "metrics"),
     ("problems", "models", "rivals"),
     ("batch", "checkpoint"),
-    ("training", "estimation", "prepared", "solver"),
+    ("training", "estimation", "prepared", "solver", "export"),
     (
         "drop_in",
         "evaluation",

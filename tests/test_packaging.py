@@ -159,7 +159,9 @@ def test_few_dependencies():
     packages = {name: {re.split(r"[>=]", entry)[0] for entry in entries} for name, entries in extras.items()}
     assert (packages["plot"], packages["train"]) == ({"matplotlib"}, {"torch"})
     assert packages["study"] == {"algebraformer[plot,train]", "mpmath", "scikit-learn", "statsmodels"}
-    assert "algebraformer[study]" in packages["test"] & packages["docs"]
+    assert packages["onnx"] == {"algebraformer[train]", "onnx", "onnxruntime", "onnxscript"}
+    assert "algebraformer[onnx,study]" in packages["test"]
+    assert "algebraformer[study]" in packages["docs"]
 
 
 @pytest.fixture(scope="module")

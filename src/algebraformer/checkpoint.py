@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import safetensors.numpy
@@ -30,8 +30,10 @@ from algebraformer.errors import CheckpointError, ConfigurationError, UnknownNam
 from algebraformer.extras import require_torch
 from algebraformer.models import HeadConfig, ModelConfig, NumpyNetwork, legacy
 from algebraformer.models.inference.answers import AnyNetwork
-from algebraformer.models.inference.network import READERS
+from algebraformer.models.inference.network import has_numpy_form
+from algebraformer.models.own_modules import own_modules, unregistered
 from algebraformer.problems import ProblemFamily, from_settings, names
+from algebraformer.problems.custom import PREFIX
 from algebraformer.provenance import commit, versions
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ MAX_CONFIG_BYTES = 2**20
 MAX_MODEL_BYTES = 2**32
 OPTIONAL = ("seconds", "threads")
 """Keys of config.json that older checkpoints do not have."""
+MODULES = "modules"
+"""Key of config.json with the modules that register the body, encoding or head of a network that has one of its own."""
 SCALE = ".scale"
 """Tensors that are stored as 16-bit integers have their scales beside them, under their own name and this."""
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -235,6 +239,8 @@ def dump_json(value: Mapping[str, Any]) -> bytes:
 def pack(model: AnyNetwork, info: CheckpointInfo) -> dict[str, bytes]:
     """Return the files of a checkpoint as name: bytes."""
     config = {"format": FORMAT, "model": model.config.settings(), **dataclasses.asdict(info)}
+    if modules := own_modules(model.config):
+        config[MODULES] = modules
     return {MODEL: safetensors.numpy.save(arrays_of(model)), CONFIG: dump_json(config)}
 
 
@@ -242,7 +248,8 @@ def arrays_of(model: AnyNetwork) -> Arrays:
     """Return parameters and buffers of a network by name."""
     if isinstance(model, NumpyNetwork):
         return dict(model.arrays)
-    return {name: np.asarray(tensor.numpy(force=True), order="C") for name, tensor in model.state_dict().items()}
+    tensors = as_module(model).state_dict()
+    return {name: np.asarray(tensor.numpy(force=True), order="C") for name, tensor in tensors.items()}
 
 
 def save(folder: Path | str, model: AnyNetwork, info: CheckpointInfo) -> None:
@@ -254,6 +261,11 @@ def save(folder: Path | str, model: AnyNetwork, info: CheckpointInfo) -> None:
         Where to; a folder of that name is replaced.
     model : Algebraformer or NumpyNetwork
     info : CheckpointInfo
+
+    Raises
+    ------
+    ConfigurationError
+        The network is a module of one's own: a checkpoint holds no code.
     """
     write_folder(Path(folder), pack(model, info))
 
@@ -282,13 +294,15 @@ def load(folder: Path | str) -> tuple[Algebraformer, CheckpointInfo]:
 
 
 def load_network(folder: Path | str) -> tuple[AnyNetwork, CheckpointInfo]:
-    """Read a checkpoint folder, to solve: without torch, unless the network has a head of one's own.
+    """Read a checkpoint folder, to solve: without torch, if `inference.network.has_numpy_form` says so.
+
+    A head of one's own answers through torch, and so does a body of one's own that is registered in torch alone.
 
     Parameters, results and exceptions are those of `load`; the network is a `NumpyNetwork` where it can be one.
     """
     files, where = read_folder(Path(folder)), str(folder)
     config, arrays, info = parse(files, where)
-    if config.head.name not in READERS:
+    if not has_numpy_form(config):
         return _module(config, arrays, where), info
     try:
         return NumpyNetwork(config, arrays), info
@@ -319,8 +333,11 @@ def parse(files: Mapping[str, bytes], where: str) -> tuple[ModelConfig, Arrays, 
 
 
 def as_module(model: AnyNetwork) -> Algebraformer:
-    """Return a network as a module of torch: itself, or a copy."""
-    return _module(model.config, model.arrays, "") if isinstance(model, NumpyNetwork) else model
+    """Return a network as a module of torch: itself, or a copy; `ConfigurationError` for a module of one's own."""
+    if isinstance(model, NumpyNetwork):
+        return _module(model.config, model.arrays, "")
+    model.config.settings()  # which a module of one's own does not have
+    return cast("Algebraformer", model)
 
 
 def _module(config: ModelConfig, arrays: Mapping[str, NDArray[Any]], where: str) -> Algebraformer:
@@ -337,6 +354,9 @@ def _module(config: ModelConfig, arrays: Mapping[str, NDArray[Any]], where: str)
 def parse_config(settings: dict[str, Any], where: str) -> tuple[ModelConfig, CheckpointInfo]:
     """Return architecture and info from config.json; unknown and missing keys are errors, but for `OPTIONAL` ones."""
     settings = dict.fromkeys(OPTIONAL) | settings
+    modules = settings.pop(MODULES, {})
+    if not isinstance(modules, dict) or not all(isinstance(module, str) for module in modules.values()):
+        raise CheckpointError(f"{where}: {MODULES} must be an object with texts")
     version = settings.pop("format", None)
     if type(version) is not int or version not in (1, FORMAT):
         raise CheckpointError(f"{where}: expected format 1 or {FORMAT}, received {version!r:.80}")
@@ -348,6 +368,12 @@ def parse_config(settings: dict[str, Any], where: str) -> tuple[ModelConfig, Che
     known = legacy.FIELDS if version == 1 else {field.name for field in dataclasses.fields(ModelConfig)}
     if not isinstance(model, dict) or set(model) != known:
         raise CheckpointError(f"{where}: model must have exactly the keys {', '.join(sorted(known))}")
+    for what, value, module in unregistered(model, modules):
+        owner = "the script that registers it" if module == "__main__" else f"{module.removeprefix(PREFIX):.200}"
+        raise CheckpointError(
+            f"{where}: the {what} {value!r:.80} is not registered in this process: import {owner} first; on the "
+            "command line, name its file with --family FILE.py:NAME"
+        )
     for name in ("family", "recipe", "scores", "versions"):
         if not isinstance(settings[name], dict):
             raise CheckpointError(f"{where}: {name} must be an object, received {type(settings[name]).__name__}")

@@ -15,7 +15,7 @@ import numpy as np
 from algebraformer import io
 from algebraformer.bulk.settings import Settings, naming_the_systems, portable
 from algebraformer.errors import SingularSystemError, Status
-from algebraformer.extras import require
+from algebraformer.extras import require_packages
 from algebraformer.io.limits import Array, FilePath
 from algebraformer.result import SolveResult
 from algebraformer.solver import LearnedSolver, as_solver
@@ -148,7 +148,7 @@ def solve(
     >>> found.x.shape, bool(found.certified.all())
     ((100, 64), True)
     """
-    require("dask", "algebraformer.distributed")
+    require_packages("algebraformer.distributed", ("dask",), "dask")
     import dask
     import dask.array as da
 
@@ -245,7 +245,7 @@ def from_npy(path: FilePath, chunks: int | str = "auto", *, key: str | None = No
     ...     float(af.distributed.from_npy(path, chunks=2).sum().compute())
     66.0
     """
-    require("dask", "algebraformer.distributed")
+    require_packages("algebraformer.distributed", ("dask",), "dask")
     import dask.array as da
 
     file = _MappedFile.of(path, key)

@@ -1,25 +1,22 @@
-"""Packages that only an extra installs: solving does without, and what cannot says so in one error."""
+"""The extras, such as [train], which installs torch: solving does without, and what cannot says so in one error."""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
-
-EXTRAS = {"torch": "train", "dask": "dask"}
-"""The extra of each such package."""
-
-
-def require(package: str, what: str) -> None:
-    """Raise `MissingExtraError`, which begins with what needs it, unless a package is installed; it is not imported."""
-    if importlib.util.find_spec(package) is None:
-        raise _missing(what, package)
 
 
 def require_torch(what: str) -> None:
     """Raise `MissingExtraError`, which begins with what needs torch, unless it is installed; it is not imported."""
-    require("torch", what)
+    require_packages(what, ("torch",), "train")
+
+
+def require_packages(what: str, names: Sequence[str], extra: str) -> None:
+    """Raise `MissingExtraError`, which begins with what needs packages, unless all are installed; none is imported."""
+    if missing := [name for name in names if importlib.util.find_spec(name) is None]:
+        raise _missing(what, " and ".join(missing), extra)
 
 
 def naming_the_extra(get: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -32,12 +29,12 @@ def naming_the_extra(get: Callable[[str], Any]) -> Callable[[str], Any]:
         except ModuleNotFoundError as error:
             if error.name != "torch":
                 raise
-            raise _missing(name, "torch") from error
+            raise _missing(name) from error
 
     return wrapped
 
 
-def _missing(what: str, package: str) -> ImportError:
+def _missing(what: str, packages: str = "torch", extra: str = "train") -> ImportError:
     from algebraformer.errors import MissingExtraError  # loads NumPy, which the root does not
 
-    return MissingExtraError(f"{what} needs {package}: pip install 'algebraformer[{EXTRAS[package]}]'")
+    return MissingExtraError(f"{what} needs {packages}: pip install 'algebraformer[{extra}]'")

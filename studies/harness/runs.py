@@ -65,6 +65,7 @@ def run_once(
     output: Path,
     basis: Callable[[], tuple[Basis, float]] | None = None,
     initial: Algebraformer | None = None,
+    device: str = "cpu",
 ) -> Trained:
     """Train one network to the end of its schedule, unless it is trained already.
 
@@ -78,6 +79,8 @@ def run_once(
         train.
     initial : Algebraformer, optional
         The network that a recipe of `FinetuneRecipe` starts from.
+    device : str
+        On a GPU the networks are computed in bfloat16; but for operator heads, whose coefficients have more digits.
 
     Raises
     ------
@@ -94,7 +97,9 @@ def run_once(
         if basis is not None:
             given, seconds["basis"] = basis()
         workers = 0 if isinstance(recipe, FinetuneRecipe) else os.cpu_count() or 1  # few systems are made in a moment
-        options, begin = RunOptions(progress=False, workers=workers, validate_every=10**9), time.monotonic()
+        autocast = device.startswith("cuda") and not recipe.model.head.is_linear
+        options = RunOptions(progress=False, workers=workers, validate_every=10**9, device=device, autocast=autocast)
+        begin = time.monotonic()
         result = train(recipe, output, options, basis=given, initial=initial)
         seconds["training"] += time.monotonic() - begin
         record.write_text(json.dumps(seconds))

@@ -2,9 +2,9 @@
 
 Every network has about the same number of parameters and gets the same floating-point operations of training, counted
 by `studies.harness.flops`, offline work of the operator heads included; the same data, a fresh system every time
-(operator heads: a set as large as their steps can see); and the same grid of learning rates, from which each chooses on
-the validation set of the first family with the first seed. Recurrent networks are trained by AdamW, as in the paper,
-and by Muon; the better one of the two, chosen likewise, is in the table.
+(operator heads: a set as large as their steps can see, up to `MAX_SET`); and the same grid of learning rates, from
+which each chooses on the validation set of the first family with the first seed. Recurrent networks are trained by
+AdamW, as in the paper, and by Muon; the better one of the two, chosen likewise, is in the table.
 
 Classical rows: LU in float64 and float32, conjugate residuals with the inverse of the family's mean, and four that are
 fitted on as many systems as the token head saw, but `CLASSICAL_SAMPLES` at most: the linear minimum mean square
@@ -52,6 +52,9 @@ from studies.spectral import report
 from studies.spectral.report import BIGRU, BILSTM, GRU, LSTM, OPERATOR, PERCEPTRON, TOKEN
 
 CLASSICAL_SAMPLES = 4096
+MAX_SET = 800_000
+"""Largest training set of an operator head: that of the largest shipped recipe, 1.1 GB, which a resumed run makes
+again. At full scale the steps could see thirty million systems."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,8 @@ class Plan:
     """Steps of the full recipe."""
     test: int = Recipe.test_systems
     rounds: int = 5
+    device: str = "cpu"
+    """Device of torch that the networks are trained on."""
 
 
 def networks(
@@ -166,6 +171,7 @@ PRESETS = {
         paper=RECIPES["paper"],
         lengths=(20_000, 80_000, 312_500),
         full=RECIPES["paper"].steps,
+        device="cuda",
     ),
 }  # fmt: skip
 
@@ -191,13 +197,19 @@ def recipe_of(plan: Plan, family: str, model: ModelConfig, chosen: Rates, flops:
     muon_lr = (3 if operator else 10) * chosen.lr
 
     def of(steps: int) -> Recipe:
-        count = steps * plan.batch_size
+        count = min(steps * plan.batch_size, MAX_SET)
         return Recipe(
             family=family, model=model, steps=steps, batch_size=plan.batch_size, samples=count if operator else None,
             optimizer="adamw" if chosen.optimizer == "adamw" else "muon", lr=chosen.lr, muon_lr=muon_lr, seed=seed,
         )  # fmt: skip
 
-    return of(steps_for(lambda steps: sum(training_flops(of(steps)).values()), flops))
+    def cost(steps: int) -> float:
+        return sum(training_flops(of(steps)).values())
+
+    steps, full = steps_for(cost, flops), -(-MAX_SET // plan.batch_size)
+    if operator and steps > full:  # further steps make no further systems, and are cheaper
+        steps = full + steps_for(lambda further: cost(full + further), flops)
+    return of(steps)
 
 
 def run(plan: Plan, folder: Path, bar: Progress) -> Report:
@@ -212,7 +224,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
     def trained(recipe: Recipe, name: str, *words: object, basis: Any = None) -> Trained:
         if basis is None and recipe.model.head.is_linear:
             basis = partial(shared_basis, recipe, bases)
-        found = run_once(recipe, folder / folder_name(name, recipe.family, *words), basis)
+        found = run_once(recipe, folder / folder_name(name, recipe.family, *words), basis, device=plan.device)
         bar.advance(task)
         return found
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
 import algebraformer as af
 from algebraformer import assessment, io
-from algebraformer.training import trainer
+from algebraformer.training import get_recipe, trainer
 from study_results import assert_coloured
 
 OWN = """
@@ -160,6 +163,50 @@ def test_a_stopped_training(run, answer, tmp_path, monkeypatch):
     assert "step 2 of" in out
     arguments = ("finetune", "--from", "diffusion-64-token", "--family", "diffusion", "--samples", 3, "--workers", 0)
     assert answer(*arguments, "--output", tmp_path / "tuned")[0] == 130
+
+
+def test_a_time_limit(answer, refused, tmp_path):
+    """A training in pieces ends as one without a limit."""
+    settings = ("steps=60", "model.n=8", "model.n_embd=16", "scaler_samples=64", "validation_systems=16")
+    arguments = ("train", "quick", "--workers", 0, "--set", *settings)
+    code, found = answer(*arguments, "--output", tmp_path / "whole")
+    assert code == 0
+    handler = signal.getsignal(signal.SIGINT)
+    code, piece = answer(*arguments, "steps=100000", "--output", tmp_path / "long", "--time-limit", 0.02)
+    assert (code, piece["finished"]) == (130, False)
+    assert 0 < piece["step"] < 100_000
+    assert (tmp_path / "long" / f"step-{piece['step']:09d}").is_dir()
+    pieces = 0
+    while pieces < 100:
+        code, piece = answer(*arguments, "--output", tmp_path / "pieces", "--time-limit", 0.01)
+        pieces += 1
+        if code == 0:
+            break
+        assert code == 130
+    assert (piece["finished"], piece["scores"]) == (True, found["scores"])
+    assert signal.getsignal(signal.SIGINT) == handler
+    for minutes in (0, -1, "inf", "nan"):
+        assert "positive" in refused("train", "quick", "--output", tmp_path / "none", "--time-limit", minutes)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_study_in_pieces(run, tmp_path, monkeypatch):
+    """A study that is stopped in a training goes on with that training."""
+    recipe = dataclasses.replace(get_recipe("quick"), steps=50, scaler_samples=64, validation_systems=16)
+    command, runs = (importlib.import_module(f"studies.harness.{name}") for name in ("command", "runs"))
+    monkeypatch.setattr(command, "run", lambda *_: runs.run_once(recipe, tmp_path / "run"))
+    arguments = ("study", "spectral", "--output", tmp_path, "--work", tmp_path)
+    with monkeypatch.context() as patch:
+        real = trainer.Trainer.train_step
+        patch.setattr(trainer.Trainer, "train_step", lambda *given: time.sleep(0.05) or real(*given))
+        with pytest.raises(KeyboardInterrupt, match="the same command resumes it"):
+            run(*arguments, "--time-limit", 0.02)
+    [step] = (int(folder.name.removeprefix("step-")) for folder in (tmp_path / "run").glob("step-*"))
+    assert 0 < step < 50
+    taken = []
+    monkeypatch.setattr(trainer.Trainer, "train_step", lambda self, batch: taken.append(self.step) or real(self, batch))
+    assert run(*arguments)[0] == 0
+    assert taken == list(range(step, 50))
 
 
 def test_train_a_function_in_a_file(answer, own, tmp_path):

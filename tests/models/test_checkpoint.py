@@ -22,7 +22,7 @@ from algebraformer import checkpoint, problems
 from algebraformer.checkpoint import CONFIG, MODEL, SUMS, CheckpointInfo
 from algebraformer.errors import CheckpointError, UnknownNameError
 from algebraformer.models import Algebraformer, EstimateConfig, ModelConfig, OperatorConfig, TokenConfig, legacy
-from algebraformer.models.config import Architecture
+from algebraformer.models.body_kinds import KINDS as BODY_KINDS
 from algebraformer.training import Recipe
 from tests.bases import fit as fit_basis
 
@@ -77,7 +77,7 @@ def same_weights(a: Algebraformer, b: Algebraformer) -> bool:
 # ---------------------------------------------------------------- there and back
 
 
-OPERATORS = [f"{name}-operator" for name in typing.get_args(Architecture) if name != "feedback"]
+OPERATORS = [f"{name}-operator" for name, kind in BODY_KINDS.items() if not kind.needs_system]
 KINDS = ["transformer", "lstm", "gru", *OPERATORS, "feedback-estimate"]
 
 

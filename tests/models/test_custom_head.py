@@ -37,7 +37,7 @@ class StepHead(Head):
         return (steps * (A_1.mT @ b[:, :, None]) / A_1.square().sum(dim=(1, 2), keepdim=True) / largest)[:, :, 0]
 
     def loss(self, network, A, b, x):
-        return (self.answer(network, A, b) - x).square().mean() / x.square().mean()
+        return ((self.answer(network, A, b) - x).square().sum(dim=1) / x.square().sum(dim=1)).mean()
 
 
 MODEL = ModelConfig(n=6, head=StepConfig(unit=3.0), n_layer=1, n_head=2, n_embd=8)

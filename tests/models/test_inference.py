@@ -19,11 +19,11 @@ from algebraformer.checkpoint import CheckpointInfo, arrays_of
 from algebraformer.errors import ConfigurationError
 from algebraformer.models import Algebraformer, NumpyNetwork
 from algebraformer.models.inference.layers import CACHED, FEW, MODERATE_SCORE, centred, gelu, softmax_mean, standardized
-from algebraformer.models.inference.network import READERS, parameter_count
+from algebraformer.models.inference.network import has_numpy_form, parameter_count
 from head_contract import build
 from tests.models.test_models import KINDS, family
 
-OURS = [kind for kind, config in KINDS.items() if config.head.name in READERS]
+OURS = [kind for kind, config in KINDS.items() if has_numpy_form(config)]
 ROUNDING = 1e-6
 """What the outputs of a small network in float32 may differ by, relative to their norm over a batch."""
 

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ from algebraformer.checkpoint import SUMS, load, step_folders
 from algebraformer.errors import CheckpointError, ConfigurationError, TrainingError
 from algebraformer.metrics import score
 from algebraformer.models import Algebraformer, EstimateConfig, ModelConfig, OperatorConfig
-from algebraformer.models.config import Encoding
+from algebraformer.models.encodings import ENCODINGS
 from algebraformer.training import Recipe, RunOptions, Trainer, train
 from tests.stress.interruptions import Disturbed, outcome
 
@@ -311,7 +311,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count(tmp_path: Path)
     record = trainer.train_step((A, b, torch.full_like(x, torch.nan)))
     after = [trainer.model.state_dict(), *(optim.flatten_state(one, "") for one in trainer.optimizers)]
     assert record["skipped"]
-    assert trainer.skipped == 1
+    assert trainer.counters.skipped == 1
     for one, other in zip(before, after, strict=True):
         assert one
         assert all(torch.equal(one[name], other[name]) for name in one)
@@ -336,7 +336,7 @@ def test_training_gives_up_after_50_such_steps_in_a_row(
             trainer.run()
     else:
         assert trainer.run().finished
-    assert trainer.skipped == bad
+    assert trainer.counters.skipped == bad
     skipped = {record["step"]: record for record in log_records(tmp_path) if "loss" in record}
     assert (skipped[50]["skipped"], skipped[50]["loss"]) == (46, None)
 
@@ -344,7 +344,7 @@ def test_training_gives_up_after_50_such_steps_in_a_row(
 # ---------------------------------------------------------------- kinds of runs
 
 
-@pytest.mark.parametrize("encoding", get_args(Encoding))
+@pytest.mark.parametrize("encoding", list(ENCODINGS))
 @pytest.mark.parametrize("architecture", ["transformer", "lstm", "gru"])
 def test_every_kind_of_network_goes_through_the_same_loop(tmp_path: Path, architecture: str, encoding: str) -> None:
     model = dataclasses.replace(SMALL, n=4, architecture=architecture).with_head(encoding=encoding)
@@ -358,6 +358,44 @@ def test_every_kind_of_network_goes_through_the_same_loop(tmp_path: Path, archit
 def test_impossible_options_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(change))):
         RunOptions(**change)
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_a_set_on_the_device_needs_no_workers(
+    resident: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: Undisturbed
+) -> None:
+    """They are there while it is made, and then no more; a larger one is made for each step anew, with the same end."""
+    expected = undisturbed(FIXED)
+    if not resident:
+        monkeypatch.setattr(data, "RESIDENT_BYTES", 0)
+    workers = set()
+    real = Trainer.train_step
+
+    def step(self: Trainer, batch: data.Batch) -> dict[str, Any]:
+        workers.add(len(multiprocessing.active_children()))
+        assert (self.stored is not None) == resident
+        assert {part.device for part in batch} == {torch.device("cpu")}
+        return real(self, batch)
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    assert train(FIXED, tmp_path, dataclasses.replace(OPTIONS, workers=1)).finished
+    assert workers == ({0} if resident else {1})
+    assert outcome(tmp_path) == expected
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("recipe", [FIXED, OPERATOR, ESTIMATE], ids=["fixed", "operator", "estimate"])
+def test_a_run_on_cuda(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fixed set lies on the device; the run stops, goes on, and its network solves on the CPU."""
+    options = dataclasses.replace(OPTIONS, device="cuda")
+    run = Disturbed(recipe, tmp_path, options, at=20, action=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert not run.run().finished
+    assert (run.stored is None) == (recipe.samples is None)
+    assert run.stored is None or {part.device.type for part in run.stored} == {"cuda"}
+    result = train(recipe, tmp_path, options)
+    assert (result.finished, result.step) == (True, recipe.steps)
+    cpu = train(recipe, tmp_path / "cpu", OPTIONS)
+    assert result.scores["normalized_mse"] == pytest.approx(cpu.scores["normalized_mse"], rel=0.2)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

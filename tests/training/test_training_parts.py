@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from algebraformer import problems
 from algebraformer.errors import ConfigurationError, UnknownNameError
 from algebraformer.metrics import answer_scores, relative_errors
 from algebraformer.models import Algebraformer, ModelConfig
+from algebraformer.models.heads.data import SystemExamples
 from algebraformer.problems import Systems
 from algebraformer.training import RECIPES, FinetuneRecipe, Recipe, get_recipe
 from algebraformer.training.optim import Muon, make_optimizers, orthogonalize, schedule, set_learning_rates
@@ -125,6 +127,24 @@ def test_batches_are_addressed_by_step(recipe: Recipe, workers: int) -> None:
     assert len(later) == 5
     for one, other in zip(whole[9:], later, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_which_sets_stay_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The paper's does; larger ones, and systems that come once, do not; compact examples do whatever their number."""
+    paper, operator = RECIPES["paper"], RECIPES["reaction-diffusion-64-mlp"]
+    compact = mock.Mock(compact=True)
+    for recipe, maker, resident in (
+        (paper, SystemExamples(), True),
+        (dataclasses.replace(paper, samples=100_000), SystemExamples(), False),
+        (FRESH, SystemExamples(), False),
+        (operator, compact, True),
+        (dataclasses.replace(operator, samples=None), compact, False),
+    ):
+        assert data.is_resident(recipe, recipe.problem_family(), maker) == resident
+    size = 8 * (8 * 8 + 8 + 8)
+    for limit, resident in ((42 * size, True), (42 * size - 1, False)):
+        monkeypatch.setattr(data, "RESIDENT_BYTES", limit)
+        assert data.is_resident(FIXED, FIXED.problem_family(), SystemExamples()) == resident
 
 
 def test_fresh_systems_never_repeat() -> None:

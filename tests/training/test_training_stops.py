@@ -80,8 +80,8 @@ def send_in(monkeypatch: pytest.MonkeyPatch, what: str, number: int) -> list[str
     parts: list[str] = []
     real = Monitor.part
 
-    def part(self: Monitor, name: str) -> Callable[..., None]:
-        report = real(self, name)
+    def part(self: Monitor, name: str, *stopping: Any) -> Callable[..., None]:
+        report = real(self, name, *stopping)
 
         def disturbed(*args: Any) -> None:
             parts.append(name)

@@ -13,6 +13,7 @@ from typing import Annotated
 import tyro
 
 from algebraformer.cli.evaluate import Assess, Evaluate
+from algebraformer.cli.export import Export
 from algebraformer.cli.info import Families, Info, Models
 from algebraformer.cli.newton import Newton
 from algebraformer.cli.output import BAD_INPUT, DONE, warnings_on_stderr
@@ -21,6 +22,7 @@ from algebraformer.cli.study import Study
 from algebraformer.cli.train import Finetune, Train
 from algebraformer.errors import AlgebraformerError
 from algebraformer.provenance import versions
+from algebraformer.training.processes import launched
 
 Command = (
     Annotated[Solve, tyro.conf.subcommand("solve")]
@@ -28,6 +30,7 @@ Command = (
     | Annotated[Finetune, tyro.conf.subcommand("finetune")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Assess, tyro.conf.subcommand("assess")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Study, tyro.conf.subcommand("study")]
     | Annotated[Newton, tyro.conf.subcommand("newton")]
     | Annotated[Families, tyro.conf.subcommand("families")]
@@ -53,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings_on_stderr():
             return command.run()
     except (AlgebraformerError, ValueError, OSError) as error:
+        if isinstance(error, AlgebraformerError) and launched()[0] > 0:
+            return BAD_INPUT  # the first process says it for all
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
         print(f"algebraformer: {' '.join(text.split())}", file=sys.stderr)
         return BAD_INPUT

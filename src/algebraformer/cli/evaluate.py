@@ -43,13 +43,11 @@ class Evaluate:
     def run(self) -> int:
         from algebraformer import evaluation, problems
         from algebraformer.reporting import print_table, write_results
-        from algebraformer.solver import LearnedSolver
         from algebraformer.training.data import TEST_SEED
 
         if self.output is not None:
             check_file(self.output, folder_is_made=True)
-        solver = LearnedSolver.from_pretrained(self.model)
-        family = family_for(solver, self.family)
+        solver, family = solver_and_family(self.model, self.family)
         estimator = solver.network.config.head.estimates
         if estimator and not isinstance(family, problems.NoisyFamily):
             raise ConfigurationError(
@@ -98,13 +96,11 @@ class Assess:
     def run(self) -> int:
         from algebraformer.assessment import assess
         from algebraformer.reporting import in_json
-        from algebraformer.solver import LearnedSolver
         from algebraformer.training.monitor import Monitor
 
         if self.output is not None:
             check_folder(self.output)
-        solver = LearnedSolver.from_pretrained(self.model)
-        family = family_for(solver, self.family)
+        solver, family = solver_and_family(self.model, self.family)
         with Monitor(not self.json) as monitor:
             report = assess(solver, family, progress=monitor.part("report"))
         path = None if self.output is None else save_report(report, self.output)
@@ -116,18 +112,20 @@ class Assess:
         return DONE
 
 
-def family_for(solver: LearnedSolver, name: str | None) -> ProblemFamily:
-    """Return the family that the argument `family` of a command names, in the size of the model.
+def solver_and_family(model: str, name: str | None) -> tuple[LearnedSolver, ProblemFamily]:
+    """Return a model and the family that the argument `family` of a command names, in the size of the model.
 
-    The model's own family keeps the settings of its training, also where a file is named to define it.
+    A file is executed before the model is loaded: it may register the model's body, encoding or head as well. The
+    model's own family keeps the settings of its training, also where a file is named to define it.
     """
     from algebraformer import problems
     from algebraformer.problems.custom import family_from_file, names_a_file
+    from algebraformer.solver import LearnedSolver
 
-    if name is None:
-        return solver.info.problem_family()
-    if names_a_file(name):
+    in_file = name is not None and names_a_file(name)
+    if name is not None and in_file:
         name = family_from_file(name).name
-        if name == solver.info.family["name"]:
-            return solver.info.problem_family()
-    return problems.get(name, n=solver.n)
+    solver = LearnedSolver.from_pretrained(model)
+    if name is None or (in_file and name == solver.info.family["name"]):
+        return solver, solver.info.problem_family()
+    return solver, problems.get(name, n=solver.n)

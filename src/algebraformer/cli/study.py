@@ -12,6 +12,7 @@ from typing import Annotated
 import tyro
 
 from algebraformer.cli.output import DONE, emit
+from algebraformer.cli.time_limit import time_limit
 from algebraformer.errors import ConfigurationError, MissingExtraError
 from algebraformer.reporting import in_json
 from algebraformer.writing import check_folder
@@ -38,6 +39,8 @@ class Study:
     """Folder for the results."""
     work: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("runs/studies")
     """Folder for what a stopped study resumes from."""
+    time_limit: Annotated[float | None, tyro.conf.arg(metavar="MINUTES")] = None
+    """Stop after this time as after Ctrl-C; the same command resumes."""
     json: bool = False
     """Print one JSON object and no progress bar."""
 
@@ -55,7 +58,8 @@ class Study:
         check_folder(self.work)
         words = shlex.join(["algebraformer", *sys.argv[1:]])
         command = importlib.import_module("studies.harness.command")
-        report = command.run(study, self.preset, self.output, self.work, self.json, words)
+        with time_limit(self.time_limit):
+            report = command.run(study, self.preset, self.output, self.work, self.json, words)
         if self.json:
             path = self.output / f"{self.name}.json"
             emit({

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 
 from algebraformer.cli.output import DONE, INTERRUPTED, emit, save_report, show, show_report
+from algebraformer.cli.time_limit import time_limit
 from algebraformer.extras import require_torch
+from algebraformer.training.processes import Processes, joined
 from algebraformer.training.recipes import Basis, Recipe, Scaler, get_recipe
 from algebraformer.writing import check_folder
 
@@ -34,21 +36,31 @@ class RunFlags:
     """Changes to the recipe, as name=value: steps=500 model.n_layer=2 family_settings.alpha=[0,0.5]. Values are
     JSON."""
     device: str = "cpu"
-    """Device of torch, for instance cuda."""
+    """Device of torch, for instance cuda; with several processes one GPU each."""
     autocast: bool = False
     """Compute in bfloat16 where that is safe; CUDA only."""
     compile: bool = False
     """Compile the network with torch.compile."""
     workers: int = 1
     """Background processes that generate training systems."""
+    time_limit: Annotated[float | None, tyro.conf.arg(metavar="MINUTES")] = None
+    """Stop after this time as after Ctrl-C; the same command resumes."""
     json: bool = False
     """Print one JSON object at the end and no progress bar."""
+
+    def run(self) -> int:
+        require_torch("training")
+        with time_limit(self.time_limit), joined(self.device) as processes:
+            return self.train(processes)
+
+    def train(self, processes: Processes) -> int:
+        """Train, and return the exit code; of several processes the first one alone prints and writes."""
+        raise NotImplementedError
 
     def options(self) -> RunOptions:
         """Return the options of the run."""
         from algebraformer.training.options import RunOptions
 
-        check_device(self.device)
         names = ("device", "autocast", "compile", "workers")
         return RunOptions(progress=not self.json, **{name: getattr(self, name) for name in names})
 
@@ -60,6 +72,8 @@ class Train(RunFlags):
     For FILE.py:NAME, a family or a function that samples A, the recipe is chosen automatically, and the folder of the
     run also gets a report on whether the network is worth it (for linear heads; for others and for noisy systems use
     evaluate). A run that was stopped (Ctrl-C, SIGTERM, a crash) resumes when the same command is given again.
+
+    torchrun --nproc-per-node N -m algebraformer train ... shares every batch among N processes.
     """
 
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE|FILE.py:NAME")]
@@ -67,28 +81,32 @@ class Train(RunFlags):
     output: Path
     """Folder of the run: log.jsonl, checkpoints, and model/ at the end; for a family of your own also report.md."""
 
-    def run(self) -> int:
-        require_torch("training")
+    def train(self, processes: Processes) -> int:
         from algebraformer.problems.custom import names_a_file
         from algebraformer.reporting import in_json
         from algebraformer.training.monitor import Monitor
         from algebraformer.training.trainer import train
 
-        check_folder(self.output)
+        shown = processes.first and not self.json
+        if processes.first:
+            check_folder(self.output)
         from_file = names_a_file(self.recipe)
-        with Monitor(not self.json) as monitor:
-            part = monitor.part("spectrum")
-            name = self.recipe
-            recipe = recipe_for_file(name, self.set, part) if from_file else changed(get_recipe(name), self.set)
+        with Monitor(shown) as monitor:
+            if from_file:
+                recipe = recipe_for_file(self.recipe, self.set, monitor.part("spectrum"), processes)
+            else:
+                recipe = changed(get_recipe(self.recipe), self.set)
         options = self.options()
         fresh, begin = not self.output.exists(), time.monotonic()
         result = train(recipe, self.output, options, self.name or (recipe.family if from_file else self.recipe))
+        if not processes.first:
+            return DONE if result.finished else INTERRUPTED
         report = None
         if result.finished and from_file and recipe.model.head.is_linear:
             from algebraformer.assessment import assess
 
             seconds = time.monotonic() - begin if fresh else None
-            with Monitor(not self.json) as monitor:
+            with Monitor(shown) as monitor:
                 report = assess(self.output, training_seconds=seconds, progress=monitor.part("report"))
         path = None if report is None else save_report(report, self.output)
         if self.json:
@@ -137,21 +155,21 @@ class Finetune(RunFlags):
     frozen: int = 0
     """Number of leading blocks that are frozen, and with them the embedding."""
 
-    def run(self) -> int:
-        require_torch("training")
+    def train(self, processes: Processes) -> int:
         from algebraformer.problems.custom import names_a_file
         from algebraformer.training.finetuning import fine_tuning
         from algebraformer.training.trainer import train
 
-        check_folder(self.output)
+        if processes.first:
+            check_folder(self.output)
         names = ("epochs", "batch_size", "scaler", "basis", "rank", "layer_decay", "frozen")
         family = family_in_file(self.family, self.set) if names_a_file(self.family) else self.family
         recipe, initial = fine_tuning(self.start, family, self.samples, **{name: getattr(self, name) for name in names})
         recipe = changed(recipe, self.set)
         result = train(recipe, self.output, self.options(), self.name, initial=initial)
-        if self.json:
+        if self.json and processes.first:
             emit(as_json(result))
-        else:
+        elif processes.first:
             show_result(result, recipe)
         return DONE if result.finished else INTERRUPTED
 
@@ -188,15 +206,18 @@ def family_in_file(source: str, changes: Sequence[str]) -> ProblemFamily:
     return family
 
 
-def recipe_for_file(source: str, changes: Sequence[str], progress: ProgressCallback) -> Recipe:
-    """Return the recipe for a family in a Python file; its settings and n are changed before the spectrum is taken."""
+def recipe_for_file(source: str, changes: Sequence[str], progress: ProgressCallback, processes: Processes) -> Recipe:
+    """Return the recipe for a family in a Python file; its settings and n are changed before the spectrum is taken.
+
+    What is measured for it the first process measures alone: the others might find something else.
+    """
     from algebraformer.problems import NoisyFamily
     from algebraformer.training.automatic import recipe_for
 
     family = family_in_file(source, changes)
     similar = get_recipe("deblur-64" if isinstance(family, NoisyFamily) else "diffusion-64-mlp")
     with_changes(similar.settings(), changes)  # unknown names, before the spectrum is computed
-    return changed(recipe_for(family, progress), changes)
+    return changed(processes.from_first(lambda: recipe_for(family, progress)), changes)
 
 
 def changed(recipe: SomeRecipe, changes: Sequence[str]) -> SomeRecipe:
@@ -224,15 +245,3 @@ def with_changes(fields: dict[str, Any], changes: Sequence[str]) -> dict[str, An
         except json.JSONDecodeError:
             target[last] = text
     return fields
-
-
-def check_device(device: str) -> None:
-    """Raise `ConfigurationError` if torch cannot use the device."""
-    import torch
-
-    from algebraformer.errors import ConfigurationError
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigurationError(f"device {device!r} cannot be used: {error}") from error

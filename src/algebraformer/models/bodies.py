@@ -1,4 +1,4 @@
-"""The layers between tokens and head: the paper's Transformer and recurrent baselines, and two bodies of ours.
+"""The layers between tokens and head: the paper's Transformer and recurrent baselines, two bodies of ours, and yours.
 
 Every body takes embedded tokens (B, T, n_embd), and what a head gives it besides, and returns (B, T, width).
 
@@ -17,12 +17,102 @@ References
 
 from __future__ import annotations
 
+import abc
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from algebraformer.models.body_kinds import BodyKind, add_kind
 from algebraformer.models.config import ModelConfig
 from algebraformer.models.inference.layers import MEAN_SQUARE_FLOOR
+from algebraformer.models.registry import Registry
+
+
+class Body(nn.Module, abc.ABC):
+    """The layers between tokens and head. One of your own derives from this class: see `register_body`.
+
+    Layers in a `ModuleList` named `blocks` are those that `frozen` and `layer_decay` of a fine-tuning count.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        Of the whole network.
+
+    Attributes
+    ----------
+    width : int
+        Values per token behind the body; n_embd unless it is set.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.width = config.n_embd
+
+    @abc.abstractmethod
+    def forward(self, h: Tensor, *context: Tensor) -> Tensor:
+        """Return tokens (B, T, width) from embedded ones (B, T, n_embd), without mixing systems.
+
+        `context` is scaled A (B, m, n) and b (B, m), float32, from heads that give them, see `BodyKind.needs_system`.
+        """
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Change what should not start as `Algebraformer.reset_parameters` has set it, or torch; nothing by default."""
+
+    def hidden_matrices(self) -> Iterator[tuple[nn.Parameter, int]]:
+        """Yield the weight matrices that Muon orthogonalises and how many square-ish matrices each of them stacks."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                yield module.get_parameter("weight"), 1
+
+
+SomeBody = TypeVar("SomeBody", bound=Body)
+BODIES: Registry[type[Body]] = Registry("body", "architecture")
+"""Bodies in torch by name."""
+
+
+def register_body(name: str, kind: BodyKind | None = None) -> Callable[[type[SomeBody]], type[SomeBody]]:
+    """Class decorator: make a body known under a name, as `ModelConfig.architecture` in recipes and checkpoints.
+
+    A network with such a body answers through torch, unless the same body is registered in NumPy as well, see
+    `register_numpy_body`.
+
+    Parameters
+    ----------
+    name : str
+    kind : BodyKind, optional
+        Which settings it goes by, and what it needs; by default learned positions, and tokens alone.
+
+    Raises
+    ------
+    ConfigurationError
+        Another body has the name.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from algebraformer.models import Algebraformer, Body, ModelConfig, register_body
+    >>> @register_body("average")
+    ... class Average(Body):
+    ...     def __init__(self, config):
+    ...         super().__init__(config)
+    ...         self.linear = torch.nn.Linear(config.n_embd, config.n_embd)
+    ...     def forward(self, h, *context):
+    ...         return h + self.linear(h.mean(dim=1, keepdim=True))
+    >>> model = Algebraformer(ModelConfig(n=4, architecture="average", n_embd=8))
+    >>> model(torch.eye(4).double()[None], torch.ones(1, 4).double()).shape
+    torch.Size([1, 4])
+    """
+
+    def add(cls: type[SomeBody]) -> type[SomeBody]:
+        BODIES.add(name, cls, cls)
+        add_kind(name, kind, cls.__module__)
+        return cls
+
+    return add
 
 
 class Attention(nn.Module):
@@ -73,15 +163,44 @@ class Block(nn.Module):
         h = h + self.attention(self.norm_attention(h))
         return h + self.mlp(self.norm_mlp(h))
 
+    def reset_parameters(self) -> None:
+        """Start as the identity."""
+        nn.init.zeros_(self.attention.out.weight)
+        nn.init.zeros_(self.get_parameter("mlp.2.weight"))
 
-class Transformer(nn.Module):
+    def hidden_matrices(self) -> Iterator[tuple[nn.Parameter, int]]:
+        """Yield the weight matrices, queries, keys and values as three."""
+        yield self.get_parameter("attention.qkv.weight"), 3
+        yield self.get_parameter("attention.out.weight"), 1
+        yield self.get_parameter("mlp.0.weight"), 1
+        yield self.get_parameter("mlp.2.weight"), 1
+
+
+class BlockBody(Body):
+    """A body whose hidden matrices are those of its blocks."""
+
+    blocks: nn.ModuleList
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        for module in self.modules():
+            if isinstance(module, Block | PerceptronBlock | FirstAnswer):
+                module.reset_parameters()
+
+    def hidden_matrices(self) -> Iterator[tuple[nn.Parameter, int]]:
+        for block in self.blocks:
+            if isinstance(block, Block | PerceptronBlock):
+                yield from block.hidden_matrices()
+
+
+@register_body("transformer")
+class Transformer(BlockBody):
     """The blocks and the final norm (the paper's): tokens (B, T, n_embd) to tokens (B, T, n_embd)."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = nn.LayerNorm(config.n_embd)
-        self.width = config.n_embd
 
     def forward(self, h: Tensor, *context: Tensor) -> Tensor:
         for block in self.blocks:
@@ -89,7 +208,8 @@ class Transformer(nn.Module):
         return self.norm(h)
 
 
-class Feedback(nn.Module):
+@register_body("feedback")
+class Feedback(BlockBody):
     """The same blocks; between them every token learns how well its part of a first answer fits the data (ours).
 
     After a block, entry i of a first answer x is read from token i, and A^T (b - A x), along which the misfit falls, is
@@ -98,17 +218,15 @@ class Feedback(nn.Module):
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.reads = nn.ModuleList(FirstAnswer(config) for _ in range(config.n_layer - 1))
         self.norm = nn.LayerNorm(config.n_embd)
-        self.width = config.n_embd
 
-    def forward(self, h: Tensor, A: Tensor, b: Tensor) -> Tensor:
-        """Return tokens (B, n, n_embd) from tokens and scaled A (B, m, n) and b (B, m)."""
+    def forward(self, h: Tensor, *context: Tensor) -> Tensor:
         h = self.blocks[0](h)
         for read, block in zip(self.reads, self.blocks[1:], strict=True):
-            h = block(read(h, A, b))
+            h = block(read(h, *context))
         return self.norm(h)
 
 
@@ -127,12 +245,18 @@ class FirstAnswer(nn.Module):
         rms = (g.square().mean(dim=1, keepdim=True) + float(MEAN_SQUARE_FLOOR)).sqrt()
         return h + self.write(torch.cat((x, g, g / rms), dim=2))
 
+    def reset_parameters(self) -> None:
+        """Start as the identity."""
+        nn.init.zeros_(self.write.weight)
 
-class Recurrent(nn.Module):
+
+@register_body("gru")
+@register_body("lstm")
+class Recurrent(Body):
     """Stacked LSTM [6]_ or GRU [7]_ layers, the paper's baselines: tokens (B, T, n_embd) to states (B, T, width)."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         kind = {"lstm": nn.LSTM, "gru": nn.GRU}[config.architecture]
         self.layers = kind(
             config.n_embd, config.n_embd, config.n_layer, batch_first=True, bidirectional=config.bidirectional
@@ -140,7 +264,14 @@ class Recurrent(nn.Module):
         self.width = config.n_embd * (2 if config.bidirectional else 1)
 
     def forward(self, h: Tensor, *context: Tensor) -> Tensor:
-        return self.layers(h)[0]
+        states: Tensor = self.layers(h)[0]
+        return states
+
+    def hidden_matrices(self) -> Iterator[tuple[nn.Parameter, int]]:
+        gates = 4 if isinstance(self.layers, nn.LSTM) else 3
+        for name, parameter in self.layers.named_parameters():
+            if name.startswith("weight"):
+                yield parameter, gates
 
 
 class PerceptronBlock(nn.Module):
@@ -156,8 +287,18 @@ class PerceptronBlock(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         return h + self.mlp(self.norm(h))
 
+    def reset_parameters(self) -> None:
+        """Start as the identity."""
+        nn.init.zeros_(self.get_parameter("mlp.2.weight"))
 
-class Perceptron(nn.Module):
+    def hidden_matrices(self) -> Iterator[tuple[nn.Parameter, int]]:
+        """Yield both weight matrices."""
+        yield self.get_parameter("mlp.0.weight"), 1
+        yield self.get_parameter("mlp.2.weight"), 1
+
+
+@register_body("mlp")
+class Perceptron(BlockBody):
     """Residual perceptrons on one token, for operator heads (ours).
 
     The token (B, 1, n_embd) becomes the normalised states behind all blocks, (B, 1, n_layer n_embd).
@@ -166,7 +307,7 @@ class Perceptron(nn.Module):
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.blocks = nn.ModuleList(PerceptronBlock(config) for _ in range(config.n_layer))
         self.width = config.n_layer * config.n_embd
 
@@ -178,14 +319,6 @@ class Perceptron(nn.Module):
         return torch.cat(states, dim=-1)
 
 
-def make_body(config: ModelConfig) -> Transformer | Feedback | Recurrent | Perceptron:
-    """Return the layers between tokens and head."""
-    match config.architecture:
-        case "transformer":
-            return Transformer(config)
-        case "feedback":
-            return Feedback(config)
-        case "mlp":
-            return Perceptron(config)
-        case "lstm" | "gru":
-            return Recurrent(config)
+def make_body(config: ModelConfig) -> Body:
+    """Return the layers between tokens and head; `ConfigurationError` if torch has no body of that name."""
+    return BODIES[config.architecture](config)

@@ -1,7 +1,8 @@
 """What a network is made of. No torch here: the command line reads this before it needs a tensor.
 
 `ModelConfig` has the settings that all networks share; what belongs to one kind of head is in the `HeadConfig` of that
-kind, registered under the head's name. A new kind of head registers its own, see `models.heads.register_head`.
+kind, registered under the head's name. A new kind of head registers its own, see `models.heads.register_head`. Bodies
+and encodings are registered in `models.bodies` and `models.encodings`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from algebraformer.errors import ConfigurationError
+from algebraformer.models.body_kinds import KINDS, BodyKind, body_kind
+from algebraformer.models.encodings import ENCODINGS
 from algebraformer.validation import is_whole
 
-Architecture = Literal["transformer", "lstm", "gru", "mlp", "feedback"]
-Encoding = Literal["column", "row", "column-b", "entry"]
 EstimateEncoding = Literal["column", "column-tikhonov"]
 Norm = Literal["frobenius", "weighted"]
 Form = Literal["dense", "low-rank"]
@@ -49,8 +50,10 @@ class HeadConfig:
 
     name: ClassVar[str] = ""
     """Name of the kind, set by `register_config`."""
-    architectures: ClassVar[tuple[Architecture, ...]] = ("transformer", "lstm", "gru")
-    """Bodies that the head can read its answer from."""
+    gives_one_token: ClassVar[bool] = False
+    """Whether it can give the body one token that holds everything, for those bodies that need it."""
+    gives_system: ClassVar[bool] = False
+    """Whether it gives the body scaled A and b besides the tokens."""
     is_linear: ClassVar[bool] = False
     """Whether it approximates the inverse of A itself, so that x is linear in b."""
     estimates: ClassVar[bool] = False
@@ -71,6 +74,15 @@ class HeadConfig:
 
     def check(self, model: ModelConfig) -> None:
         """Raise `ConfigurationError` unless the settings fit those of the whole network."""
+
+    @classmethod
+    def architectures(cls) -> list[str]:
+        """Return the names of the bodies that the head gives all that they need."""
+        return [
+            name
+            for name, body in KINDS.items()
+            if body.needs_one_token <= cls.gives_one_token and body.needs_system <= cls.gives_system
+        ]
 
     def n_equations_of(self, model: ModelConfig) -> int:
         """Return the number m of equations of the systems that the network reads."""
@@ -204,21 +216,22 @@ def check_flag(name: str, value: object) -> None:
 class TokenConfig(HeadConfig):
     """The paper's head: token i gives x_i."""
 
-    encoding: Encoding = "column"
+    encoding: str = "column"
     """column: token i is [column i of A, b_i], the paper's. row: it is [row i of A, b_i]. column-b: it is [column i of
-    A, all of b]. These have n tokens. entry: one token [a_ij, b_i] per entry, n^2 tokens."""
+    A, all of b]. These have n tokens. entry: one token [a_ij, b_i] per entry, n^2 tokens. Or an encoding of your own,
+    see `models.register_encoding`."""
 
     def __post_init__(self) -> None:
-        check_choice("encoding", self.encoding, get_args(Encoding))
+        ENCODINGS[self.encoding]  # is there
 
     def n_token(self, model: ModelConfig) -> int:
-        return model.n**2 if self.encoding == "entry" else model.n
+        return ENCODINGS[self.encoding].n_token(model.n)
 
     def token_width(self, model: ModelConfig) -> int:
-        return {"column": model.n + 1, "row": model.n + 1, "column-b": 2 * model.n, "entry": 2}[self.encoding]
+        return ENCODINGS[self.encoding].token_width(model.n)
 
     def position_shape(self, model: ModelConfig) -> tuple[int, ...]:
-        return (model.n, model.n) if self.encoding == "entry" else (model.n,)
+        return ENCODINGS[self.encoding].position_shape(model.n)
 
     def check_finetuning(self, samples: int, scaler: str, basis: str) -> None:
         if basis != "refitted":
@@ -230,7 +243,7 @@ class TokenConfig(HeadConfig):
 class OperatorConfig(HeadConfig):
     """The network returns coefficients of the inverse of A in a basis of the family, and x is linear in b (ours)."""
 
-    architectures: ClassVar[tuple[Architecture, ...]] = ("transformer", "lstm", "gru", "mlp")
+    gives_one_token: ClassVar[bool] = True
     is_linear: ClassVar[bool] = True
     held_out: ClassVar[float] = 0.2
 
@@ -307,7 +320,7 @@ class OperatorConfig(HeadConfig):
         return "c" if self.numbers == "complex" else "f"
 
     def n_token(self, model: ModelConfig) -> int:
-        return 1 if model.architecture == "mlp" else self.n_column
+        return 1 if model.body.needs_one_token else self.n_column
 
     def token_width(self, model: ModelConfig) -> int:
         return self.n_combination * self.n_column // self.n_token(model)
@@ -343,7 +356,7 @@ class OperatorConfig(HeadConfig):
 class EstimateConfig(HeadConfig):
     """Token i gives mean and standard deviation of x_i, for noisy systems (ours)."""
 
-    architectures: ClassVar[tuple[Architecture, ...]] = ("transformer", "lstm", "gru", "feedback")
+    gives_system: ClassVar[bool] = True
     estimates: ClassVar[bool] = True
     unsupported_reason: ClassVar[str] = "is an estimator for noisy systems: call `estimate`"
     finetunes: ClassVar[bool] = False
@@ -378,17 +391,17 @@ class ModelConfig:
 
     n: int = 64
     """Number of unknowns of the systems the network reads."""
-    architecture: Architecture = "transformer"
-    """The paper's Transformer, its recurrent baselines, residual perceptrons on the same entries (mlp; operator head
-    only), or the Transformer with the residual of a first answer fed back between its blocks (feedback; estimate head
-    only)."""
+    architecture: str = "transformer"
+    """The body: the paper's Transformer, its recurrent baselines (lstm, gru), residual perceptrons on the same entries
+    (mlp; operator head only), the Transformer with the residual of a first answer fed back between its blocks
+    (feedback; estimate head only), or one of your own, see `models.register_body`."""
     head: HeadConfig = TokenConfig()
     """Kind of head and its settings. A name, where all settings have defaults, or a dictionary with a name and
     settings becomes such a configuration."""
     n_layer: int = 12
     """Number of blocks or recurrent layers."""
     n_head: int = 8
-    """Attention heads per block; must divide n_embd. Transformer only."""
+    """Attention heads per block; must divide n_embd. Bodies with attention only."""
     n_embd: int = 256
     """Width of the tokens inside the network, or of the recurrent state."""
     causal: bool = False
@@ -405,22 +418,23 @@ class ModelConfig:
             check_size(name, getattr(self, name))
         for name in ("causal", "positions", "bidirectional"):
             check_flag(name, getattr(self, name))
-        check_choice("architecture", self.architecture, get_args(Architecture))
-        if self.architecture not in self.head.architectures:
-            known = ", ".join(self.head.architectures)
-            raise ConfigurationError(f"{self.head.name} heads go with {known}, received {self.architecture!r}")
-        if self.architecture in ("transformer", "feedback"):
-            if self.n_embd % self.n_head:
-                raise ConfigurationError(f"n_head must divide n_embd, received {self.n_head} and {self.n_embd}")
-            if self.bidirectional:
-                raise ConfigurationError("bidirectional is for lstm and gru; a transformer has causal=False")
-        elif self.causal:
-            raise ConfigurationError("causal is for the transformer; lstm and gru have bidirectional=False")
-        elif not self.positions:
-            raise ConfigurationError("positions=False is for the transformer; lstm, gru and mlp know the order")
-        elif self.architecture == "mlp" and self.bidirectional:
-            raise ConfigurationError("bidirectional is for lstm and gru; mlp has no directions")
+        body = self.body
+        if self.architecture not in (known := self.head.architectures()):
+            raise ConfigurationError(
+                f"{self.head.name} heads go with {', '.join(known)}, received {self.architecture!r}"
+            )
+        if "n_head" in body.options and self.n_embd % self.n_head:
+            raise ConfigurationError(f"n_head must divide n_embd, received {self.n_head} and {self.n_embd}")
+        for name, usual in (("causal", False), ("positions", True), ("bidirectional", False)):
+            if getattr(self, name) != usual and name not in body.options:
+                having = ", ".join(kind for kind, other in KINDS.items() if name in other.options)
+                raise ConfigurationError(f"{name}={not usual} is for {having}, received {self.architecture!r}")
         self.head.check(self)
+
+    @property
+    def body(self) -> BodyKind:
+        """The kind of its body."""
+        return body_kind(self.architecture)
 
     @property
     def n_equations(self) -> int:
@@ -440,8 +454,7 @@ class ModelConfig:
     @property
     def position_shape(self) -> tuple[int, ...]:
         """How the tokens with learned positions are laid out; () without, for recurrent networks know the order."""
-        placed = self.positions and self.architecture in ("transformer", "feedback")
-        return self.head.position_shape(self) if placed else ()
+        return self.head.position_shape(self) if self.positions and "positions" in self.body.options else ()
 
     def with_head(self, **changes: Any) -> ModelConfig:
         """Return the same network with other settings of its head."""

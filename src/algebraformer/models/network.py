@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import ScoredSystems
-from algebraformer.models.bodies import Attention, Block, FirstAnswer, PerceptronBlock, make_body
+from algebraformer.models.bodies import Attention, make_body
 from algebraformer.models.config import ModelConfig
 from algebraformer.models.heads import EstimateHead, OperatorHead, TokenHead
 from algebraformer.models.heads.base import make_head
@@ -80,13 +80,7 @@ class Algebraformer(HeadChecks, nn.Module):
                         nn.init.normal_(parameter, std=module.hidden_size**-0.5)
         for position in self.tokens.positions:
             nn.init.normal_(position, std=0.02)
-        for module in self.modules():
-            if isinstance(module, Attention):
-                nn.init.zeros_(module.out.weight)
-            elif isinstance(module, Block | PerceptronBlock):
-                nn.init.zeros_(module.get_parameter("mlp.2.weight"))
-            elif isinstance(module, FirstAnswer):
-                nn.init.zeros_(module.write.weight)
+        self.body.reset_parameters()
         self.head.reset_parameters()
 
     def encode(self, tokens: Tensor, *context: Tensor) -> Tensor:
@@ -95,6 +89,11 @@ class Algebraformer(HeadChecks, nn.Module):
         `context` is what the feedback body needs besides: scaled A (B, m, n) and b (B, m).
         """
         encoded: Tensor = self.body(self.tokens(tokens), *context)
+        if encoded.shape[1:] != (tokens.shape[1], self.body.width):
+            raise ConfigurationError(
+                f"the body {self.config.architecture!r} returned tokens of shape {tuple(encoded.shape[1:])}, expected "
+                f"{(tokens.shape[1], self.body.width)}"
+            )
         return encoded
 
     def forward(self, A: Tensor, b: Tensor) -> Tensor:
@@ -173,18 +172,7 @@ class Algebraformer(HeadChecks, nn.Module):
 
         Muon orthogonalises these; embedding, positions, norms, biases and read-out belong to AdamW.
         """
-        for module in self.body.modules():
-            if isinstance(module, Attention):
-                yield module.get_parameter("qkv.weight"), 3
-                yield module.get_parameter("out.weight"), 1
-            elif isinstance(module, Block | PerceptronBlock):
-                yield module.get_parameter("mlp.0.weight"), 1
-                yield module.get_parameter("mlp.2.weight"), 1
-            elif isinstance(module, nn.RNNBase):
-                gates = 4 if isinstance(module, nn.LSTM) else 3
-                for name, parameter in module.named_parameters():
-                    if name.startswith("weight"):
-                        yield parameter, gates
+        yield from self.body.hidden_matrices()
 
     def training_flops(self) -> int:
         """Return 6 x parameters x tokens: a multiplication and an addition per weight and token, twice that backward.

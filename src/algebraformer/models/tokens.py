@@ -1,4 +1,4 @@
-"""The embedding of tokens, which `raw_tokens` makes of a system."""
+"""The embedding of tokens, which `encodings` and readers make of a system."""
 
 from __future__ import annotations
 

@@ -130,19 +130,22 @@ class Monitor:
             self._since = time.monotonic()
         self.stop.set()
 
-    def part(self, what: str) -> Callable[..., None]:
+    def part(self, what: str, stopping: Callable[[], bool] | None = None) -> Callable[..., None]:
         """Show a part of the work; return what its progress is reported to.
 
         Parameters
         ----------
         what : str
             What is being done.
+        stopping : callable, optional
+            Returns whether to stop, where that is not for this process to decide by itself.
 
         Returns
         -------
         callable
             report(done, total, detail=""): show this; raises `Stopped` if a signal came.
         """
+        stopping = stopping or self.stop.is_set
         task: TaskID | None = None
 
         def report(done: int, total: int, detail: str = "") -> None:
@@ -152,7 +155,7 @@ class Monitor:
                 if self._depth:
                     self.bar.start()
             self.bar.update(task, completed=done, total=total, detail=detail)
-            if self.stop.is_set():
+            if stopping():
                 raise Stopped
 
         return report

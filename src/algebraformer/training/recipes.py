@@ -190,7 +190,8 @@ PAPER = Recipe(
     weight_decay=0.01,
 )
 """The paper's model, data set and optimiser: 12 blocks of width 256, 50,000 systems, 400 epochs. Batch size and
-learning rate are not in the paper and are our choices. A week on two CPU cores; meant for a GPU."""
+learning rate are not in the paper and are our choices. A week on two CPU cores; meant for a GPU, which keeps the
+systems in its memory."""
 
 DIFFUSION_64_TOKEN = Recipe(model=ModelConfig(n=64, n_layer=4, n_head=4, n_embd=96), steps=5_000)
 """The paper's system at a small size: token head, 0.46 million parameters, fresh systems, Muon."""

@@ -3,7 +3,7 @@
 A run lives in one folder: log.jsonl (one JSON object a line), step-* (the two newest checkpoints, each with the state
 of the optimisers beside the network) and, at the end, model/ (the network alone, with its scores). A run that stopped
 for whatever reason resumes from its newest readable checkpoint and gives, on the same machine and with the same number
-of threads, bit for bit what an undisturbed run gives.
+of threads and processes, bit for bit what an undisturbed run gives.
 """
 
 from __future__ import annotations
@@ -18,24 +18,16 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 
 from algebraformer.checkpoint import (
-    CONFIG,
     CheckpointInfo,
     check_name,
-    dump_json,
     finite_scores,
-    load,
     naming,
-    pack,
-    parse_arrays,
-    parse_json,
     read_folder,
     save,
     step_folders,
-    unpack,
     write_folder,
 )
 from algebraformer.errors import CheckpointError, ConfigurationError, TrainingError
@@ -53,23 +45,22 @@ from algebraformer.training.data import (
     VALIDATION_SEED,
     StepBatches,
     capped_sample_size,
+    is_resident,
     step_batches,
     store_examples,
     training_data,
 )
 from algebraformer.training.exclusive import exclusive
 from algebraformer.training.monitor import Monitor, Stopped
-from algebraformer.training.optim import (
-    flatten_state,
-    make_optimizers,
-    schedule,
-    set_learning_rates,
-    unflatten_state,
-)
+from algebraformer.training.optim import make_optimizers, schedule, set_learning_rates
 from algebraformer.training.options import RunOptions, TrainResult
+from algebraformer.training.processes import Processes, joined
 from algebraformer.training.recipes import FinetuneRecipe, Recipe
+from algebraformer.training.run_state import OPTIMIZERS as OPTIMIZERS
+from algebraformer.training.run_state import RNG as RNG
+from algebraformer.training.run_state import STATE as STATE
+from algebraformer.training.run_state import Counters, finished_run, pack_run, unpack_run
 
-OPTIMIZERS, STATE, RNG = "optimizers.safetensors", "state.json", "rng"
 MAX_SKIPPED = 50
 """Training gives up after this many steps in a row without a finite gradient."""
 
@@ -92,6 +83,8 @@ class Trainer:
         The network that a `FinetuneRecipe` starts from.
     monitor : Monitor, optional
         Progress bar and signals; new ones if not given.
+    processes : Processes, optional
+        Those that share the work; this one alone if not given.
     """
 
     def __init__(
@@ -103,16 +96,35 @@ class Trainer:
         basis: Basis | None = None,
         initial: Algebraformer | None = None,
         monitor: Monitor | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.recipe, self.output, self.options = recipe, Path(output), options or RunOptions()
         self.monitor = monitor or Monitor(self.options.progress)
+        self.processes = processes or Processes(self.options.device)
+        if recipe.batch_size < self.processes.count:
+            raise ConfigurationError(
+                f"{self.processes.count} processes share batches of {recipe.batch_size} systems: choose a batch_size "
+                "of at least one system each"
+            )
         self.family = recipe.problem_family()
         self.info = CheckpointInfo(
             name=name or self.family.name, family=self.family.settings(), recipe=recipe.settings()
         )
         self.stored: Batch | None = None
-        self.step = self.skipped = self.log_bytes = 0
-        self.seconds = self.waited = 0.0
+        self.counters = Counters()
+        self.log = self.output / "log.jsonl"
+        files = self.processes.from_first(lambda: self._open(basis, initial))
+        if not self.processes.first:
+            self._unpack(files, "the first process")
+        self.loss = torch.compile(self.model.loss) if self.options.compile else self.model.loss
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.counters.step
+
+    def _open(self, basis: Basis | None, initial: Algebraformer | None) -> dict[str, bytes]:
+        """Make folder and network ready, from the newest checkpoint or new; return what other processes start from."""
         self.output.mkdir(parents=True, exist_ok=True)
         for pattern in (".step-*", ".model.*"):  # what was being written when the process died
             for unfinished in self.output.glob(pattern):
@@ -120,12 +132,11 @@ class Trainer:
         if not self._restore():
             with self.monitor:
                 self.model = self._starting_model(basis, initial)
-            self.model.to(self.options.device)
-            self.optimizers = make_optimizers(self.model, recipe)
-        self.loss = torch.compile(self.model.loss) if self.options.compile else self.model.loss
-        self.log = self.output / "log.jsonl"
+            self.model.to(self.processes.device)
+            self.optimizers = make_optimizers(self.model, self.recipe)
         self.log.touch()
-        os.truncate(self.log, min(self.log_bytes, self.log.stat().st_size))  # what came after the checkpoint
+        os.truncate(self.log, min(self.counters.log_bytes, self.log.stat().st_size))  # what came after the checkpoint
+        return self._pack() if self.processes.count > 1 else {}
 
     def _starting_model(self, basis: Basis | None, initial: Algebraformer | None) -> Algebraformer:
         """Return the network before the first step."""
@@ -152,7 +163,7 @@ class Trainer:
         problems = []
         for folder in step_folders(self.output):
             try:
-                self._restore_from(folder)
+                self._unpack(read_folder(folder), str(folder))
                 return True
             except CheckpointError as error:
                 problems.append(str(error))
@@ -160,37 +171,22 @@ class Trainer:
             raise CheckpointError(f"{self.output}: no readable checkpoint ({'; '.join(problems)})")
         return False
 
-    def _restore_from(self, folder: Path) -> None:
-        files = read_folder(folder)
-        model, info = unpack(files, str(folder))
-        if missing := [name for name in (OPTIMIZERS, STATE) if name not in files]:
-            raise CheckpointError(f"{folder}: {missing[0]} is missing, so training cannot go on from here")
-        check_recipe(info, self.recipe, self.output)
-        state = parse_json(files[STATE], f"{folder}/{STATE}")
-        arrays = parse_arrays(files[OPTIMIZERS], f"{folder}/{OPTIMIZERS}")
-        tensors = {name: torch.tensor(array) for name, array in arrays.items()}
-        self.model = model.to(self.options.device).train()
-        self.optimizers = make_optimizers(self.model, self.recipe)
-        try:
-            self.step, self.skipped, self.log_bytes = (int(state[key]) for key in ("step", "skipped", "log_bytes"))
-            self.seconds, self.waited = float(state["seconds"]), float(state["waited"])
-            torch.set_rng_state(tensors.pop(RNG))
-            for number, optimizer in enumerate(self.optimizers):
-                unflatten_state(optimizer, tensors, str(number))
-        except (KeyError, ValueError, RuntimeError, TypeError) as error:
-            raise CheckpointError(f"{folder}: the state of the run is not complete ({error})") from error
+    def _unpack(self, files: Mapping[str, bytes], where: str) -> None:
+        """Take network, optimisers and counters from the files of a checkpoint."""
+        self.model, self.optimizers, self.counters = unpack_run(
+            files, where, self.recipe, self.output, self.processes.device
+        )
+
+    def _pack(self) -> dict[str, bytes]:
+        """Return the files of a checkpoint."""
+        return pack_run(self.model, self.info, self.optimizers, self.counters)
 
     def checkpoint(self) -> None:
         """Write step-*, keep the one before it, delete what is older."""
-        tensors = {RNG: torch.get_rng_state()}
-        for number, optimizer in enumerate(self.optimizers):
-            tensors |= flatten_state(optimizer, str(number))
-        self.log_bytes = self.log.stat().st_size
-        fields = ("step", "skipped", "log_bytes", "seconds", "waited")
-        files = pack(self.model, self.info)
-        files[OPTIMIZERS] = safetensors.torch.save(tensors)
-        files[STATE] = dump_json({field: getattr(self, field) for field in fields})
-        write_folder(self.output / f"step-{self.step:09d}", files)
+        if not self.processes.first:
+            return
+        self.counters.log_bytes = self.log.stat().st_size
+        write_folder(self.output / f"step-{self.step:09d}", self._pack())
         for old in step_folders(self.output)[2:]:
             shutil.rmtree(old)
 
@@ -206,18 +202,20 @@ class Trainer:
                 finished = False
             self.checkpoint()
             try:
-                scores = self._finish() if finished else {}
+                scores = self.processes.from_first(self._finish) if finished else {}
             except Stopped:
                 finished = False
         return TrainResult(folder=self.output, step=self.step, finished=finished, scores=scores)
 
     def _take_steps(self) -> None:
         """Take all steps that are left; raise `Stopped` between two of them if a signal came."""
-        options, recipe = self.options, self.recipe
+        options, recipe, processes, counters = self.options, self.recipe, self.processes, self.counters
         size = capped_sample_size(recipe.validation_systems, self.family.n)
-        validation = self.family.sample(size, VALIDATION_SEED)
+        validation = self.family.sample(size, VALIDATION_SEED) if processes.first else None
         with closing(self._batches()) as batches:
-            report, rate = self.monitor.part(self.info.name), ""
+            rate = ""
+            # All processes stop at the same step.
+            report = self.monitor.part(self.info.name, lambda: processes.any(self.monitor.stop.is_set()))
             report(self.step, recipe.steps)
             in_a_row, saved_at, clock = 0, time.monotonic(), time.monotonic()
             while self.step < recipe.steps:
@@ -225,20 +223,21 @@ class Trainer:
                 batch = next(batches)
                 waited = time.monotonic() - clock
                 record = self.train_step(batch)
-                self.step += 1
+                counters.step += 1
                 in_a_row = in_a_row + 1 if record["skipped"] else 0
                 if in_a_row > MAX_SKIPPED:
                     raise TrainingError(f"{MAX_SKIPPED} steps in a row were not finite at step {self.step}: lower lr")
-                self.waited += waited
-                self.seconds += time.monotonic() - clock
+                counters.waited += waited
+                counters.seconds += time.monotonic() - clock
 
                 # 2. The log, and the scores on the frozen validation set.
                 last = self.step == recipe.steps
                 if self.step % options.log_every == 0 or last:
                     record = {name: float(value) for name, value in record.items()}
                     self._log(record | self._progress_record())
-                    rate = f"loss {record['loss']:.2e}, {self.step * recipe.batch_size / self.seconds:.0f} systems/s"
-                if self.step % options.validate_every == 0 or last:
+                    speed = self.step * recipe.batch_size / counters.seconds
+                    rate = f"loss {record['loss']:.2e}, {speed:.0f} systems/s"
+                if validation is not None and (self.step % options.validate_every == 0 or last):
                     self.model.eval()
                     self._log({f"validation_{k}": v for k, v in score(self.model, validation).items()})
                     self.model.train()
@@ -251,13 +250,12 @@ class Trainer:
                 clock = time.monotonic()
 
     def _batches(self) -> Generator[Batch, None, None]:
-        """Return the batches from this step on; a fixed set is kept in memory where it is small."""
-        recipe, n, maker = self.recipe, self.family.n, self.model.head.example_maker(self.model)
-        fits = maker.compact or recipe.samples == capped_sample_size(recipe.samples or 0, n)
-        if recipe.samples is not None and fits:
-            self.stored = self._store(recipe.samples, maker)
-        data = StepBatches(self.family, recipe, maker)
-        pin = self.options.device.startswith("cuda")
+        """Return this process's shares of the batches from this step on; see `is_resident` for where they come from."""
+        recipe, maker = self.recipe, self.model.head.example_maker(self.model)
+        if recipe.samples is not None and is_resident(recipe, self.family, maker):
+            self.stored = tuple(part.to(self.processes.device) for part in self._store(recipe.samples, maker))
+        data = StepBatches(self.family, recipe, maker, self.processes.share(recipe.batch_size))
+        pin = self.processes.device.startswith("cuda")
         return step_batches(data, self.step, self.options.workers, pin, self.stored)
 
     def _store(self, count: int, maker: ExampleMaker) -> Batch:
@@ -267,20 +265,20 @@ class Trainer:
 
     def train_step(self, batch: Batch) -> dict[str, Any]:
         """Take one optimiser step, or skip it if the gradient is not finite; return loss, gradient norm, skipped."""
-        device = self.options.device
+        device = self.processes.device
         batch = tuple(part.to(device, non_blocking=True) for part in batch)
         set_learning_rates(self.optimizers, schedule(self.step, self.recipe))
         with torch.autocast("cuda", torch.bfloat16) if self.options.autocast else nullcontext():
             loss = self.loss(*batch)
-        loss.backward()
+        loss = self.processes.backward(loss, self.model.parameters(), self.recipe.batch_size)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         skipped = not bool(torch.isfinite(norm))
         for optimizer in self.optimizers:
             if not skipped:
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        self.skipped += skipped
-        return {"loss": loss.detach(), "gradient_norm": norm.detach(), "skipped": skipped}
+        self.counters.skipped += skipped
+        return {"loss": loss, "gradient_norm": norm.detach(), "skipped": skipped}
 
     def _finish(self) -> dict[str, float]:
         """Fit and calibrate what is left, score the network on the frozen test set and write model/."""
@@ -291,32 +289,35 @@ class Trainer:
             count = capped_sample_size(self.recipe.test_systems, self.family.n)
             scores = dict(finite_scores(score(self.model, self.family.sample(count, TEST_SEED))))
         info = dataclasses.replace(
-            self.info, scores=scores, seconds=round(self.seconds, 3), threads=torch.get_num_threads()
+            self.info, scores=scores, seconds=round(self.counters.seconds, 3), threads=torch.get_num_threads()
         )
         save(self.output / "model", self.model, info)
         return scores
 
     def _readout_examples(self) -> Batch:
         """Return the stored training set, or make the examples that a read-out is fitted to."""
-        return self.stored or self._store(self.recipe.readout_samples, self.model.head.example_maker(self.model))
+        stored = self.stored or self._store(self.recipe.readout_samples, self.model.head.example_maker(self.model))
+        return tuple(part.cpu() for part in stored)
 
     # ---------------------------------------------------------------- log
 
     def _progress_record(self) -> dict[str, float]:
-        samples = self.step * self.recipe.batch_size
+        samples, seconds = self.step * self.recipe.batch_size, self.counters.seconds
         per_sample = self.model.training_flops()
         return {
             "lr": self.optimizers[-1].param_groups[0]["lr"],
             "samples": samples,
-            "seconds": round(self.seconds, 3),
-            "samples_per_second": round(samples / self.seconds, 2),
-            "data_wait": round(self.waited / self.seconds, 5),
+            "seconds": round(seconds, 3),
+            "samples_per_second": round(samples / seconds, 2),
+            "data_wait": round(self.counters.waited / seconds, 5),
             "training_flops": samples * per_sample,
-            "skipped": self.skipped,
+            "skipped": self.counters.skipped,
         }
 
     def _log(self, record: Mapping[str, float]) -> None:
         """Append a line to log.jsonl; NaN and infinity become null."""
+        if not self.processes.first:
+            return
         with naming(self.log), self.log.open("a") as stream:
             stream.write(json.dumps({"step": self.step, **plain(dict(record))}) + "\n")
 
@@ -374,34 +375,15 @@ def train(
     options, output = options or RunOptions(), Path(output)
     if name:
         check_name(name)  # before there is a folder
-    with Monitor(options.progress) as monitor:
+    with joined(options.device) as processes, Monitor(options.progress and processes.first) as monitor:
         try:
             if not isinstance(recipe, Recipe):
-                recipe = recipe_for(as_family(recipe), monitor.part("spectrum"))
-            if (result := finished_run(recipe, output)) is not None:
+                family = as_family(recipe)
+                recipe = processes.from_first(lambda: recipe_for(family, monitor.part("spectrum")))
+            known = recipe
+            if (result := processes.from_first(lambda: finished_run(known, output))) is not None:
                 return result
-            with exclusive(output):
-                return Trainer(recipe, output, options, name, basis, initial, monitor).run()
+            with exclusive(output) if processes.first else nullcontext():
+                return Trainer(recipe, output, options, name, basis, initial, monitor, processes).run()
         except Stopped:  # before there was anything to save
             return TrainResult(folder=output, step=0, finished=False, scores={})
-
-
-def finished_run(recipe: Recipe, output: Path) -> TrainResult | None:
-    """Return how the run in a folder ended if it is finished, else None.
-
-    Raises `ConfigurationError` if it is one of another recipe.
-    """
-    if not (output / "model" / CONFIG).exists():
-        return None
-    try:
-        info = load(output / "model")[1]
-    except CheckpointError:
-        return None  # made again from the newest checkpoint
-    check_recipe(info, recipe, output)
-    return TrainResult(folder=output, step=recipe.steps, finished=True, scores=info.scores)
-
-
-def check_recipe(info: CheckpointInfo, recipe: Recipe, output: Path) -> None:
-    """Raise `ConfigurationError` unless a checkpoint in this folder is one of a run of this recipe."""
-    if dump_json(info.recipe) != dump_json(recipe.settings()):
-        raise ConfigurationError(f"{output} holds a run of another recipe: choose another output folder")

@@ -144,11 +144,21 @@ class Head(nn.Module, abc.ABC):
         """Return the scores of the bare network on systems of its family."""
         return answer_scores(self.predict(network, systems.A, systems.b[:, :, None])[:, :, 0], systems)
 
+    def outputs(self, network: Network, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return what a reader asks the network for, from what it makes of systems: what an exported network computes.
+
+        Raises
+        ------
+        ConfigurationError
+            The head has no reader.
+        """
+        raise unable(network, "only token, operator and estimate heads can be exported")
+
     # Training
 
     @abc.abstractmethod
     def loss(self, network: Network, *batch: Tensor) -> Tensor:
-        """Return the loss of a batch of examples, relative to that of answering zero."""
+        """Return the loss of a batch of examples, a mean over its systems, relative to that of answering zero."""
 
     def example_maker(self, network: Network) -> ExampleMaker:
         """Return what makes examples of systems."""

@@ -7,41 +7,56 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig, TokenConfig
+from algebraformer.models.encodings import ENCODINGS
 from algebraformer.models.heads.base import Head, Network, register_head
 from algebraformer.models.heads.data import TrainingData, to_tensors
 from algebraformer.models.heads.scaler import FamilyScaler
-from algebraformer.models.raw_tokens import TOKENS
 from algebraformer.models.scaling import DISTANCE_MARGIN
 from algebraformer.progress import PartCallback, all_silent
 
 
 @register_head("token", TokenConfig)
 class TokenHead(Head):
-    """The paper's read-out: token i gives x_i through one linear map. Entry tokens give x_j by their mean over rows."""
+    """The paper's read-out: one linear map of each token, of which the encoding makes x; usually token i gives x_i."""
 
     def __init__(self, config: ModelConfig, width: int) -> None:
         super().__init__(config, width)
-        self.n, self.encoding = config.n, TokenConfig.of(config).encoding
+        self.n, self.encoding = config.n, ENCODINGS[TokenConfig.of(config).encoding]
+        self.check_encoding(config)
         self.scaler = FamilyScaler(config.n)
         self.linear = nn.Linear(width, 1)
 
     def forward(self, h: Tensor) -> Tensor:
         """Return the standardised solution (B, n) from tokens (B, T, width)."""
-        y = self.linear(h)[..., 0]  # (B, T)
-        if self.encoding == "entry":
-            y = y.view(-1, self.n, self.n).mean(dim=1)  # (B, row, column) -> (B, column)
+        y: Tensor = self.encoding.unknowns(self.linear(h)[..., 0], self.n)  # from (B, T)
         return y
+
+    def check_encoding(self, config: ModelConfig) -> None:
+        """Raise `ConfigurationError` unless the encoding gives what it promises."""
+        tokens = self.read(torch.zeros(1, self.n, self.n), torch.zeros(1, self.n))
+        shapes = {"tokens": tokens.shape, "unknowns": self.encoding.unknowns(tokens[..., 0], self.n).shape}
+        for method, expected in (("tokens", (1, config.n_token, config.token_width)), ("unknowns", (1, self.n))):
+            if shapes[method] != expected:
+                raise ConfigurationError(
+                    f"{method} of the encoding {TokenConfig.of(config).encoding!r} returns shape "
+                    f"{tuple(shapes[method])} for one system, expected {expected}"
+                )
+
+    def outputs(self, network: Network, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return (self(network.encode(*inputs)),)
 
     def standardized(self, network: Network, A: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """Return the standardised solution y (B, n), float32, and the factors (B,) that `scaler.answer` needs."""
         A_z, b_z, size = self.scaler(A, b)
-        return self(network.encode(self.read(A_z.float(), b_z.float()))), size
+        return self.outputs(network, self.read(A_z.float(), b_z.float()))[0], size
 
     def read(self, A: Tensor, b: Tensor) -> Tensor:
         """Return raw tokens (B, T, token_width) of standardised A (B, n, n) and b (B, n)."""
-        return TOKENS[self.encoding](A, b, torch)
+        tokens: Tensor = self.encoding.tokens(A, b, torch)
+        return tokens
 
     def answer(self, network: Network, A: Tensor, b: Tensor) -> Tensor:
         return self.scaler.answer(*self.standardized(network, A, b))

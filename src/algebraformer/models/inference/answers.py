@@ -9,9 +9,10 @@ from algebraformer.models.inference.network import NumpyNetwork
 from algebraformer.models.inference.reading import Estimates
 
 if TYPE_CHECKING:
+    from algebraformer.models.module_network import ModuleNetwork
     from algebraformer.models.network import Algebraformer
 
-AnyNetwork: TypeAlias = "Algebraformer | NumpyNetwork"
+AnyNetwork: TypeAlias = "Algebraformer | NumpyNetwork | ModuleNetwork"
 
 
 def predict(model: AnyNetwork, A: FloatArray, b: FloatArray) -> FloatArray:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
 from scipy.special import expit
 
-from algebraformer.models.config import Architecture, ModelConfig
+from algebraformer.models.body_kinds import BodyKind, add_kind
+from algebraformer.models.config import ModelConfig
 from algebraformer.models.inference.layers import (
     MEAN_SQUARE_FLOOR,
     Linear,
@@ -19,10 +20,20 @@ from algebraformer.models.inference.layers import (
     softmax_mean,
     standardized,
 )
+from algebraformer.models.registry import Registry
 
 
-class Body(Protocol):
-    """The layers between tokens and head.
+class NumpyBody(Protocol):
+    """The layers between tokens and head. One of your own has these two attributes and methods.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        Of the whole network.
+    tensors : Tensors
+        Parameters and buffers by the names of the torch module; every one is taken, see `layers`.
+    name : str
+        Of the body in the network: its parameters have names that begin with this and a dot.
 
     Attributes
     ----------
@@ -36,8 +47,38 @@ class Body(Protocol):
     width: int
     reads_norms: ClassVar[bool]
 
+    def __init__(self, config: ModelConfig, tensors: Tensors, name: str) -> None: ...
+
     def __call__(self, h: Singles, *context: Singles) -> Singles:
         """Return tokens (B, T, width) from embedded ones (B, T, n_embd), whose memory is used, and the context."""
+
+
+SomeBody = TypeVar("SomeBody", bound=NumpyBody)
+NUMPY_BODIES: Registry[type[NumpyBody]] = Registry("NumPy body", "architecture")
+"""Bodies in NumPy by name."""
+
+
+def register_numpy_body(name: str, kind: BodyKind | None = None) -> Callable[[type[SomeBody]], type[SomeBody]]:
+    """Class decorator: make a body that answers without torch known under the name that it has in torch.
+
+    Parameters
+    ----------
+    name : str
+    kind : BodyKind, optional
+        As for `register_body`, which need not have been called: where nothing is trained, torch may be missing.
+
+    Raises
+    ------
+    ConfigurationError
+        Another body has the name.
+    """
+
+    def add(cls: type[SomeBody]) -> type[SomeBody]:
+        NUMPY_BODIES.add(name, cls, cls)
+        add_kind(name, kind, cls.__module__)
+        return cls
+
+    return add
 
 
 class Block:
@@ -70,6 +111,7 @@ class Block:
         return h
 
 
+@register_numpy_body("transformer")
 class Transformer:
     """The blocks and the final norm."""
 
@@ -102,6 +144,7 @@ class FirstAnswer:
         return h
 
 
+@register_numpy_body("feedback")
 class Feedback(Transformer):
     """The same blocks, with a first answer between each and the next."""
 
@@ -116,6 +159,7 @@ class Feedback(Transformer):
         return self.norm(h)
 
 
+@register_numpy_body("mlp")
 class Perceptron:
     """Residual perceptrons on one token, and the standardised states behind all of them."""
 
@@ -139,6 +183,8 @@ class Perceptron:
         return states.reshape(len(h), 1, self.width)
 
 
+@register_numpy_body("gru")
+@register_numpy_body("lstm")
 class Recurrent:
     """Stacked LSTM or GRU layers, in one direction or both."""
 
@@ -190,12 +236,3 @@ def gru_step(inputs: Singles, recurrent: Singles, state: Singles, memory: Single
     (r_x, z_x, n_x), (r_h, z_h, n_h) = np.split(inputs, 3, axis=1), np.split(recurrent, 3, axis=1)
     z, n = expit(z_x + z_h), np.tanh(n_x + expit(r_x + r_h) * n_h)
     return (1 - z) * n + z * state, memory
-
-
-BODIES: dict[Architecture, Callable[[ModelConfig, Tensors, str], Body]] = {
-    "transformer": Transformer,
-    "feedback": Feedback,
-    "mlp": Perceptron,
-    "lstm": Recurrent,
-    "gru": Recurrent,
-}

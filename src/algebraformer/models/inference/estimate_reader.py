@@ -19,8 +19,8 @@ from algebraformer.metrics import ScoredSystems, estimate_scores
 from algebraformer.models.config import EstimateConfig, ModelConfig
 from algebraformer.models.inference.reader import BATCH_SIZE, Arrays, ColumnReader, Forward, Singles
 from algebraformer.models.inference.reading import Estimates
-from algebraformer.models.raw_tokens import tikhonov_channels
 from algebraformer.models.scaling import ScaledSystems, scale_systems
+from algebraformer.models.tikhonov import tikhonov_channels
 
 STD_FLOOR = 1e-3
 """Least standard deviation, for systems scaled to A and b of size one."""

@@ -13,11 +13,12 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import ScoredSystems
 from algebraformer.models.config import TIKHONOV, EstimateConfig, ModelConfig, OperatorConfig, TokenConfig
-from algebraformer.models.inference.bodies import BODIES
+from algebraformer.models.encodings import ENCODINGS
+from algebraformer.models.inference.bodies import NUMPY_BODIES
 from algebraformer.models.inference.estimate_reader import STD_FLOOR, TYPICAL_NOISE, EstimateReader
 from algebraformer.models.inference.layers import Linear, Singles, Tensors, centred
 from algebraformer.models.inference.operator_reader import OperatorReader
-from algebraformer.models.inference.reader import Arrays, HeadChecks, Reader, max_batch_size
+from algebraformer.models.inference.reader import Arrays, Forward, HeadChecks, Reader, max_batch_size
 from algebraformer.models.inference.reading import Estimates, MatrixReading
 from algebraformer.models.inference.token_reader import TokenReader
 from algebraformer.numerics.entry_sampler import Entries
@@ -33,26 +34,36 @@ ReadOut = Callable[[Singles, Singles], tuple[Singles, ...]]
 """Takes encoded tokens (B, T, width) and raw ones (B, T, token_width) to the outputs that a reader asks for."""
 
 
+def has_numpy_form(config: ModelConfig) -> bool:
+    """Say whether such a network answers without torch: its head has a reader, and its body is registered in NumPy."""
+    return config.head.name in READERS and config.architecture in NUMPY_BODIES
+
+
 class NumpyNetwork(HeadChecks):
     """A trained network that answers without torch: tokens, body and read-out in NumPy, and the reader of its head.
 
     Parameters
     ----------
     config : ModelConfig
-        With a head of one of the kinds in `READERS`.
+        One that `has_numpy_form`.
     arrays : mapping of str to ndarray
         Parameters and buffers, under the names that they have in the torch module; not copied.
 
     Raises
     ------
     ConfigurationError
-        There is no reader for the head; an array is missing, unknown, or has the wrong shape or dtype; or buffers make
-        no sense together.
+        There is no reader for the head, or no body of that name in NumPy; an array is missing, unknown, or has the
+        wrong shape or dtype; or buffers make no sense together.
     """
 
     def __init__(self, config: ModelConfig, arrays: Arrays) -> None:
-        if config.head.name not in READERS:
-            raise ConfigurationError(f"there is no reader for the head {config.head.name!r}: it needs torch")
+        if not has_numpy_form(config):
+            what = (
+                f"no reader for the head {config.head.name!r}"
+                if config.head.name not in READERS
+                else f"no body {config.architecture!r} in NumPy"
+            )
+            raise ConfigurationError(f"there is {what}: such networks answer through torch")
         self.config, self.arrays = config, arrays
         kind, tensors = READERS[config.head.name], Tensors(arrays)
         self.buffers = {name: tensors.take(f"head.{name}", *of) for name, of in kind.buffers(config).items()}
@@ -70,7 +81,7 @@ class NumpyNetwork(HeadChecks):
             tensors.take(f"tokens.positions.{i}", (length, config.n_embd))
             for i, length in enumerate(config.position_shape)
         ]
-        self.body = BODIES[config.architecture](config, tensors, "body")
+        self.body = NUMPY_BODIES[config.architecture](config, tensors, "body")
         if self.body.reads_norms:
             self.embedding = self.embedding.centred()
             self.positions = [centred(position) for position in self.positions]
@@ -100,6 +111,29 @@ class NumpyNetwork(HeadChecks):
                 case [row, column]:
                     h += (row[:, None] + column).reshape(-1, h.shape[-1])  # (n, n, n_embd) -> (n * n, n_embd)
             return self.read_out(self.body(h, *context), tokens)
+
+    def with_forward(self, forward: Forward) -> NumpyNetwork:
+        """Return this network with another forward pass, such as that of its export.
+
+        Parameters
+        ----------
+        forward : callable
+            Takes and returns what `forward` does. Several threads may call it at the same time.
+
+        Examples
+        --------
+        >>> import algebraformer as af
+        >>> solver = af.LearnedSolver.from_pretrained("diffusion-64")
+        >>> systems = af.problems.get("diffusion", n=64).sample(3, seed=1)
+        >>> calls = []
+        >>> def forward(tokens):
+        ...     calls.append(tokens.shape)
+        ...     return solver.network.forward(tokens)
+        >>> other = af.LearnedSolver(solver.network.with_forward(forward), solver.info)
+        >>> bool(other.solve(systems.A, systems.b).certified.all()), calls
+        (True, [(3, 1, 256)])
+        """
+        return _OtherForward(self, forward)
 
     def blocks(self, count: int) -> list[slice]:
         """Return slices of `count` systems that one thread reads at a time, see `threads.split`."""
@@ -141,6 +175,20 @@ class NumpyNetwork(HeadChecks):
         return self.reader.read_inverse(self.forward, A)
 
 
+class _OtherForward(NumpyNetwork):
+    """A network that leaves its forward pass to another function."""
+
+    def __init__(self, network: NumpyNetwork, forward: Forward) -> None:
+        self.__dict__.update(network.__dict__)
+        self._network, self._forward = network, forward
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _OtherForward, (self._network, self._forward)
+
+    def forward(self, tokens: Singles, *context: Singles) -> tuple[Singles, ...]:
+        return self._forward(tokens, *context)
+
+
 def joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """Return the parts of a batch as one array."""
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -174,11 +222,10 @@ def parameter_count(config: ModelConfig) -> int:
 
 def token_read_out(config: ModelConfig, tensors: Tensors, width: int) -> ReadOut:
     """Return what gives the standardised solution (B, n): one linear map of each token."""
-    linear, by_entry = Linear.take(tensors, "head.linear", width, 1), TokenConfig.of(config).encoding == "entry"
+    linear, encoding = Linear.take(tensors, "head.linear", width, 1), ENCODINGS[TokenConfig.of(config).encoding]
 
     def read_out(h: Singles, tokens: Singles) -> tuple[Singles, ...]:
-        y = linear(h)[..., 0]  # (B, T)
-        return (y.reshape(-1, config.n, config.n).mean(axis=1) if by_entry else y,)
+        return (encoding.unknowns(linear(h)[..., 0], config.n),)  # from (B, T)
 
     return read_out
 

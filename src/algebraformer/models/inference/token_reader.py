@@ -7,8 +7,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig, TokenConfig
+from algebraformer.models.encodings import ENCODINGS
 from algebraformer.models.inference.reader import Arrays, ColumnReader, Forward
-from algebraformer.models.raw_tokens import TOKENS
 from algebraformer.models.scaling import Scaling
 
 PREFIX = "scaler."
@@ -27,7 +27,7 @@ class TokenReader(ColumnReader, Scaling):
 
     def __init__(self, config: ModelConfig, buffers: Arrays) -> None:
         super().__init__(config, buffers)
-        self.encoding = TokenConfig.of(config).encoding
+        self.encoding = ENCODINGS[TokenConfig.of(config).encoding]
         for name in statistics(config.n):
             setattr(self, name, buffers[PREFIX + name])
 
@@ -37,7 +37,7 @@ class TokenReader(ColumnReader, Scaling):
 
     def answer_columns(self, forward: Forward, A: FloatArray, b: FloatArray) -> FloatArray:
         A_z, b_z, size = self.standardized(A, b)
-        (y,) = forward(TOKENS[self.encoding](A_z.astype(np.float32), b_z.astype(np.float32)))
+        (y,) = forward(self.encoding.tokens(A_z.astype(np.float32), b_z.astype(np.float32), np))
         x: FloatArray = self.answer(y, size)
         return x
 

@@ -40,7 +40,19 @@ FLOORS = (
     ("problems", "models", "rivals"),
     ("batch", "checkpoint", "autograd"),
     ("training", "estimation", "prepared", "solver", "export"),
-    ("drop_in", "nn", "evaluation", "assessment", "verdict", "newton", "kantorovich", "plotting", "testing"),
+    (
+        "drop_in",
+        "nn",
+        "evaluation",
+        "assessment",
+        "verdict",
+        "newton",
+        "kantorovich",
+        "plotting",
+        "testing",
+        "bulk",
+        "distributed",
+    ),
     ("cli", "__main__"),
     ("classical", "lp_norm", "plots", "report", "studies"),  # earlier names
 )
@@ -53,6 +65,7 @@ SIDEWAYS = {
     ("solver", "estimation"),
     ("__main__", "cli"),
     ("assessment", "verdict"),
+    ("distributed", "bulk"),
 }
 """Who may import from whom all the same."""
 FLOOR = {unit: number for number, floor in enumerate(FLOORS) for unit in floor}

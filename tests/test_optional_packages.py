@@ -120,16 +120,17 @@ def test_studies_say_what_they_need(tmp_path: Path, name: str) -> None:
 
 # ---------------------------------------------------------------- torch
 
-NO_TORCH = """
+WITHOUT_ONE = """
 class Hiding:
     def __init__(self, finder):
         self.finder = finder
     def __getattr__(self, name):
         return getattr(self.finder, name)
     def find_spec(self, name, path=None, target=None):
-        return None if name.partition(".")[0] == "torch" else self.finder.find_spec(name, path, target)
+        return None if name.partition(".")[0] == HIDDEN else self.finder.find_spec(name, path, target)
 sys.meta_path[:] = map(Hiding, sys.meta_path)
 """
+NO_TORCH, NO_DASK = (f"HIDDEN = {name!r}{WITHOUT_ONE}" for name in ("torch", "dask"))
 SOLVE = """
 import algebraformer as af
 from algebraformer import checkpoint, evaluation, models
@@ -177,3 +178,31 @@ def test_without_torch(tmp_path: Path) -> None:
 def test_commands_without_torch(tmp_path: Path, words: tuple[str, ...], code: int) -> None:
     run = without(NO_TORCH + COMMAND, tmp_path, *words)
     assert (run.returncode, run.stderr) == (code, f"algebraformer: training {TRAIN_MESSAGE}\n" if code else "")
+
+
+# ---------------------------------------------------------------- dask
+
+BULK = """
+import numpy as np
+import algebraformer as af
+from algebraformer.errors import MissingExtraError
+
+for use in (lambda: af.distributed.solve(None, None), lambda: af.distributed.from_npy("A.npy")):
+    try:
+        use()
+    except MissingExtraError as error:
+        print(error)
+"""
+DASK_MESSAGE = "algebraformer.distributed needs dask: pip install 'algebraformer[dask]'"
+
+
+def test_without_dask(tmp_path: Path) -> None:
+    """Dask arrays need it; workers on one machine do not."""
+    run = without(NO_DASK + BULK, tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == [DASK_MESSAGE] * 2
+    systems = problems.get("diffusion", n=64).sample(3, seed=0)
+    np.savez(tmp_path / "systems.npz", A=systems.A, b=systems.b)
+    words = ("solve", "systems.npz", "--workers", "1", "--output", "solved", "--json")
+    run = without(NO_DASK + COMMAND, tmp_path, *words)
+    assert json.loads(run.stdout)["certified"] == 3, run.stderr

@@ -46,6 +46,8 @@ PUBLIC = [
     "as_family",
     "assess",
     "checkpoint",
+    "distributed.from_npy",
+    "distributed.solve",
     "errors.SingularSystemError",
     "finetune",
     "io.read_system",

@@ -53,6 +53,22 @@ def test_inside_a_task_there_is_one_thread(two):
     assert threads.run(task, range(4)) == [(1, 1)] * 4
 
 
+def test_a_thread_can_be_kept_from_using_others(two):
+    def allowed(part=None):
+        with threads.one_blas_thread() as count:
+            return count
+
+    before = allowed()
+    with threads.single_thread():
+        assert allowed() == 1
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(allowed).result() == before  # another thread has its own
+        with threads.single_thread():
+            assert threads.run(allowed, range(3)) == [1, 1, 1]
+        assert allowed() == 1
+    assert allowed() == before > 1
+
+
 def test_a_limit_of_the_caller_holds():
     with threadpool_limits(1, "blas"):
         assert len(set(threads.run(lambda _: threading.get_ident(), range(8)))) == 1

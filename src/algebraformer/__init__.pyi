@@ -1,4 +1,5 @@
 from . import checkpoint as checkpoint
+from . import distributed as distributed
 from . import errors as errors
 from . import io as io
 from . import kantorovich as kantorovich

@@ -86,6 +86,10 @@ class TrainingError(AlgebraformerError, RuntimeError):
     """Training cannot continue, for instance because too many steps in a row were not finite."""
 
 
+class WorkerError(AlgebraformerError, RuntimeError):
+    """Worker processes die again and again, and the work does not go on."""
+
+
 class FallbackWarning(UserWarning):
     """LAPACK had to solve a large part of a batch, which took longer than LAPACK alone."""
 

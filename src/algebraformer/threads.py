@@ -144,6 +144,24 @@ def one_blas_thread() -> Iterator[int]:
                 _set_limits(blas.shared, state.saved)
 
 
+@contextlib.contextmanager
+def single_thread() -> Iterator[None]:
+    """Let the calls of this thread use no other thread meanwhile: who calls shares out the work on its own.
+
+    Examples
+    --------
+    >>> with single_thread(), one_blas_thread() as allowed:
+    ...     allowed
+    1
+    """
+    with one_blas_thread() as before:
+        _local.allowed = 1
+        try:
+            yield
+        finally:
+            _local.allowed = before
+
+
 def run(task: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
     """Return [task(part) for part in parts], computed by several threads where there are several parts.
 

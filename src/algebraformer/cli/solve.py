@@ -39,11 +39,13 @@ class Solve:
     Files: .npy, .npz, .mtx, .mtx.gz, .mat. Without the second file, the first one (.npz or .mat) holds A and b.
     FILE:NAME names a variable, - is standard input. A batch has A of shape (B, n, n). Exit codes: 0 certified, 3
     solved by LAPACK, 1 not solved, 2 bad input. An estimator for noisy systems returns a mean with a standard deviation
-    instead; exit codes: 0 consistent with the noise level and in distribution, 3 not, 2 bad input.
+    instead; exit codes: 0 consistent with the noise level and in distribution, 3 not, 2 bad input. With --workers,
+    batches larger than memory (.npy, .npz), or a folder of files with A and b (.npz, .mat), are solved on several
+    processes; after an interruption the same command resumes.
     """
 
     A: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE[:NAME]")]
-    """File with the matrix."""
+    """File with the matrix, or with --workers a folder of files with A and b."""
     b: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="FILE[:NAME]")] = None
     """File with the right-hand side."""
     format: FormatName | None = None
@@ -56,16 +58,22 @@ class Solve:
     """Maximum number of refinements of the network's solution."""
     fallback: bool = True
     """Solve by LAPACK what the network cannot solve."""
-    output: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File that x is written to; its extension determines the format."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """File that x is written to; its extension determines the format. With --workers a folder for the results."""
+    workers: int | None = None
+    """Number of processes, of one thread each, that solve very many systems."""
     figure: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File for a PNG of x with its 90 % band; estimators for noisy systems only."""
     max_bytes: int = 2**31
     """Size limit of an array, and of standard input, in bytes."""
     json: bool = False
-    """Print one JSON object instead of a table."""
+    """Print one JSON object instead of a table, and no progress bar."""
 
     def run(self) -> int:
+        if self.workers is not None:
+            from algebraformer.cli.bulk import solve_on_workers
+
+            return solve_on_workers(self)
         check_output(self.output)
         from algebraformer import io
 

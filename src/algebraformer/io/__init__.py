@@ -7,10 +7,8 @@ of a file raises an `InputFormatError` with a message of one line.
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import os
-import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
@@ -19,122 +17,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from algebraformer.errors import InputFormatError
-from algebraformer.io import matlab, matrix_market, numpy_files
-from algebraformer.io.limits import BLOCK_BYTES, Array, FilePath, Refused, Wanted, naming
+from algebraformer.io.inputs import FORMATS as FORMATS
+from algebraformer.io.inputs import Format, Input, format_of, inputs, wanted_names
+from algebraformer.io.limits import Array, FilePath, Refused, Wanted, naming
 from algebraformer.io.numpy_files import NUMERIC
 from algebraformer.writing import check_file, write_bytes
 
 DEFAULT_MAX_BYTES = 2**31
 """Default limit on the size of one array in memory, in bytes: 2 GiB, a float64 matrix of n = 16384."""
 
-
-@dataclasses.dataclass(frozen=True)
-class _Format:
-    title: str
-    read: Callable[[IO[bytes], int, Wanted, int], Array]  # stream, its size, which variable, max_bytes
-    write: Callable[[IO[bytes], Mapping[str, Array]], None]
-    named: bool  # holds several variables, by name
-    vectors: bool  # knows one-dimensional arrays
-
-
-_FORMATS = {
-    ".npy": _Format("NumPy array (.npy)", numpy_files.read_npy, numpy_files.write_npy, named=False, vectors=True),
-    ".npz": _Format("NumPy archive (.npz)", numpy_files.read_npz, numpy_files.write_npz, named=True, vectors=True),
-    ".mtx": _Format("Matrix Market file (.mtx)", matrix_market.read, matrix_market.write, named=False, vectors=False),
-    ".mtx.gz": _Format(
-        "Matrix Market file (.mtx.gz)", matrix_market.read_gz, matrix_market.write_gz, named=False, vectors=False
-    ),
-    ".mat": _Format("MATLAB file (.mat)", matlab.read, matlab.write, named=True, vectors=False),
-}
-FORMATS = tuple(suffix.removeprefix(".") for suffix in _FORMATS)
-"""Names of the formats, for file objects."""
-
-
 # ---------------------------------------------------------------------------------------------------------- reading
-
-
-def _format_of(path: FilePath) -> _Format:
-    """Return the format of a path, by its suffix."""
-    name = os.fspath(path).lower()
-    for suffix, form in _FORMATS.items():
-        if name.endswith(suffix):
-            return form
-    with naming(path, "file"):
-        raise Refused(f"expected a name that ends in {', '.join(_FORMATS)}, received {os.path.splitext(name)[1]!r}")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Input:
-    """A file to read, or the rest of a file object."""
-
-    file: FilePath | IO[bytes]
-    name: FilePath
-    form: _Format
-
-    def refuse(self, words: str) -> None:
-        with naming(self.name, self.form.title):
-            raise Refused(words)
-
-    def check_key(self, key: str | None) -> None:
-        if key is not None and not self.form.named:
-            self.refuse(f"expected a .npz or .mat file for the name {key!r}, received one array without a name")
-
-    def read(self, wanted: list[Wanted], max_bytes: int) -> list[Array]:
-        """Read these variables."""
-        with naming(self.name, self.form.title), self._open(max_bytes) as stream:
-            size = stream.seek(0, os.SEEK_END)
-            arrays = []
-            for variable in wanted:
-                stream.seek(0)
-                array = self.form.read(stream, size, variable, max_bytes)
-                arrays.append(array.astype(array.dtype.newbyteorder("="), copy=False))
-            return arrays
-
-    def _open(self, max_bytes: int) -> IO[bytes]:
-        """Open the file; the rest of a file object, which may be a pipe, is read into memory."""
-        if isinstance(self.file, (str, os.PathLike)):
-            if "\0" in os.fspath(self.file):  # a name that no file can have
-                raise FileNotFoundError
-            if not stat.S_ISREG(os.stat(self.file).st_mode):  # opening a pipe would wait for its writer
-                kind = "folder" if os.path.isdir(self.file) else "special file"
-                raise Refused(f"expected a {self.form.title}, received a {kind}")
-            return open(self.file, "rb")
-        held = io.BytesIO()
-        while block := self.file.read(min(BLOCK_BYTES, max_bytes + 1 - held.tell())):
-            if not isinstance(block, bytes):
-                raise Refused("expected a file object opened for bytes ('rb'), received one opened for text")
-            held.write(block)
-            if held.tell() > max_bytes:
-                raise Refused(f"expected a file object with at most {max_bytes} bytes, received more")
-        return held
-
-
-def _wanted(key: str | None, option: str, names: tuple[str, ...], both: bool = False) -> Wanted:
-    """Return the variable `key` or, if None, the first of these names; `both` if one file should contain A and b."""
-    if key is not None:
-        return Wanted((key,))
-    if both:
-        way = f"FILE:NAME for each of A and b on the command line, {option}= in Python, or a second file for b"
-        return Wanted(names, f"or {way}")
-    return Wanted((*names, None), f"or FILE:NAME on the command line, {option}= in Python")
-
-
-def _inputs(format: str | None, *files: FilePath | IO[bytes]) -> list[_Input]:
-    """Return the files with their formats: paths by suffix, file objects by the argument."""
-    inputs = []
-    for file in files:
-        if isinstance(file, (str, os.PathLike)):
-            inputs.append(_Input(file, file, _format_of(file)))
-            continue
-        name = getattr(file, "name", None)
-        name = name if isinstance(name, str) else "<stream>"
-        if format not in FORMATS:
-            with naming(name, "file"):
-                raise Refused(f"expected format= for a file object, one of {', '.join(FORMATS)}, received {format!r}")
-        inputs.append(_Input(file, name, _FORMATS[f".{format}"]))
-    if format is not None and all(isinstance(file, (str, os.PathLike)) for file in files):
-        inputs[0].refuse(f"expected format= for a file object alone, received {format!r} for a path")
-    return inputs
 
 
 def read_array(
@@ -180,9 +72,44 @@ def read_array(
     array([[1., 0.],
            [0., 2.]])
     """
-    (source,) = _inputs(format, file)
+    (source,) = inputs(format, file)
     source.check_key(key)
-    (array,) = source.read([_wanted(key, "key", ())], max_bytes)
+    (array,) = source.read([wanted_names(key, "key", ())], max_bytes)
+    return array
+
+
+def map_array(path: FilePath, *, key: str | None = None) -> Array:
+    """Map an array of numbers in a .npy or .npz file into memory: what is used of it is read when it is used.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A .npy file, or a .npz file of `numpy.savez`, not of `numpy.savez_compressed`.
+    key : str, optional
+        Variable of a .npz file. Without it the file must contain exactly one array.
+
+    Returns
+    -------
+    ndarray, any shape, dtype as in the file
+        It cannot be written to. The file must not change as long as it is used.
+
+    Raises
+    ------
+    InputFormatError
+        As `read_array`; also if the file is of another format, or compressed.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "A.npy"
+    ...     write_array(path, np.arange(6.0).reshape(3, 2))
+    ...     np.array(map_array(path)[1:2])
+    array([[2., 3.]])
+    """
+    (source,) = inputs(None, path)
+    source.check_key(key)
+    (array,) = source.map([wanted_names(key, "key", ())])
     return array
 
 
@@ -243,33 +170,54 @@ def read_system(
     >>> A.shape, b
     ((2, 2), array([3., 4.]))
     """
-    A_names, b_names = ("A", "Problem.A"), ("b", "Problem.b")
-    if b_file is A_file and not isinstance(b_file, (str, os.PathLike)):  # a file object can be read once
-        b_file = None
-    if b_file is None:
-        (source,) = _inputs(format, A_file)
-        if not source.form.named:
-            source.refuse("expected a second file with b, or one .npz or .mat file that holds A and b")
-        both = [_wanted(A_key, "A_key", A_names, both=True), _wanted(b_key, "b_key", b_names, both=True)]
-        A, b = source.read(both, max_bytes)
-    else:
-        first, source = _inputs(format, A_file, b_file)
-        first.check_key(A_key)
-        source.check_key(b_key)
-        (A,) = first.read([_wanted(A_key, "A_key", A_names)], max_bytes)
-        (b,) = source.read([_wanted(b_key, "b_key", b_names)], max_bytes)
+    A, b, form = _take(A_file, b_file, A_key, b_key, format, lambda source, wanted: source.read(wanted, max_bytes))
     if A.ndim == b.ndim == 2:
-        if b.shape[1] == 1 and not source.form.vectors:
+        if b.shape[1] == 1 and not form.vectors:
             b = b[:, 0]
         elif b.shape == (1, len(A)) and len(A) > 1:
             b = b[0]
     return A, b
 
 
+def map_system(
+    A_file: FilePath, b_file: FilePath | None = None, *, A_key: str | None = None, b_key: str | None = None
+) -> tuple[Array, Array]:
+    """Map A and b of .npy or .npz files into memory, see `map_array`; arguments and errors as in `read_system`."""
+    A, b, _ = _take(A_file, b_file, A_key, b_key, None, Input.map)
+    return A, b
+
+
+def _take(
+    A_file: FilePath | IO[bytes],
+    b_file: FilePath | IO[bytes] | None,
+    A_key: str | None,
+    b_key: str | None,
+    format: str | None,
+    take: Callable[[Input, list[Wanted]], list[Array]],
+) -> tuple[Array, Array, Format]:
+    """Return A and b from two files or one, and the format that b has."""
+    A_names, b_names = ("A", "Problem.A"), ("b", "Problem.b")
+    if b_file is A_file and not isinstance(b_file, (str, os.PathLike)):  # a file object can be read once
+        b_file = None
+    if b_file is None:
+        (source,) = inputs(format, A_file)
+        if not source.form.named:
+            source.refuse("expected a second file with b, or one .npz or .mat file that holds A and b")
+        both = [wanted_names(A_key, "A_key", A_names, both=True), wanted_names(b_key, "b_key", b_names, both=True)]
+        A, b = take(source, both)
+    else:
+        first, source = inputs(format, A_file, b_file)
+        first.check_key(A_key)
+        source.check_key(b_key)
+        (A,) = take(first, [wanted_names(A_key, "A_key", A_names)])
+        (b,) = take(source, [wanted_names(b_key, "b_key", b_names)])
+    return A, b, source.form
+
+
 # ---------------------------------------------------------------------------------------------------------- writing
 
 
-def _write(path: FilePath, form: _Format, arrays: Mapping[str, Array]) -> None:
+def _write(path: FilePath, form: Format, arrays: Mapping[str, Array]) -> None:
     """Write the arrays to memory first, and then to the file atomically."""
     with naming(path, form.title):
         for name, x in arrays.items():
@@ -286,7 +234,7 @@ def _write(path: FilePath, form: _Format, arrays: Mapping[str, Array]) -> None:
 
 def check_name(path: FilePath) -> None:
     """Raise `InputFormatError` if the name's suffix is not that of a format."""
-    _format_of(path)
+    format_of(path)
 
 
 def write_array(path: FilePath, x: ArrayLike) -> None:
@@ -318,7 +266,7 @@ def write_array(path: FilePath, x: ArrayLike) -> None:
     ...     print(path.read_text().splitlines()[-1])
     1.0000000000000001e-01
     """
-    _write(path, _format_of(path), {"x": np.asarray(x)})
+    _write(path, format_of(path), {"x": np.asarray(x)})
 
 
 def write_system(path: FilePath, A: ArrayLike, b: ArrayLike) -> None:
@@ -338,7 +286,7 @@ def write_system(path: FilePath, A: ArrayLike, b: ArrayLike) -> None:
     OSError
         If the file cannot be written.
     """
-    form = _format_of(path)
+    form = format_of(path)
     with naming(path, form.title):
         if not form.named:
             raise Refused(f"expected a .npz or .mat file for two arrays, received a {form.title}")

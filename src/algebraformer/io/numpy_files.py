@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import zipfile
 from collections.abc import Mapping
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, cast
 
 import numpy as np
 
@@ -93,6 +94,50 @@ def _open(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, max_bytes: int, kinds: str = NUMERIC) -> Array:
     with _open(archive, member) as unpacked:
         return _read(unpacked, member.file_size, max_bytes, kinds)
+
+
+# ------------------------------------------------------------------------------------------------- memory maps
+
+_LOCAL_HEADER = 30
+"""Bytes of a zip member's own header before its name; the last four are the lengths of name and extra field."""
+
+
+def map_npy(stream: IO[bytes], size: int, wanted: Wanted) -> Array:
+    """Map the array of a .npy file of `size` bytes."""
+    return _map(stream, 0, size)
+
+
+def map_npz(stream: IO[bytes], size: int, wanted: Wanted) -> Array:
+    """Map the wanted array of a .npz file of `size` bytes, which has to be stored as it is."""
+    with zipfile.ZipFile(stream) as archive:
+        members = {m.filename.removesuffix(".npy"): m for m in archive.infolist() if m.filename.endswith(".npy")}
+        member = choose(members, wanted)
+        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+            raise Refused("expected an array stored as numpy.savez does, to map it, received one that is compressed")
+    stream.seek(member.header_offset)
+    header = stream.read(_LOCAL_HEADER)
+    if len(header) != _LOCAL_HEADER or not header.startswith(b"PK\3\4"):
+        raise Refused("expected a member with a header, received something else")
+    start = stream.tell() + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    if start + member.file_size > size:
+        raise Refused(f"expected {member.file_size} bytes of a member, received {max(0, size - start)}")
+    return _map(stream, start, member.file_size)
+
+
+def _map(stream: IO[bytes], start: int, size: int) -> Array:
+    """Map the .npy array in these bytes of a file, for reading."""
+    stream.seek(start)
+    shape, fortran_order, dtype, head = _header(stream)
+    if dtype.kind not in NUMERIC:
+        raise Refused(f"expected an array of numbers, received dtype {dtype} (pickled objects are never loaded)")
+    nbytes = check_size(shape, dtype, size)
+    if head.tell() + nbytes != size:
+        raise Refused(f"expected {nbytes} bytes of data for shape {shape} of {dtype}, received {size - head.tell()}")
+    if nbytes == 0:  # which no system maps
+        return np.empty(shape, dtype)
+    order: Literal["F", "C"] = "F" if fortran_order else "C"
+    mapped = np.memmap(os.fspath(stream.name), dtype, "r", start + head.tell(), shape, order)
+    return np.asarray(mapped)
 
 
 # ------------------------------------------------------------------------------------ what scipy.sparse.save_npz writes

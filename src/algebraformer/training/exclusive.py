@@ -41,7 +41,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     Raises
     ------
     ConfigurationError
-        Another training holds the folder.
+        Another run holds the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if sys.platform == "win32":
@@ -71,8 +71,8 @@ def _lock(path: Path) -> int:
             holder = os.read(descriptor, 1000).decode(errors="replace").strip() or "another process"
             os.close(descriptor)
             raise ConfigurationError(
-                f"{path.parent} is in use by a training, {holder}: wait for its end, stop it, or choose another output "
-                "folder"
+                f"{path.parent} is in use by another run, {holder}: wait for its end, stop it, or choose another "
+                "output folder"
             ) from None
         except OSError:  # a file system without locks
             return descriptor

@@ -1,0 +1,1 @@
+"""Very many systems: blocks of them, solved in other processes, with bounded memory."""

@@ -283,7 +283,9 @@ def loads():
     return _loaded.cache_info().misses
 
 
-@pytest.mark.parametrize("model", ["name", "folder", "solver"])
+@pytest.mark.parametrize(
+    "model", ["name", *(pytest.param(how, marks=pytest.mark.slow) for how in ("folder", "solver"))]
+)
 def test_processes(client, folder, systems, solver, expected, model, monkeypatch):
     """Workers have another working folder than a user's relative path starts from."""
     models = af.checkpoint.PRETRAINED

@@ -7,9 +7,12 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "workers.py"
 
 
+@pytest.mark.slow
 def test_efficiencies_are_ratios_of_times_from_the_same_round(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("workers", SCRIPT)
     workers = importlib.util.module_from_spec(spec)

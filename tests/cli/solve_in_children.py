@@ -1,4 +1,4 @@
-"""Solve in threads or child processes, and compare with the parent: run by `tests/cli/test_processes.py`.
+"""Solve in threads or child processes, and compare with the parent: run by `tests/cli/test_command_processes.py`.
 
 A script of its own, so that a hang ends with its process, and that processes which are spawned have a main module.
 """

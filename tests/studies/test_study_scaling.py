@@ -199,7 +199,7 @@ def test_tables_and_figure(result: Report, tmp_path: Path) -> None:
 
 def tiny(*keys: tuple[str, int], lr: float = 3e-3) -> dict[tuple[str, int], Recipe]:
     """Recipes of networks that train in a second."""
-    found = recipes({key: Training(4, 128, 2) for key in keys}, width=16)
+    found = recipes({key: Training(4, 128, 2, width=16) for key in keys})
     return {key: dataclasses.replace(how, lr=lr) for key, how in found.items()}
 
 

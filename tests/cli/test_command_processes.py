@@ -168,7 +168,9 @@ def interrupted(words: tuple[str, ...], after: str, folder: Path, seconds: float
 )
 def test_interrupted(folder, words, after, seconds):
     code, out, lines = interrupted(words, after, folder, seconds)
-    if code in (0, 3):  # it was faster
+    if any(line.startswith("Exception ignored in") for line in lines):
+        assert code in (0, 3)  # it came in a callback of Python's own, which ignores exceptions
+    elif code in (0, 3):  # it was faster
         assert [line for line in lines if not line.startswith("warning: LAPACK answered ")] == []
     else:
         assert code == 130

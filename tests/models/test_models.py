@@ -21,7 +21,7 @@ from algebraformer import problems
 from algebraformer.checkpoint import load
 from algebraformer.errors import ConfigurationError
 from algebraformer.models import Algebraformer, EstimateConfig, ModelConfig, OperatorConfig, TokenConfig
-from algebraformer.models.body_kinds import KINDS as BODIES
+from algebraformer.models.bodies import BODIES
 from algebraformer.models.config import EstimateEncoding, HeadConfig, head_config, head_names
 from algebraformer.models.encodings import ENCODINGS
 from algebraformer.models.registry import Registry, ships

@@ -124,8 +124,8 @@ PRESETS = {
     "quick": Plan(
         families=FAMILIES[:2],
         networks={name: TOY_NETWORKS[name] for name in (TOKEN, OPERATOR, LSTM, GRU)},
-        flops=1e10,
-        tuning=4e9,
+        flops=3e9,
+        tuning=2e9,
         rates=(1e-3,),
         batch_size=32,
         seeds=(0, 1),

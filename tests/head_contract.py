@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from algebraformer.models import Algebraformer, ModelConfig, predict
-from algebraformer.models.heads import Sample, TrainingData, base, data
+from algebraformer.models.heads import Sample, TrainingData, data
 from algebraformer.models.inference import operator_reader, reader
 from algebraformer.problems import ProblemFamily, Systems
 
@@ -121,7 +121,7 @@ def predict_is_forward_in_chunks(model: Algebraformer, family: ProblemFamily) ->
         forward = [model(torch.tensor(systems.A), torch.tensor(b[:, :, j])) for j in range(3)]
     for batch_size in (1, 3, 100):
         with pytest.MonkeyPatch.context() as patch:
-            for module in (base, reader, operator_reader):
+            for module in (reader, operator_reader):
                 patch.setattr(module, "BATCH_SIZE", batch_size)
             patch.setattr(operator_reader, "max_batch_size", lambda n, size=batch_size: size)
             x = predict(model, systems.A, b)

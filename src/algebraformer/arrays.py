@@ -67,7 +67,7 @@ class Kind:
             return value
         xp = sys.modules[{"jax": "jax.numpy"}.get(self.library, self.library)]
         if not isinstance(value, np.ndarray):
-            return value if self.library in ("numpy", "torch") else xp.from_dlpack(value)
+            return value if self.library == "torch" else xp.from_dlpack(value)
         if self.library == "torch":
             return xp.from_numpy(value if value.flags.writeable else value.copy()).to(self.device)
         return xp.asarray(value, device=self.device)
@@ -90,13 +90,9 @@ def kind_of(**values: Any) -> Kind:
     >>> kind_of(A=np.eye(2), b=[1.0, 2.0])
     Kind(library='numpy', device=None)
     """
-    kinds = {name: _kind(name, value) for name, value in values.items()}
-    (first, kind), *others = kinds.items()
-    for name, other in others:
-        if other != kind:
-            raise ArrayKindError(
-                f"{first} is of {kind}, {name} of {other}: expected arrays of one library on one device"
-            )
+    (first, value), *others = values.items()
+    kind = _kind(first, value)
+    check_kind(kind, first, **dict(others))
     return kind
 
 
@@ -146,6 +142,25 @@ def real(array: Any) -> Any:
 def conj(array: Any) -> Any:
     """Return complex conjugates; a real array as it is."""
     return namespace(array).conj(array) if is_complex(array) else array
+
+
+def split_parts(array: Any, axis: int) -> Any:
+    """Return complex numbers as real ones, the imaginary parts behind the real ones along an axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> split_parts(np.array([1 + 2j, 3j]), axis=0)
+    array([1., 0., 2., 3.])
+    """
+    xp = namespace(array)
+    return xp.concat((xp.real(array), xp.imag(array)), axis=axis)
+
+
+def join_parts(array: Any) -> Any:
+    """Return the complex numbers of which the last axis holds the real parts and behind them the imaginary ones."""
+    k = array.shape[-1] // 2
+    return array[..., :k] + 1j * array[..., k:]
 
 
 def power_of_two(array: Any) -> Any:

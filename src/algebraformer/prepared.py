@@ -326,7 +326,8 @@ class Prepared:
         """Return LAPACK's answers to the systems `where`, with their factors from earlier calls."""
         whole = where.size == len(system.b)
         A, b = (part if whole else part[where] for part in (system.A, system.b))
-        if not all_finite(A):  # of a head of one's own that says so of its probe without having looked
+        # What no network reads has been checked already; a head of one's own may say of its probe what is not so.
+        if self._supports(A) and not all_finite(A):
             self._check_finite()
         if (factorised := getattr(self._network, "factorised", None)) is not None:
             return cast(lapack.DirectSolution, factorised(A, b, rtol, singular, transpose))

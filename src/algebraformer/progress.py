@@ -19,6 +19,11 @@ def all_silent(name: str) -> ProgressCallback:
     return silent
 
 
+def slices(count: int, size: int) -> list[slice]:
+    """Return the slices that the ranges of `batches` are."""
+    return [slice(part.start, part.stop) for part in batches(count, size)]
+
+
 def batches(count: int, size: int) -> Iterator[range]:
     """Split 0 ... count - 1 into consecutive ranges of at most `size`."""
     for start in range(0, count, size):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from algebraformer.arrays import host, is_complex, namespace, on_device
+from algebraformer.arrays import host, is_complex, join_parts, namespace, on_device, split_parts
 from algebraformer.passes import all_finite
 
 Array = NDArray[Any]
@@ -44,8 +44,7 @@ class CheckedSystem:
     def reshape_like_b(self, x: Array) -> Array:
         """Return x (B, n, k) in the shape of the caller's b."""
         if self.in_parts:
-            k = x.shape[2] // 2
-            x = x[:, :, :k] + 1j * x[:, :, k:]
+            x = join_parts(x)
         return x.reshape(self.shape)
 
 
@@ -150,9 +149,9 @@ def match_right_hand_sides(A: Array, batched: bool, b: ArrayLike) -> CheckedSyst
     b = numbers(b, "b")
     check_right_hand_sides(A if batched else A[0], b, "n")
     k, shape = b.shape[-1] if b.ndim - batched == 2 else 1, b.shape
-    xp, in_parts = namespace(b), is_complex(b) and not is_complex(A)
+    in_parts = is_complex(b) and not is_complex(A)
     right: Array = b.reshape(len(A), A.shape[-1], k)
-    right = xp.concat((right.real, right.imag), axis=2) if in_parts else xp.astype(right, A.dtype, copy=False)
+    right = split_parts(right, axis=2) if in_parts else namespace(right).astype(right, A.dtype, copy=False)
     return CheckedSystem(A, right, shape, batched, in_parts)
 
 

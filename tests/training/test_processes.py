@@ -29,17 +29,10 @@ from algebraformer.training import RECIPES, Recipe, RunOptions, Trainer, train
 from algebraformer.training.exclusive import exclusive
 from algebraformer.training.options import TrainResult
 from algebraformer.training.processes import Processes, joined, launched, own_device
+from tests.training.small import SIZES
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
-SIZES: dict[str, Any] = {
-    "scaler_samples": 64,
-    "basis_samples": 64,
-    "readout_samples": 64,
-    "calibration_samples": 64,
-    "validation_systems": 16,
-    "test_systems": 32,
-}
 TOKEN = Recipe(model=ModelConfig(n=8, n_layer=1, n_head=2, n_embd=16), steps=20, batch_size=9, **SIZES)
 PAPER = dataclasses.replace(
     RECIPES["paper"], model=dataclasses.replace(TOKEN.model, n_layer=2), samples=42, steps=20, batch_size=8, **SIZES

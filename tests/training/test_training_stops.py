@@ -27,15 +27,8 @@ from algebraformer.training import Recipe, RunOptions, train
 from algebraformer.training.exclusive import LOCK, exclusive
 from algebraformer.training.monitor import Monitor, Stopped, Unbreakable
 from tests.stress.interruptions import Disturbed, outcome
+from tests.training.small import SIZES
 
-SIZES: dict[str, Any] = {
-    "scaler_samples": 64,
-    "basis_samples": 64,
-    "readout_samples": 64,
-    "calibration_samples": 64,
-    "validation_systems": 16,
-    "test_systems": 32,
-}
 OPERATOR = Recipe(
     model=ModelConfig(n=8, head=OperatorConfig(rank=4, n_column=4, n_row=4), architecture="mlp", n_layer=1, n_embd=16),
     steps=20,

@@ -47,14 +47,22 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any], io
     return shape, fortran_order, dtype, head
 
 
-def _read(stream: IO[bytes], size: int, max_bytes: int, kinds: str = NUMERIC) -> Array:
-    """Read one .npy array from a stream that holds it and nothing else, `size` bytes."""
+def _checked_header(
+    stream: IO[bytes], size: int, max_bytes: int, kinds: str = NUMERIC
+) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any], IO[bytes], int]:
+    """Return shape, order and dtype of a .npy array of `size` bytes, the stream at its data, and their bytes."""
     shape, fortran_order, dtype, head = _header(stream)
     if dtype.kind not in kinds:
         raise Refused(f"expected an array of numbers, received dtype {dtype} (pickled objects are never loaded)")
     nbytes = check_size(shape, dtype, max_bytes)
     if head.tell() + nbytes != size:
         raise Refused(f"expected {nbytes} bytes of data for shape {shape} of {dtype}, received {size - head.tell()}")
+    return shape, "F" if fortran_order else "C", dtype, head, nbytes
+
+
+def _read(stream: IO[bytes], size: int, max_bytes: int, kinds: str = NUMERIC) -> Array:
+    """Read one .npy array from a stream that holds it and nothing else, `size` bytes."""
+    shape, order, dtype, head, nbytes = _checked_header(stream, size, max_bytes, kinds)
     buffer = np.empty(nbytes, np.uint8)
     block = head.read()
     done = 0
@@ -64,7 +72,7 @@ def _read(stream: IO[bytes], size: int, max_bytes: int, kinds: str = NUMERIC) ->
         block = stream.read(min(BLOCK_BYTES, nbytes - done))
     if done != nbytes:
         raise Refused(f"expected {nbytes} bytes of data, received {done}")
-    return buffer.view(dtype).reshape(shape, order="F" if fortran_order else "C")
+    return buffer.view(dtype).reshape(shape, order=order)
 
 
 def read_npy(stream: IO[bytes], size: int, wanted: Wanted, max_bytes: int) -> Array:
@@ -127,15 +135,9 @@ def map_npz(stream: IO[bytes], size: int, wanted: Wanted) -> Array:
 def _map(stream: IO[bytes], start: int, size: int) -> Array:
     """Map the .npy array in these bytes of a file, for reading."""
     stream.seek(start)
-    shape, fortran_order, dtype, head = _header(stream)
-    if dtype.kind not in NUMERIC:
-        raise Refused(f"expected an array of numbers, received dtype {dtype} (pickled objects are never loaded)")
-    nbytes = check_size(shape, dtype, size)
-    if head.tell() + nbytes != size:
-        raise Refused(f"expected {nbytes} bytes of data for shape {shape} of {dtype}, received {size - head.tell()}")
+    shape, order, dtype, head, nbytes = _checked_header(stream, size, size)
     if nbytes == 0:  # which no system maps
         return np.empty(shape, dtype)
-    order: Literal["F", "C"] = "F" if fortran_order else "C"
     mapped = np.memmap(os.fspath(stream.name), dtype, "r", start + head.tell(), shape, order)
     return np.asarray(mapped)
 

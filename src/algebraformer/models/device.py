@@ -25,6 +25,7 @@ from algebraformer.models.inference.stored_basis import Basis
 from algebraformer.models.network import Algebraformer
 from algebraformer.numerics import gcr, lapack
 from algebraformer.numerics.preconditioner import LinearInverse
+from algebraformer.progress import slices
 
 BATCH_SIZE = 4096
 """Systems per forward pass: 16 tokens of each are a few hundred megabytes."""
@@ -84,8 +85,7 @@ class DeviceNetwork(HeadChecks):
     def blocks(self, count: int) -> list[slice]:
         """Return slices of `count` systems that fit into the memory of the device at a time."""
         free = MEMORY_SHARE * torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else MEMORY
-        step = max(1, int(free / (BYTES_PER_ENTRY * max(1, self.config.n) ** 2)))
-        return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+        return slices(count, max(1, int(free / (BYTES_PER_ENTRY * max(1, self.config.n) ** 2))))
 
     def read(self, A: Any) -> MatrixReading:
         """Read matrices A (B, n, n), float64 or complex128, once for all right-hand sides."""

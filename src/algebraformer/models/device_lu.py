@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from algebraformer.arrays import beside, host
-from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error, probe, rounding
+from algebraformer.arrays import host
+from algebraformer.numerics.forward_error import MAX_DEFECT, error_by_condition, forward_error, probes_for
 from algebraformer.numerics.gcr import richardson
 from algebraformer.numerics.lapack import MAX_REFINEMENTS, PROBES, DirectSolution
 
@@ -55,15 +55,13 @@ def solve(A: Any, b: Any, rtol: float | None, singular: NDArray[np.bool_], trans
     rcond = np.where(np.isfinite(rcond) & ~singular, rcond, 0.0)
 
     # 3. The error of x by the factors where they invert A, else by the condition.
-    g = beside(b, np.broadcast_to(probe(A.shape[-1]), (len(A), A.shape[-1], 1)).copy()).to(A.dtype)
+    g = probes_for(A)
     defect = host((g - inverse(matrices @ g)).norm(dim=(1, 2)))
     trusted = defect <= MAX_DEFECT  # also False for NaN
     estimate = forward_error(inverse, solution.x, solution.measures, np.where(trusted, defect, 0.0), PROBES)
     omega = solution.backward_error
-    with np.errstate(all="ignore"):
-        by_condition = np.where(rcond > 0, (omega + rounding(A.shape[-1])) / rcond, np.inf)
     trivial = ~host((solution.x != 0).flatten(1).any(dim=1)) & (omega == 0)
-    error = np.where(trusted, estimate, np.where(trivial, 0.0, by_condition))
+    error = np.where(trusted, estimate, error_by_condition(trivial, omega, rcond, A.shape[-1]))
 
     solution.x[singular] = torch.nan
     return DirectSolution(

@@ -17,19 +17,12 @@ from algebraformer.models.config import HeadConfig, ModelConfig, check_choice
 from algebraformer.models.heads.data import Sample, to_tensors
 from algebraformer.models.heads.estimate import MIN_OUTSIDE, principal_axes
 from algebraformer.models.heads.scaler import FamilyScaler
-from algebraformer.models.inference.estimate_reader import N_AXES
-from algebraformer.models.inference.reader import (
-    BATCH_SIZE,
-    HeadChecks,
-    max_batch_size,
-    not_estimating,
-    not_linear,
-)
+from algebraformer.models.inference.estimate_reader import N_AXES, share_outside
+from algebraformer.models.inference.reader import HeadChecks, by_column, not_estimating, not_linear
 from algebraformer.models.inference.reading import Estimates, MatrixReading
-from algebraformer.models.scaling import DISTANCE_MARGIN
+from algebraformer.models.scaling import DISTANCE_MARGIN, signed_size
 from algebraformer.numerics.entry_sampler import Entries
 from algebraformer.numerics.preconditioner import LinearInverse
-from algebraformer.progress import batches
 
 Scale = Literal["family", "unit"]
 SAMPLES = 4096
@@ -146,13 +139,7 @@ class ModuleNetwork(HeadChecks):
 
     def predict(self, A: FloatArray, b: FloatArray) -> FloatArray:
         """Return the bare answers x (B, n, k) for A (B, n, n) and b (B, n, k); every b is a system of its own."""
-        B, n, k = b.shape
-        flat, owner = np.ascontiguousarray(b.transpose(0, 2, 1)).reshape(B * k, n), np.arange(B).repeat(k)
-        parts = [np.empty((0, n))]
-        for start in range(0, B * k, BATCH_SIZE):
-            chunk = slice(start, start + BATCH_SIZE)
-            parts.append(self.answer(A[owner[chunk]], flat[chunk]))
-        return np.concatenate(parts).reshape(B, k, n).transpose(0, 2, 1)
+        return by_column(self.answer, A, b)
 
     def _from_mean(self, A: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return scaled matrices less their mean over the family (B, n^2), and their norms (B,)."""
@@ -162,8 +149,7 @@ class ModuleNetwork(HeadChecks):
     def _outside(self, A: FloatArray) -> FloatArray:
         """Return the share (B,) of scaled matrices that lies outside of the family's principal axes."""
         left, size = self._from_mean(A)
-        outside = np.linalg.norm(left - (left @ self.axes.T) @ self.axes, axis=1)
-        return np.where(size > 0, outside / nonzero(size), 1.0)
+        return share_outside(left, left @ self.axes.T, self.axes, size)
 
     def in_distribution(self, A: FloatArray) -> NDArray[np.bool_]:
         """Say which matrices (B, n, n) are no further out than the family's sample was.
@@ -175,10 +161,6 @@ class ModuleNetwork(HeadChecks):
             distance = self.scaler.distance(torch.from_numpy(A.copy())).numpy()
             near: NDArray[np.bool_] = distance <= float(self.scaler.max_distance)
             return near & (self._outside(A) <= self.max_outside)
-
-    def blocks(self, count: int) -> list[slice]:
-        """Return slices of `count` systems to read at a time: torch has threads of its own."""
-        return [slice(part.start, part.stop) for part in batches(count, max_batch_size(self.config.n))]
 
     def read(self, A: FloatArray) -> MatrixReading:
         """Read matrices A (B, n, n): whether they look like the family."""
@@ -204,10 +186,7 @@ class ModuleNetwork(HeadChecks):
 def size_of(v: FloatArray) -> FloatArray:
     """Return the root mean square (B,) of the entries of each v (B, ...)."""
     flat = v.reshape(len(v), -1)
-    largest = np.abs(flat).max(axis=1, initial=0.0)
-    unit = flat / nonzero(largest)[:, None]  # squares of 1e300 overflow
-    rms: FloatArray = largest * np.sqrt(np.mean(unit**2, axis=1))
-    return rms
+    return np.abs(signed_size(flat, np.ones(flat.shape[1])))
 
 
 def nonzero(size: FloatArray) -> FloatArray:

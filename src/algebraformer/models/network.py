@@ -17,12 +17,11 @@ from algebraformer.models.config import ModelConfig
 from algebraformer.models.heads import EstimateHead, OperatorHead, TokenHead
 from algebraformer.models.heads.base import make_head
 from algebraformer.models.inference.layers import Tensors
-from algebraformer.models.inference.reader import Arrays, HeadChecks, max_batch_size, not_estimating, unable
+from algebraformer.models.inference.reader import Arrays, HeadChecks, not_estimating, unable
 from algebraformer.models.inference.reading import Estimates, MatrixReading
 from algebraformer.models.tokens import Tokens
 from algebraformer.numerics.entry_sampler import Entries
 from algebraformer.numerics.preconditioner import LinearInverse
-from algebraformer.progress import batches
 
 
 class Algebraformer(HeadChecks, nn.Module):
@@ -117,10 +116,6 @@ class Algebraformer(HeadChecks, nn.Module):
     def loss(self, *batch: Tensor) -> Tensor:
         """Return the loss of a batch of examples, relative to that of answering zero; see `Head.example_maker`."""
         return self.head.loss(self, *batch)
-
-    def blocks(self, count: int) -> list[slice]:
-        """Return slices of `count` systems to read at a time: torch has threads of its own."""
-        return [slice(part.start, part.stop) for part in batches(count, max_batch_size(self.config.n))]
 
     def read(self, A: FloatArray) -> MatrixReading:
         """Read matrices A (B, n, n), float64 or complex128, once for all right-hand sides."""

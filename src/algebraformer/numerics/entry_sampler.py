@@ -20,7 +20,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from algebraformer.arrays import conj, is_complex, namespace
+from algebraformer.arrays import conj, is_complex, namespace, split_parts
 from algebraformer.linalg import EPS, FloatArray
 
 N_MODES = 32
@@ -182,8 +182,7 @@ def real_parts(E: NDArray[Any]) -> FloatArray:
     >>> real_parts(np.array([[1 + 2j, 3 + 4j]]))
     array([[1., 3., 2., 4.]])
     """
-    xp = namespace(E)
-    return xp.concat((xp.real(E), xp.imag(E)), axis=1) if is_complex(E) else E
+    return split_parts(E, axis=1) if is_complex(E) else E
 
 
 def signed_rms(E: NDArray[Any], reference: NDArray[Any]) -> NDArray[Any]:

@@ -49,9 +49,34 @@ def _probes(n: int, count: int) -> FloatArray:
     return d
 
 
+def probes_for(A: NDArray[Any]) -> Any:
+    """Return `probe` for each of the matrices A (B, n, n): (B, n, 1), an array of their library, on their device."""
+    B, n, _ = A.shape
+    g = np.broadcast_to(probe(n), (B, n, 1)).copy()
+    if isinstance(A, np.ndarray):
+        return g
+    return namespace(A).astype(beside(A, g), A.dtype)  # torch multiplies equal dtypes alone
+
+
 def rounding(n: int) -> float:
     """Return the size of the rounding error in an entry of b - A x, relative to that of |A| |x| + |b|."""
     return float(np.sqrt(n + 1)) * EPS
+
+
+def error_by_condition(trivial: Any, omega: FloatArray, rcond: Any, n: int) -> FloatArray:
+    """Return the estimated errors (B,) by backward errors over reciprocal condition numbers.
+
+    Parameters
+    ----------
+    trivial : ndarray of bool, shape (B,)
+        Where x = 0 solves the system, for which there is no error.
+    omega, rcond : ndarray, shape (B,)
+    n : int
+        Number of unknowns.
+    """
+    with np.errstate(all="ignore"):
+        bound = np.where(np.asarray(rcond) > 0, (omega + rounding(n)) / rcond, np.inf)
+    return np.where(trivial, 0.0, bound)
 
 
 def forward_error(

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from algebraformer.arrays import beside, host, namespace, power_of_two
 from algebraformer.linalg import EPS, FloatArray, Measures, is_certified, largest, measure, norm, ratio
-from algebraformer.numerics.forward_error import probe
+from algebraformer.numerics.forward_error import probes_for
 from algebraformer.numerics.krylov_space import KrylovSpace, dot, length
 from algebraformer.numerics.preconditioner import Preconditioner
 from algebraformer.passes import GATHER_MIN_N, multiply
@@ -409,8 +409,7 @@ def probe_defect(A: FloatArray, M: Preconditioner) -> FloatArray:
     M : Preconditioner
     """
     with np.errstate(all="ignore"):
-        g = beside(A, np.broadcast_to(probe(A.shape[-1]), (A.shape[0], A.shape[-1], 1)).copy())
-        g = g if isinstance(A, np.ndarray) else namespace(A).astype(g, A.dtype)  # torch multiplies equal dtypes alone
+        g = probes_for(A)
         w = M.left(_product(A, np.arange(A.shape[0]), M.right(g)))
         w = w / length(w)
         defect = host(length(g - dot(w, g) * w))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.linalg import get_lapack_funcs
 
 from algebraformer.linalg import EPS
-from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error, probe, rounding
+from algebraformer.numerics.forward_error import MAX_DEFECT, error_by_condition, forward_error, probe
 from algebraformer.numerics.gcr import RefinedSolution, richardson
 from algebraformer.passes import has_zero_line
 from algebraformer.threads import run, split
@@ -260,9 +260,9 @@ class Factors:
             defects = np.array([self.defect])
             return float(forward_error(self.batched_inverse, x, solution.measures, defects, PROBES)[0])
         # The factors miss directions in which A is singular to working precision; the condition number does not.
-        omega = float(solution.backward_error[0])
-        trivial = not x.any() and omega == 0
-        return 0.0 if trivial else (omega + rounding(x.shape[1])) / self.rcond if self.rcond > 0 else np.inf
+        omega = solution.backward_error
+        trivial = not x.any() and omega[0] == 0
+        return float(error_by_condition(trivial, omega, self.rcond, x.shape[1])[0])
 
 
 class _Routines(NamedTuple):

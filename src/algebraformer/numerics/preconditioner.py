@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from algebraformer.arrays import Kind, check_kind, conj, is_complex, namespace
+from algebraformer.arrays import Kind, check_kind, conj, is_complex, join_parts, namespace, split_parts
 from algebraformer.linalg import FloatArray, largest
 
 if TYPE_CHECKING:
@@ -185,10 +185,9 @@ def as_linear_operator(inverse: LinearInverse, n: int, dtype: DTypeLike = np.flo
 
 def _applied(product: Callable[[Any], Any], v: Any, complex_map: bool) -> Any:
     """Return a linear map of vectors v (n, k): a real one takes both parts of complex vectors in one product."""
-    xp, k = namespace(v), v.shape[1]
+    xp = namespace(v)
     if is_complex(v) and not complex_map:
-        parts = product(xp.astype(xp.concat((xp.real(v), xp.imag(v)), axis=1), xp.float64)[None, ...])[0, ...]
-        return parts[:, :k] + 1j * parts[:, k:]
+        return join_parts(product(xp.astype(split_parts(v, axis=1), xp.float64)[None, ...])[0, ...])
     return product(xp.astype(v, xp.complex128 if complex_map else xp.float64)[None, ...])[0, ...]
 
 
@@ -208,6 +207,8 @@ class ArrayOperator:
         Whether M is complex.
     kind : Kind
         Of the arrays.
+    enter : callable
+        Takes an array of this kind to one that the inverse is applied to.
     """
 
     shape: tuple[int, int]
@@ -215,7 +216,6 @@ class ArrayOperator:
     is_complex: bool
     kind: Kind
     enter: Callable[[Any], Any]
-    """Takes an array of this kind to one that the inverse is applied to."""
 
     def __matmul__(self, v: Any) -> Any:
         return self._product(self.inverse, v)

@@ -27,10 +27,10 @@ from algebraformer.metrics import ScoredSystems, answer_scores
 from algebraformer.models.config import HeadConfig, ModelConfig, register_config
 from algebraformer.models.heads.data import ExampleMaker, SystemExamples, TrainingData
 from algebraformer.models.inference.reader import (
-    BATCH_SIZE,
     Forward,
     Reader,
     Singles,
+    by_column,
     not_estimating,
     not_linear,
     unable,
@@ -99,16 +99,13 @@ class Head(nn.Module, abc.ABC):
 
         Every right-hand side is a system of its own.
         """
-        B, m, k = b.shape
-        n, device = A.shape[2], network.device
-        flat, owner = np.ascontiguousarray(b.transpose(0, 2, 1)).reshape(B * k, m), np.arange(B).repeat(k)
-        parts = [np.empty((0, n))]
-        for start in range(0, B * k, BATCH_SIZE):
-            chunk = slice(start, start + BATCH_SIZE)
-            A_part, b_part = torch.from_numpy(A[owner[chunk]]), torch.from_numpy(flat[chunk].copy())
-            parts.append(self.answer(network, A_part.to(device), b_part.to(device)).double().cpu().numpy())
-        x = np.concatenate(parts[1:] or parts)
-        return x.reshape(B, k, n).transpose(0, 2, 1) if x.shape == (B * k, n) else x
+
+        def answer(A: FloatArray, b: FloatArray) -> FloatArray:
+            on_device = (torch.from_numpy(part).to(network.device) for part in (A, b.copy()))
+            x: FloatArray = self.answer(network, *on_device).double().cpu().numpy()
+            return x
+
+        return by_column(answer, A, b)
 
     def in_distribution(self, network: Network, A: FloatArray) -> NDArray[np.bool_]:
         """Say which matrices A (B, n, n) look like the family; all of them, where a head cannot tell."""

@@ -106,6 +106,23 @@ def kalman_update(
     return x, xp.sqrt(xp.maximum(variance, VARIANCE_FLOOR * std**2))
 
 
+def share_outside(left: FloatArray, coordinates: FloatArray, axes: NDArray[Any], size: FloatArray) -> FloatArray:
+    """Return the share (B,) of matrices that lies outside of a family's principal axes, 1 for a matrix of zeros.
+
+    Parameters
+    ----------
+    left : ndarray, shape (B, mn)
+        Matrices less their mean over the family.
+    coordinates : ndarray, shape (B, axes)
+        left @ axes.T.
+    axes : ndarray, shape (axes, mn)
+    size : ndarray, shape (B,)
+        Norms of the matrices.
+    """
+    outside = np.linalg.norm(left - coordinates @ axes, axis=1) / np.where(size > 0, size, 1.0)
+    return np.where(size > 0, outside, 1.0)
+
+
 class EstimateReader(ColumnReader):
     """Scales systems, calibrates the network's outputs, and knows the extent of the family."""
 
@@ -178,11 +195,10 @@ class EstimateReader(ColumnReader):
         flat = systems.A.reshape(len(systems.A), -1)
         left = flat - self.A_mean.reshape(-1)
         coordinates = left @ self.A_axes.T
-        size = np.linalg.norm(flat, axis=1)
-        outside = np.linalg.norm(left - coordinates @ self.A_axes, axis=1) / np.where(size > 0, size, 1.0)
+        outside = share_outside(left, coordinates, self.A_axes, np.linalg.norm(flat, axis=1))
         along = np.sqrt(np.mean((coordinates * self.A_inverse_std) ** 2, axis=1))
         far_b = np.sqrt(np.mean(((systems.b - self.b_mean) @ self.b_whitening) ** 2, axis=1))
-        return along, np.where(size > 0, outside, 1.0), far_b
+        return along, outside, far_b
 
     def system_in_distribution(self, systems: ScaledSystems) -> NDArray[np.bool_]:
         """Say which scaled systems (B,), matrix and data, are no further out than the family's sample was."""

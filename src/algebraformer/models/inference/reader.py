@@ -16,6 +16,7 @@ from algebraformer.models.config import ModelConfig
 from algebraformer.models.inference.reading import Estimates, MatrixReading
 from algebraformer.numerics.entry_sampler import Entries
 from algebraformer.numerics.preconditioner import LinearInverse
+from algebraformer.progress import slices
 
 Singles = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]
@@ -53,7 +54,7 @@ def not_estimating(network: Configured) -> ConfigurationError:
 
 
 class HeadChecks:
-    """What both kinds of network say of their head."""
+    """What all kinds of network say of their head, and how many systems they read at a time."""
 
     config: ModelConfig
 
@@ -66,6 +67,10 @@ class HeadChecks:
         """Raise `ConfigurationError` unless the head makes estimates from noisy systems."""
         if not self.config.head.estimates:
             raise not_estimating(self)
+
+    def blocks(self, count: int) -> list[slice]:
+        """Return slices of `count` systems to read at a time: here for torch, which has threads of its own."""
+        return slices(count, max_batch_size(self.config.n))
 
 
 class Reader(abc.ABC):
@@ -129,12 +134,28 @@ class ColumnReader(Reader):
         """Return x (B, n) for A (B, m, n) and b (B, m)."""
 
     def predict(self, forward: Forward, A: FloatArray, b: FloatArray) -> FloatArray:
-        B, m, k = b.shape
-        n = A.shape[2]
-        flat, owner = np.ascontiguousarray(b.transpose(0, 2, 1)).reshape(B * k, m), np.arange(B).repeat(k)
-        parts = [np.empty((0, n))]
         with np.errstate(over="ignore", invalid="ignore"):  # of systems and answers beyond float64
-            for start in range(0, B * k, BATCH_SIZE):
-                chunk = slice(start, start + BATCH_SIZE)
-                parts.append(self.answer_columns(forward, A[owner[chunk]], flat[chunk]))
-        return np.concatenate(parts).reshape(B, k, n).transpose(0, 2, 1)
+            return by_column(lambda A, b: self.answer_columns(forward, A, b), A, b)
+
+
+def by_column(answer: Callable[[FloatArray, FloatArray], FloatArray], A: FloatArray, b: FloatArray) -> FloatArray:
+    """Return x (B, n, k) from a function to which every right-hand side is a system of its own.
+
+    Parameters
+    ----------
+    answer : callable
+        answer(A, b) -> x (C, n), float64, for A (C, m, n) and b (C, m), a limited number C of systems.
+    A : ndarray, shape (B, m, n)
+    b : ndarray, shape (B, m, k)
+
+    Returns
+    -------
+    ndarray, float64
+        The answers one after the other where they do not have n entries: the function is broken.
+    """
+    B, m, k = b.shape
+    n = A.shape[2]
+    flat, owner = np.ascontiguousarray(b.transpose(0, 2, 1)).reshape(B * k, m), np.arange(B).repeat(k)
+    parts = [answer(A[owner[chunk]], flat[chunk]) for chunk in slices(B * k, BATCH_SIZE)]
+    x = np.concatenate(parts) if parts else np.empty((0, n))
+    return x.reshape(B, k, n).transpose(0, 2, 1) if x.shape == (B * k, n) else x

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
@@ -20,12 +20,21 @@ def two(monkeypatch):
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 2**32), B=st.integers(1, 3), n=st.sampled_from([1, 5, 40, 300, 1100]), k=st.integers(1, 2))
-def test_products(two, seed, B, n, k):
-    """A x and |A| |x| block by block, and A z of chosen systems, are those of the whole matrices."""
+@example(seed=0, B=2, n=1100, k=2, order=True)
+@given(
+    seed=st.integers(0, 2**32),
+    B=st.integers(1, 3),
+    n=st.sampled_from([1, 5, 40, 300, 1100]),
+    k=st.integers(1, 2),
+    order=st.booleans(),
+)
+def test_products(two, seed, B, n, k, order):
+    """A x and |A| |x| in blocks, and A z of chosen systems, are those of the whole matrices in any memory order."""
     rng = np.random.default_rng(seed)
     chosen = np.flatnonzero(rng.random(B) < 0.6)
     A, x, z = rng.standard_normal((B, n, n)), rng.standard_normal((B, n, k)), rng.standard_normal((len(chosen), n, k))
+    if order:
+        A, x, z = (np.asarray(part.mT, order="C").mT for part in (A, x, z))
     v, size = passes.products(A, x)
     np.testing.assert_allclose(v, A @ x, atol=1e-12 * n)
     np.testing.assert_allclose(size, np.abs(A) @ np.abs(x), rtol=1e-12)

@@ -98,7 +98,7 @@ def products(
         return _products_elsewhere(A if chosen is None else A[chosen], x)
     C, n, _ = x.shape
     magnitude = np.abs(x)
-    v, size = np.empty(x.shape, dtype=np.result_type(A, x)), np.empty_like(magnitude)
+    v, size = np.empty(x.shape, dtype=np.result_type(A, x)), np.empty(x.shape, dtype=magnitude.dtype)
     rows = max(1, BLOCK_ENTRIES // max(1, n))
     if rows >= n:
         systems = max(1, BLOCK_ENTRIES // max(1, n * n))

@@ -1,0 +1,91 @@
+"""Tikhonov's regularisation with x >= 0: the classical answer where an unknown is a density.
+
+x minimises ||A x + N y - b||_2^2 + lambda^2 ||L x||_2^2 over x >= 0 and y >= 0, with differences L, by the active set
+method of Lawson and Hanson [1]_. What the columns of N stand for (an offset, a resistance) is not regularised. lambda
+is chosen by generalised cross-validation of the problem without bounds [2]_, as is usual: with bounds the answer is no
+longer linear in b.
+
+References
+----------
+.. [1] C. L. Lawson and R. J. Hanson, "Solving Least Squares Problems", Prentice-Hall 1974, chapter 23.
+.. [2] G. H. Golub, M. Heath and G. Wahba, "Generalized cross-validation as a method for choosing a good ridge
+   parameter", Technometrics 21 (1979).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import nnls
+
+from algebraformer.linalg import FloatArray
+from algebraformer.numerics import regularization
+
+MAX_ITERATIONS = 30
+"""Iterations of the active set method for each unknown: SciPy's default of 3 is too few for smooth answers."""
+
+
+def nonnegative(
+    A: FloatArray, b: FloatArray, parameter: float, order: int = 2, free: FloatArray | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Return x >= 0 and y >= 0 for one value of lambda.
+
+    Parameters
+    ----------
+    A : ndarray, shape (m, n)
+    b : ndarray, shape (m,)
+    parameter : float
+        lambda.
+    order : int
+        Of the differences L; 0 for the identity.
+    free : ndarray, shape (m, q), optional
+        N; no columns by default.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    ndarray, shape (q,)
+
+    Raises
+    ------
+    RuntimeError
+        The active set method has not ended.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, y = nonnegative(np.eye(3), np.array([1.0, -1.0, 2.0]), 0.0)
+    >>> x
+    array([1., 0., 2.])
+    """
+    m, n = A.shape
+    N = np.empty((m, 0)) if free is None else free
+    L = regularization.differences(n, order)
+    stacked = np.block([[A, N], [parameter * L, np.zeros((len(L), N.shape[1]))]])
+    right = np.concatenate((b, np.zeros(len(L))))
+    if len(stacked) > stacked.shape[1]:  # the same minimum, from far fewer equations
+        Q, R = np.linalg.qr(stacked)
+        stacked, right = R, Q.T @ right
+    found, _ = nnls(stacked, right, maxiter=MAX_ITERATIONS * stacked.shape[1])
+    return found[:n], found[n:]
+
+
+def cross_validated(
+    A: FloatArray, b: FloatArray, order: int = 2, free: FloatArray | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Return x >= 0 and y >= 0 with lambda by generalised cross-validation; see `nonnegative`."""
+    return nonnegative(A, b, choose_parameter(A, b, order, free), order, free)
+
+
+def choose_parameter(A: FloatArray, b: FloatArray, order: int = 2, free: FloatArray | None = None) -> float:
+    """Return lambda by generalised cross-validation of the problem without bounds, y being fitted exactly.
+
+    Parameters are those of `nonnegative`.
+    """
+    if free is not None and free.shape[1]:
+        # In an orthonormal basis of what N leaves over, the columns of N are gone and noise is as white as before.
+        Q, _ = np.linalg.qr(free, mode="complete")
+        rest = Q[:, free.shape[1] :]
+        A, b = rest.T @ A, rest.T @ b
+    path = regularization.tikhonov(regularization.decompose(A[None], order), b[None])
+    index = regularization.cross_validation(path)
+    return float(path.parameters[0, index[0]])

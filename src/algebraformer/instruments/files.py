@@ -120,7 +120,8 @@ def read_spectrum(path: FilePath) -> Spectrum:
 
 def _spectrum_columns(table: Table) -> Spectrum:
     """Return the spectrum of a table with names."""
-    values, found = table.values, {}
+    values = table.values
+    found: dict[str, NDArray[Any]] = {}
     for place, name in enumerate(table.names):
         role = _role(name)
         if role and role not in found:
@@ -132,7 +133,8 @@ def _spectrum_columns(table: Table) -> Spectrum:
     if {"frequency", "real", "imag"} <= set(found):
         return Spectrum(found["frequency"], found["real"] + 1j * found["imag"])
     if {"frequency", "modulus", "phase"} <= set(found):
-        return Spectrum(found["frequency"], found["modulus"] * np.exp(1j * np.radians(found["phase"])))
+        angle = np.radians(found["phase"])
+        return Spectrum(found["frequency"], found["modulus"] * (np.cos(angle) + 1j * np.sin(angle)))
     raise Refused(
         "expected columns frequency, Z' and Z\", or frequency, |Z| and phase; received " + ", ".join(table.names)
     )

@@ -72,7 +72,7 @@ def test_a_spectrum_of_two_arcs(elements):
 
 @pytest.mark.parametrize(("name", "zero_us"), [("example_4pdeer_1", 0.2), ("example_4pdeer_3", 0.216)])
 def test_measured_traces_are_fitted_to_their_noise(name, zero_us):
-    """The residual is as large as the noise, which third differences show: the signal is smooth on the scale of 16 ns."""
+    """The residual is as large as the noise, which third differences show: the signal is smooth over 50 ns."""
     time, echo = read_trace(DATA / "deer" / f"{name}.csv")
     t, V = time - zero_us, dipolar.phase_corrected(echo)[0].real
     r = dipolar.distance_grid(t[-1], 80)

@@ -165,8 +165,8 @@ def phase_corrected(echo: NDArray[np.complex128]) -> tuple[NDArray[np.complex128
 def zero_time(time_us: FloatArray, trace: FloatArray) -> float:
     """Return the time about which a trace is symmetric: where all pairs of spins are in phase.
 
-    It is where the first moment of the trace around it vanishes [2]_, over a window as wide as half of what was recorded
-    before the maximum. Where nothing was, it is the time of the first point.
+    It is where the first moment of the trace around it vanishes [2]_, over a window as wide as what was recorded before
+    the maximum. Where nothing was, it is the time of the first point.
 
     Parameters
     ----------

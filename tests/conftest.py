@@ -13,14 +13,12 @@ from threadpoolctl import threadpool_limits
 pytest.register_assert_rewrite("files", "study_results")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Keep tests that share a fixture of their file in one process: with --dist loadgroup it is made once."""
-    for item in items:
-        if isinstance(item, pytest.Function):
-            found = (definitions[-1] for definitions in item._fixtureinfo.name2fixturedefs.values() if definitions)
-            if any(definition.scope == "module" for definition in found):
-                item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+    if isinstance(item, pytest.Function):
+        found = (definitions[-1] for definitions in item._fixtureinfo.name2fixturedefs.values() if definitions)
+        if any(definition.scope == "module" for definition in found):
+            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -50,6 +50,7 @@ FLOORS = (
         "kantorovich",
         "plotting",
         "testing",
+        "instruments",
         "bulk",
         "distributed",
     ),

@@ -259,8 +259,8 @@ def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
         ),
     }  # fmt: skip
     for key, name in (("in_use_mb", "memory in use"), ("memory_mb", "resident memory")):
-        first, *others = after(data["warm_up"], seconds, data[key])
-        low, high = min(first, *others), max(first, *others)
+        values = after(data["warm_up"], seconds, data[key])
+        first, low, high = values[0], min(values), max(values)
         found[f"soak.flat/{name}"] = outcome(
             met(high - first <= data["tolerance"] and first - low <= data["tolerance"]), memory=name, first=first,
             low=low, high=high, tolerance=data["tolerance"], minutes=data["warm_up"] / 60,

@@ -56,7 +56,7 @@ class Study:
             raise MissingExtraError(f"studies need {error.name}: pip install algebraformer[study]") from error
         check_folder(self.output)
         check_folder(self.work)
-        words = shlex.join(["algebraformer", *sys.argv[1:]])
+        words = shlex.join(["algebraformer", "study", self.name, "--preset", self.preset])  # whatever the folders are
         command = importlib.import_module("studies.harness.command")
         with time_limit(self.time_limit):
             report = command.run(study, self.preset, self.output, self.work, self.json, words)

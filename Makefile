@@ -22,7 +22,7 @@ demo: $(STAMP) ## solve a boundary value problem from a file with the shipped we
 	$(PY) examples/boundary_value_problem.py demo
 
 test: $(STAMP) ## run every test (under 8 minutes on two cores)
-	$(PY) -m pytest -q -n 2 --dist loadgroup
+	$(PY) -m pytest -q -n 2
 
 slow: $(STAMP) ## run the full-size tests as well, then `portability`
 	$(PY) -m pytest -q -m "slow or not slow"

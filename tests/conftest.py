@@ -13,14 +13,6 @@ from threadpoolctl import threadpool_limits
 pytest.register_assert_rewrite("files", "study_results")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep tests that share a fixture of their file in one process: with --dist loadgroup it is made once."""
-    if isinstance(item, pytest.Function):
-        found = (definitions[-1] for definitions in item._fixtureinfo.name2fixturedefs.values() if definitions)
-        if any(definition.scope == "module" for definition in found):
-            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Small networks run faster on one thread, and runs are bit-identical only for equal numbers of threads."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -11,7 +9,7 @@ from algebraformer.reporting import Report, print_table, progress_bar
 from studies.harness.study import run_study, save_study
 
 
-def run(study: ModuleType, preset: str, output: Path, work: Path, json: bool, command: str | None = None) -> Report:
+def run(study: ModuleType, preset: str, output: Path, work: Path, json: bool, program: str) -> Report:
     """Run a study, write NAME.json, NAME.md and NAME.png into the folder `output`, and print what was found.
 
     Parameters
@@ -25,13 +23,14 @@ def run(study: ModuleType, preset: str, output: Path, work: Path, json: bool, co
         Folder for what a stopped study resumes from.
     json : bool
         Print nothing; no progress bar.
-    command : str, optional
-        Command that made the results; that of this process if None.
+    program : str
+        Words in front of NAME of the command that makes the results. It is recorded without the folders, which differ
+        from machine to machine.
     """
     name = study.__name__.rpartition(".")[2]
     with progress_bar(disable=json) as bar:
         report = run_study(study, preset, work / f"{name}-{preset}", bar)
-    save_study(study, report, output / f"{name}.json", command or shlex.join(sys.argv), preset=preset)
+    save_study(study, report, output / f"{name}.json", f"{program} {name} --preset {preset}", preset=preset)
     if not json:
         for table in report.tables:
             print_table(table)

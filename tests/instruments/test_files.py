@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +141,8 @@ def test_files_without_measurements(tmp_path, read, content):
 
 @pytest.mark.parametrize("read", [read_trace, read_spectrum])
 def test_no_file(tmp_path, read):
-    for path in (tmp_path, tmp_path / "none.csv", tmp_path / "none.DTA"):
+    os.mkfifo(tmp_path / "pipe.csv")  # opening it would wait for its writer
+    for path in (tmp_path, tmp_path / "pipe.csv", tmp_path / "none.csv", tmp_path / "none.DTA", "a\0b.csv"):
         with pytest.raises(InputFormatError):
             read(path)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import shlex
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -32,8 +30,8 @@ def main(
     work : Path
         Folder for what a stopped run resumes from.
     """
-    command = shlex.join(["python", "-m", "tests.stress", *sys.argv[1:]])
-    run(importlib.import_module(f"tests.stress.{name}"), preset, output, work, json=False, command=command)
+    study = importlib.import_module(f"tests.stress.{name}")
+    run(study, preset, output, work, json=False, program="python -m tests.stress")
 
 
 if __name__ == "__main__":

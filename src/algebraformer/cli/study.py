@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -56,10 +55,9 @@ class Study:
             raise MissingExtraError(f"studies need {error.name}: pip install algebraformer[study]") from error
         check_folder(self.output)
         check_folder(self.work)
-        words = shlex.join(["algebraformer", "study", self.name, "--preset", self.preset])  # whatever the folders are
         command = importlib.import_module("studies.harness.command")
         with time_limit(self.time_limit):
-            report = command.run(study, self.preset, self.output, self.work, self.json, words)
+            report = command.run(study, self.preset, self.output, self.work, self.json, "algebraformer study")
         if self.json:
             path = self.output / f"{self.name}.json"
             emit({

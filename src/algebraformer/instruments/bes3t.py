@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from algebraformer.io.limits import FilePath, Refused
+from algebraformer.io.limits import FilePath, Refused, open_file
 from algebraformer.linalg import FloatArray
 
 FORMATS = {"D": "f8", "F": "f4", "I": "i4", "S": "i2", "C": "i1"}
@@ -65,7 +65,7 @@ def read(path: FilePath) -> tuple[FloatArray, str, NDArray[Any]]:
 
 def _description(path: Path) -> dict[str, str]:
     """Return the keys of a description and their values."""
-    with path.open("rb") as stream:
+    with open_file(path, "description (.DSC)") as stream:
         text = stream.read(MAX_DESCRIPTION).decode("latin-1")
     settings: dict[str, str] = {}
     for line in text.splitlines():
@@ -103,7 +103,7 @@ def _beside(path: Path, suffix: str) -> Path:
 def _numbers(path: Path, dtype: str, points: int, is_complex: bool) -> NDArray[Any]:
     """Return that many numbers of a binary file, as float64 or complex128."""
     size = points * (1 + is_complex) * np.dtype(dtype).itemsize
-    with path.open("rb") as stream:
+    with open_file(path, "file of binary numbers") as stream:
         data = stream.read(size + 1)
     if len(data) != size:
         received = "more" if len(data) > size else str(len(data))

@@ -18,8 +18,9 @@ import dataclasses
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from algebraformer.arrays import join_parts, split_parts
 from algebraformer.instruments.dipolar import background, dipolar_kernel
-from algebraformer.instruments.relaxation import Complex, relaxation_kernel, series_elements, stacked
+from algebraformer.instruments.relaxation import Complex, relaxation_kernel, series_elements
 from algebraformer.linalg import FloatArray
 from algebraformer.numerics import nonnegative
 
@@ -120,17 +121,16 @@ def fit_drt(frequency_hz: FloatArray, impedance: Complex, tau: FloatArray) -> Cl
     Classical
     """
     size = np.abs(impedance).max() or 1.0
-    b = stacked(impedance / size)
-    A = stacked(relaxation_kernel(frequency_hz, tau), axis=0)
-    elements = stacked(series_elements(frequency_hz), axis=0)
+    b = split_parts(impedance / size, axis=0)
+    A = split_parts(relaxation_kernel(frequency_hz, tau), axis=0)
+    elements = split_parts(series_elements(frequency_hz), axis=0)
     sizes = np.abs(elements).max(axis=0)
-    x, y = nonnegative.cross_validated(A, b, free=elements / sizes)
+    N = elements / sizes
+    x, y = nonnegative.cross_validated(A, b, free=N)
     R_inf, inductance, elastance = size * y / sizes
     nuisance = {
         "R_inf": float(R_inf),
         "inductance": float(inductance),
         "series_capacitance": float(1 / elastance) if elastance > 0 else np.inf,
     }
-    fitted = size * (A @ x + elements / sizes @ y)
-    m = len(frequency_hz)
-    return Classical(size * x, nuisance, fitted[:m] + 1j * fitted[m:])
+    return Classical(size * x, nuisance, join_parts(size * (A @ x + N @ y)))

@@ -51,9 +51,8 @@ def relaxation_kernel(frequency_hz: FloatArray, tau: FloatArray) -> Complex:
     np.True_
     """
     u = np.log(tau)
-    weight = np.empty_like(u)
-    weight[1:-1] = (u[2:] - u[:-2]) / 2
-    weight[0], weight[-1] = (u[1] - u[0]) / 2, (u[-1] - u[-2]) / 2
+    weight = np.gradient(u)
+    weight[[0, -1]] /= 2
     return weight / (1 + 2j * np.pi * frequency_hz[:, None] * tau)
 
 
@@ -77,15 +76,3 @@ def time_grid(frequency_hz: FloatArray, n: int) -> FloatArray:
     """
     low, high = -np.log10(2 * np.pi * frequency_hz.max()), -np.log10(2 * np.pi * frequency_hz.min())
     return np.logspace(low - MARGIN, high + MARGIN, n)
-
-
-def stacked(Z: Complex, axis: int = -1) -> FloatArray:
-    """Return real parts, then imaginary parts, along one axis: that of the frequencies.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> stacked(np.array([1 + 2j, 3 + 4j]))
-    array([1., 3., 2., 4.])
-    """
-    return np.concatenate((Z.real, Z.imag), axis=axis)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from algebraformer.io.limits import FilePath, Refused
+from algebraformer.io.limits import FilePath, Refused, open_file
 from algebraformer.linalg import FloatArray
 
 MAX_BYTES = 2**24
@@ -45,10 +44,7 @@ def read_table(path: FilePath) -> Table:
     OSError
         There is no such file.
     """
-    file = Path(path)
-    if not file.is_file() and file.exists():
-        raise Refused("expected a text file with columns of numbers, received a folder or special file")
-    with file.open("rb") as stream:
+    with open_file(path, "text file with columns of numbers") as stream:
         data = stream.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise Refused(f"expected a text file of at most {MAX_BYTES} bytes, received more")

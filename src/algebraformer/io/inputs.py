@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-import stat
 from collections.abc import Callable, Mapping
 from typing import IO
 
 from algebraformer.io import matlab, matrix_market, numpy_files
-from algebraformer.io.limits import BLOCK_BYTES, Array, FilePath, Refused, Wanted, naming
+from algebraformer.io.limits import BLOCK_BYTES, Array, FilePath, Refused, Wanted, naming, open_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,12 +88,7 @@ class Input:
     def _open(self, max_bytes: int) -> IO[bytes]:
         """Open the file; the rest of a file object, which may be a pipe, is read into memory."""
         if isinstance(self.file, (str, os.PathLike)):
-            if "\0" in os.fspath(self.file):  # a name that no file can have
-                raise FileNotFoundError
-            if not stat.S_ISREG(os.stat(self.file).st_mode):  # opening a pipe would wait for its writer
-                kind = "folder" if os.path.isdir(self.file) else "special file"
-                raise Refused(f"expected a {self.form.title}, received a {kind}")
-            return open(self.file, "rb")
+            return open_file(self.file, self.form.title)
         held = io.BytesIO()
         while block := self.file.read(min(BLOCK_BYTES, max_bytes + 1 - held.tell())):
             if not isinstance(block, bytes):

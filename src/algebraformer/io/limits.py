@@ -13,13 +13,14 @@ import errno
 import gzip
 import math
 import os
+import stat
 import struct
 import tokenize
 import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +94,23 @@ def naming(path: FilePath, expected: str) -> Iterator[None]:
         raise InputFormatError(f"{name}: no such file; expected a {expected}") from None
     except READ_ERRORS as problem:
         raise InputFormatError(f"{name}: expected a {expected}, received {_reason(problem)}") from problem
+
+
+def open_file(path: FilePath, title: str) -> IO[bytes]:
+    """Open a file for bytes; `Refused` if it is a folder or a special file, of which opening a pipe waits for a writer.
+
+    Parameters
+    ----------
+    path : str or path-like
+    title : str
+        What it should be, for the message.
+    """
+    if "\0" in os.fspath(path):  # a name that no file can have
+        raise FileNotFoundError
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        kind = "folder" if os.path.isdir(path) else "special file"
+        raise Refused(f"expected a {title}, received a {kind}")
+    return open(path, "rb")
 
 
 def check_size(shape: tuple[int, ...], dtype: np.dtype[Any], max_bytes: int) -> int:

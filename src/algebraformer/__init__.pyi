@@ -1,6 +1,7 @@
 from . import checkpoint as checkpoint
 from . import distributed as distributed
 from . import errors as errors
+from . import instruments as instruments
 from . import io as io
 from . import kantorovich as kantorovich
 from . import linalg as linalg

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from algebraformer.instruments import distributions
-from algebraformer.instruments.relaxation import relaxation_kernel
+from algebraformer.problems.instruments import distributions
+from algebraformer.problems.instruments.relaxation import relaxation_kernel
 
 R = (np.arange(40_000) + 0.5) * 5e-4
 """Distances up to 20 nm."""

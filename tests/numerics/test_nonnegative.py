@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import lsq_linear, minimize_scalar
 
-from algebraformer.instruments.dipolar import dipolar_kernel
+from algebraformer.problems.instruments.dipolar import dipolar_kernel
 from algebraformer.numerics.nonnegative import choose_parameter, cross_validated, nonnegative
 
 

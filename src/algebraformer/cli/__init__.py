@@ -15,6 +15,7 @@ import tyro
 from algebraformer.cli.evaluate import Assess, Evaluate
 from algebraformer.cli.export import Export
 from algebraformer.cli.info import Families, Info, Models
+from algebraformer.cli.invert import Invert
 from algebraformer.cli.newton import Newton
 from algebraformer.cli.output import BAD_INPUT, DONE, warnings_on_stderr
 from algebraformer.cli.solve import Solve
@@ -26,6 +27,7 @@ from algebraformer.training.processes import launched
 
 Command = (
     Annotated[Solve, tyro.conf.subcommand("solve")]
+    | Annotated[Invert, tyro.conf.subcommand("invert")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Finetune, tyro.conf.subcommand("finetune")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]

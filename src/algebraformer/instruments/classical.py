@@ -19,10 +19,10 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from algebraformer.arrays import join_parts, split_parts
-from algebraformer.instruments.dipolar import background, dipolar_kernel
-from algebraformer.instruments.relaxation import Complex, relaxation_kernel, series_elements
 from algebraformer.linalg import FloatArray
 from algebraformer.numerics import nonnegative
+from algebraformer.problems.instruments.dipolar import background, dipolar_kernel
+from algebraformer.problems.instruments.relaxation import Complex, relaxation_kernel, series_elements
 
 RATES = (1e-3, 3.0)
 """Limits of the rate of a background, in 1/us: a decay of one per cent over 10 us, and one over before the trace is."""
@@ -134,3 +134,27 @@ def fit_drt(frequency_hz: FloatArray, impedance: Complex, tau: FloatArray) -> Cl
         "series_capacitance": float(1 / elastance) if elastance > 0 else np.inf,
     }
     return Classical(size * x, nuisance, join_parts(size * (A @ x + N @ y)))
+
+
+def fit_linear(K: FloatArray, data: FloatArray, N: FloatArray, names: tuple[str, ...]) -> Classical:
+    """Fit x >= 0 and the coefficients, of either sign, of further columns to data.
+
+    Parameters
+    ----------
+    K : ndarray, shape (m, n)
+    data : ndarray, shape (m,)
+    N : ndarray, shape (m, q)
+    names : tuple of str, length q
+        Of the coefficients.
+
+    Returns
+    -------
+    Classical
+    """
+    size = np.abs(data).max() or 1.0
+    parameter = nonnegative.choose_parameter(K, data / size, free=N)
+    both = np.concatenate((N, -N), axis=1)  # of either sign
+    x, y = nonnegative.nonnegative(K, data / size, parameter, free=both)
+    y = y[: N.shape[1]] - y[N.shape[1] :]
+    nuisance = {name: float(size * value) for name, value in zip(names, y, strict=True)}
+    return Classical(size * x, nuisance, size * (K @ x + N @ y))

@@ -6,6 +6,7 @@ from algebraformer.problems.conditioned import ConditionedFamily
 from algebraformer.problems.diffusion_2d import Diffusion2D
 from algebraformer.problems.fredholm import Fredholm, FredholmFamily
 from algebraformer.problems.helmholtz import Helmholtz
+from algebraformer.problems.instruments import Deer, Drt, Instrument
 from algebraformer.problems.kernels import KernelFamily
 from algebraformer.problems.lp_regression import LpRegression
 from algebraformer.problems.noisy import PRIORS, NoisyFamily
@@ -18,10 +19,13 @@ __all__ = [
     "PRIORS",
     "BoundaryValueFamily",
     "ConditionedFamily",
+    "Deer",
     "Diffusion2D",
+    "Drt",
     "Fredholm",
     "FredholmFamily",
     "Helmholtz",
+    "Instrument",
     "KernelFamily",
     "LpRegression",
     "NoisyFamily",

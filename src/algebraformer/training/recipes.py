@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from algebraformer.errors import ConfigurationError, UnknownNameError
 from algebraformer.models.config import EstimateConfig, ModelConfig, OperatorConfig
+from algebraformer.models.inversion import InversionConfig
 from algebraformer.problems import NoisyFamily, ProblemFamily, from_settings
 from algebraformer.validation import is_whole
 
@@ -255,6 +256,28 @@ ESTIMATE_HEADS = {
     for family, steps in (("deblur", 12_000), ("gravity", 12_000), ("fredholm", 24_000))
 }
 """Noisy families, fresh systems in every step; "fredholm" is all integral equations together."""
+
+INVERSION = {
+    "deer": InversionConfig(n_equations=128, n_way=8, n_column=3, n_feature=3, n_nuisance=5, density=True),
+    "drt": InversionConfig(n_equations=128, n_way=2, n_column=3, n_feature=2, n_nuisance=3, density=False),
+}
+"""What networks for the shipped instruments read and say; `training.automatic.inversion_network` finds it for others."""
+
+INSTRUMENTS = {
+    name: Recipe(
+        family=name,
+        model=ModelConfig(n=100, head=head, n_layer=5, n_head=4, n_embd=96),
+        samples=300_000,
+        steps=16_000,
+        batch_size=128,
+        lr=4e-3,
+        muon_lr=2e-2,
+        calibration_samples=13_000,
+    )
+    for name, head in INVERSION.items()
+}
+"""Instruments, 0.58 million parameters each; an hour on one core."""
+
 LP_FILTER_32 = Recipe(
     family="lp-regression",
     family_settings={"kind": "filter", "target": "start"},
@@ -279,6 +302,7 @@ RECIPES: dict[str, Recipe] = {
     "quick": QUICK,
     **OPERATOR_HEADS,
     **ESTIMATE_HEADS,
+    **INSTRUMENTS,
 }
 
 

@@ -3,6 +3,7 @@
 from algebraformer.models.heads.base import Head, register_head
 from algebraformer.models.heads.data import Sample, TrainingData
 from algebraformer.models.heads.estimate import EstimateHead
+from algebraformer.models.heads.inversion import InversionHead
 from algebraformer.models.heads.operator import OperatorHead
 from algebraformer.models.heads.token import TokenHead
 from algebraformer.models.inference.reading import Estimates, MatrixReading
@@ -11,6 +12,7 @@ __all__ = [
     "EstimateHead",
     "Estimates",
     "Head",
+    "InversionHead",
     "MatrixReading",
     "OperatorHead",
     "Sample",

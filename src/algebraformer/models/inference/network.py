@@ -16,11 +16,13 @@ from algebraformer.models.config import TIKHONOV, EstimateConfig, ModelConfig, O
 from algebraformer.models.encodings import ENCODINGS
 from algebraformer.models.inference.bodies import NUMPY_BODIES
 from algebraformer.models.inference.estimate_reader import STD_FLOOR, TYPICAL_NOISE, EstimateReader
+from algebraformer.models.inference.inversion_reader import InversionReader
 from algebraformer.models.inference.layers import Linear, Singles, Tensors, centred
 from algebraformer.models.inference.operator_reader import OperatorReader
 from algebraformer.models.inference.reader import Arrays, Forward, HeadChecks, Reader, max_batch_size
 from algebraformer.models.inference.reading import Estimates, MatrixReading
 from algebraformer.models.inference.token_reader import TokenReader
+from algebraformer.models.inversion import OUTPUTS, InversionConfig
 from algebraformer.numerics.entry_sampler import Entries
 from algebraformer.numerics.preconditioner import LinearInverse
 from algebraformer.threads import run, split
@@ -28,7 +30,12 @@ from algebraformer.threads import run, split
 PARAMETERS_PER_ENTRY = 75
 """Parameters of the network, per token, that take as long as the passes over one entry of A in a solve, about: 150
 floating point operations at 50 GFLOP/s."""
-READERS: dict[str, type[Reader]] = {"token": TokenReader, "operator": OperatorReader, "estimate": EstimateReader}
+READERS: dict[str, type[Reader]] = {
+    "token": TokenReader,
+    "operator": OperatorReader,
+    "estimate": EstimateReader,
+    "inversion": InversionReader,
+}
 """Readers by the name of their head."""
 ReadOut = Callable[[Singles, Singles], tuple[Singles, ...]]
 """Takes encoded tokens (B, T, width) and raw ones (B, T, token_width) to the outputs that a reader asks for."""
@@ -257,8 +264,20 @@ def estimate_read_out(config: ModelConfig, tensors: Tensors, width: int) -> Read
     return read_out
 
 
+def inversion_read_out(config: ModelConfig, tensors: Tensors, width: int) -> ReadOut:
+    """Return what gives the numbers for each unknown (B, n, 8) and those of nuisance parameters (B, 2 k + 2)."""
+    linear = Linear.take(tensors, "head.linear", width, config.n // config.n_token * OUTPUTS)
+    nuisance = Linear.take(tensors, "head.nuisance", width, 2 * (InversionConfig.of(config).n_nuisance + 1))
+
+    def read_out(h: Singles, tokens: Singles) -> tuple[Singles, ...]:
+        return linear(h).reshape(len(h), config.n, OUTPUTS), nuisance(h.mean(axis=1))
+
+    return read_out
+
+
 READ_OUTS: dict[str, Callable[[ModelConfig, Tensors, int], ReadOut]] = {
     "token": token_read_out,
     "operator": operator_read_out,
     "estimate": estimate_read_out,
+    "inversion": inversion_read_out,
 }

@@ -1,0 +1,101 @@
+"""Relaxation times from impedance: spectra in, distributions of relaxation times out."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from algebraformer.arrays import join_parts, split_parts
+from algebraformer.instruments.classical import Classical, fit_drt
+from algebraformer.instruments.inversion import Inversion, Model, check_shapes
+from algebraformer.linalg import FloatArray
+from algebraformer.problems.instruments.base import Recorded
+
+Array = NDArray[Any]
+PARTS = ("both", "real", "imag")
+"""Parts of an impedance that may be known."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DrtInversion(Inversion):
+    """Relaxation times from a spectrum, or from B spectra at the same frequencies.
+
+    x is gamma(ln tau) in ohm on `tau` (s); its integral over ln tau is the polarisation resistance. Nuisance parameters
+    are R_inf (ohm), inductance (H) and series_capacitance (F, infinite where none is seen). `abscissa` holds frequencies in
+    ascending order, `data` the impedances. The other fields are those of `Inversion`.
+    """
+
+    grid_name: ClassVar[str] = "tau"
+    grid_label: ClassVar[str] = "relaxation time / s"
+    x_label: ClassVar[str] = "gamma / ohm"
+
+    @property
+    def tau(self) -> FloatArray:
+        """Relaxation times in s, shape (n,)."""
+        return self.grid
+
+
+class DrtModel(Model):
+    """A network that inverts impedance spectra."""
+
+    result = DrtInversion
+
+    def __call__(self, frequency_hz: ArrayLike, impedance: ArrayLike, part: str = "both") -> Inversion:
+        """Invert spectra; see `instruments.drt`."""
+        f, Z = as_spectra(frequency_hz, impedance, part)
+        batched, Z = Z.ndim == 2, np.atleast_2d(Z)
+        data = split_parts(Z, axis=1)
+        present = np.ones(data.shape[1], dtype=bool)
+        if part != "both":
+            present[len(f) :] = part == "imag"
+            present[: len(f)] = part == "real"
+            data = np.where(present, data, 0.0)
+        return self.invert(Recorded(f, data, present), Z if batched else Z[0], batched)
+
+    def shown(self, data: FloatArray) -> Array:
+        found: Array = join_parts(data)
+        return found
+
+    def classical(self, abscissa: FloatArray, data: Array, grid: FloatArray) -> Classical:
+        return fit_drt(abscissa, data, grid)
+
+
+def as_spectra(frequency_hz: ArrayLike, impedance: ArrayLike, part: str) -> tuple[FloatArray, Array]:
+    """Return ascending frequencies and impedances as arrays; `ValueError` says what is wrong with them."""
+    if part not in PARTS:
+        raise ValueError(f"part must be one of {', '.join(PARTS)}, received {part!r}")
+    f, Z = np.asarray(frequency_hz), np.asarray(impedance)
+    for name, array, kinds in (("frequency_hz", f, "biuf"), ("impedance", Z, "biufc")):
+        if array.dtype.kind not in kinds:
+            raise ValueError(f"{name} must hold numbers, received {array.dtype}")
+    if part == "both" and Z.dtype.kind != "c":
+        raise ValueError(
+            "impedance must be complex, received real numbers: say part='real' or part='imag' for one part"
+        )
+    if part == "imag" and Z.dtype.kind != "c":
+        Z = 1j * Z
+    f, Z = f.astype(np.float64), Z.astype(np.complex128)
+
+    # 1. In ascending order; analysers begin at the highest frequency.
+    if f.ndim == 1 and Z.ndim in (1, 2) and Z.shape[-1] == len(f) and len(f) > 1 and (np.diff(f) < 0).all():
+        f, Z = f[::-1], Z[..., ::-1]
+    check_shapes(f, Z, "frequency_hz")
+    if f[0] <= 0:
+        raise ValueError(f"frequency_hz must be positive, received {f[0]:g}")
+    if not np.abs(Z).max():
+        raise ValueError("the impedance is zero throughout")
+
+    # 2. The sign: what relaxes has a negative imaginary part.
+    if part != "real" and np.sum(Z.imag) > 0 and np.mean(Z.imag > 0) > MOSTLY:
+        raise ValueError(
+            f"the imaginary part is positive at {np.count_nonzero(Z.imag > 0)} of {Z.size} points, but Z = Re - i |Im| for "
+            "whatever relaxes: is this -Im(Z)? take the complex conjugate"
+        )
+    return np.ascontiguousarray(f), np.ascontiguousarray(Z)
+
+
+MOSTLY = 0.8
+"""More points than this share with a positive imaginary part are no inductive loop, but another sign."""

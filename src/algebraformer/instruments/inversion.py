@@ -1,0 +1,333 @@
+"""Inversions of measurements: a density with bands, nuisance parameters, and whether they fit the data."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from algebraformer.checkpoint import CheckpointInfo, load_network, resolve
+from algebraformer.errors import ConfigurationError
+from algebraformer.instruments.classical import Classical
+from algebraformer.linalg import FloatArray
+from algebraformer.models import NumpyNetwork
+from algebraformer.models.inference.inversion_reader import SCORES, InversionReader
+from algebraformer.models.inversion import InversionConfig
+from algebraformer.numerics.gaussian_fit import posterior_factor
+from algebraformer.numerics.whiteness import NAMES, checks
+from algebraformer.problems.instruments import Instrument
+from algebraformer.problems.instruments.base import Recorded
+from algebraformer.result import plain
+
+Array = NDArray[Any]
+JITTER = 1e-3
+"""Share of independent noise in the joint samples: neighbours are never exactly tied."""
+WHAT = {
+    "misfit": "they are larger or smaller than the predicted noise",
+    "neighbours": "neighbours go together",
+    "blocks": "whole parts of them lie above or below the fit",
+    "outlier": "single ones are far too large",
+}
+"""What the checks of residuals find, in words."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Inversion:
+    """What a network says about one measurement, or about B of them with the same abscissae.
+
+    Fields that hold one value per measurement are scalars for one, and arrays of shape (B,) for a batch.
+
+    Attributes
+    ----------
+    grid : ndarray, shape (n,)
+        Where x is.
+    x : ndarray, shape (n,) or (B, n)
+        The density: the posterior mean, nowhere negative.
+    quantiles : ndarray, shape (n, 7) or (B, n, 7)
+        Its quantiles at the levels 2.5, 5, 25, 50, 75, 95 and 97.5 %.
+    nuisance, nuisance_std : dict of float or ndarray
+        Nuisance parameters, and their standard deviations.
+    noise : float or ndarray
+        Root mean square of the noise, in the units of the data.
+    misfit : float or ndarray
+        Root mean square of the residuals over the noise: about one where x fits the data.
+    consistent : bool or ndarray
+        Whether the residuals look like those of 99 % of the simulated measurements: as large as the noise, without
+        pattern, without outliers. If not, do not use x before you know why; `classical` stands beside it.
+    in_distribution : bool or ndarray
+        Whether what was measured, and where, is like what the network was trained on.
+    checks : dict of float or ndarray
+        What `consistent` goes by, see `numerics.whiteness.checks`.
+    abscissa : ndarray, shape (points,)
+        As the network reads it: times from the zero in us, ascending frequencies in Hz.
+    data, fitted : ndarray, shape (points,) or (B, points)
+        Data, and what x and the nuisance parameters say they would be without noise.
+    """
+
+    grid: FloatArray
+    x: FloatArray
+    quantiles: FloatArray
+    nuisance: dict[str, Any]
+    nuisance_std: dict[str, Any]
+    noise: Any
+    misfit: Any
+    consistent: Any
+    in_distribution: Any
+    checks: dict[str, Any]
+    abscissa: FloatArray
+    data: Array
+    fitted: Array
+    model: Model = dataclasses.field(repr=False)
+    recorded: Recorded = dataclasses.field(repr=False)
+
+    grid_name: ClassVar[str] = "grid"
+    grid_label: ClassVar[str] = "position"
+    x_label: ClassVar[str] = "density"
+
+    @property
+    def interval(self) -> tuple[FloatArray, FloatArray]:
+        """Lower and upper ends of the 90 % band, each in the shape of x."""
+        return self.band(0.9)
+
+    def band(self, level: float) -> tuple[FloatArray, FloatArray]:
+        """Return the ends of the central band of a level, each in the shape of x.
+
+        Those of 50, 90 and 95 % are calibrated. Others are interpolated between them, or extended beyond them, as if x
+        were normal in between.
+
+        Parameters
+        ----------
+        level : float
+            Between 0 and 1.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level must be between 0 and 1, received {level!r}")
+        low, high = (interpolated(self.quantiles, float(ndtri(0.5 + side * level / 2))) for side in (-1, 1))
+        return low, high
+
+    @functools.cached_property
+    def classical(self) -> Any:
+        """The classical answer, `Classical`: x >= 0 by Tikhonov's regularisation with cross-validation; or a list."""
+        data = self.data if self.data.ndim == 2 else self.data[None]
+        found = [self.model.classical(self.abscissa, one, self.grid) for one in data]
+        return found if self.data.ndim == 2 else found[0]
+
+    def samples(self, count: int, seed: int = 0) -> FloatArray:
+        """Return joint samples of the density: (count, n), or (B, count, n).
+
+        Each entry is distributed as the quantiles say. How entries go together follows from the covariance that the
+        linear fit leaves: where data do not tell two places apart, more here is less there. Use them for errors of what
+        depends on many entries, such as a mean distance or the area of a peak.
+
+        Parameters
+        ----------
+        count : int
+        seed : int
+        """
+        quantiles = self.quantiles if self.quantiles.ndim == 3 else self.quantiles[None]
+        found = np.stack([
+            self.model.samples(self.recorded, index, q, count, seed) for index, q in enumerate(quantiles)
+        ])  # fmt: skip
+        if self.model.instrument.is_density:
+            found /= found.mean(axis=2, keepdims=True) * (self.grid[-1] - self.grid[0])
+        return found if self.quantiles.ndim == 3 else found[0]
+
+    def explain(self) -> str:
+        """Return in words what was found and whether to trust it, a line for each measurement."""
+        lines = []
+        for i in range(len(np.atleast_1d(self.noise))):
+            values = {name: float(np.atleast_1d(value)[i]) for name, value in self.nuisance.items()}
+            stds = {name: float(np.atleast_1d(value)[i]) for name, value in self.nuisance_std.items()}
+            said = ", ".join(f"{name} {values[name]:.3g} ± {stds[name]:.1g}" for name in values)
+            trust = []
+            if not np.atleast_1d(self.consistent)[i]:
+                lows = self.model.reader.checks[..., 0].min(axis=0)
+                highs = self.model.reader.checks[..., 1].max(axis=0)
+                numbers = [float(np.atleast_1d(self.checks[name])[i]) for name in NAMES]
+                bad = [n for n, v, low, high in zip(NAMES, numbers, lows, highs, strict=True) if not low <= v <= high]
+                reasons = "; ".join(WHAT[name] for name in bad) or "they are unusual for this level of noise"
+                trust.append(f"not consistent: the residuals are no white noise ({reasons})")
+            if not np.atleast_1d(self.in_distribution)[i]:
+                trust.append("not in distribution: unlike what the network was trained on")
+            verdict = "; ".join(trust) + ": compare with classical" if trust else "consistent and in distribution"
+            lines.append(f"{said}; noise {np.atleast_1d(self.noise)[i]:.3g}; {verdict}")
+        return "\n".join(lines)
+
+    def record(self) -> dict[str, Any]:
+        """Return what was found as plain JSON values; numbers that are not finite as None."""
+        low, high = self.interval
+        values = {
+            self.grid_name: self.grid, "x": self.x, "interval": [low, high], "nuisance": self.nuisance,
+            "nuisance_std": self.nuisance_std, "noise": self.noise, "misfit": self.misfit, "checks": self.checks,
+            "consistent": self.consistent, "in_distribution": self.in_distribution,
+        }  # fmt: skip
+        return {name: as_plain(value) for name, value in values.items()}
+
+    def plot(self) -> Any:
+        """Return a figure of one measurement: data and fit, residuals, density with bands and classical answer."""
+        from algebraformer.plotting import inversion_figure
+
+        return inversion_figure(self)
+
+
+def as_plain(value: Any) -> Any:
+    """Return dictionaries, lists and arrays as plain JSON values."""
+    if isinstance(value, dict):
+        return {name: as_plain(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [as_plain(entry) for entry in value]
+    return plain(value)
+
+
+def interpolated(quantiles: FloatArray, score: float) -> FloatArray:
+    """Return the quantile at a score of the normal distribution (...) from those at `SCORES` (..., 7)."""
+    i = int(np.clip(np.searchsorted(SCORES, score) - 1, 0, len(SCORES) - 2))
+    share = (score - SCORES[i]) / (SCORES[i + 1] - SCORES[i])
+    return np.maximum((1 - share) * quantiles[..., i] + share * quantiles[..., i + 1], 0.0)
+
+
+class Model:
+    """A trained network for one instrument, and the instrument.
+
+    Call it with abscissae and data. `invert` takes what was made ready already.
+
+    Parameters
+    ----------
+    network : NumpyNetwork
+        With an inversion head.
+    info : CheckpointInfo
+    """
+
+    result: ClassVar[type[Inversion]] = Inversion
+
+    def __init__(self, network: NumpyNetwork, info: CheckpointInfo) -> None:
+        instrument = info.problem_family()
+        if not isinstance(instrument, Instrument):
+            raise ConfigurationError(f"{info.name} was trained on {instrument.name}, which is no instrument")
+        self.network, self.info, self.instrument = network, info, instrument
+        reader = network.reader
+        assert isinstance(reader, InversionReader)
+        self.reader = reader
+
+    def __call__(self, abscissa: FloatArray, data: FloatArray) -> Inversion:
+        """Invert data (points,) or (B, points) at ascending abscissae."""
+        abscissa, data = checked(abscissa, data, self.instrument)
+        batch = data if data.ndim == 2 else data[None]
+        return self.invert(Recorded(abscissa, batch, np.ones(batch.shape[1], dtype=bool)), data, data.ndim == 2)
+
+    def invert(self, recorded: Recorded, data: Array, batched: bool) -> Inversion:
+        """Return the inversion of what was recorded; `data` is how it is shown."""
+        instrument, abscissa = self.instrument, recorded.abscissa
+        reading = self.reader.read(instrument.measurements(recorded))
+        found = self.reader.answer(self.network.forward, reading)
+
+        # 1. The fit and what it leaves.
+        fitted = instrument.fitted(recorded, found.x, reading.fits)
+        numbers = checks(instrument.residual(recorded, fitted, reading.fits, found.noise))
+        fits = self.reader.fits(numbers, np.log(reading.fits.noise / reading.unit))
+
+        # 2. Nuisance parameters, in natural units.
+        value, std = found.coordinates, found.coordinates_std
+        middle = instrument.from_coordinates(value, reading.fits, reading.unit)
+        low, high = (instrument.from_coordinates(value + side * std, reading.fits, reading.unit) for side in (-1, 1))
+        spread = {name: np.abs(high[name] - low[name]) / 2 for name in middle}
+        nuisance, nuisance_std = instrument.natural(middle, spread, abscissa)
+
+        def each(values: Array) -> Any:
+            return values if batched else values[0].item()
+
+        grid = instrument.grid(abscissa)
+        scale = instrument.x_scale(grid)
+        rows = slice(None) if batched else 0
+        return self.result(
+            grid=grid,
+            x=scale * found.x[rows],
+            quantiles=scale * found.quantiles[rows],
+            nuisance={name: each(values) for name, values in nuisance.items()},
+            nuisance_std={name: each(values) for name, values in nuisance_std.items()},
+            noise=each(found.noise),
+            misfit=each(numbers[:, 0]),
+            consistent=each(fits),
+            in_distribution=each(found.typical),
+            checks={name: each(numbers[:, i]) for i, name in enumerate(NAMES)},
+            abscissa=abscissa,
+            data=data,
+            fitted=self.shown(fitted)[rows],
+            model=self,
+            recorded=recorded,
+        )
+
+    def shown(self, data: FloatArray) -> Array:
+        """Return data (B, rows) as the user knows them (B, points)."""
+        return data
+
+    def classical(self, abscissa: FloatArray, data: Array, grid: FloatArray) -> Classical:
+        """Return the classical answer to one measurement."""
+        from algebraformer.instruments.classical import fit_linear
+
+        K = self.instrument.kernel(abscissa, grid)
+        return fit_linear(K, data, self.instrument.columns(abscissa), self.instrument.nuisance_names)
+
+    def samples(self, recorded: Recorded, index: int, quantiles: FloatArray, count: int, seed: int) -> FloatArray:
+        """Return joint samples (count, n) of one measurement from its quantiles (n, 7)."""
+        data = self.instrument.measurements(recorded)
+        fits = self.reader.read(data).fits
+        way = int(np.argmax(fits.shares[index]))
+        S = posterior_factor(data, self.reader.L, index, way, float(fits.scale[index]), float(fits.noise[index]))
+        size = np.sqrt(np.sum(S**2, axis=1, keepdims=True))
+        S = S / np.where(size > 0, size, 1.0)
+        rng = np.random.default_rng(seed)
+        z = rng.standard_normal((count, S.shape[1])) @ S.T
+        z = np.sqrt(1 - JITTER) * z + np.sqrt(JITTER) * rng.standard_normal(z.shape)
+        i = np.clip(np.searchsorted(SCORES, z) - 1, 0, len(SCORES) - 2)
+        share = (z - SCORES[i]) / (SCORES[i + 1] - SCORES[i])
+        columns = np.arange(len(quantiles))
+        return np.maximum((1 - share) * quantiles[columns, i] + share * quantiles[columns, i + 1], 0.0)
+
+
+def checked(abscissa: Any, data: Any, instrument: Instrument) -> tuple[FloatArray, Array]:
+    """Return abscissae and data as float64 arrays; `ValueError` says what is wrong with them."""
+    from algebraformer.validation import real_numbers
+
+    abscissa, data = real_numbers(abscissa, "abscissa"), real_numbers(data, "data")
+    check_shapes(abscissa, data, "abscissa", instrument.values_per_point)
+    return abscissa, data
+
+
+def check_shapes(abscissa: FloatArray, data: Array, name: str, values: int = 1) -> None:
+    """Raise `ValueError` unless abscissae are finite and ascend, and there are data for each of them."""
+    if abscissa.ndim != 1 or len(abscissa) < MIN_POINTS:
+        raise ValueError(
+            f"{name} must have shape (points,) with at least {MIN_POINTS} points, received {abscissa.shape}"
+        )
+    if data.ndim not in (1, 2) or data.shape[-1] != values * len(abscissa) or 0 in data.shape:
+        raise ValueError(
+            f"data must have shape (points,) or (B, points) with {len(abscissa)} points, received {data.shape}"
+        )
+    for what, array in ((name, abscissa), ("data", data)):
+        if not np.isfinite(array).all():
+            raise ValueError(
+                f"{what} must be finite, received NaN or infinity at {np.argwhere(~np.isfinite(array))[0].tolist()}"
+            )
+    if not (np.diff(abscissa) > 0).all():
+        i = int(np.argmin(np.diff(abscissa) > 0))
+        raise ValueError(
+            f"{name} must ascend without repeats, received {abscissa[i]:.6g} before {abscissa[i + 1]:.6g}: sort it, with the data"
+        )
+
+
+MIN_POINTS = 10
+"""Fewer points than this are no measurement of a density."""
+
+
+def load_model(name_or_folder: str | Path, kind: type[Model] = Model) -> Model:
+    """Return the network in a folder, or a shipped one, with the instrument it was trained on."""
+    network, info = load_network(resolve(name_or_folder))
+    if not isinstance(network, NumpyNetwork) or not isinstance(network.config.head, InversionConfig):
+        raise ConfigurationError(f"{info.name} has a head {network.config.head.name!r}: it inverts no measurements")
+    return kind(network, info)

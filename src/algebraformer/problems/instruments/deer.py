@@ -1,0 +1,187 @@
+"""Distance distributions from traces of four-pulse DEER: what a network is trained on.
+
+x is the density over the position u in the range of the grid, 0 to 1, with mean 1; P(r) = x / (r_max - r_min). All
+limits are our choices, wide enough for published traces.
+
+References
+----------
+.. [1] G. Jeschke, "DEER distance measurements on proteins", Annual Review of Physical Chemistry 63 (2012).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from algebraformer.numerics.gaussian_fit import Fits, Way
+from algebraformer.problems.base import register
+from algebraformer.problems.instruments.base import Instrument, Nuisance, Recorded
+from algebraformer.problems.instruments.dipolar import background, dipolar_kernel, distance_grid
+from algebraformer.problems.instruments.priors import smooth_density
+from algebraformer.problems.sampling import FloatArray, Limits, log_uniform
+
+DECAYS = np.exp(np.linspace(np.log(0.02), np.log(4.0), 8))
+"""Exponents of the backgrounds at the end of the trace that it is read with: a factor of two apart, which a derivative
+bridges."""
+OFFSET, SPREAD = 2.0, 0.3
+"""Standard deviations of what is not modulated, where the modulated part is one, and of log(rate) and dimension around
+those of a way."""
+FITTED_RATES = np.exp(np.linspace(np.log(3e-3), np.log(2.0), 27))
+DIMENSIONS = (3.0, 2.4)
+"""Rates, 1/us, and dimensions of the backgrounds that a density is compared with the trace with."""
+DEPTHS: Limits = (0.06, 0.7)
+"""Limits of the modulation depth."""
+RATES: Limits = (0.01, 0.5)
+"""Limits of the background's rate, 1/us, log-uniform."""
+LENGTHS: Limits = (1.0, 8.0)
+"""Limits of the length of a trace from its zero, us, log-uniform."""
+NUMBERS: tuple[Limits, ...] = ((60, 1000), (30, 60), (1000, 2000))
+NUMBER_SHARES = (0.87, 0.1, 0.03)
+"""Limits of the number of points, log-uniform, and how often these are drawn."""
+SHIFT = 0.008
+"""Standard deviation of the error of the zero time, us: half a step of a usual trace."""
+USUAL = 0.7
+"""Part of the grid that peaks are usually in: a trace that is long enough for them [1]_. The rest is for what is not."""
+WIDTHS: Limits = (0.08, 1.3)
+"""Limits of the standard deviation of a peak, nm, log-uniform."""
+
+
+@register("deer")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Deer(Instrument):
+    """Traces V(t) = V0 (1 - depth + depth (K P)(t)) B(t) of four-pulse DEER; abscissae are times from the zero in us."""
+
+    noise: Limits = (2e-3, 0.2)
+    """Limits of the noise's standard deviation over V0, log-uniform."""
+
+    nuisance_names: ClassVar[tuple[str, ...]] = (
+        "modulation_depth", "background_rate", "dimension", "amplitude", "zero_time",
+    )  # fmt: skip
+    is_density: ClassVar[bool] = True
+    unit: ClassVar[str] = "1/nm"
+
+    def draw_abscissa(self, rng: np.random.Generator, points: int | None) -> FloatArray:
+        """Draw times from up to a third of a microsecond before the zero on, one in seven grids with gaps."""
+        length = log_uniform(rng, LENGTHS)
+        m = points or int(log_uniform(rng, NUMBERS[rng.choice(len(NUMBERS), p=NUMBER_SHARES)]))
+        start = -min(0.35, 0.2 * length) * rng.random()
+        if rng.random() > 0.15:
+            return np.linspace(start, length, m)
+        fine = np.linspace(start, length, 4 * m)
+        likely = np.exp(-np.linspace(0, 3 * rng.random(), 4 * m))
+        return fine[np.sort(rng.choice(4 * m, m, replace=False, p=likely / likely.sum()))]
+
+    def grid(self, abscissa: FloatArray) -> FloatArray:
+        return distance_grid(abscissa[-1], self.n)
+
+    def kernel(self, abscissa: FloatArray, grid: FloatArray) -> FloatArray:
+        return dipolar_kernel(abscissa, grid) / self.n
+
+    def ways(self, abscissa: FloatArray, data: FloatArray, present: NDArray[np.bool_]) -> tuple[Way, ...]:
+        """Return a way for each of some backgrounds B, with columns B, dB / d log(rate) and dB / d dimension.
+
+        The columns stand for V0 (1 - depth) B with a rate and a dimension between those of the ways.
+        """
+        found = []
+        for decay in DECAYS:
+            exponent = decay * np.abs(abscissa) / abscissa[-1]
+            B = np.exp(-exponent)
+            by_rate = exponent * B
+            by_dimension = by_rate * np.log(np.maximum(exponent, 1e-9)) / 3
+            N = np.stack((B, SPREAD * by_rate, SPREAD * by_dimension), axis=1)
+            found.append(Way(B, OFFSET * N, present.astype(float)))
+        return tuple(found)
+
+    def features(self, abscissa: FloatArray) -> FloatArray:
+        """Return length, number and start of the times."""
+        length = abscissa[-1]
+        return np.array([np.log(length) - 1, np.log(len(abscissa)) - 5, 5 * min(0.0, abscissa[0]) / length])
+
+    def draw_signal(self, rng: np.random.Generator, grid: FloatArray) -> FloatArray:
+        """Draw one to five skewed peaks, or one time in four a smooth density, with mean 1."""
+        if rng.random() < 0.25:
+            return smooth_density(rng, self.n)
+        span, step = grid[-1] - grid[0], grid[1] - grid[0]
+        count = int(rng.integers(1, 5))
+        place = grid[0] + span * rng.uniform(0.02, 0.97 if rng.random() < 0.15 else USUAL, count)
+        width = np.exp(rng.uniform(np.log(max(WIDTHS[0], 1.2 * step)), np.log(WIDTHS[1]), count))
+        skew = np.where(rng.random(count) < 0.4, rng.uniform(-4, 4, count), 0.0)
+        z = (grid[:, None] - place) / width
+        density = np.sum(rng.dirichlet(np.ones(count)) / width * np.exp(-(z**2) / 2) * ndtr(skew * z), axis=1)
+        return density / density.mean()
+
+    def draw_nuisance(self, rng: np.random.Generator) -> dict[str, float]:
+        return {
+            "modulation_depth": rng.uniform(*DEPTHS),
+            "background_rate": log_uniform(rng, RATES),
+            "dimension": 3.0 if rng.random() < 0.6 else rng.uniform(2, 3.5),
+            "amplitude": 1.0,
+        }
+
+    def draw_shared(self, rng: np.random.Generator, abscissa: FloatArray) -> dict[str, float]:
+        return {"zero_time": SHIFT * rng.standard_normal()}
+
+    def response(self, abscissa: FloatArray, grid: FloatArray, x: FloatArray, nuisance: Nuisance) -> FloatArray:
+        t = abscissa - nuisance["zero_time"][0]  # one for all, see `draw_shared`
+        depth, V0 = nuisance["modulation_depth"][:, None], nuisance["amplitude"][:, None]
+        pairs = x @ self.kernel(t, grid).T
+        return V0 * (1 - depth + depth * pairs) * background(t, nuisance["background_rate"], nuisance["dimension"])
+
+    def noise_deviation(self, clean: FloatArray, drawn: dict[str, Any]) -> FloatArray:
+        return np.broadcast_to(drawn["level"][:, None], clean.shape)
+
+    def fitted(self, recorded: Recorded, x: FloatArray, fits: Fits) -> FloatArray:
+        """Return the trace that a density explains best: its depth, and a background of any rate and dimension."""
+        t, b = recorded.abscissa, recorded.data
+        pairs = x @ self.kernel(t, self.grid(t)).T
+        best = np.full((2, len(b)), np.inf)
+        found = np.zeros_like(b)
+        for dimension in DIMENSIONS:
+            for rates in (FITTED_RATES[None], None):
+                if rates is None:  # once more, between the best rate and its neighbours
+                    step = np.log(FITTED_RATES[1] / FITTED_RATES[0])
+                    rates = best[1][:, None] * np.exp(np.linspace(-step, step, 9))
+                B = background(t, np.broadcast_to(rates, (len(b), rates.shape[1])), np.full((1, 1), dimension))
+                columns = np.stack((B, B * pairs[:, None]), axis=-1)  # (B, rates, m, 2)
+                normal = columns.mT @ columns
+                normal += 1e-12 * np.trace(normal, axis1=-2, axis2=-1)[..., None, None] * np.eye(2)
+                right = columns.mT @ b[:, None, :, None]
+                fit = (columns @ np.linalg.solve(normal, right))[..., 0]
+                cost = np.sum((b[:, None] - fit) ** 2, axis=-1)
+                least, rows = np.argmin(cost, axis=1), np.arange(len(b))
+                better = cost[rows, least] < best[0]
+                best[0] = np.where(better, cost[rows, least], best[0])
+                best[1] = np.where(better, np.broadcast_to(rates, cost.shape)[rows, least], best[1])
+                found = np.where(better[:, None], fit[rows, least], found)
+        return found
+
+    def x_scale(self, grid: FloatArray) -> float:
+        """Return 1 / (r_max - r_min): densities are per nm."""
+        return float(1 / (grid[-1] - grid[0]))
+
+    def coordinates(self, nuisance: Nuisance, fits: Fits, unit: FloatArray) -> FloatArray:
+        depth = nuisance["modulation_depth"]
+        return np.stack(
+            (
+                np.log(depth / (1 - depth)),
+                np.log(nuisance["background_rate"]),
+                nuisance["dimension"],
+                np.log(nuisance["amplitude"] / unit),
+                nuisance["zero_time"] / SHIFT,
+            ),
+            axis=1,
+        )
+
+    def from_coordinates(self, coordinates: FloatArray, fits: Fits, unit: FloatArray) -> dict[str, FloatArray]:
+        depth, rate, dimension, size, shift = coordinates.T
+        return {
+            "modulation_depth": 1 / (1 + np.exp(-depth)),
+            "background_rate": np.exp(rate),
+            "dimension": dimension,
+            "amplitude": unit * np.exp(size),
+            "zero_time": SHIFT * shift,
+        }

@@ -67,6 +67,7 @@ SIDEWAYS = {
     ("__main__", "cli"),
     ("assessment", "verdict"),
     ("distributed", "bulk"),
+    ("instruments", "plotting"),
 }
 """Who may import from whom all the same."""
 FLOOR = {unit: number for number, floor in enumerate(FLOORS) for unit in floor}

@@ -45,7 +45,7 @@ NUMBER_SHARES = (0.87, 0.1, 0.03)
 SHIFT = 0.008
 """Standard deviation of the error of the zero time, us: half a step of a usual trace."""
 USUAL = 0.7
-"""Part of the grid that peaks are usually in: a trace that is long enough for them [1]_. The rest is for what is not."""
+"""Part of the grid that peaks are usually in: of traces that are long enough for them [1]_. Few are further out."""
 WIDTHS: Limits = (0.08, 1.3)
 """Limits of the standard deviation of a peak, nm, log-uniform."""
 
@@ -53,7 +53,7 @@ WIDTHS: Limits = (0.08, 1.3)
 @register("deer")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Deer(Instrument):
-    """Traces V(t) = V0 (1 - depth + depth (K P)(t)) B(t) of four-pulse DEER; abscissae are times from the zero in us."""
+    """Traces V(t) = V0 (1 - depth + depth (K P)(t)) B(t) of four-pulse DEER; abscissae: times from the zero in us."""
 
     noise: Limits = (2e-3, 0.2)
     """Limits of the noise's standard deviation over V0, log-uniform."""
@@ -106,9 +106,10 @@ class Deer(Instrument):
         if rng.random() < 0.25:
             return smooth_density(rng, self.n)
         span, step = grid[-1] - grid[0], grid[1] - grid[0]
+        narrowest = min(max(WIDTHS[0], 1.2 * step), WIDTHS[1])
         count = int(rng.integers(1, 5))
         place = grid[0] + span * rng.uniform(0.02, 0.97 if rng.random() < 0.15 else USUAL, count)
-        width = np.exp(rng.uniform(np.log(max(WIDTHS[0], 1.2 * step)), np.log(WIDTHS[1]), count))
+        width = np.exp(rng.uniform(np.log(narrowest), np.log(WIDTHS[1]), count))
         skew = np.where(rng.random(count) < 0.4, rng.uniform(-4, 4, count), 0.0)
         z = (grid[:, None] - place) / width
         density = np.sum(rng.dirichlet(np.ones(count)) / width * np.exp(-(z**2) / 2) * ndtr(skew * z), axis=1)

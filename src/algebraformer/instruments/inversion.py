@@ -21,7 +21,7 @@ from algebraformer.models.inversion import InversionConfig
 from algebraformer.numerics.gaussian_fit import posterior_factor
 from algebraformer.numerics.whiteness import NAMES, checks
 from algebraformer.problems.instruments import Instrument
-from algebraformer.problems.instruments.base import Recorded
+from algebraformer.problems.instruments.base import MIN_POINTS, Recorded
 from algebraformer.result import plain
 
 Array = NDArray[Any]
@@ -86,8 +86,6 @@ class Inversion:
     recorded: Recorded = dataclasses.field(repr=False)
 
     grid_name: ClassVar[str] = "grid"
-    grid_label: ClassVar[str] = "position"
-    x_label: ClassVar[str] = "density"
 
     @property
     def interval(self) -> tuple[FloatArray, FloatArray]:
@@ -270,8 +268,15 @@ class Model:
         """Return the classical answer to one measurement."""
         from algebraformer.instruments.classical import fit_linear
 
-        K = self.instrument.kernel(abscissa, grid)
-        return fit_linear(K, data, self.instrument.columns(abscissa), self.instrument.nuisance_names)
+        instrument = self.instrument
+        found = fit_linear(
+            instrument.kernel(abscissa, grid), data, instrument.columns(abscissa), instrument.nuisance_names
+        )
+        size = found.x.mean() if instrument.is_density and found.x.any() else 1.0
+        values = {name: np.array([value]) for name, value in found.nuisance.items()}
+        natural, _ = instrument.natural(values, {name: np.zeros(1) for name in values}, abscissa)
+        nuisance = {name: float(value[0]) for name, value in natural.items()}
+        return Classical(instrument.x_scale(grid) / size * found.x, nuisance, found.fitted)
 
     def samples(self, recorded: Recorded, index: int, quantiles: FloatArray, count: int, seed: int) -> FloatArray:
         """Return joint samples (count, n) of one measurement from its quantiles (n, 7)."""
@@ -316,10 +321,6 @@ def check_shapes(abscissa: FloatArray, data: Array, name: str, values: int = 1) 
         i = int(np.argmin(np.diff(abscissa) > 0))
         pair = f"{abscissa[i]:.6g} before {abscissa[i + 1]:.6g}"
         raise ValueError(f"{name} must ascend without repeats, received {pair}: sort it, with the data")
-
-
-MIN_POINTS = 10
-"""Fewer points than this are no measurement of a density."""
 
 
 def load_model(name_or_folder: str | Path, kind: type[Model] = Model) -> Model:

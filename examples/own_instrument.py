@@ -46,7 +46,7 @@ class T2(af.instruments.Instrument):
 
 @af.problems.register("abel")
 class Abel(af.instruments.Instrument):
-    """Emission of a round flame or plasma seen from the side, b(y) = 2 integral of x(r) r / sqrt(r^2 - y^2) dr + offset.
+    """Emission of a round flame seen from the side, b(y) = 2 integral of x(r) r / sqrt(r^2 - y^2) dr + offset.
 
     Lateral positions y and radii r are in units of the outer radius.
     """

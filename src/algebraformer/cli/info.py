@@ -121,7 +121,9 @@ def described(model: str) -> dict[str, Any]:
     folder = checkpoint.resolve(model)
     config, _, info = checkpoint.parse(checkpoint.read_folder(folder), str(folder))
     settings = {f"family.{name}": value for name, value in info.family.items()}
-    settings |= {f"recipe.{name}": info.recipe[name] for name in ("steps", "batch_size", "samples") if name in info.recipe}
+    settings |= {
+        f"recipe.{name}": info.recipe[name] for name in ("steps", "batch_size", "samples") if name in info.recipe
+    }
     return {
         "name": info.name,
         "head": config.head.name,

@@ -34,7 +34,9 @@ class RunFlags:
 
     name: str = ""
     """Name of the model, recorded in its checkpoints; by default that of the recipe or of the family."""
-    set: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="[NAME=VALUE ...]")] = ()
+    set: Annotated[
+        tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="[NAME=VALUE ...]")
+    ] = ()
     """Changes to the recipe, as name=value: steps=500 model.n_layer=2 family_settings.alpha=[0,0.5]. Values are
     JSON. May be given several times; of changes to the same name the last one counts."""
     device: str = "cpu"
@@ -78,7 +80,8 @@ class Train(RunFlags):
 
     For FILE.py:NAME, a family, an instrument or a function that samples A, the recipe is chosen automatically, and the
     folder of the run also gets a report on whether the network is worth it (for linear heads and instruments; for
-    others and for noisy systems use evaluate). A run that was stopped (Ctrl-C, SIGTERM, a crash) resumes when the same command is given again.
+    others and for noisy systems use evaluate). A run that was stopped (Ctrl-C, SIGTERM, a crash) resumes when the same
+    command is given again.
 
     torchrun --nproc-per-node N -m algebraformer train ... shares every batch among N processes.
     """
@@ -215,7 +218,8 @@ def family_in_file(source: str, changes: Sequence[str]) -> ProblemFamily:
     if isinstance(family, NoisyFamily):
         names, model = [*names, "model.head.n_equations="], estimate_network(family)
     if isinstance(family, Instrument):
-        names, model = [*names, "model.head.n_equations="], inversion_network(family)
+        model = inversion_network(family)
+        names, model = [*names, "model.head.n_equations="], model.with_head(prior_rank=1)  # of any n
     plain = Recipe(family=family.name, family_settings=family.own_settings(), model=model)
     of_family = [change for change in changes if change.startswith(tuple(names))]
     family = changed(plain, of_family).problem_family()

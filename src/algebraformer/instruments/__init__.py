@@ -28,6 +28,7 @@ __all__ = [
     "DrtInversion",
     "Instrument",
     "Inversion",
+    "Model",
     "compare",
     "deer",
     "drt",

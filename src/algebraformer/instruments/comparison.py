@@ -101,7 +101,9 @@ def _add(found: dict[str, list[Any]], model: Model, simulated: Simulated) -> Non
         x, std = reading.fits.x[1, 0] / unit, reading.fits.x_std[0] / unit
         record(GAUSSIAN, x, seconds)
         here = filled(answer.x[None])[0]
-        found.setdefault(f"{GAUSSIAN}: coverage", []).append(float(np.mean(np.abs(x - truth)[here] <= NORMAL_90 * std[here])))
+        found.setdefault(f"{GAUSSIAN}: coverage", []).append(
+            float(np.mean(np.abs(x - truth)[here] <= NORMAL_90 * std[here]))
+        )
 
         # 3. Tikhonov; without bounds only where everything else in the data is linear and known.
         classical, seconds = timed(lambda shown=shown: model.classical(simulated.abscissa, shown, simulated.grid))

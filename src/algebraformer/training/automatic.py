@@ -22,7 +22,7 @@ from algebraformer.models.config import EstimateConfig, ModelConfig, Numbers, Op
 from algebraformer.numerics import operator_basis
 from algebraformer.numerics.entry_sampler import EntrySampler, select_entries
 from algebraformer.numerics.reading import reading_errors
-from algebraformer.problems import Instrument, NoisyFamily, ProblemFamily
+from algebraformer.problems import Instrument, NoisyFamily, ProblemFamily, custom
 from algebraformer.problems.base import SCALER_SEED, SPECTRUM_SEED
 from algebraformer.progress import ProgressCallback, silent
 from algebraformer.training.forms import FORMS_MIN_N, candidates, fastest
@@ -130,7 +130,7 @@ def estimate_network(family: NoisyFamily) -> ModelConfig:
 
 
 def recipe_for(family: ProblemFamily, report: ProgressCallback = silent) -> Recipe:
-    """Return a recipe for a family that is registered.
+    """Return a recipe for a family; one that is not registered yet becomes so, see `problems.custom.as_family`.
 
     An operator head with a perceptron of six blocks of width 128 on entries of A, whitened, so that a small term beside
     a large one is seen: a perceptron on plain entries fails there (LOG.md). Its rank is the least multiple of 16 behind
@@ -156,7 +156,7 @@ def recipe_for(family: ProblemFamily, report: ProgressCallback = silent) -> Reci
     Raises
     ------
     ConfigurationError
-        The family is not registered, its settings are not JSON values, or an operator head does not fit it.
+        The settings of the family are not JSON values, or an operator head does not fit it.
 
     Examples
     --------
@@ -165,6 +165,7 @@ def recipe_for(family: ProblemFamily, report: ProgressCallback = silent) -> Reci
     >>> recipe.family, recipe.model.head.name, recipe.model.head.n_column, recipe.model.head.rank <= 64
     ('diffusion', 'operator', 8, True)
     """
+    family = custom.as_family(family)
     settings = family.own_settings()
     try:
         json.dumps(settings, allow_nan=False)

@@ -9,7 +9,7 @@ from algebraformer.problems.helmholtz import Helmholtz
 from algebraformer.problems.instruments import Deer, Drt, Instrument
 from algebraformer.problems.kernels import KernelFamily
 from algebraformer.problems.lp_regression import LpRegression
-from algebraformer.problems.noisy import PRIORS, NoisyFamily
+from algebraformer.problems.noisy import OWN, PRIORS, NoisyFamily
 from algebraformer.problems.nonlinear import NonlinearFamily
 from algebraformer.problems.sampling import generator
 from algebraformer.problems.stiff_jacobian import StiffJacobian
@@ -28,6 +28,7 @@ __all__ = [
     "Instrument",
     "KernelFamily",
     "LpRegression",
+    "OWN",
     "NoisyFamily",
     "NonlinearFamily",
     "ProblemFamily",

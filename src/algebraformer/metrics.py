@@ -87,6 +87,26 @@ def coverage(x: FloatArray, mean: FloatArray, std: FloatArray) -> float:
     return float(np.mean(np.abs(x - mean) <= GAUSS_90 * std))
 
 
+def noise_levels(noise: FloatArray) -> list[tuple[float, float, NDArray[np.bool_]]]:
+    """Return bounds 1, 3, 10, 30, ... of noise levels (B,), and which systems lie between two neighbours of them.
+
+    Only those that hold any.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> [(low, high, chosen.tolist()) for low, high, chosen in noise_levels(np.array([0.02, 0.004, 0.01]))]
+    [(0.003, 0.01, [False, True, False]), (0.01, 0.03, [True, False, True])]
+    """
+    found = []
+    for power in range(int(np.floor(np.log10(noise.min()))) - 1, int(np.floor(np.log10(noise.max()))) + 2):
+        for low, high in ((float(f"1e{power}"), float(f"3e{power}")), (float(f"3e{power}"), float(f"1e{power + 1}"))):
+            chosen = (noise >= low) & (noise < high)
+            if chosen.any():
+                found.append((low, high, chosen))
+    return found
+
+
 def estimate_scores(mean: FloatArray, std: FloatArray, noise: FloatArray, systems: ScoredSystems) -> dict[str, float]:
     """Return the scores of estimates of noisy systems: means and standard deviations (B, n), noise levels (B,).
 

@@ -16,6 +16,7 @@ from algebraformer.problems.stiff_jacobian import StiffJacobian
 from algebraformer.problems.stored_matrices import stored
 
 __all__ = [
+    "OWN",
     "PRIORS",
     "BoundaryValueFamily",
     "ConditionedFamily",
@@ -28,7 +29,6 @@ __all__ = [
     "Instrument",
     "KernelFamily",
     "LpRegression",
-    "OWN",
     "NoisyFamily",
     "NonlinearFamily",
     "ProblemFamily",

@@ -72,6 +72,7 @@ SIDEWAYS = {
     ("noisy_assessment", "comparison"),
     ("noisy_assessment", "evaluation"),
     ("distributed", "bulk"),
+    ("instruments", "plotting"),
 }
 """Who may import from whom all the same."""
 FLOOR = {unit: number for number, floor in enumerate(FLOORS) for unit in floor}

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from algebraformer.estimation import Estimate
-    from algebraformer.instruments.inversion import Inversion
 
 
 def require_matplotlib() -> None:
@@ -200,51 +199,6 @@ def estimate_figure(estimate: Estimate, title: str, others: Mapping[str, FloatAr
     axes.set(title=title, xlabel="entry of x")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    return figure
-
-
-def inversion_figure(found: Inversion, others: Mapping[str, FloatArray] | None = None) -> Figure:
-    """Draw one measurement: data with their fit, residuals, and the density with its bands.
-
-    Parameters
-    ----------
-    found : Inversion
-    others : mapping of str to ndarray (n,), optional
-        Other answers by name; by default the classical one.
-    """
-    if found.x.ndim != 1:
-        raise ValueError(f"a figure shows one measurement, received a batch of {len(found.x)}")
-    figure = new_figure(10, 4.5)
-    left, right = figure.subfigures(1, 2)
-    data_axes, residual_axes = left.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-
-    # 1. Data and residuals; of complex data both parts.
-    logarithmic = np.iscomplexobj(found.data)
-    parts = [("Re", np.real), ("-Im", lambda z: -np.imag(z))] if logarithmic else [("data", np.real)]
-    for number, (name, part) in enumerate(parts):
-        color = f"C{number}"
-        data_axes.plot(found.abscissa, part(found.data), ".", color=color, markersize=3, label=name)
-        data_axes.plot(found.abscissa, part(found.fitted), color="black", linewidth=1)
-        residual_axes.plot(found.abscissa, part(found.data - found.fitted), ".", color=color, markersize=3)
-    residual_axes.axhline(0, color="black", linewidth=0.5)
-    residual_axes.set_xlabel("frequency / Hz" if logarithmic else "time / us")
-    residual_axes.set_ylabel("residual")
-    data_axes.legend(frameon=False)
-
-    # 2. The density: bands of 50, 90 and 95 %, mean, and other answers.
-    axes = right.subplots()
-    for level, shade in ((0.95, 0.15), (0.9, 0.2), (0.5, 0.35)):
-        axes.fill_between(found.grid, *found.band(level), color="C0", alpha=shade, linewidth=0, label=f"{level:.0%}")
-    axes.plot(found.grid, found.x, color="C0", label="mean")
-    for number, (name, x) in enumerate((others or {"classical": found.classical.x}).items(), start=1):
-        axes.plot(found.grid, x, "--", color=f"C{number}", linewidth=1, label=name)
-    axes.set_xlabel(found.grid_label)
-    axes.set_ylabel(found.x_label)
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
-    if logarithmic:
-        residual_axes.set_xscale("log")
-        axes.set_xscale("log")
     return figure
 
 

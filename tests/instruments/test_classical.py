@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from algebraformer.instruments import dipolar, relaxation
+from algebraformer.instruments import traces
 from algebraformer.instruments.classical import fit_deer, fit_drt
 from algebraformer.instruments.files import read_spectrum, read_trace
+from algebraformer.problems.instruments import dipolar, relaxation
 
 DATA = Path(__file__).parents[2] / "examples" / "data"
 
@@ -74,7 +75,7 @@ def test_a_spectrum_of_two_arcs(elements):
 def test_measured_traces_are_fitted_to_their_noise(name, zero_us):
     """The residual is as large as the noise, which third differences show: the signal is smooth over 50 ns."""
     time, echo = read_trace(DATA / "deer" / f"{name}.csv")
-    t, V = time - zero_us, dipolar.phase_corrected(echo)[0].real
+    t, V = time - zero_us, traces.phase_corrected(echo)[0].real
     r = dipolar.distance_grid(t[-1], 80)
     found = fit_deer(t, V, r)
     noise = np.std(np.diff(V, 3)) / np.sqrt(20)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from algebraformer.instruments import dipolar, relaxation
+from algebraformer.instruments import traces
+from algebraformer.problems.instruments import dipolar, relaxation
 
 
 @pytest.mark.parametrize("r", [1.5, 2.0, 3.7, 6.0, 10.0])
@@ -60,7 +61,7 @@ def test_phase_correction_undoes_a_rotation(angle):
     rng = np.random.default_rng(1)
     real = 1 + np.exp(-np.linspace(0, 4, 300))
     echo = (real + 1e-3 * (rng.standard_normal(300) + 1j * rng.standard_normal(300))) * np.exp(1j * angle)
-    turned, by = dipolar.phase_corrected(echo)
+    turned, by = traces.phase_corrected(echo)
     np.testing.assert_allclose(turned.real, real, atol=5e-3)
     np.testing.assert_allclose(turned, echo * np.exp(1j * by), rtol=1e-12)
     assert np.cos(by + angle) == pytest.approx(1.0, abs=1e-6)

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from algebraformer.instruments import dipolar
+from algebraformer.instruments import traces
 from algebraformer.instruments.files import read_trace
+from algebraformer.problems.instruments import dipolar
 
 DATA = Path(__file__).parents[2] / "examples" / "data"
 
@@ -26,9 +27,9 @@ def test_made_up_traces(r, error, rate, zero):
     P = np.exp(-(((distances - r) / 0.15) ** 2) / 2)
     pairs = dipolar.dipolar_kernel(t - zero, distances) @ P / P.sum()
     V = dipolar.trace(t - zero, pairs, np.array(0.3), np.array(rate), np.array(3.0), np.array(1e5))
-    assert dipolar.zero_time(t, V) == pytest.approx(zero, abs=0.002)
+    assert traces.zero_time(t, V) == pytest.approx(zero, abs=0.002)
     rng = np.random.default_rng(0)
-    errors = [abs(dipolar.zero_time(t, V + 1e3 * rng.standard_normal(len(t))) - zero) for _ in range(40)]
+    errors = [abs(traces.zero_time(t, V + 1e3 * rng.standard_normal(len(t))) - zero) for _ in range(40)]
     assert np.quantile(errors, 0.95) < error
 
 
@@ -38,11 +39,11 @@ def test_made_up_traces(r, error, rate, zero):
 def test_measured_traces(name, zero):
     """The first delay less the time at which recording starts, to two steps; in the last file times are absolute."""
     time, echo = read_trace(DATA / "deer" / f"{name}.csv")
-    found = dipolar.zero_time(time, dipolar.phase_corrected(echo)[0].real)
+    found = traces.zero_time(time, traces.phase_corrected(echo)[0].real)
     assert found == pytest.approx(zero, abs=0.016)
 
 
 def test_a_trace_that_starts_at_its_zero():
     t = np.linspace(0, 2, 100)
-    assert dipolar.zero_time(t, np.exp(-3 * t)) == 0.0
-    assert dipolar.zero_time(t[:3], np.array([3.0, 2.0, 1.0])) == 0.0
+    assert traces.zero_time(t, np.exp(-3 * t)) == 0.0
+    assert traces.zero_time(t[:3], np.array([3.0, 2.0, 1.0])) == 0.0

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import lsq_linear, minimize_scalar
 
-from algebraformer.problems.instruments.dipolar import dipolar_kernel
 from algebraformer.numerics.nonnegative import choose_parameter, cross_validated, nonnegative
+from algebraformer.problems.instruments.dipolar import dipolar_kernel
 
 
 def problem(m=80, n=30, q=0, noise=0.02, seed=0):

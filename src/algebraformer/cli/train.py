@@ -191,14 +191,17 @@ def as_json(result: TrainResult) -> dict[str, Any]:
 def family_in_file(source: str, changes: Sequence[str]) -> ProblemFamily:
     """Return the family in a Python file, with its settings and its n changed."""
     from algebraformer.models.config import ModelConfig
-    from algebraformer.problems import NoisyFamily
+    from algebraformer.problems import Instrument, NoisyFamily
     from algebraformer.problems.custom import family_from_file
     from algebraformer.training.automatic import estimate_network
+    from algebraformer.training.inversion import inversion_network
 
     family = family_from_file(source)
     names, model = ["model.n=", "family_settings."], ModelConfig(n=family.n)
     if isinstance(family, NoisyFamily):
         names, model = [*names, "model.head.n_equations="], estimate_network(family)
+    if isinstance(family, Instrument):
+        names, model = [*names, "model.head.n_equations="], inversion_network(family)
     plain = Recipe(family=family.name, family_settings=family.own_settings(), model=model)
     of_family = [change for change in changes if change.startswith(tuple(names))]
     family = changed(plain, of_family).problem_family()
@@ -211,11 +214,12 @@ def recipe_for_file(source: str, changes: Sequence[str], progress: ProgressCallb
 
     What is measured for it the first process measures alone: the others might find something else.
     """
-    from algebraformer.problems import NoisyFamily
+    from algebraformer.problems import Instrument, NoisyFamily
     from algebraformer.training.automatic import recipe_for
 
     family = family_in_file(source, changes)
-    similar = get_recipe("deblur-64" if isinstance(family, NoisyFamily) else "diffusion-64-mlp")
+    kinds = {Instrument: "deer", NoisyFamily: "deblur-64"}
+    similar = get_recipe(next((name for kind, name in kinds.items() if isinstance(family, kind)), "diffusion-64-mlp"))
     with_changes(similar.settings(), changes)  # unknown names, before the spectrum is computed
     return changed(processes.from_first(lambda: recipe_for(family, progress)), changes)
 

@@ -27,8 +27,8 @@ def deer(
 ) -> Inversion:
     """Return the distribution of distances that a trace of four-pulse DEER holds.
 
-    Modulation depth, background, amplitude and noise are not known to the network but found by it. A complex trace has its
-    phase corrected. Distances reach from 1.5 nm to 5 nm (length / 1 us)^(1/3), at most 10 nm.
+    Modulation depth, background, amplitude and noise are not known to the network but found by it. A complex trace has
+    its phase corrected. Distances reach from 1.5 nm to 5 nm (length / 1 us)^(1/3), at most 10 nm.
 
     Parameters
     ----------
@@ -69,8 +69,8 @@ def deer(
 def drt(frequency_hz: ArrayLike, impedance: ArrayLike, *, part: str = "both", model: str | Path = "drt") -> Inversion:
     """Return the distribution of relaxation times that an impedance spectrum holds.
 
-    Resistance, inductance and capacitance in series and the noise, equal everywhere or proportional to |Z|, are not known
-    to the network but found by it. Times reach half a decade beyond 1 / (2 pi f) at either end.
+    Resistance, inductance and capacitance in series and the noise, equal everywhere or proportional to |Z|, are not
+    known to the network but found by it. Times reach half a decade beyond 1 / (2 pi f) at either end.
 
     Parameters
     ----------

@@ -17,8 +17,8 @@ from algebraformer.problems.instruments.base import Recorded
 Array = NDArray[Any]
 EARLIEST = -0.35
 """Times before this, in us from the zero, are left out: the network has seen no longer beginnings."""
-LONGEST = 50.0
-"""A trace longer than this, in us, is none: times are in another unit."""
+SHORTEST, LONGEST = 0.1, 50.0
+"""A trace shorter or longer than this, in us, is none: times are in another unit."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +26,9 @@ class DeerInversion(Inversion):
     """Distances from a trace, or from B traces with the same times.
 
     x is the density P(r) in 1/nm on `r` (nm), with integral 1. Nuisance parameters are modulation_depth,
-    background_rate (1/us), dimension (of the space that other spins fill), amplitude V(0) and zero_time (us, in the times
-    as they were given). `abscissa` holds times from the zero; `data` is the real part with the phase corrected. The other
-    fields are those of `Inversion`.
+    background_rate (1/us), dimension (of the space that other spins fill), amplitude V(0) and zero_time (us, in the
+    times as they were given). `abscissa` holds times from the zero; `data` is the real part with the phase corrected.
+    The other fields are those of `Inversion`.
     """
 
     grid_name: ClassVar[str] = "r"

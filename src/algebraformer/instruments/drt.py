@@ -24,8 +24,8 @@ class DrtInversion(Inversion):
     """Relaxation times from a spectrum, or from B spectra at the same frequencies.
 
     x is gamma(ln tau) in ohm on `tau` (s); its integral over ln tau is the polarisation resistance. Nuisance parameters
-    are R_inf (ohm), inductance (H) and series_capacitance (F, infinite where none is seen). `abscissa` holds frequencies in
-    ascending order, `data` the impedances. The other fields are those of `Inversion`.
+    are R_inf (ohm), inductance (H) and series_capacitance (F, infinite where none is seen). `abscissa` holds
+    frequencies in ascending order, `data` the impedances. The other fields are those of `Inversion`.
     """
 
     grid_name: ClassVar[str] = "tau"
@@ -91,7 +91,7 @@ def as_spectra(frequency_hz: ArrayLike, impedance: ArrayLike, part: str) -> tupl
     # 2. The sign: what relaxes has a negative imaginary part.
     if part != "real" and np.sum(Z.imag) > 0 and np.mean(Z.imag > 0) > MOSTLY:
         raise ValueError(
-            f"the imaginary part is positive at {np.count_nonzero(Z.imag > 0)} of {Z.size} points, but Z = Re - i |Im| for "
+            f"the imaginary part is positive at {np.count_nonzero(Z.imag > 0)} of {Z.size} points, but negative for "
             "whatever relaxes: is this -Im(Z)? take the complex conjugate"
         )
     return np.ascontiguousarray(f), np.ascontiguousarray(Z)

@@ -170,7 +170,7 @@ class Inversion:
 
     def plot(self) -> Any:
         """Return a figure of one measurement: data and fit, residuals, density with bands and classical answer."""
-        from algebraformer.plotting import inversion_figure
+        from algebraformer.instruments.figure import inversion_figure
 
         return inversion_figure(self)
 
@@ -229,7 +229,7 @@ class Model:
         # 1. The fit and what it leaves.
         fitted = instrument.fitted(recorded, found.x, reading.fits)
         numbers = checks(instrument.residual(recorded, fitted, reading.fits, found.noise))
-        fits = self.reader.fits(numbers, np.log(reading.fits.noise / reading.unit))
+        fits = self.reader.consistent(numbers, np.log(reading.fits.noise / reading.unit))
 
         # 2. Nuisance parameters, in natural units.
         value, std = found.coordinates, found.coordinates_std
@@ -302,9 +302,7 @@ def checked(abscissa: Any, data: Any, instrument: Instrument) -> tuple[FloatArra
 def check_shapes(abscissa: FloatArray, data: Array, name: str, values: int = 1) -> None:
     """Raise `ValueError` unless abscissae are finite and ascend, and there are data for each of them."""
     if abscissa.ndim != 1 or len(abscissa) < MIN_POINTS:
-        raise ValueError(
-            f"{name} must have shape (points,) with at least {MIN_POINTS} points, received {abscissa.shape}"
-        )
+        raise ValueError(f"{name} must have one axis with at least {MIN_POINTS} points, received {abscissa.shape}")
     if data.ndim not in (1, 2) or data.shape[-1] != values * len(abscissa) or 0 in data.shape:
         raise ValueError(
             f"data must have shape (points,) or (B, points) with {len(abscissa)} points, received {data.shape}"
@@ -316,9 +314,8 @@ def check_shapes(abscissa: FloatArray, data: Array, name: str, values: int = 1) 
             )
     if not (np.diff(abscissa) > 0).all():
         i = int(np.argmin(np.diff(abscissa) > 0))
-        raise ValueError(
-            f"{name} must ascend without repeats, received {abscissa[i]:.6g} before {abscissa[i + 1]:.6g}: sort it, with the data"
-        )
+        pair = f"{abscissa[i]:.6g} before {abscissa[i + 1]:.6g}"
+        raise ValueError(f"{name} must ascend without repeats, received {pair}: sort it, with the data")
 
 
 MIN_POINTS = 10

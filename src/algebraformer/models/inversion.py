@@ -13,7 +13,7 @@ PATCH = 5
 CHANNELS = 4
 """Numbers for each unknown: three fits and their standard deviation."""
 QUANTILES = (0.025, 0.05, 0.25, 0.5, 0.75, 0.95, 0.975)
-"""Levels of the quantiles that the network gives for each unknown: the ends of 50, 90 and 95 % bands, and the median."""
+"""Levels of the quantiles that the network gives for each unknown: ends of 50, 90 and 95 % bands, and the median."""
 OUTPUTS = 1 + len(QUANTILES)
 """Numbers that the network gives for each unknown: mean and quantiles."""
 

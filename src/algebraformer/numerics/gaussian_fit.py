@@ -1,10 +1,10 @@
 """Linear fits of noisy data with a Gaussian prior, for noise and size of the unknown that nobody knows.
 
-Data b = s (g K L z + N y) + noise, z and y ~ N(0, I). The unknown x = s L z has the covariance s^2 L L^T, the columns of
-N stand for what else is in the data, and g multiplies row by row. Noise has the standard deviation s rho over a weight
-for each datum. The scale s follows in closed form, rho by the marginal likelihood [1]_: so a fit needs nothing but data
-and prior, and data twice as large give an answer twice as large. Where g, N or the weights are not known, there are
-several ways to read the data, and the answer is their mean, each weighted by its likelihood.
+Data b = s (g K L z + N y) + noise, z and y ~ N(0, I). The unknown x = s L z has the covariance s^2 L L^T, the columns
+of N stand for what else is in the data, and g multiplies row by row. Noise has the standard deviation s rho over a
+weight for each datum. The scale s follows in closed form, rho by the marginal likelihood [1]_: so a fit needs nothing
+but data and prior, and data twice as large give an answer twice as large. Where g, N or the weights are not known,
+there are several ways to read the data, and the answer is their mean, each weighted by its likelihood.
 
 References
 ----------
@@ -91,7 +91,7 @@ class Fits(NamedTuple):
         Root mean square of the standard deviations of the noise.
     shares : ndarray, shape (B, v)
         Probabilities of the ways.
-    count : ndarray, shape (B,)
+    n_data : ndarray, shape (B,)
         Number of data.
     """
 
@@ -102,7 +102,7 @@ class Fits(NamedTuple):
     scale: FloatArray
     noise: FloatArray
     shares: FloatArray
-    count: FloatArray
+    n_data: FloatArray
 
 
 def fit(data: Measurements, L: FloatArray) -> Fits:
@@ -149,8 +149,8 @@ def fit(data: Measurements, L: FloatArray) -> Fits:
     scale, noise = (np.exp(np.sum(np.log([way[i] for way in ways]).T * shares, axis=1)) for i in (2, 3))
     variance[:, :n] += scale[:, None] ** 2 * hidden
     std = np.sqrt(variance)
-    count = np.broadcast_to(np.count_nonzero(data.ways[0].weights, axis=-1), noise.shape).astype(float)
-    return Fits(u[:, :, :n], u[:, :, n:], std[:, :n], std[:, n:], scale, noise, shares, count)
+    n_data = np.broadcast_to(np.count_nonzero(data.ways[0].weights, axis=-1), noise.shape).astype(float)
+    return Fits(u[:, :, :n], u[:, :, n:], std[:, :n], std[:, n:], scale, noise, shares, n_data)
 
 
 def posterior_factor(data: Measurements, L: FloatArray, index: int, way: int, scale: float, noise: float) -> FloatArray:

@@ -22,10 +22,11 @@ from algebraformer.models.config import EstimateConfig, ModelConfig, Numbers, Op
 from algebraformer.numerics import operator_basis
 from algebraformer.numerics.entry_sampler import EntrySampler, select_entries
 from algebraformer.numerics.reading import reading_errors
-from algebraformer.problems import NoisyFamily, ProblemFamily
+from algebraformer.problems import Instrument, NoisyFamily, ProblemFamily
 from algebraformer.problems.base import SCALER_SEED, SPECTRUM_SEED
 from algebraformer.progress import ProgressCallback, silent
 from algebraformer.training.forms import FORMS_MIN_N, candidates, fastest
+from algebraformer.training.inversion import instrument_recipe
 from algebraformer.training.recipes import ESTIMATE, ESTIMATE_HEADS, Recipe
 
 MAX_RANK = 256
@@ -139,7 +140,8 @@ def recipe_for(family: ProblemFamily, report: ProgressCallback = silent) -> Reci
 
     A noisy family gets the network and the steps of the recipe deblur-64 in its own size. Above 64 unknowns or
     equations the numbers of steps and of systems per step fall as 1 / n, since a system takes about n^2 times as long:
-    at n = 576 there are 12,000 systems instead of 384,000.
+    at n = 576 there are 12,000 systems instead of 384,000. An instrument gets the network of the recipe deer, with one
+    block less, and 3,000 steps.
 
     Parameters
     ----------
@@ -168,6 +170,8 @@ def recipe_for(family: ProblemFamily, report: ProgressCallback = silent) -> Reci
         json.dumps(settings, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"settings of a family travel in checkpoints as JSON: {error}") from error
+    if isinstance(family, Instrument):
+        return instrument_recipe(family)
     if isinstance(family, NoisyFamily):
         like, share = ESTIMATE_HEADS["deblur-64"], min(1.0, 64 / max(family.n, family.n_equations))
         return dataclasses.replace(

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from algebraformer.errors import ConfigurationError, UnknownNameError
 from algebraformer.models.config import EstimateConfig, ModelConfig, OperatorConfig
 from algebraformer.models.inversion import InversionConfig
-from algebraformer.problems import NoisyFamily, ProblemFamily, from_settings
+from algebraformer.problems import Instrument, NoisyFamily, ProblemFamily, from_settings
 from algebraformer.validation import is_whole
 
 Optimizer = Literal["adamw", "muon"]
@@ -94,6 +94,11 @@ class Recipe:
             raise ConfigurationError(f"family_settings cannot set {min(taken)}: set family or model.n instead")
         family = self.problem_family()
         head, noisy = self.model.head, isinstance(family, NoisyFamily)
+        if isinstance(family, Instrument) != isinstance(head, InversionConfig):
+            raise ConfigurationError(
+                f"instruments go with inversion heads and these with instruments, received {self.family} and head "
+                f"{head.name!r}: call train with the instrument"
+            )
         if head.estimates and not noisy:
             raise ConfigurationError(f"an estimate head learns a noisy family, received {self.family!r}")
         if noisy and not head.estimates:
@@ -261,7 +266,7 @@ INVERSION = {
     "deer": InversionConfig(n_equations=128, n_way=8, n_column=3, n_feature=3, n_nuisance=5, density=True),
     "drt": InversionConfig(n_equations=128, n_way=2, n_column=3, n_feature=2, n_nuisance=3, density=False),
 }
-"""What networks for the shipped instruments read and say; `training.automatic.inversion_network` finds it for others."""
+"""What networks for the shipped instruments read and say; `automatic.inversion_network` finds it for others."""
 
 INSTRUMENTS = {
     name: Recipe(

@@ -42,7 +42,7 @@ from algebraformer.models.inference.inversion_reader import (
     read,
 )
 from algebraformer.models.inversion import OUTPUTS, QUANTILES, InversionConfig
-from algebraformer.numerics.whiteness import checks
+from algebraformer.numerics.whiteness import checks as residual_checks
 from algebraformer.progress import PartCallback, all_silent
 
 PINBALL_WEIGHT, NUISANCE_WEIGHT = 1.0, 0.02
@@ -103,15 +103,21 @@ class InversionHead(ReadHead):
 
     carries_gradients: ClassVar[bool] = False
 
+    prior: Tensor
+    number_mean: Tensor
+    number_std: Tensor
+    margins: Tensor
+    limits: Tensor
+    checks: Tensor
+
     def __init__(self, config: ModelConfig, width: int) -> None:
         super().__init__(config, width)
-        self.config, self.head = config, InversionConfig.of(config)
+        self.config, self.settings = config, InversionConfig.of(config)
         self.linear = nn.Linear(width, config.n // config.n_token * OUTPUTS)
-        self.nuisance = nn.Linear(width, 2 * (self.head.n_nuisance + 1))
+        self.nuisance = nn.Linear(width, 2 * (self.settings.n_nuisance + 1))
         for name, (shape, dtype) in InversionReader.buffers(config).items():
             value = 1.0 if name.endswith("_std") else 0.0
             self.register_buffer(name, torch.full(shape, value, dtype=torch_dtype(dtype)))
-        self.register_buffer("levels", torch.tensor(QUANTILES), persistent=False)
 
     @property
     def reader(self) -> InversionReader:
@@ -131,13 +137,13 @@ class InversionHead(ReadHead):
         """Return relative error, pinball loss over the root mean square of x, and likelihood of nuisance parameters."""
         tokens, base, spread, x, coordinates = batch
         raw, nuisance = self.outputs(network, tokens)
-        mean, quantiles = outputs_of(raw, base, spread, self.head.density, torch)
+        mean, quantiles = outputs_of(raw, base, spread, self.settings.density, torch)
 
         size = x.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
         relative = (mean - x).norm(dim=1) / size
 
-        over = x[:, :, None] - quantiles
-        pinball = torch.maximum(self.levels * over, (self.levels - 1) * over).mean(dim=(1, 2))
+        over, levels = x[:, :, None] - quantiles, quantiles.new_tensor(QUANTILES)
+        pinball = torch.maximum(levels * over, (levels - 1) * over).mean(dim=(1, 2))
         pinball = pinball / (size / self.config.n**0.5)
 
         value, log_std = nuisance.chunk(2, dim=1)
@@ -155,7 +161,7 @@ class InversionHead(ReadHead):
         # 1. The prior.
         X = np.concatenate([group.x for group in simulated])
         values, vectors = np.linalg.eigh(X.T @ X / len(X))
-        largest = slice(None, -self.head.prior_rank - 1, -1)
+        largest = slice(None, -self.settings.prior_rank - 1, -1)
         self.prior.copy_(torch.from_numpy(vectors[:, largest] * np.sqrt(np.maximum(values[largest], 0.0))))
 
         # 2. What is read.
@@ -190,23 +196,19 @@ class InversionHead(ReadHead):
     def finish(self, network: Network, data: TrainingData, part: PartCallback = all_silent) -> None:
         """Calibrate the bands, the deviations of the nuisance parameters and the range of misfits on held-out data."""
         report = part("calibration")
-        family, reader, forward = data.calibration.family, self.reader, self.forward_pass(network)
+        family, forward = data.calibration.family, self.forward_pass(network)
         self.margins.zero_()
         reader = self.reader
         rows, residuals = [], []
         for count, group in enumerate(groups(data.calibration), start=1):
             reading = reader.read(family.measurements(group))
             found = reader.answer(forward, reading)
-            unit = reading.unit[:, None]
-            scale = 1.0 if self.head.density else unit
-            rows.append((
-                found.x / scale,
-                found.quantiles / (scale if self.head.density else scale[:, :, None]),
-                group.x / scale,
-                np.log(reading.fits.noise / reading.unit),
-            ))  # fmt: skip
+            unit = np.ones(len(group.x)) if self.settings.density else reading.unit
+            log_noise = np.log(reading.fits.noise / reading.unit)
+            x, quantiles = found.x / unit[:, None], found.quantiles / unit[:, None, None]
+            rows.append((x, quantiles, group.x / unit[:, None], log_noise))
             fitted = family.fitted(group, found.x, reading.fits)
-            residuals.append(checks(family.residual(group, fitted, reading.fits, found.noise)))
+            residuals.append(residual_checks(family.residual(group, fitted, reading.fits, found.noise)))
             report(min(count * len(group.x), data.calibration.count), data.calibration.count)
         mean, quantiles, truth, log_noise = (np.concatenate(column) for column in zip(*rows, strict=True))
         self.margins.copy_(torch.from_numpy(margins(mean, quantiles, truth, log_noise)))
@@ -245,9 +247,9 @@ def margins(mean: FloatArray, quantiles: FloatArray, truth: FloatArray, log_nois
 def check_limits(values: FloatArray, log_noise: FloatArray) -> FloatArray:
     """Return the range of every check for each level of noise (levels, 4, 2)."""
     bins, tail = noise_bins(log_noise), (1 - CONSISTENT_SHARE) / 2 / values.shape[1]
-    everywhere = np.quantile(values, (tail, 1 - tail), axis=0).T
+    everywhere = np.array([np.quantile(column, (tail, 1 - tail)) for column in values.T])
     found = np.tile(everywhere, (len(NOISE_EDGES) + 1, 1, 1))
     for level in range(len(found)):
         if np.count_nonzero(bins == level) >= MINIMUM:
-            found[level] = np.quantile(values[bins == level], (tail, 1 - tail), axis=0).T
+            found[level] = np.array([np.quantile(column, (tail, 1 - tail)) for column in values[bins == level].T])
     return found

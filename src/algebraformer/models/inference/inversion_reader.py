@@ -1,4 +1,4 @@
-"""How an inversion head answers: linear fits of measurements go in; densities, bands and nuisance parameters come out."""
+"""How an inversion head answers: linear fits go in; densities, bands and nuisance parameters come out."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def read(data: Measurements, L: FloatArray) -> tuple[FloatArray, FloatArray, Fit
     features = np.broadcast_to(data.features, (len(unit), len(data.features)))
     numbers = np.concatenate(
         (
-            np.stack((noise, noise - 0.5 * np.log(fits.count), np.log(fits.scale / unit)), axis=1),
+            np.stack((noise, noise - 0.5 * np.log(fits.n_data), np.log(fits.scale / unit)), axis=1),
             np.arcsinh(y),
             np.log(y_std + STD_FLOOR),
             fits.shares,
@@ -235,8 +235,11 @@ class InversionReader(Reader):
         found[:, :, middle:] = np.maximum.accumulate(found[:, :, middle:], axis=2)
         return found
 
-    def fits(self, checks: FloatArray, log_noise: FloatArray | None = None) -> NDArray[np.bool_]:
-        """Say which residuals look like those of the family's sample, by their `whiteness.checks` (B, 4)."""
+    def consistent(self, checks: FloatArray, log_noise: FloatArray) -> NDArray[np.bool_]:
+        """Say which residuals look like those of the family's sample, by their `whiteness.checks` (B, 4).
+
+        `log_noise` (B,) is the logarithm of the fitted noise over the size of x.
+        """
         limits = self.checks[noise_bins(log_noise)]
         return np.all((checks >= limits[..., 0]) & (checks <= limits[..., 1]), axis=1)
 

@@ -89,8 +89,8 @@ class Instrument(ProblemFamily):
     """Measurements b = K x + N y + e, with x >= 0, coefficients y and noise e of unknown level.
 
     An own instrument is a frozen dataclass with a name, see `register`, and the methods `draw_abscissa`, `kernel` and
-    `draw_signal`; where there is more in the data than K x, also `columns` and `nuisance`. As a family of systems it has
-    A = K, b, and x, for `m` abscissae; a network is trained on measurements with any number of them.
+    `draw_signal`; where there is more in the data than K x, also `columns` and `nuisance_names`. As a family of systems
+    it has A = K, b, and x, for `m` abscissae; a network is trained on measurements with any number of them.
     """
 
     n: int = 100

@@ -78,7 +78,7 @@ class Drt(Instrument):
         u = np.log(grid)
         count = int(rng.integers(1, 6))
         place = u[0] + (u[-1] - u[0]) * rng.uniform(0.03, 0.97, count)
-        width = np.exp(rng.uniform(*np.log(WIDTHS), (2, count)))
+        width = np.exp(rng.uniform(np.log(WIDTHS[0]), np.log(WIDTHS[1]), (2, count)))
         width[1] = np.where(rng.random(count) < 0.6, width[0], width[1])  # both sides alike
         z = u[:, None] - place
         z = np.abs(z) / np.where(z < 0, width[0], width[1])

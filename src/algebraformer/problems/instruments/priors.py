@@ -15,7 +15,7 @@ EDGE = 0.05
 
 
 def smooth_density(rng: np.random.Generator, n: int) -> FloatArray:
-    """Return log(1 + exp(g)) of a smooth Gaussian field g on (0, 1), with mean 1: humps of any shape over an empty floor.
+    """Return log(1 + exp(g)) of a smooth Gaussian field g on (0, 1), with mean 1: humps over an empty floor.
 
     Returns
     -------

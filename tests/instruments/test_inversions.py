@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pickle
 import re
@@ -254,7 +255,10 @@ OTHER_KINDS = {
 @pytest.mark.parametrize("kind", OTHER_KINDS.values(), ids=OTHER_KINDS.keys())
 def test_arrays_of_other_kinds(kind, distances, times):
     """Answers are of NumPy."""
-    for found, expected in ((instruments.deer(kind(T), kind(V)), distances), (instruments.drt(kind(F), kind(Z)), times)):
+    for found, expected in (
+        (instruments.deer(kind(T), kind(V)), distances),
+        (instruments.drt(kind(F), kind(Z)), times),
+    ):
         assert type(found.x) is np.ndarray
         np.testing.assert_array_equal(found.x, expected.x)
 
@@ -440,7 +444,7 @@ def test_bands_nest(found):
     bands = [found.band(level) for level in levels]
     rounding = 1e-12 * found.x.max()
     assert all((low >= 0).all() and (low <= high + rounding).all() for low, high in bands)
-    for (low, high), (wider_low, wider_high) in zip(bands, bands[1:], strict=False):
+    for (low, high), (wider_low, wider_high) in itertools.pairwise(bands):
         assert (wider_low <= low + rounding).all()
         assert (wider_high >= high - rounding).all()
     for end, expected in zip(found.interval, found.band(0.9), strict=True):
@@ -451,7 +455,7 @@ def test_bands_nest(found):
 
 
 def test_samples_have_the_quantiles_of_the_bands(times):
-    """Of n samples at most a share q lies below the quantile q and at least q not above it, to five deviations of it."""
+    """At most a share q lies below the quantile q, and at least q not above it, to five standard deviations."""
     count = 4000
     samples = times.samples(count, seed=1)
     assert samples.shape == (count, len(times.tau))

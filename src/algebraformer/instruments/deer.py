@@ -60,7 +60,9 @@ class DeerModel(Model):
         kept = t - t0 >= EARLIEST
         t, V = t[kept] - t0, V[:, kept]
         if t[-1] < SHORTEST:
-            raise ValueError(f"the trace ends {t[-1]:.3g} us after its zero at {t0:.6g} us, expected at least {SHORTEST}")
+            raise ValueError(
+                f"the trace ends {t[-1]:.3g} us after its zero at {t0:.6g} us, expected at least {SHORTEST}"
+            )
         check_shapes(t, V, "time_us from the zero", "trace")
         found = self.invert(Recorded(t, V, np.ones(len(t), dtype=bool)), V if batched else V[0], batched)
         return dataclasses.replace(found, nuisance=found.nuisance | {"zero_time": found.nuisance["zero_time"] + t0})

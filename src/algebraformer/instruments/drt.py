@@ -96,7 +96,9 @@ def as_spectra(frequency_hz: ArrayLike, impedance: ArrayLike, part: str) -> tupl
             raise ValueError(f"the real part is negative at {np.count_nonzero(z.real < 0)} of {len(f)} points{where}")
         for kind, values in (("real", z.real), ("imag", z.imag)):
             if part in ("both", kind) and not values.any():
-                raise ValueError(f"impedance has a part {kind!r} that is zero throughout{where}: give the other as part=")
+                raise ValueError(
+                    f"impedance has a part {kind!r} that is zero throughout{where}: give the other as part="
+                )
         if part != "real" and np.sum(z.imag) > 0 and np.mean(z.imag > 0) > MOSTLY:
             raise ValueError(
                 f"the imaginary part is positive at {np.count_nonzero(z.imag > 0)} of {len(f)} points{where}, but "

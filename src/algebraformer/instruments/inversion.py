@@ -326,7 +326,9 @@ def as_numbers(value: Any, name: str) -> Array:
 def check_shapes(abscissa: FloatArray, data: Array, name: str, of_data: str, values: int = 1) -> None:
     """Raise `ValueError` unless abscissae are finite and ascend, and there are data of some size for each of them."""
     if abscissa.ndim != 1 or len(abscissa) < MIN_POINTS:
-        raise ValueError(f"{name} must have one axis with at least {MIN_POINTS} points, received shape {abscissa.shape}")
+        raise ValueError(
+            f"{name} must have one axis with at least {MIN_POINTS} points, received shape {abscissa.shape}"
+        )
     if data.ndim not in (1, 2) or data.shape[-1] != values * len(abscissa) or 0 in data.shape:
         raise ValueError(
             f"{of_data} must have shape (m,) or (B, m) with m = {values * len(abscissa)}, received {data.shape}"

@@ -236,7 +236,7 @@ class InversionReader(Reader):
         return found
 
     def check_limits(self, log_noise: FloatArray) -> FloatArray:
-        """Return the range (B, 4, 2) of the `whiteness.checks` of residuals that look like those of the family's sample.
+        """Return the ranges (B, 4, 2) of `whiteness.checks` in which residuals look like those of the sample.
 
         `log_noise` (B,) is the logarithm of the fitted noise over the size of x.
         """

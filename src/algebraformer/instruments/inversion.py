@@ -234,7 +234,7 @@ class Model:
         """Return the inversion of what was recorded; `data` is how it is shown."""
         instrument, abscissa = self.instrument, recorded.abscissa
         reading = self.reader.read(instrument.measurements(recorded))
-        found = self.reader.answer(self.network.forward, reading)
+        found = self.network.inversions(reading)
 
         # 1. The fit and what it leaves.
         fitted = instrument.fitted(recorded, found.x, reading.fits)

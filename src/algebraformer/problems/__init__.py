@@ -9,13 +9,14 @@ from algebraformer.problems.helmholtz import Helmholtz
 from algebraformer.problems.instruments import Deer, Drt, Instrument
 from algebraformer.problems.kernels import KernelFamily
 from algebraformer.problems.lp_regression import LpRegression
-from algebraformer.problems.noisy import PRIORS, NoisyFamily
+from algebraformer.problems.noisy import OWN, PRIORS, NoisyFamily
 from algebraformer.problems.nonlinear import NonlinearFamily
 from algebraformer.problems.sampling import generator
 from algebraformer.problems.stiff_jacobian import StiffJacobian
 from algebraformer.problems.stored_matrices import stored
 
 __all__ = [
+    "OWN",
     "PRIORS",
     "BoundaryValueFamily",
     "ConditionedFamily",

@@ -20,7 +20,7 @@ from scipy.special import ndtr
 from algebraformer.numerics.gaussian_fit import Fits, Way
 from algebraformer.problems.base import register
 from algebraformer.problems.instruments.base import Instrument, Nuisance, Recorded
-from algebraformer.problems.instruments.dipolar import background, dipolar_kernel, distance_grid
+from algebraformer.problems.instruments.dipolar import background, distance_grid, tabulated_kernel
 from algebraformer.problems.instruments.priors import smooth_density
 from algebraformer.problems.sampling import FloatArray, Limits, log_uniform
 
@@ -85,7 +85,7 @@ class Deer(Instrument):
         return distance_grid(abscissa[-1], self.n)
 
     def kernel(self, abscissa: FloatArray, grid: FloatArray) -> FloatArray:
-        return dipolar_kernel(abscissa, grid) / self.n
+        return tabulated_kernel(abscissa, grid) / self.n
 
     def ways(self, abscissa: FloatArray, data: FloatArray, present: NDArray[np.bool_]) -> tuple[Way, ...]:
         """Return a way for each of some backgrounds B, with columns B, dB / d log(rate) and dB / d dimension.

@@ -139,7 +139,7 @@ class Inversion:
             self.model.samples(self.recorded, index, q, count, seed) for index, q in enumerate(quantiles)
         ])  # fmt: skip
         if self.model.instrument.is_density:
-            found /= found.mean(axis=2, keepdims=True) * (self.grid[-1] - self.grid[0])
+            found *= self.model.instrument.x_scale(self.grid) / found.mean(axis=2, keepdims=True)
         return found if self.quantiles.ndim == 3 else found[0]
 
     def explain(self) -> str:

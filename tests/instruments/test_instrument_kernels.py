@@ -92,3 +92,9 @@ def test_grids_cover_what_the_data_can_tell():
     tau = relaxation.time_grid(np.array([1e-2, 1e3, 1e5]), 120)
     assert np.allclose(2 * np.pi * tau[[0, -1]], [10**-5.5, 10**2.5])
     assert np.ptp(np.diff(np.log(tau))) < 1e-12
+
+
+@pytest.mark.parametrize("end", [8.0, 40.0])
+def test_the_table_is_the_kernel(end):
+    t, r = np.linspace(-0.3, end, 301), np.linspace(1.5, 10, 80)
+    np.testing.assert_allclose(dipolar.tabulated_kernel(t, r), dipolar.dipolar_kernel(t, r), atol=2e-6)

@@ -79,8 +79,8 @@ class Train(RunFlags):
     """Train a network by a named recipe, or on your own problem; --set changes any setting of the recipe.
 
     For FILE.py:NAME, a family, an instrument or a function that samples A, the recipe is chosen automatically, and the
-    folder of the run also gets a report on whether the network is worth it (for linear heads and instruments; for
-    others and for noisy systems use evaluate). A run that was stopped (Ctrl-C, SIGTERM, a crash) resumes when the same
+    folder of the run also gets a report on whether the network is worth it (for linear heads, noisy systems and
+    instruments; for others use evaluate). A run that was stopped (Ctrl-C, SIGTERM, a crash) resumes when the same
     command is given again.
 
     torchrun --nproc-per-node N -m algebraformer train ... shares every batch among N processes.
@@ -115,7 +115,7 @@ class Train(RunFlags):
         if result.finished and from_file:
             with Monitor(shown) as monitor:
                 seconds, part = time.monotonic() - begin if fresh else None, monitor.part("report")
-                if recipe.model.head.is_linear:
+                if recipe.model.head.is_linear or recipe.model.head.estimates:
                     from algebraformer.assessment import assess
 
                     report = assess(self.output, training_seconds=seconds, progress=part)
@@ -134,8 +134,7 @@ class Train(RunFlags):
         if report is not None:
             show_report(report, path)
         elif result.finished and from_file:
-            head = recipe.model.head
-            why = "Noisy systems" if head.estimates else f"Heads that are not linear in b, such as {head.name},"
+            why = f"Heads that are not linear in b, such as {recipe.model.head.name},"
             print(f"{why} have no report: algebraformer evaluate {self.output} --family {self.recipe} scores it")
         return DONE if result.finished else INTERRUPTED
 

@@ -106,7 +106,9 @@ def _add(found: dict[str, list[Any]], model: Model, simulated: Simulated) -> Non
         )
 
         # 3. Tikhonov; without bounds only where everything else in the data is linear and known.
-        classical, seconds = timed(lambda shown=shown: model.classical(simulated.abscissa, shown, simulated.grid))
+        classical, seconds = timed(
+            lambda recorded=recorded, shown=shown: model.classical(recorded, shown, simulated.grid)
+        )
         record(NONNEGATIVE, classical.x / scale, seconds)
         if type(model).classical is Model.classical:
             K, N = instrument.kernel(simulated.abscissa, simulated.grid), instrument.columns(simulated.abscissa)

@@ -16,7 +16,7 @@ from algebraformer.models.config import TIKHONOV, EstimateConfig, ModelConfig, O
 from algebraformer.models.encodings import ENCODINGS
 from algebraformer.models.inference.bodies import NUMPY_BODIES
 from algebraformer.models.inference.estimate_reader import STD_FLOOR, TYPICAL_NOISE, EstimateReader
-from algebraformer.models.inference.inversion_reader import InversionReader
+from algebraformer.models.inference.inversion_reader import InversionReader, Inversions, Reading
 from algebraformer.models.inference.layers import Linear, Singles, Tensors, centred
 from algebraformer.models.inference.operator_reader import OperatorReader
 from algebraformer.models.inference.reader import Arrays, Forward, HeadChecks, Reader, max_batch_size
@@ -168,6 +168,16 @@ class NumpyNetwork(HeadChecks):
 
         parts = run(answer, self.blocks(len(A)) or [slice(0)])
         return Estimates(*(joined(column) for column in zip(*parts, strict=True)))
+
+    def inversions(self, reading: Reading) -> Inversions:
+        """Return the answers of an inversion head to what its reader has read."""
+
+        def forward(tokens: Singles) -> tuple[Singles, ...]:
+            parts = run(lambda rows: self.forward(tokens[rows]), self.blocks(len(tokens)) or [slice(0)])
+            return tuple(joined(part) for part in zip(*parts, strict=True))
+
+        found: Inversions = self.reader.answer(forward, reading)  # type: ignore[attr-defined]
+        return found
 
     def fits(self, misfit: FloatArray) -> NDArray[np.bool_]:
         """Say which misfits of estimates are like those of the family's systems."""

@@ -60,15 +60,21 @@ class Simulated(Recorded):
     clean : ndarray, shape (B, rows)
         Data without noise.
     nuisance : dict of ndarray, shape (B,)
-    deviation : ndarray, shape (B,)
-        Root mean square of the standard deviations of the noise.
+    std : ndarray, shape (B, rows)
+        Standard deviations of the noise, 0 where there are no data.
     """
 
     grid: FloatArray
     x: FloatArray
     clean: FloatArray
     nuisance: dict[str, FloatArray]
-    deviation: FloatArray
+    std: FloatArray
+
+    @property
+    def deviation(self) -> FloatArray:
+        """Root mean squares (B,) of the standard deviations of the noise."""
+        square: FloatArray = np.sum(self.std**2, axis=1) / self.present.sum()
+        return np.sqrt(square)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,9 +293,8 @@ class Instrument(ProblemFamily):
         nuisance |= {name: np.full(len(draws), value) for name, value in common.items()}
         clean = self.response(abscissa, grid, x["x"], nuisance)
         std = self.noise_deviation(clean, noise) * present
-        deviation = np.sqrt(np.sum(std**2, axis=1) / present.sum())
         data = np.where(present, clean + std * noise["z"], 0.0)
-        return Simulated(abscissa, data, present, grid, x["x"], clean, nuisance, deviation)
+        return Simulated(abscissa, data, present, grid, x["x"], clean, nuisance, std)
 
     def _draw(self, rng: np.random.Generator, grid: FloatArray, rows: int) -> tuple[dict[str, Any], ...]:
         """Draw signal, nuisance parameters and noise of one measurement."""

@@ -1,7 +1,7 @@
 """Distance distributions from traces of four-pulse DEER: what a network is trained on.
 
-x is the density over the position u in the range of the grid, 0 to 1, with mean 1; P(r) = x / (r_max - r_min). All
-limits are our choices, wide enough for published traces.
+x is the density over the position u in the range of the grid, 0 to 1, with mean 1; P(r) = x / (n dr), dr the step of
+the grid. All limits are our choices, wide enough for published traces.
 
 References
 ----------
@@ -20,7 +20,7 @@ from scipy.special import ndtr
 from algebraformer.numerics.gaussian_fit import Fits, Way
 from algebraformer.problems.base import register
 from algebraformer.problems.instruments.base import Instrument, Nuisance, Recorded
-from algebraformer.problems.instruments.dipolar import background, dipolar_kernel, distance_grid
+from algebraformer.problems.instruments.dipolar import background, distance_grid, tabulated_kernel
 from algebraformer.problems.instruments.priors import smooth_density
 from algebraformer.problems.sampling import FloatArray, Limits, log_uniform
 
@@ -30,9 +30,15 @@ bridges."""
 OFFSET, SPREAD = 2.0, 0.3
 """Standard deviations of what is not modulated, where the modulated part is one, and of log(rate) and dimension around
 those of a way."""
-FITTED_RATES = np.exp(np.linspace(np.log(3e-3), np.log(2.0), 27))
-DIMENSIONS = (3.0, 2.4)
-"""Rates, 1/us, and dimensions of the backgrounds that a density is compared with the trace with."""
+ROUNDS = 4
+"""Steps of the fit of a background: the rate starts within a factor of two, and the fourth changes it by little."""
+LOG_RATE, DIMENSION = 1.0, 0.3
+"""Standard deviations of log(rate) and dimension over the prior."""
+MOVES = np.array([[1.0], [0.5], [0.01]])
+LOWEST, HIGHEST = np.array([[np.log(1e-3)], [2.0], [-0.05]]), np.array([[np.log(3.0)], [3.5], [0.05]])
+"""Largest step, and limits, of log(rate), dimension and zero time."""
+STEP = 0.008
+"""Difference of times that the slope of a trace is taken from, us."""
 DEPTHS: Limits = (0.06, 0.7)
 """Limits of the modulation depth."""
 RATES: Limits = (0.01, 0.5)
@@ -81,7 +87,7 @@ class Deer(Instrument):
         return distance_grid(abscissa[-1], self.n)
 
     def kernel(self, abscissa: FloatArray, grid: FloatArray) -> FloatArray:
-        return dipolar_kernel(abscissa, grid) / self.n
+        return tabulated_kernel(abscissa, grid) / self.n
 
     def ways(self, abscissa: FloatArray, data: FloatArray, present: NDArray[np.bool_]) -> tuple[Way, ...]:
         """Return a way for each of some backgrounds B, with columns B, dB / d log(rate) and dB / d dimension.
@@ -104,7 +110,7 @@ class Deer(Instrument):
         return np.array([np.log(length) - 1, np.log(len(abscissa)) - 5, 5 * min(0.0, abscissa[0]) / length])
 
     def draw_signal(self, rng: np.random.Generator, grid: FloatArray) -> FloatArray:
-        """Draw one to five skewed peaks, or one time in four a smooth density, with mean 1."""
+        """Draw one to four peaks, some of them skewed, or one time in four a smooth density, with mean 1."""
         if rng.random() < 0.25:
             return smooth_density(rng, self.n)
         span, step = grid[-1] - grid[0], grid[1] - grid[0]
@@ -138,33 +144,51 @@ class Deer(Instrument):
         return np.broadcast_to(drawn["level"][:, None], clean.shape)
 
     def fitted(self, recorded: Recorded, x: FloatArray, fits: Fits) -> FloatArray:
-        """Return the trace that a density explains best: its depth, and a background of any rate and dimension."""
+        """Return the trace that a density explains best: its size, a background of any rate and dimension, a zero time.
+
+        By the method of Gauss and Newton with the rate of the likeliest way as the start. Where a trace says nothing of
+        rate, dimension and zero they stay near their start: what holds them there has the width of the prior.
+        """
         t, b = recorded.abscissa, recorded.data
-        pairs = x @ self.kernel(t, self.grid(t)).T
-        best = np.full((2, len(b)), np.inf)
-        found = np.zeros_like(b)
-        for dimension in DIMENSIONS:
-            for rates in (FITTED_RATES[None], None):
-                if rates is None:  # once more, between the best rate and its neighbours
-                    step = np.log(FITTED_RATES[1] / FITTED_RATES[0])
-                    rates = best[1][:, None] * np.exp(np.linspace(-step, step, 9))
-                B = background(t, np.broadcast_to(rates, (len(b), rates.shape[1])), np.full((1, 1), dimension))
-                columns = np.stack((B, B * pairs[:, None]), axis=-1)  # (B, rates, m, 2)
-                normal = columns.mT @ columns
-                normal += 1e-12 * np.trace(normal, axis1=-2, axis2=-1)[..., None, None] * np.eye(2)
-                right = columns.mT @ b[:, None, :, None]
-                fit = (columns @ np.linalg.solve(normal, right))[..., 0]
-                cost = np.sum((b[:, None] - fit) ** 2, axis=-1)
-                least, rows = np.argmin(cost, axis=1), np.arange(len(b))
-                better = cost[rows, least] < best[0]
-                best[0] = np.where(better, cost[rows, least], best[0])
-                best[1] = np.where(better, np.broadcast_to(rates, cost.shape)[rows, least], best[1])
-                found = np.where(better[:, None], fit[rows, least], found)
-        return found
+        before, at, after = (x @ self.kernel(t + step, self.grid(t)).T for step in (-STEP, 0.0, STEP))
+        slope, curvature = (after - before) / (2 * STEP), (after - 2 * at + before) / STEP**2
+
+        # log(rate), dimension and zero time.
+        start = np.stack(
+            (np.log(DECAYS[np.argmax(fits.shares, axis=1)] / t[-1]), *np.outer([3.0, 0.0], fits.noise > 0))
+        )
+        inner = start.copy()
+        prior = (fits.noise[:, None] / np.array([LOG_RATE, DIMENSION, SHIFT])) ** 2
+        for last in (*[False] * ROUNDS, True):
+            rate, d, shift = inner[:, :, None]
+            # 1. The background, and the pairs of spins at shifted times.
+            log_power = d / 3 * (rate + np.log(np.maximum(np.abs(t - shift), 1e-6)))
+            power = np.exp(np.minimum(log_power, 50.0))
+            B, pairs = np.exp(-power), at - shift * slope + shift**2 / 2 * curvature
+
+            # 2. The sizes of what is not modulated and of what is.
+            columns = np.stack((B, B * pairs), axis=-1)  # (B, m, 2)
+            sizes = least_squares(columns, b)
+            fit = (columns @ sizes[..., None])[..., 0]
+            if last:
+                return fit
+
+            # 3. A step of all five.
+            decay = -fit * power
+            by_shift = sizes[:, 1:] * B * (shift * curvature - slope)
+            J = np.stack((B, B * pairs, decay * d / 3, decay * log_power / d, by_shift), axis=-1)
+            normal, index = J.mT @ J, np.arange(5)
+            normal[:, index[2:], index[2:]] += prior
+            normal[:, index, index] *= 1 + 1e-9
+            right = (J.mT @ (b - fit)[..., None])[..., 0]
+            right[:, 2:] -= prior * (inner - start).T
+            step = np.linalg.solve(normal, right[..., None])[:, 2:, 0].T
+            inner = np.clip(inner + np.clip(step, -MOVES, MOVES), LOWEST, HIGHEST)
+        raise AssertionError("the last round returns")
 
     def x_scale(self, grid: FloatArray) -> float:
-        """Return 1 / (r_max - r_min): densities are per nm."""
-        return float(1 / (grid[-1] - grid[0]))
+        """Return 1 / (n dr): densities are per nm, each for a cell of the grid, and their sum times dr is 1."""
+        return float(1 / (len(grid) * (grid[1] - grid[0])))
 
     def coordinates(self, nuisance: Nuisance, fits: Fits, unit: FloatArray) -> FloatArray:
         depth = nuisance["modulation_depth"]
@@ -188,3 +212,12 @@ class Deer(Instrument):
             "amplitude": unit * np.exp(size),
             "zero_time": SHIFT * shift,
         }
+
+
+def least_squares(columns: FloatArray, b: FloatArray) -> FloatArray:
+    """Return the coefficients (B, 2) with which columns (B, m, 2) fit b (B, m)."""
+    normal = columns.mT @ columns
+    trace = np.trace(normal, axis1=-2, axis2=-1)[:, None, None]
+    normal = normal + 1e-12 * trace * np.eye(2)
+    found: FloatArray = np.linalg.solve(normal, columns.mT @ b[..., None])[..., 0]
+    return found

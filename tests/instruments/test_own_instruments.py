@@ -63,7 +63,9 @@ def run(source: Path) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
         patch.setattr(sys, "path", list(sys.path))
-        patch.setattr("algebraformer.instruments.compare", lambda model, **more: compare(model, 32, **more))
+        patch.setattr(
+            "algebraformer.instruments.compare", lambda model, count=32, **more: compare(model, count, **more)
+        )
         words = ["train", f"{source}:Decay", "--output", str(folder), "--workers", "0", "--json", *SETS]
         assert cli.main(words) == 0
         yield folder
@@ -236,4 +238,6 @@ def test_kernel_of_the_example() -> None:
     for value, at in zip(found, y, strict=True):
         # r = sqrt(y^2 + s^2) takes the singularity away
         expected, _ = quad(lambda s, at=at: 2 * (1 - at**2 - s**2), 0, np.sqrt(1 - at**2))
-        assert value == pytest.approx(expected, abs=2e-4)
+        assert value == pytest.approx(
+            expected, abs=1e-3
+        )  # a ring is 1/100 wide, and the outermost one is cut by a root

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from algebraformer.checkpoint import resolve
 from algebraformer.errors import ConfigurationError
+from algebraformer.instruments.adaptation import adapt
 from algebraformer.instruments.comparison import compare
 from algebraformer.instruments.deer import DeerInversion, DeerModel
 from algebraformer.instruments.drt import DrtInversion, DrtModel
@@ -29,6 +30,7 @@ __all__ = [
     "Instrument",
     "Inversion",
     "Model",
+    "adapt",
     "compare",
     "deer",
     "drt",

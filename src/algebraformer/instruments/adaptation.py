@@ -29,10 +29,11 @@ from algebraformer.progress import PartCallback, all_silent
 
 MIN_MEASUREMENTS = 32
 """With fewer measurements than this a prior cannot be estimated."""
-NEIGHBOURS = 8
+NEIGHBOURS = 32
 """The kernel of a measurement is as wide as the distance of this neighbour among the simulated answers."""
-ROUNDS = 30
-"""Steps of expectation and maximisation: more of them sharpen weights to single signals."""
+ROUNDS = 2
+"""Steps of expectation and maximisation. Thirty leave few signals with weights, and training on them makes answers
+worse than they were (LOG.md)."""
 NOISE_WIDTH = 0.5
 """Width of the kernel in the logarithm of the noise: an answer to noisier data is smoother for the same signal."""
 BATCH_SIZE = 128

@@ -46,8 +46,8 @@ def peaks(
     >>> float(x.mean().round(12)), int(np.argmax(x)) in (39, 40)
     (1.0, True)
     """
-    number = rng.integers(count[0], count[1] + 1)
-    place, width = rng.uniform(*places, number), np.exp(rng.uniform(*np.log(widths), number))
+    number = int(rng.integers(count[0], count[1] + 1))
+    place, width = rng.uniform(*places, number), np.exp(rng.uniform(np.log(widths[0]), np.log(widths[1]), number))
     z = (np.linspace(0, 1, n)[:, None] - place) / width
     density = np.exp(-(z**2) / 2) @ (rng.dirichlet(np.ones(number)) / width)
     total: FloatArray = density / max(density.mean(), np.finfo(float).tiny)

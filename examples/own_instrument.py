@@ -72,7 +72,7 @@ def main(folder: Path, quick: bool = False) -> None:
         recipe = af.recipe_for(instrument)  # af.train(instrument, folder) does this automatically
         if quick:
             few = dict.fromkeys(("scaler_samples", "calibration_samples", "validation_systems", "test_systems"), 160)
-            recipe = dataclasses.replace(recipe, samples=640, steps=40, **few)
+            recipe = dataclasses.replace(recipe, samples=640, steps=15, **few)
         af.train(recipe, folder / instrument.name)
         model = af.instruments.load(folder / instrument.name)
         report = af.instruments.compare(model, 48 if quick else 1024)

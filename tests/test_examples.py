@@ -14,8 +14,10 @@ import pytest
 import scipy.io
 import scipy.linalg
 import scipy.ndimage
+import scipy.special
 import torch
 
+import algebraformer as af
 from algebraformer import assessment, problems
 from algebraformer.solver import LearnedSolver
 from study_results import assert_coloured
@@ -250,3 +252,48 @@ def test_own_network(tmp_path, capsys):
         assert answer.certified.all()
         assert name == "encoding" or set(answer.method) == {"learned+refined"}
         np.testing.assert_allclose(answer.x, systems.x, rtol=1e-6, atol=1e-9)
+
+
+# ---------------------------------------------------------------- instruments of your own
+
+
+@pytest.fixture(scope="module")
+def own_instruments(tmp_path_factory):
+    """The example on your own instruments, and the folder of its short run."""
+    path = tmp_path_factory.mktemp("instruments")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(problems.base, "_REGISTRY", dict(problems.base._REGISTRY))
+        example = load("own_instrument")
+        example.main(path, quick=True)
+        yield example, path
+
+
+def test_instruments_are_about_twenty_lines():
+    source = (EXAMPLES / "own_instrument.py").read_text()
+    for body in source[: source.index("def main")].split("@af.problems.register")[1:]:
+        assert len([line for line in body.splitlines() if line.strip()]) <= 22
+
+
+def test_reports_of_the_instruments(own_instruments):
+    example, folder = own_instruments
+    for instrument in (example.T2, example.Abel):
+        written = json.loads((folder / instrument.name / "report.json").read_text(), parse_constant=pytest.fail)
+        assert [row[0] for row in written["tables"][0]["rows"]] == ["network", "Gaussian fit", "GCV + NNLS", "GCV"]
+        assert all(0 < row[1] < 2 and row[3] > 0 for row in written["tables"][0]["rows"])
+        assert_coloured(folder / instrument.name / "report.png")
+        model = af.instruments.load(folder / instrument.name)
+        s = instrument(n=20).simulate([5], seed=1)
+        found = model(s.abscissa, s.data[0])
+        assert found.nuisance_std["offset"] > 0
+        assert abs(found.nuisance["offset"] - instrument.nuisance_sizes[0] * s.nuisance["offset"][0]) < 10 * max(
+            found.nuisance_std["offset"], s.deviation[0]
+        )
+
+
+def test_decays_of_the_example_are_integrals(own_instruments):
+    """Of x = 1: exponential integrals."""
+    T2 = own_instruments[0].T2(n=2000)
+    t = np.array([0.5, 3.0, 40.0, 100.0])
+    T = T2.grid(t)
+    low, high = scipy.special.exp1(t / T[-1]), scipy.special.exp1(t / T[0])
+    np.testing.assert_allclose(T2.kernel(t, T).sum(axis=1), (low - high) / np.log(T[-1] / T[0]), atol=1e-3)

@@ -20,7 +20,8 @@ from algebraformer.progress import ProgressCallback, silent
 from algebraformer.reporting import Report, Sentences, TableData, Verdict, conclusions, outcome
 from algebraformer.result import plain
 
-Answer, P = TypeVar("Answer"), ParamSpec("P")
+P = ParamSpec("P")
+Answer = TypeVar("Answer")
 NETWORK, GAUSSIAN, NONNEGATIVE, GCV = "network", "Gaussian fit", "GCV + NNLS", "GCV"
 """Methods: the network; the linear fit with the prior's covariance, which the network reads; Tikhonov's regularisation
 with the parameter from generalised cross-validation, with x >= 0 and without."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,6 +33,7 @@ class DrtInversion(Inversion):
     grid_name: ClassVar[str] = "tau"
     grid_label: ClassVar[str] = "relaxation time / s"
     x_label: ClassVar[str] = "gamma / ohm"
+    units: ClassVar[Mapping[str, str]] = {"R_inf": "ohm", "inductance": "H", "series_capacitance": "F"}
 
     @property
     def tau(self) -> FloatArray:

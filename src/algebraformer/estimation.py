@@ -21,7 +21,7 @@ from algebraformer.validation import check_right_hand_sides, real_numbers
 
 Array = NDArray[Any]
 BLOCK_SIZE = 1024
-"""Right-hand sides that are estimated at a time: each needs a copy of its matrix."""
+"""Right-hand sides that are estimated at a time: each needs a copy of its matrix, unless there is one for all."""
 MAX_EXPONENT = 250
 """Powers of two up to which squares and fourth powers of entries stay within float64."""
 
@@ -112,9 +112,15 @@ class _Noisy:
     columns: bool
 
     def systems(self, chosen: slice | NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
-        """Return A (C, m, n) and b (C, m) of the chosen right-hand sides, of moderate size."""
+        """Return A (C, m, n) and b (C, m) of the chosen right-hand sides, of moderate size; no copies of one matrix."""
         owner, b_power = self.owner[chosen], self.b_power[chosen]
-        A, b = self.matrices[owner], self.b[chosen]
+        b = self.b[chosen]
+        if len(self.matrices) == 1:
+            A = np.broadcast_to(
+                np.ldexp(self.matrices, -self.A_power[:, None, None]), (len(b), *self.matrices.shape[1:])
+            )
+            return A, np.ldexp(b, -b_power[:, None]) if b_power.any() else b
+        A = self.matrices[owner]
         if self.A_power.any():
             A = np.ldexp(A, -self.A_power[owner][:, None, None])
         return A, np.ldexp(b, -b_power[:, None]) if b_power.any() else b

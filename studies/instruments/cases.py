@@ -44,13 +44,13 @@ def random_coil(rng: Rng, r: FloatArray) -> FloatArray:
 
 
 def wormlike_chain(rng: Rng, r: FloatArray) -> FloatArray:
-    """Ends of a stiff chain, half to three quarters of a persistence length long."""
+    """Ends of a stiff chain, two thirds to one and a half persistence lengths long."""
     contour = place(rng, r) + 0.5
     return distributions.wormlike_chain(r, contour, contour * rng.uniform(0.7, 1.5))
 
 
 def time(rng: Rng, tau: FloatArray) -> float:
-    """Return a relaxation time within the measured range: half a decade and more from the ends of the grid."""
+    """Return a relaxation time within the measured range: half a decade and more from its ends."""
     u = np.log(tau)
     return float(np.exp(rng.uniform(u[0] + 2.5, u[-1] - 2.5)))
 

@@ -28,9 +28,10 @@ from algebraformer.training.data import TEST_SEED
 from studies.harness.runs import computed_once, folder_name
 from studies.harness.timing import in_turn
 from studies.instruments.cases import KINDS, PRIOR, case, instrument
-from studies.instruments.metrics import scores
+from studies.instruments.metrics import coverage, scores
+from studies.instruments.packages import deerlab, pydrttools
 from studies.instruments.report import LEARNED, Scores, summary
-from studies.instruments.rivals import GCV_NNLS, LMMSE, METHODS, PACKAGES, deerlab, gcv_nnls, lmmse, pydrttools
+from studies.instruments.rivals import GCV_NNLS, LMMSE, METHODS, PACKAGES, gcv_nnls, lmmse
 
 LEVELS = {"deer": (0.003, 0.01, 0.03, 0.1), "drt": (0.001, 0.003, 0.01, 0.03)}
 """Standard deviations of the noise over V(0), or over the impedance."""
@@ -129,12 +130,10 @@ def scores_of_case(name: str, kind: str, level: float, few: int, index: int) -> 
         if index < few:
             package = PACKAGES[name]
             start = time.perf_counter()
-            if name == "deer":
-                found[package], low, high = deerlab(family, one)
-                here = found[package] >= 0.02 * found[package].max()
-                extra[package] = {"coverage_90": float(np.mean(((low <= one.x[0]) & (one.x[0] <= high))[here]))}
-            else:
-                found[package] = pydrttools(family, one)
+            answer = (deerlab if name == "deer" else pydrttools)(family, one)
+            found[package] = answer.x
+            if answer.lower is not None and answer.upper is not None:
+                extra[package] = {"coverage_90": coverage(answer.lower, answer.upper, one.x[0], answer.x)}
             extra.setdefault(package, {})["seconds"] = time.perf_counter() - start
     u = axis(name, one.grid)
     return {
@@ -159,11 +158,10 @@ def learned_scores(name: str, kind: str, level: float, count: int) -> dict[str, 
         answer = model.invert(one, one.data, batched=True)
         scale = model.instrument.x_scale(one.grid)
         x, truth = answer.x[0] / scale, one.x[0]
-        here = x >= 0.02 * x.max()
         measured = scores(x, truth, axis(name, one.grid))
         for band in (50, 90, 95):
             low, high = (end[0] / scale for end in answer.band(band / 100))
-            measured[f"coverage_{band}"] = float(np.mean(((low <= truth) & (truth <= high))[here]))
+            measured[f"coverage_{band}"] = coverage(low, high, truth, x)
         measured["consistent"] = float(answer.consistent[0])
         measured["in_distribution"] = float(answer.in_distribution[0])
         for measure, value in measured.items():

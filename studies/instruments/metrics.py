@@ -12,6 +12,8 @@ EDGE = 0.1
 """The main peak reaches down to this share of its height."""
 PROMINENT, EMPTY = 0.1, 0.05
 """A peak that rises by this share of the truth's height where the truth is below that share of it is a false one."""
+SEEN = 0.02
+"""Bands count where the answer is at least this share of its height: elsewhere they hold zeros, which is no merit."""
 
 
 def scores(x: FloatArray, truth: FloatArray, u: FloatArray) -> dict[str, float]:
@@ -56,6 +58,20 @@ def scores(x: FloatArray, truth: FloatArray, u: FloatArray) -> dict[str, float]:
         "width_error": abs(width - true_width),
         "false_peaks": float(np.count_nonzero(truth[peaks - 1] < EMPTY * height)),
     }
+
+
+def coverage(lower: FloatArray, upper: FloatArray, truth: FloatArray, x: FloatArray) -> float:
+    """Return the share of points where the truth lies in the band, among those where the answer x is not near zero.
+
+    All arrays have the shape (n,).
+
+    Examples
+    --------
+    >>> coverage(np.zeros(4), np.ones(4), np.array([0.5, 2.0, 3.0, 1.0]), np.array([2.0, 2.0, 0.0, 0.0]))
+    0.5
+    """
+    here = x >= SEEN * x.max()
+    return float(np.mean(((lower <= truth) & (truth <= upper))[here]))
 
 
 def moments(x: FloatArray, u: FloatArray) -> tuple[float, float]:

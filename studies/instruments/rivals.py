@@ -8,26 +8,26 @@ of the noise.
 from __future__ import annotations
 
 import functools
-import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from algebraformer.arrays import join_parts
-from algebraformer.errors import MissingExtraError
 from algebraformer.instruments.classical import fit_deer, fit_drt
 from algebraformer.linalg import FloatArray
 from algebraformer.numerics import nonnegative, regularization
 from algebraformer.problems.instruments import Deer, Instrument, Simulated
 from algebraformer.problems.instruments.dipolar import background
 from algebraformer.problems.instruments.drt import SIZES
+from studies.baselines import lmmse as linear_estimator
 from studies.instruments.cases import instrument
 
 ORDER = 2
 """Of the differences that are penalised: what DeerLab takes and what is usual for relaxation times."""
 PARAMETERS = np.logspace(-4, 4, 33)
 """Regularisation parameters an oracle chooses from, over the largest singular value's size."""
+BETWEEN = np.logspace(-0.25, 0.25, 11)
+"""Multiples of the best of them, up to its neighbours, that it chooses from next."""
 GCV, GCV_NNLS, KNOWN, L_CURVE, ORACLE, LMMSE = (
     "GCV, nuisance known",
     "GCV + NNLS",
@@ -37,8 +37,9 @@ GCV, GCV_NNLS, KNOWN, L_CURVE, ORACLE, LMMSE = (
     "LMMSE, prior, noise and nuisance known",
 )
 PACKAGES = {"deer": "DeerLab", "drt": "pyDRTtools"}
+"""See `packages`."""
 PRIOR_DRAWS = 2000
-"""Signals that LMMSE's second moment is taken of."""
+"""Signals that LMMSE's moments are taken of."""
 
 
 def linear_problem(family: Instrument, case: Simulated) -> tuple[FloatArray, FloatArray]:
@@ -52,15 +53,21 @@ def linear_problem(family: Instrument, case: Simulated) -> tuple[FloatArray, Flo
         A, y = V0 * depth * B[:, None] * family.kernel(t, case.grid), b - V0 * (1 - depth) * B
         std = np.full(len(y), case.deviation[0])
     else:
-        coefficients = np.array([nuisance[name] for name in family.nuisance_names]) / SIZES
-        A = family.kernel(case.abscissa, case.grid)
-        y = b - family.columns(case.abscissa) @ coefficients
+        A, y = family.kernel(case.abscissa, case.grid), b - series_impedance(family, case, family.nuisance_names)
         std = case.std[0]
     keep = case.present
     return A[keep] / std[keep, None], y[keep] / std[keep]
 
 
+def series_impedance(family: Instrument, case: Simulated, names: Sequence[str]) -> FloatArray:
+    """Return the true impedance (rows,) of some of the elements in series, real parts first."""
+    values = [case.nuisance[name][0] if name in names else 0.0 for name in family.nuisance_names]
+    impedance: FloatArray = family.columns(case.abscissa) @ (np.array(values) / SIZES)
+    return impedance
+
+
 def gcv(family: Instrument, case: Simulated) -> FloatArray:
+    """Tikhonov's regularisation without bounds, by the singular value decomposition, with cross-validation."""
     A, y = linear_problem(family, case)
     return regularization.cross_validated(A[None], y[None], ORDER)[0]
 
@@ -75,11 +82,13 @@ def gcv_nnls(family: Instrument, case: Simulated) -> FloatArray:
 
 
 def known(family: Instrument, case: Simulated) -> FloatArray:
+    """NNLS with the parameter from cross-validation."""
     A, y = linear_problem(family, case)
     return nonnegative.cross_validated(A, y, ORDER)[0]
 
 
 def l_curve(family: Instrument, case: Simulated) -> FloatArray:
+    """NNLS with the parameter at the corner of the L-curve without bounds."""
     A, y = linear_problem(family, case)
     path = regularization.tikhonov(regularization.decompose(A[None], ORDER), y[None])
     parameter = path.parameters[0, regularization.l_curve(path)[0]]
@@ -87,65 +96,35 @@ def l_curve(family: Instrument, case: Simulated) -> FloatArray:
 
 
 def oracle(family: Instrument, case: Simulated) -> FloatArray:
-    """NNLS with the parameter of least error."""
+    """NNLS with the parameter of least error: of four per decade, then of twenty around the best of these."""
     A, y = linear_problem(family, case)
-    size = np.linalg.norm(A, 2) / 4  # of second differences
-    found = [nonnegative.nonnegative(A, y, float(size * value), ORDER)[0] for value in PARAMETERS]
-    return min(found, key=lambda x: float(np.linalg.norm(x - case.x[0])))
+    size = float(np.linalg.norm(A, 2)) / 4  # of second differences
+
+    # The same minima, from at most n + 1 equations.
+    _, R = np.linalg.qr(np.column_stack((A, y)))
+    A, y = R[:, :-1], R[:, -1]
+
+    def attempt(parameter: float) -> tuple[float, float, FloatArray]:
+        x = nonnegative.nonnegative(A, y, parameter, ORDER)[0]
+        return float(np.linalg.norm(x - case.x[0])), parameter, x
+
+    _, best, _ = min(attempt(float(size * value)) for value in PARAMETERS)
+    return min(attempt(float(best * value)) for value in BETWEEN)[2]
 
 
 @functools.cache
-def second_moment(name: str, kind: str) -> FloatArray:
-    """Return the second moment (n, n) of the signals of a kind, over grids of all lengths."""
+def moments(name: str, kind: str) -> tuple[FloatArray, FloatArray]:
+    """Return mean (n,) and covariance (n, n) of the signals of a kind, over grids of all lengths."""
     family = instrument(name, kind, 0.01)
     X = np.concatenate([family.simulate(range(i, i + 16), seed=1).x for i in range(0, PRIOR_DRAWS, 16)])
-    return X.T @ X / len(X)
+    return X.mean(axis=0), np.cov(X.T)
 
 
 def lmmse(family: Instrument, case: Simulated, kind: str) -> FloatArray:
+    """Return the best affine estimate, with the moments of the kind of signals that the case is of."""
     A, y = linear_problem(family, case)
-    S = second_moment("deer" if isinstance(family, Deer) else "drt", kind)
-    SA = S @ A.T
-    return SA @ np.linalg.solve(A @ SA + np.eye(len(y)), y)
-
-
-def deerlab(family: Instrument, case: Simulated) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """DeerLab's fit with a non-parametric distribution at its defaults, and its 90 % band."""
-    dl = imported("deerlab")
-    t = case.abscissa
-    model = dl.dipolarmodel(t, case.grid, Bmodel=dl.bg_hom3d, experiment=dl.ex_4pdeer(0.4, 4.0, pathways=[1]))
-    model.reftime1.set(par0=0.0, lb=-0.05, ub=0.05)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = dl.fit(model, case.data[0])
-    scale = family.x_scale(case.grid)
-    low, high = found.PUncert.ci(90).T
-    return found.P / scale, low / scale, high / scale
-
-
-def pydrttools(family: Instrument, case: Simulated) -> FloatArray:
-    """Ridge regression of pyDRTtools with its generalised cross-validation."""
-    runs = imported("pyDRTtools.runs")
-    Z = join_parts(case.data[0])
-    order = np.argsort(-case.abscissa)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        entry = runs.EIS_object(case.abscissa[order], Z[order].real, Z[order].imag)
-        entry = runs.simple_run(entry, cv_type="GCV")
-    tau, gamma = np.asarray(entry.out_tau_vec), np.asarray(entry.gamma)
-    ascending = np.argsort(tau)
-    on_grid = np.interp(np.log(case.grid), np.log(tau[ascending]), gamma[ascending], left=0.0, right=0.0)
-    return on_grid / family.x_scale(case.grid)
-
-
-def imported(name: str) -> Any:
-    """Import a package that the study alone needs."""
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingExtraError(f"the study compares with {name}: pip install {name.partition('.')[0]}") from error
+    mean, covariance = moments("deer" if isinstance(family, Deer) else "drt", kind)
+    return linear_estimator.known_matrix(A[None], y[None], mean, covariance, np.ones(1))[0]
 
 
 Method = Callable[[Instrument, Simulated], FloatArray]

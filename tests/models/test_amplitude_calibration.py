@@ -88,7 +88,7 @@ def test_a_trained_network_covers_every_amplitude(estimate_run):
 
 def test_checkpoints_without_the_table(estimate_run, tmp_path):
     """They are read with a table of ones; one that lacks something else is refused as before."""
-    model, info = checkpoint.load(estimate_run)
+    model, info = checkpoint.load(checkpoint.resolve(estimate_run))
     files = checkpoint.pack(model, info)
     tensors = load(files[MODEL])
     added = legacy.ADDED["estimate"]

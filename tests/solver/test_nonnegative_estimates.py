@@ -110,8 +110,8 @@ def test_the_sign_of_A_and_b(solver, unseen, c, d):
 
 
 def test_module_and_arrays_agree(folder, unseen):
-    module, _ = checkpoint.load(folder)
-    arrays, _ = checkpoint.load_network(folder / "model")
+    module, _ = checkpoint.load(checkpoint.resolve(folder))
+    arrays, _ = checkpoint.load_network(checkpoint.resolve(folder))
     one, two = (network.estimates(unseen.A[:20], unseen.b[:20]) for network in (module, arrays))
     np.testing.assert_allclose(one.mean, two.mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(one.std, two.std, rtol=1e-4)
@@ -168,7 +168,7 @@ def test_the_comparison_has_nonnegative_least_squares(solver):
 
 def test_checkpoints_without_the_setting(folder, tmp_path):
     """Those from before there was one estimate numbers of either sign, with the standard deviations as they were."""
-    model, info = checkpoint.load(folder)
+    model, info = checkpoint.load(checkpoint.resolve(folder))
     files = checkpoint.pack(model, info)
     settings = json.loads(files[CONFIG])
     del settings["model"]["head"]["nonnegative"]
@@ -179,3 +179,25 @@ def test_checkpoints_without_the_setting(folder, tmp_path):
     checkpoint.write_folder(tmp_path / "damaged", files | {CONFIG: json.dumps(settings).encode()})
     with pytest.raises(checkpoint.CheckpointError, match="head must have exactly the keys"):
         checkpoint.load(tmp_path / "damaged")
+
+
+# ---------------------------------------------------------------- what is not of the family
+
+
+@pytest.mark.filterwarnings("ignore::algebraformer.errors.InconsistentWarning")
+def test_own_systems_are_rarely_flagged_and_strange_ones_often(solver):
+    """A grating instead of one or two lines, an outlier in the data; A is that of the family."""
+    own = FAMILY.sample(2000, seed=5)
+    found = solver.estimate(own.A, own.b)
+    assert np.mean(found.consistent & found.in_distribution) > 0.96
+
+    few, rng = own[:300], np.random.default_rng(0)
+    spoilt = few.b.copy()
+    size = np.sqrt(np.mean(few.params["clean"] ** 2, axis=1)) * few.params["noise"]
+    spoilt[np.arange(300), rng.integers(M, size=300)] += 20 * size
+    grating = np.tile([2.0, 0.0], (300, N // 2))
+    clean = np.einsum("bmn,bn->bm", few.A, grating)
+    other = clean + size[:, None] * few.params["z"]
+    for b in (spoilt, other):
+        found = solver.estimate(few.A, b)
+        assert np.mean(~(found.consistent & found.in_distribution)) > 0.3

@@ -33,8 +33,6 @@ class DeerInversion(Inversion):
     """
 
     grid_name: ClassVar[str] = "r"
-    grid_label: ClassVar[str] = "distance / nm"
-    x_label: ClassVar[str] = "P(r) / nm$^{-1}$"
     units: ClassVar[Mapping[str, str]] = {"background_rate": "1/us", "zero_time": "us"}
 
     @property

@@ -31,8 +31,6 @@ class DrtInversion(Inversion):
     """
 
     grid_name: ClassVar[str] = "tau"
-    grid_label: ClassVar[str] = "relaxation time / s"
-    x_label: ClassVar[str] = "gamma / ohm"
     units: ClassVar[Mapping[str, str]] = {"R_inf": "ohm", "inductance": "H", "series_capacitance": "F"}
 
     @property

@@ -14,6 +14,7 @@ from algebraformer.problems.nonlinear import NonlinearFamily
 from algebraformer.problems.sampling import generator
 from algebraformer.problems.stiff_jacobian import StiffJacobian
 from algebraformer.problems.stored_matrices import stored
+from algebraformer.problems.tomography import Tomography
 
 __all__ = [
     "OWN",
@@ -34,6 +35,7 @@ __all__ = [
     "ProblemFamily",
     "StiffJacobian",
     "Systems",
+    "Tomography",
     "family_class",
     "from_settings",
     "generator",

@@ -33,8 +33,9 @@ N_AXES = 32
 """Principal axes of the family's matrices that are kept."""
 VARIANCE_FLOOR = 1e-12
 """Least variances in the update, where b has mean square one."""
-AMPLITUDES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
-"""Amplitudes |mean| / max |mean| at which the calibration of the standard deviations is tabulated."""
+AMPLITUDES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 0.95, 1.0)
+"""Amplitudes |mean| / max |mean| at which the calibration of the standard deviations is tabulated. The last interval is
+short: errors of the largest entry itself are other ones than those of entries nearly as large."""
 
 
 class NetworkInput(NamedTuple):
@@ -57,17 +58,19 @@ def network_input(
     entry i of five Tikhonov solutions, each shortened to a root mean square below one, and the logarithms of what
     they were shortened by: with noise in b and little regularisation they are large, and this shows the noise level.
 
-    The same lines work on tensors of torch, for gradients to b: `xp` is NumPy or torch, `solve` solves batches.
+    One matrix (1, m, n) may serve all b. The same lines work on tensors of torch, for gradients to b: `xp` is NumPy or
+    torch, `solve` solves batches.
     """
     A, b, _ = systems
     encoding = EstimateConfig.of(config).encoding
     back = (A.mT @ b[:, :, None])[..., 0]
-    parts = [math.sqrt(config.n) * A.mT, (b if config.n_equations == config.n else back)[:, :, None]]
+    columns = xp.broadcast_to(math.sqrt(config.n) * A.mT, (len(b), config.n, config.n_equations))
+    parts = [columns, (b if config.n_equations == config.n else back)[:, :, None]]
     if encoding == "column-tikhonov":
         x = tikhonov_channels(A.mT @ A, back, xp, solve).mT  # (B, n, 5)
         power = 1 + xp.mean(x**2, axis=1, keepdims=True)
         parts += [x / xp.sqrt(power), xp.broadcast_to(0.5 * xp.log(power), x.shape)]
-    double: tuple[Any, ...] = (xp.concatenate(parts, axis=2), A, b)
+    double: tuple[Any, ...] = (xp.concatenate(parts, axis=2), xp.broadcast_to(A, (len(b), *A.shape[1:])), b)
     if xp is not np:
         return NetworkInput(*(part.float() for part in double))
     return NetworkInput(*(np.ascontiguousarray(part, dtype=np.float32) for part in double))
@@ -110,6 +113,11 @@ def kalman_update(
     return x, xp.sqrt(xp.maximum(variance, VARIANCE_FLOOR * std**2))
 
 
+def one_if_equal(A: FloatArray) -> FloatArray:
+    """Return matrices A (B, m, n), or the first one (1, m, n) if all of them are equal."""
+    return A[:1] if len(A) > 1 and (A.strides[0] == 0 or bool((A[:1] == A).all())) else A
+
+
 def amplitudes(mean: Any, xp: Any = np) -> Any:
     """Return |mean| / max |mean| over each system (B, n); 0 where all means are 0. `xp` is NumPy or torch."""
     size = abs(mean)
@@ -123,7 +131,7 @@ def interpolated(amplitude: Any, table: FloatArray, xp: Any = np) -> Any:
     Examples
     --------
     >>> import numpy as np
-    >>> interpolated(np.array([[0.0, 0.55, 1.0]]), np.array([1, 1, 1, 1, 1, 1, 2, 4.0]))
+    >>> interpolated(np.array([[0.0, 0.55, 1.0]]), np.array([1, 1, 1, 1, 1, 2, 2, 4.0]))
     array([[1. , 1.5, 4. ]])
     """
     value, values = float(table[0]), table.tolist()
@@ -186,7 +194,7 @@ class EstimateReader(ColumnReader):
         n = self.config.n
         parts = [Estimates(np.empty((0, n)), np.empty((0, n)), np.empty(0), np.empty(0, bool))]
         for start in range(0, len(b), BATCH_SIZE):
-            systems = scale_systems(A[start : start + BATCH_SIZE], b[start : start + BATCH_SIZE])
+            systems = scale_systems(one_if_equal(A[start : start + BATCH_SIZE]), b[start : start + BATCH_SIZE])
             mean, std, log_noise = (part.astype(np.float64) for part in forward(*network_input(self.config, systems)))
             mean, std, noise = self.calibrated(systems, mean, std, log_noise)
             size, typical = systems.size[:, None], self.system_in_distribution(systems)

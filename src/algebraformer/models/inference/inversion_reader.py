@@ -35,7 +35,7 @@ WIDTH_FLOOR = 0.01
 
 FURTHEST = np.array([1.5, 6.0, 6.0, 7.0])
 """Largest values of `whiteness.NAMES` that count as noise. White noise has a correlation of neighbours above 3, a block
-above 4 or an outlier above 5 one time in a thousand; noise is known to a tenth or so, to a third where there are 30 data."""
+above 4 or an outlier above 5 one time in a thousand; noise is known to a tenth or so, to a third from 30 data."""
 ONE_SIDED = np.array([2, 3])
 """Blocks and outliers: there is nothing wrong where they are small."""
 

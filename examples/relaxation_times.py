@@ -8,8 +8,11 @@ its answer.
 """
 
 import argparse
+import contextlib
+import io
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -24,13 +27,13 @@ DATA = Path(__file__).parent / "data" / "eis"
 
 def pydrttools(found: Inversion) -> np.ndarray | None:
     """Return gamma by pyDRTtools with cross-validation, at our times; None if pyDRTtools is not installed."""
-    try:
-        from pyDRTtools import runs
-    except ImportError:
-        return None
     f, Z = found.abscissa[::-1], found.data[::-1]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), mock.patch("matplotlib.use"):
         warnings.simplefilter("ignore")
+        try:
+            from pyDRTtools import runs  # with its window, for which it asks matplotlib for Qt, and progress on stdout
+        except ImportError:
+            return None
         entry = runs.simple_run(runs.EIS_object(f, Z.real, Z.imag), cv_type="GCV")
     order = np.argsort(entry.out_tau_vec)
     tau, gamma = np.asarray(entry.out_tau_vec)[order], np.asarray(entry.gamma)[order]

@@ -1,10 +1,11 @@
 """Noisy systems that are not like those of the training: where the learned solver loses, and whether it is flagged.
 
 Each group changes one thing of the family that a model was trained on: the instrument, the signals, the level or the
-kind of the noise. Two baselines: Tikhonov's regularisation with cross-validation, which needs no training, and total
-variation, which is given the norm of the noise. A system is flagged if its estimate is not `consistent` or it is not
-`in_distribution`. "Guarded" uses Tikhonov's answer for flagged systems. A system counts as lost where the learned error
-is 1.5 times Tikhonov's or more.
+kind of the noise; or what is measured, while the model is told the same A as before: by a wider instrument, of signals
+from no prior, with a drift. Two baselines: Tikhonov's regularisation with cross-validation, which needs no training,
+and total variation, which is given the norm of the noise. A system is flagged if its estimate is not `consistent` or it
+is not `in_distribution`. "Guarded" uses Tikhonov's answer for flagged systems. A system counts as lost where the
+learned error is 1.5 times Tikhonov's or more.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,7 +25,7 @@ from algebraformer.evaluation import quietly
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import coverage, relative_errors
 from algebraformer.numerics import regularization
-from algebraformer.problems import Systems
+from algebraformer.problems import NoisyFamily, Systems
 from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, outcome
 from algebraformer.solver import LearnedSolver
 from algebraformer.training.data import TEST_SEED
@@ -45,6 +46,9 @@ SHARED: dict[str, dict[str, Any]] = {
     "more noise": {"noise": (1e-1, 5e-1)},
     "noise of counts": {"noise_kind": "poisson"},
     "outliers": {"noise_kind": "outliers"},
+    "white signals": {"disturbance": {"signals": "white"}},
+    "gratings": {"disturbance": {"signals": "gratings"}},
+    "drift": {"disturbance": {"drift": 3.0}},
 }
 GROUPS: dict[str, dict[str, dict[str, Any]]] = {
     "deblur": SHARED
@@ -53,15 +57,19 @@ GROUPS: dict[str, dict[str, dict[str, Any]]] = {
         "wider": {"width": (0.05, 0.15)},
         "steeper": {"varying": 1.0, "slope": (0.6, 0.95)},
         "another instrument": {"family": "phillips"},
+        "wider than told": {"disturbance": {"factor": 1.15, "setting": "width"}},
     },
     "gravity": SHARED
     | {
         "shallower": {"depth": (0.01, 0.05)},
         "deeper": {"depth": (0.25, 1.0)},
         "another instrument": {"family": "heat"},
+        "deeper than told": {"disturbance": {"factor": 1.15, "setting": "depth"}},
     },
 }
-"""Settings of each group that differ from the family's, for each family with a model."""
+"""Settings of each group that differ from the family's, for each family with a model; `disturbed` has disturbances."""
+GRATINGS = (8.0, 14.0)
+"""Limits of the number of periods of a grating."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,9 +105,9 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
 
 def measured(plan: Plan, name: str, solver: LearnedSolver, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the scores of one group."""
-    settings = {key: value for key, value in changes.items() if key != "family"}
-    family = problems.get(changes.get("family", name), n=solver.n, **settings)
-    systems = family.sample(plan.systems, TEST_SEED)
+    settings = {key: value for key, value in changes.items() if key not in ("family", "disturbance")}
+    family = cast(NoisyFamily, problems.get(changes.get("family", name), n=solver.n, **settings))
+    systems = disturbed(family, family.sample(plan.systems, TEST_SEED), **changes.get("disturbance", {}))
     estimate = quietly(solver, systems)
     tikhonov = best_tikhonov(systems)
     few = systems[: plan.slow]
@@ -119,6 +127,45 @@ def measured(plan: Plan, name: str, solver: LearnedSolver, changes: Mapping[str,
         "lost": float(np.mean(lost)),
         "lost_flagged": float(np.mean(flagged[lost])) if lost.any() else None,
     }
+
+
+def disturbed(
+    family: NoisyFamily,
+    systems: Systems,
+    factor: float = 1.0,
+    setting: str = "",
+    signals: str = "",
+    drift: float = 0.0,
+) -> Systems:
+    """Return systems with the same A and other b.
+
+    Parameters
+    ----------
+    family : NoisyFamily
+    systems : Systems
+        Of the family.
+    factor, setting : float, str
+        What this parameter of the instrument is multiplied by before it measures.
+    signals : str
+        "white": entries are N(0, 1). "gratings": sines of 8 to 14 periods. Empty: those that there are.
+    drift : float
+        Size at both ends of a straight line that is added to b, in standard deviations of the noise.
+    """
+    if not (setting or signals or drift):
+        return systems
+    params, rng, (count, m, n) = systems.params, np.random.default_rng(0), systems.A.shape
+    x = systems.x
+    if signals:
+        x = rng.standard_normal((count, n))
+    if signals == "gratings":
+        phase, periods = rng.uniform(0, 2 * np.pi, (count, 1)), rng.uniform(*GRATINGS, (count, 1))
+        x = np.sin(2 * np.pi * periods * (np.arange(n) + 0.5) / n + phase)
+    x = x / np.sqrt(np.mean(x**2, axis=1, keepdims=True))
+    A = family.matrix({**params, setting: factor * params[setting]}) if setting else systems.A
+    clean = (A @ x[:, :, None])[..., 0]
+    deviation = params["noise"] * np.linalg.norm(clean, axis=1) / np.sqrt(m)
+    e = deviation[:, None] * (params["z"] + drift * np.linspace(-1, 1, m))
+    return dataclasses.replace(systems, b=clean + e, x=x, params=params | {"clean": clean, "signal": x})
 
 
 def best_tikhonov(systems: Systems) -> FloatArray:

@@ -45,6 +45,8 @@ FLOORS = (
         "nn",
         "evaluation",
         "assessment",
+        "noisy_assessment",
+        "comparison",
         "verdict",
         "newton",
         "kantorovich",
@@ -66,6 +68,9 @@ SIDEWAYS = {
     ("solver", "estimation"),
     ("__main__", "cli"),
     ("assessment", "verdict"),
+    ("assessment", "noisy_assessment"),
+    ("noisy_assessment", "comparison"),
+    ("noisy_assessment", "evaluation"),
     ("distributed", "bulk"),
     ("instruments", "plotting"),
 }

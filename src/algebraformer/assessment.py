@@ -2,7 +2,7 @@
 how many are needed, and the time of a certified solve against the strongest rivals', measured in turn in the same run.
 
 Not one of the studies of `algebraformer study`: `algebraformer train` writes this report when it is given a family, and
-`assess` makes it for any head that is linear in b.
+`assess` makes it for any head that is linear in b. For estimates of noisy systems see `noisy_assessment`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from algebraformer.checkpoint import CheckpointInfo, dump_json
 from algebraformer.errors import ConfigurationError, FallbackWarning
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import relative_errors, score
+from algebraformer.models.config import EstimateConfig
+from algebraformer.noisy_assessment import assess_estimates
 from algebraformer.numerics import gcr
-from algebraformer.problems import ProblemFamily
+from algebraformer.problems import NoisyFamily, ProblemFamily
 from algebraformer.progress import ProgressCallback, batches, silent
 from algebraformer.reporting import Cell, Report, TableData, conclusions
 from algebraformer.result import plain
@@ -120,7 +122,7 @@ def assess(
     training_seconds: float | None = None,
     progress: ProgressCallback = silent,
 ) -> Report:
-    """Measure what a linear head is worth for its family, on systems it has never seen.
+    """Measure what a head is worth for its family, on systems it has never seen: one linear in b, or an estimate head.
 
     These are other draws than those of the training. A family that draws from a finite set of matrices may draw the
     same ones again: the report counts them, and its outcome is then inconclusive. `problems.stored` holds some out.
@@ -128,11 +130,12 @@ def assess(
     Parameters
     ----------
     solver : LearnedSolver or path
-        With a linear head, such as an operator head; a path as in `LearnedSolver.from_pretrained`.
+        With a linear head, such as an operator head, or an estimate head; a path as in
+        `LearnedSolver.from_pretrained`.
     family : ProblemFamily, optional
         Family of the systems; that of the checkpoint, which must be registered, if None.
     plan : Plan, optional
-        How much is measured.
+        How much is measured; of estimates `systems` alone.
     rtol : float, optional
         Tolerance of the certificate, see `linalg.is_certified`.
     training_seconds : float, optional
@@ -144,13 +147,14 @@ def assess(
     -------
     Report
         Its first table holds the measures, its second one the times, its third one the rivals; outcome
-        "assessment.worth-it" says whether the network is worth it: faster than the best rival. data is what
-        `plotting.assessment_figure` draws.
+        "assessment.worth-it" says whether the network is worth it: faster than the best rival. For an estimate head see
+        `noisy_assessment.assess_estimates`: worth it means more accurate. data is what `plotting.assessment_figure`
+        draws.
 
     Raises
     ------
     ConfigurationError
-        The model's head is not linear in b, or the family has another number of unknowns.
+        The model's head is neither linear in b nor an estimate head, or the family does not fit it.
     UnknownNameError
         The family of the checkpoint is not registered in this process.
     """
@@ -158,10 +162,16 @@ def assess(
     if not isinstance(solver, LearnedSolver):
         solver = LearnedSolver.from_pretrained(solver)
     family = family or solver.info.problem_family()
+    if isinstance(solver.network.config.head, EstimateConfig):
+        _check_size(solver, family)
+        if rtol is not None:
+            raise ConfigurationError("rtol is for certified solves: estimates of noisy systems have no certificate")
+        if not isinstance(family, NoisyFamily):
+            raise ConfigurationError(f"the model estimates from noisy systems; family {family.name} is not noisy")
+        return assess_estimates(solver, family, plan.systems, training_seconds, progress)
     solver.network.check_linear()
+    _check_size(solver, family)
     n, rank = solver.n, solver.network.config.head.basis_rank
-    if family.n != n:
-        raise ConfigurationError(f"the model is for n = {n}, the family has n = {family.n}")
     total = 6 + len(plan.batches)
     progress(0, total)
     systems = family.sample(capped_sample_size(plan.systems, n), TEST_SEED)
@@ -227,6 +237,15 @@ def assess(
     }
     found = outcomes(data)
     return Report((_measures(data), _times(data), _rivals(data)), found, conclusions(found, SENTENCES), data)
+
+
+def _check_size(solver: LearnedSolver, family: ProblemFamily) -> None:
+    """Raise `ConfigurationError` unless a family has the shape of a model's systems."""
+    (m, n), (rows, columns) = ((thing.n_equations, thing.n) for thing in (solver.network.config, family))
+    if columns != n:
+        raise ConfigurationError(f"the model is for n = {n}, the family has n = {columns}")
+    if rows != m:
+        raise ConfigurationError(f"the model is for m = {m} equations, the family has {rows}")
 
 
 def _measures(data: dict[str, Any]) -> TableData:

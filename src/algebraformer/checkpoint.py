@@ -324,6 +324,7 @@ def parse(files: Mapping[str, bytes], where: str) -> tuple[ModelConfig, Arrays, 
     arrays = widened(parse_arrays(files[MODEL], f"{where}/{MODEL}"))
     if old:
         arrays = legacy.convert_tensors(arrays, config.head.name)
+    arrays = legacy.completed_tensors(arrays, config.head.name)
     if config.n_layer > len(arrays):  # before a hostile configuration builds a million blocks
         raise CheckpointError(f"{where}: config.json says {config.n_layer} layers, the file has {len(arrays)} tensors")
     for name, array in arrays.items():
@@ -385,7 +386,8 @@ def parse_config(settings: dict[str, Any], where: str) -> tuple[ModelConfig, Che
         if version == 1:
             model, settings["recipe"] = legacy.convert_model(model), legacy.convert_recipe(settings["recipe"])
         config = ModelConfig(**model)
-        if not isinstance(model["head"], dict) or set(model["head"]) != set(config.head.settings()):
+        needed = set(config.head.settings()) - set(config.head.added)
+        if not (isinstance(model["head"], dict) and needed <= set(model["head"])):
             raise ConfigurationError(f"head must have exactly the keys {', '.join(config.head.settings())}")
         return config, CheckpointInfo(**settings)
     except (ConfigurationError, TypeError, KeyError) as error:

@@ -12,15 +12,16 @@ from algebraformer.arrays import Kind, kind_of
 from algebraformer.errors import InconsistentWarning, warn_caller
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import GAUSS_90, misfit
+from algebraformer.models.config import EstimateConfig
 from algebraformer.models.inference.answers import AnyNetwork
 from algebraformer.models.inference.reading import Estimates
-from algebraformer.numerics import regularization
+from algebraformer.numerics import nonnegative, regularization
 from algebraformer.result import plain
 from algebraformer.validation import check_right_hand_sides, real_numbers
 
 Array = NDArray[Any]
 BLOCK_SIZE = 1024
-"""Right-hand sides that are estimated at a time: each needs a copy of its matrix."""
+"""Right-hand sides that are estimated at a time: each needs a copy of its matrix, unless there is one for all."""
 MAX_EXPONENT = 250
 """Powers of two up to which squares and fourth powers of entries stay within float64."""
 
@@ -48,10 +49,14 @@ class Estimate:
         the predicted noise level, or fits it far too well.
     in_distribution : bool or ndarray
         Whether the system looks like the family the network was trained on: neither matrix nor data are further from
-        the middle of the family than the training sample reached. It depends on A and b, not on x.
+        the middle of the family than held-out systems reached, and residual and x look like theirs, see
+        `models.inference.predictive_checks`. Checkpoints from before there were such checks tell by A and b alone.
     tikhonov : array or None
         Tikhonov's answer, likewise, with its parameter from generalised cross-validation, for systems that are not
-        consistent; NaN for the others, None if there are no such systems.
+        consistent; NaN for the others, None if there are no such systems. Of a nonnegative family it is the one with
+        x >= 0, see `numerics.nonnegative`.
+    nonnegative : bool
+        Whether the model estimates x >= 0: then x and both ends of `interval` are.
     """
 
     x: FloatArray
@@ -61,11 +66,17 @@ class Estimate:
     consistent: Any
     in_distribution: Any
     tikhonov: FloatArray | None = None
+    nonnegative: bool = False
 
     @property
     def interval(self) -> tuple[FloatArray, FloatArray]:
-        """Lower and upper ends of the 90 % intervals, each in the shape of x."""
-        return self.x - GAUSS_90 * self.std, self.x + GAUSS_90 * self.std
+        """Lower and upper ends of the 90 % intervals, each in the shape of x.
+
+        x -+ 1.645 std. Where x >= 0, the lower end is cut off at 0: this loses no entry, and so std is calibrated for
+        the interval as it is.
+        """
+        low, high = self.x - GAUSS_90 * self.std, self.x + GAUSS_90 * self.std
+        return (low + abs(low)) / 2 if self.nonnegative else low, high
 
     def record(self) -> dict[str, Any]:
         """Return every field as plain JSON values; numbers that are not finite as None."""
@@ -101,9 +112,15 @@ class _Noisy:
     columns: bool
 
     def systems(self, chosen: slice | NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
-        """Return A (C, m, n) and b (C, m) of the chosen right-hand sides, of moderate size."""
+        """Return A (C, m, n) and b (C, m) of the chosen right-hand sides, of moderate size; no copies of one matrix."""
         owner, b_power = self.owner[chosen], self.b_power[chosen]
-        A, b = self.matrices[owner], self.b[chosen]
+        b = self.b[chosen]
+        if len(self.matrices) == 1:
+            A = np.broadcast_to(
+                np.ldexp(self.matrices, -self.A_power[:, None, None]), (len(b), *self.matrices.shape[1:])
+            )
+            return A, np.ldexp(b, -b_power[:, None]) if b_power.any() else b
+        A = self.matrices[owner]
         if self.A_power.any():
             A = np.ldexp(A, -self.A_power[owner][:, None, None])
         return A, np.ldexp(b, -b_power[:, None]) if b_power.any() else b
@@ -187,11 +204,13 @@ def estimate(network: AnyNetwork, A: ArrayLike, b: ArrayLike) -> Estimate:
     system, predicted, ratio = _estimates(network, A, b)
     x, std = system.in_units(predicted.mean), system.in_units(predicted.std)
     fits = network.fits(ratio) & np.isfinite(x).all(axis=1) & np.isfinite(std).all(axis=1)
-    tikhonov = None
+    tikhonov, head = None, network.config.head
+    is_nonnegative = isinstance(head, EstimateConfig) and head.nonnegative
+    classical = nonnegative.batch_cross_validated if is_nonnegative else regularization.cross_validated
     if (inconsistent := np.flatnonzero(~fits)).size:
         tikhonov = np.full_like(predicted.mean, np.nan)
         for rows in np.split(inconsistent, range(BLOCK_SIZE, inconsistent.size, BLOCK_SIZE)):
-            tikhonov[rows] = regularization.cross_validated(*system.systems(rows))
+            tikhonov[rows] = classical(*system.systems(rows))
         what = f"{inconsistent.size} of {len(fits)} estimates are" if system.lead else "the estimate is"
         instead = "them" if system.lead else "it"
         warn_caller(
@@ -206,4 +225,5 @@ def estimate(network: AnyNetwork, A: ArrayLike, b: ArrayLike) -> Estimate:
         consistent=system.values(fits),
         in_distribution=system.values(predicted.in_distribution),
         tikhonov=None if tikhonov is None else system.vectors(system.in_units(tikhonov)),
+        nonnegative=is_nonnegative,
     )

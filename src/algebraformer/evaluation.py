@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections import Counter
 from typing import Any
@@ -11,14 +10,11 @@ import numpy as np
 
 from algebraformer.errors import FallbackWarning, InconsistentWarning
 from algebraformer.estimation import Estimate
-from algebraformer.metrics import coverage, estimate_scores, relative_errors, score
+from algebraformer.metrics import coverage, estimate_scores, noise_levels, relative_errors, score
 from algebraformer.problems import Systems
 from algebraformer.reporting import TableData
 from algebraformer.result import plain
 from algebraformer.solver import LearnedSolver
-
-NOISE_LEVELS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-"""Bounds of the noise levels that scores of estimates are told apart by."""
 
 
 def evaluate(
@@ -99,12 +95,10 @@ def evaluate_estimates(solver: LearnedSolver, systems: Systems) -> dict[str, dic
     scores: dict[str, Any] = estimate_scores(found.x, found.std, found.noise, systems)
     scores["consistent"] = float(np.mean(found.consistent))
     scores["in_distribution"] = float(np.mean(found.in_distribution))
-    for low, high in itertools.pairwise(NOISE_LEVELS):
-        chosen = (systems.params["noise"] >= low) & (systems.params["noise"] < high)
-        if chosen.any():
-            between = f"noise {low:g} to {high:g}"
-            scores[f"relative_error_median, {between}"] = float(np.median(errors[chosen]))
-            scores[f"coverage, {between}"] = coverage(systems.x[chosen], found.x[chosen], found.std[chosen])
+    for low, high, chosen in noise_levels(systems.params["noise"]):
+        between = f"noise {low:g} to {high:g}"
+        scores[f"relative_error_median, {between}"] = float(np.median(errors[chosen]))
+        scores[f"coverage, {between}"] = coverage(systems.x[chosen], found.x[chosen], found.std[chosen])
     return plain({"estimate": scores})
 
 

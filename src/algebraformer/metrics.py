@@ -13,6 +13,10 @@ GAUSS_90 = 1.6448536269514722
 """Half-width of the central 90 % interval of a normal distribution, in standard deviations."""
 
 
+AMPLITUDE_BINS = ((0.0, 0.1), (0.1, 0.4), (0.4, 0.8), (0.8, 1.0))
+"""Amplitudes |mean| / max |mean| that coverage is told apart by."""
+
+
 class ScoredSystems(Protocol):
     """B systems with their solutions, see `problems.Systems`."""
 
@@ -87,6 +91,26 @@ def coverage(x: FloatArray, mean: FloatArray, std: FloatArray) -> float:
     return float(np.mean(np.abs(x - mean) <= GAUSS_90 * std))
 
 
+def noise_levels(noise: FloatArray) -> list[tuple[float, float, NDArray[np.bool_]]]:
+    """Return bounds 1, 3, 10, 30, ... of noise levels (B,), and which systems lie between two neighbours of them.
+
+    Only those that hold any.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> [(low, high, chosen.tolist()) for low, high, chosen in noise_levels(np.array([0.02, 0.004, 0.01]))]
+    [(0.003, 0.01, [False, True, False]), (0.01, 0.03, [True, False, True])]
+    """
+    found = []
+    for power in range(int(np.floor(np.log10(noise.min()))) - 1, int(np.floor(np.log10(noise.max()))) + 2):
+        for low, high in ((float(f"1e{power}"), float(f"3e{power}")), (float(f"3e{power}"), float(f"1e{power + 1}"))):
+            chosen = (noise >= low) & (noise < high)
+            if chosen.any():
+                found.append((low, high, chosen))
+    return found
+
+
 def estimate_scores(mean: FloatArray, std: FloatArray, noise: FloatArray, systems: ScoredSystems) -> dict[str, float]:
     """Return the scores of estimates of noisy systems: means and standard deviations (B, n), noise levels (B,).
 
@@ -94,9 +118,15 @@ def estimate_scores(mean: FloatArray, std: FloatArray, noise: FloatArray, system
     -------
     dict
         relative_error_median, relative_error_90, relative_error_95 : quantiles over the systems of
-        ||mean - x|| / ||x||; coverage : share of the entries of x in their 90 % intervals; noise_error_median : median
-        of |noise_hat / noise - 1|.
+        ||mean - x|| / ||x||; coverage : share of the entries of x in their 90 % intervals; "coverage, amplitude LOW to
+        HIGH" : of the entries whose |mean| is between these shares of the largest one of the system, and "coverage,
+        peak" : of the largest ones; noise_error_median : median of |noise_hat / noise - 1|.
     """
+    inside = np.abs(systems.x - mean) <= GAUSS_90 * std
+    largest = np.abs(mean).max(axis=1, keepdims=True)
+    amplitude = np.abs(mean) / np.where(largest > 0, largest, 1.0)
+    parts = {f"amplitude {low:g} to {high:g}": (amplitude >= low) & (amplitude < high) for low, high in AMPLITUDE_BINS}
+    parts["peak"] = amplitude == 1
     errors = relative_errors(mean, systems)
     median, high, higher = np.quantile(errors, (0.5, 0.9, 0.95))
     return {
@@ -104,5 +134,6 @@ def estimate_scores(mean: FloatArray, std: FloatArray, noise: FloatArray, system
         "relative_error_90": float(high),
         "relative_error_95": float(higher),
         "coverage": coverage(systems.x, mean, std),
+        **{f"coverage, {name}": float(np.mean(inside[part])) for name, part in parts.items() if part.any()},
         "noise_error_median": float(np.median(np.abs(noise / systems.params["noise"] - 1))),
     }

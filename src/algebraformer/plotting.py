@@ -95,8 +95,11 @@ def boundary_value_figure(
 def assessment_figure(data: Mapping[str, Any]) -> Figure:
     """Draw what a network is worth for its family, from the data of `assess`.
 
-    A panel each for the spectrum (of a head with a basis), contraction, refinements and times.
+    A panel each for the spectrum (of a head with a basis), contraction, refinements and times; for estimates of noisy
+    systems see `comparison_figure`.
     """
+    if "comparison" in data:
+        return comparison_figure(data)
     rank = data["rank"]
     panels = 3 if rank is None else 4
     figure = new_figure(3.75 * panels, 3.8)
@@ -124,6 +127,25 @@ def assessment_figure(data: Mapping[str, Any]) -> Figure:
     for axes in (*with_basis, contraction, refinements, times):
         axes.grid(alpha=0.3)
     figure.suptitle(f"{data['model']}, n = {data['n']}")
+    return figure
+
+
+def comparison_figure(data: Mapping[str, Any]) -> Figure:
+    """Draw the errors of an estimator and of its rivals by noise level, and time against error."""
+    compared = data["comparison"]
+    figure = new_figure(9, 3.8)
+    errors, times = figure.subplots(1, 2)
+    levels = [np.sqrt(low * high) for low, high, _ in compared["levels"]]
+    for number, method in enumerate(compared["methods"]):
+        style = "ko-" if number == 0 else f"C{number}s--"
+        errors.loglog(levels, method["by_level"], style, markersize=4, label=method["name"])
+        times.loglog([1e3 * method["seconds"]], [method["relative_error_median"]], style[:-1], label=method["name"])
+    errors.set(title="by noise level", xlabel="relative noise level", ylabel="median relative error")
+    times.set(title="all levels", xlabel="ms per system", ylabel="median relative error")
+    for axes in (errors, times):
+        axes.grid(alpha=0.3)
+    times.legend(fontsize="small")
+    figure.suptitle(f"{data['model']}, n = {data['n']}, m = {data['m']}")
     return figure
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from algebraformer.errors import ConfigurationError, FamilyContractError
 from algebraformer.linalg import EPS
-from algebraformer.problems import PRIORS, NoisyFamily, ProblemFamily, Systems, from_settings
+from algebraformer.problems import OWN, PRIORS, NoisyFamily, ProblemFamily, Systems, from_settings
 
 if TYPE_CHECKING:
     from algebraformer.problems.custom import Sampler
@@ -243,12 +243,14 @@ def noisy_measurements(subject: Subject) -> None:
     size = 1e-12 * (np.abs(systems.A) @ np.abs(systems.x)[:, :, None])[:, :, 0]
     off = float(np.max(np.abs(params["clean"] - clean) - size))
     subject.require(off <= 0, "clean to be A x", f"a difference of {off:.1e}")
+    negative = float(systems.x.min())
+    subject.require(negative >= 0 or not family.nonnegative, "signals >= 0 of a nonnegative family", negative)
     rms = np.sqrt(np.mean(systems.x**2, axis=1))
     subject.require(np.allclose(rms, 1, rtol=1e-12), "signals of root mean square 1", rms.tolist())
     low, high = family.noise
     inside = (params["noise"] >= low * (1 - 4 * EPS)) & (params["noise"] <= high * (1 + 4 * EPS))
     subject.require(inside.all(), f"noise from {low:g} to {high:g}", params["noise"].tolist())
-    known = {PRIORS.index(prior) for prior in family.priors}
+    known = {OWN} if family.has_own_signals else {PRIORS.index(prior) for prior in family.priors}
     subject.require(set(params["prior"].tolist()) <= known, f"priors {sorted(known)}", params["prior"].tolist())
 
 

@@ -1,7 +1,7 @@
 """The linear minimum mean square error estimator of x from b: the best affine one.
 
-`fit` learns it from a sample of a family and ignores the matrix; `known_matrix` is given the matrix, the first two
-moments of x, and the level of the noise.
+`fit` learns it from a sample of a family and ignores the matrix; `algebraformer.numerics.lmmse.known_matrix` is given
+the matrix, the first two moments of x, and the level of the noise.
 
 References
 ----------
@@ -15,6 +15,7 @@ import dataclasses
 import numpy as np
 
 from algebraformer.linalg import FloatArray
+from algebraformer.numerics.lmmse import known_matrix as known_matrix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,35 +56,3 @@ def fit(b: FloatArray, x: FloatArray) -> LinearEstimator:
     b_mean, x_mean = b.mean(axis=0), x.mean(axis=0)
     solution = np.linalg.lstsq(b - b_mean, x - x_mean, rcond=None)[0]
     return LinearEstimator(np.asarray(solution.T, dtype=np.float64), b_mean, x_mean)
-
-
-def known_matrix(
-    A: FloatArray, b: FloatArray, mean: FloatArray, covariance: FloatArray, deviation: FloatArray
-) -> FloatArray:
-    """Return mean + C A' (A C A' + d^2 I)^-1 (b - A mean), the best affine estimate from b = A x + noise.
-
-    Parameters
-    ----------
-    A : ndarray, shape (B, m, n)
-    b : ndarray, shape (B, m)
-    mean : ndarray, shape (n,)
-    covariance : ndarray, shape (n, n)
-        C.
-    deviation : ndarray, shape (B,)
-        Standard deviation d of the noise, which is white.
-
-    Returns
-    -------
-    ndarray, shape (B, n)
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> A, b = np.eye(2)[None], np.array([[3.0, 5.0]])
-    >>> known_matrix(A, b, np.ones(2), np.eye(2), np.array([1.0]))
-    array([[2., 3.]])
-    """
-    across = A @ covariance  # (B, m, n)
-    spread = across @ A.mT + deviation[:, None, None] ** 2 * np.eye(A.shape[1])
-    weights = np.linalg.solve(spread, (b - A @ mean)[..., None])  # (B, m, 1)
-    return mean + (across.mT @ weights)[..., 0]

@@ -93,6 +93,8 @@ def test_evaluate(answer, refused, estimate_run, tmp_path):
     assert 0 < scores["relative_error_median"] < scores["relative_error_90"]
     table = json.loads((tmp_path / "found.json").read_text())["table"]
     assert ["estimate: coverage", scores["coverage"]] in table["rows"]
+    names = [method["name"] for method in found["comparison"]["methods"]]
+    assert names == ["network", "GCV", "TV", "LMMSE"]
     assert "--rtol does not apply" in refused("evaluate", estimate_run, "--rtol", "1e-3")
 
 
@@ -128,8 +130,10 @@ def test_train_a_noisy_family_in_a_file(run, tmp_path, monkeypatch):
     size = ("model.n=6", "model.head.n_equations=9", "family_settings.m=9")
     code, out, err = run("train", source, "--output", folder, "--workers", 0, "--set", *short, *size)
     assert (code, err) == (0, "")
-    assert f"algebraformer evaluate {folder} --family" in " ".join(out.split())
-    assert not (folder / "report.json").exists()
+    assert "ot worth it for this family" in out
+    report = json.loads((folder / "report.json").read_text())
+    assert report["outcomes"]["assessment.worth-it"]["verdict"] == "not worth it"
+    assert [row[0] for row in report["table"]["rows"]] == ["network", "GCV", "TV", "LMMSE"]
     code, out, err = run("evaluate", folder, "--family", source, "--count", 20, "--json")
     assert (code, err) == (0, "")
     found = json.loads(out, parse_constant=pytest.fail)

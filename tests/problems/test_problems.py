@@ -38,7 +38,7 @@ every_boundary_value_family = pytest.mark.parametrize("name", BOUNDARY_VALUE)
 
 def family_of_size(name: str, n: int) -> problems.ProblemFamily:
     """Return a family with n unknowns, or the next number that it allows: a square grid has a square number."""
-    return problems.get(name, n=(math.isqrt(n - 1) + 1) ** 2 if name == "diffusion-2d" else n)
+    return problems.get(name, n=(math.isqrt(n - 1) + 1) ** 2 if name in ("diffusion-2d", "tomography") else n)
 
 
 def componentwise_backward_error(A: np.ndarray, b: np.ndarray, x: np.ndarray) -> float:

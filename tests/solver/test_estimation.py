@@ -210,7 +210,8 @@ def test_calibration_makes_intervals_hold_90_percent():
     rng = np.random.default_rng(0)
     head = EstimateHead(CONFIG, 8)
     head.std_factor.fill_(7.0)
-    head.calibrate(np.abs(3 * rng.standard_normal((1000, N))), rng.uniform(0.9, 1.1, 1000))
+    z = np.abs(3 * rng.standard_normal((1000, N)))
+    head.calibrate(z, rng.random((1000, N)), rng.uniform(0.9, 1.1, 1000))
     assert float(head.std_factor) == pytest.approx(21, rel=0.02)
     assert head.fits(Algebraformer(CONFIG), np.array([0.5, 0.85, 1.0, 1.15, 1.5])).tolist() == [
         False,
@@ -407,7 +408,10 @@ def test_estimate_heads_are_not_tuned_on_few_systems():
         ({"architecture": "mlp"}, "estimate heads go with transformer, lstm, gru, feedback.*, received 'mlp'"),
         ({"head": "token"}, "token heads go with transformer, lstm, gru.*, received 'feedback'"),
         ({"head": {"name": "estimate", "n_equations": -1}}, "n_equations must be a whole number from 1"),
-        ({"head": {"name": "estimate", "rank": 3}}, "settings of head 'estimate' are encoding, n_equations"),
+        (
+            {"head": {"name": "estimate", "rank": 3}},
+            "settings of head 'estimate' are encoding, n_equations, nonnegative",
+        ),
     ],
 )
 def test_configurations_that_do_not_fit(change, message):

@@ -237,6 +237,36 @@ def test_outcomes_of_held_out_groups() -> None:
     assert (absent.verdict, absent.numbers["groups"]) == (Verdict.INCONCLUSIVE, 0)
 
 
+@pytest.mark.parametrize("disturbance", [change["disturbance"] for change in heldout.GROUPS["deblur"].values()
+                                         if "disturbance" in change])  # fmt: skip
+def test_disturbed_systems_by_hand(disturbance: dict[str, Any]) -> None:
+    """A is as it was; b is what the instrument would measure, with the same unit noise and level."""
+    family = problems.get("deblur", n=32, m=20)
+    systems = family.sample(6, seed=1)
+    found = heldout.disturbed(family, systems, **disturbance)
+    assert np.array_equal(found.A, systems.A)
+    np.testing.assert_allclose(np.linalg.norm(found.x, axis=1), np.sqrt(32))
+    assert np.allclose(found.x, systems.x) == ("signals" not in disturbance)
+    A = systems.A
+    if "setting" in disturbance:
+        width = 1.15 * systems.params["width"]
+        same = problems.get("deblur", n=32, m=20, width=(1.0, 1.0))
+        A = same.matrix({**systems.params, "width": width})
+        assert not np.allclose(A, systems.A)
+    clean = np.einsum("bmn,bn->bm", A, found.x)
+    size = systems.params["noise"] * np.sqrt(np.mean(clean**2, axis=1))
+    left = (found.b - clean) / size[:, None] - systems.params["z"]
+    expected = disturbance.get("drift", 0.0) * np.linspace(-1, 1, 20)
+    np.testing.assert_allclose(left, np.tile(expected, (6, 1)), atol=1e-9)
+    np.testing.assert_allclose(found.params["clean"], clean, rtol=1e-10, atol=1e-12)
+
+
+def test_nothing_disturbed_is_the_same() -> None:
+    family = problems.get("deblur", n=8)
+    systems = family.sample(2, seed=1)
+    assert heldout.disturbed(family, systems) is systems
+
+
 # ---------------------------------------------------------------- the quick presets
 
 

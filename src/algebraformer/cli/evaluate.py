@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Score a model on held-out systems: the raw prediction, and the certified result after refinement and fallback."""
+    """Score a model on held-out systems: the raw prediction, and the certified result after refinement and fallback.
+
+    Estimates of noisy systems are compared with classical ones instead: cross-validation, total variation, LMMSE.
+    """
 
     model: tyro.conf.Positional[str] = "diffusion-64"
     """Name of a shipped model, or folder of a checkpoint or of a training run."""
@@ -41,7 +44,7 @@ class Evaluate:
     """Print one JSON object instead of a table."""
 
     def run(self) -> int:
-        from algebraformer import evaluation, problems
+        from algebraformer import comparison, evaluation, problems
         from algebraformer.reporting import print_table, write_results
         from algebraformer.training.data import TEST_SEED
 
@@ -58,9 +61,11 @@ class Evaluate:
                 f"model {self.model} solves A x = b; family {family.name} is noisy and needs an estimator"
             )
         systems = family.sample(self.count, TEST_SEED)
-        if estimator:
+        compared: dict[str, Any] = {}
+        if estimator and isinstance(family, problems.NoisyFamily):
             refuse_tolerances(self)
             scores = evaluation.evaluate_estimates(solver, systems)
+            compared = {"comparison": comparison.compare(lambda A, b: solver.predict(A, b), family, systems)}
         else:
             scores = evaluation.evaluate(solver, systems, self.rtol, self.max_refinements, family.is_linear_system)
         about = {"model": self.model, "family": family.settings(), "systems": self.count, "rtol": self.rtol}
@@ -68,11 +73,13 @@ class Evaluate:
         table = evaluation.table(scores, title)
         if self.output is not None:
             command = shlex.join(["algebraformer", *sys.argv[1:]])
-            write_results(self.output, command=command, table=table, **about, **scores)
+            write_results(self.output, command=command, table=table, **about, **scores, **compared)
         if self.json:
-            emit(about | scores)
+            emit(about | scores | compared)
         else:
             print_table(table)
+            if compared:
+                print_table(comparison.comparison_table(compared["comparison"]))
         return DONE
 
 
@@ -80,7 +87,8 @@ class Evaluate:
 class Assess:
     """Assess whether a network is worth it for a family: accuracy, refinements, and time compared with LAPACK.
 
-    For models with a head that is linear in b. With --output, the folder gets report.json, report.md and report.png.
+    For models with a head that is linear in b, and for estimators of noisy systems, whose errors are compared with
+    those of classical estimates. With --output, the folder gets report.json, report.md and report.png.
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]

@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from algebraformer.cli.output import DONE, FALLBACK, check_figure, check_output, emit, paths, show_paths
+from algebraformer.cli.output import DONE, FALLBACK, check_figure, emit, paths, show_paths
+from algebraformer.errors import ConfigurationError
+from algebraformer.writing import check_file, write_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Invert:
     """Print one JSON object instead of text."""
 
     def run(self) -> int:
-        check_output(self.output)
+        check_table(self.output)
         check_figure(self.figure)
         from algebraformer import instruments
         from algebraformer.instruments.files import read_spectrum, read_trace
@@ -77,6 +79,14 @@ class Invert:
         return DONE if trusted else FALLBACK
 
 
+def check_table(path: Path | None) -> None:
+    """Raise an error, before the work begins, if a table cannot be written to this file."""
+    if path is not None:
+        if path.suffix.lower() != ".csv":
+            raise ConfigurationError(f"--output writes CSV: expected a name that ends in .csv, received {str(path)!r}")
+        check_file(path)
+
+
 def finite(values: dict[str, float]) -> dict[str, float | None]:
     """Return numbers with None for those that are not finite."""
     return {name: value if np.isfinite(value) else None for name, value in values.items()}
@@ -84,7 +94,5 @@ def finite(values: dict[str, float]) -> dict[str, float | None]:
 
 def write_csv(path: Path, names: list[str], table: np.ndarray) -> None:
     """Write columns with names, whole or not at all."""
-    from algebraformer.writing import write_bytes
-
     lines = [",".join(names), *(",".join(f"{value:.6g}" for value in row) for row in table)]
     write_bytes(path, ("\n".join(lines) + "\n").encode())

@@ -70,7 +70,7 @@ class Train(RunFlags):
     """Train a network by a named recipe, or on your own problem; --set changes any setting of the recipe.
 
     For FILE.py:NAME, a family or a function that samples A, the recipe is chosen automatically, and the folder of the
-    run also gets a report on whether the network is worth it (for linear heads; for others and for noisy systems use
+    run also gets a report on whether the network is worth it (for linear heads and for noisy systems; for others use
     evaluate). A run that was stopped (Ctrl-C, SIGTERM, a crash) resumes when the same command is given again.
 
     torchrun --nproc-per-node N -m algebraformer train ... shares every batch among N processes.
@@ -102,7 +102,8 @@ class Train(RunFlags):
         if not processes.first:
             return DONE if result.finished else INTERRUPTED
         report = None
-        if result.finished and from_file and recipe.model.head.is_linear:
+        judged = recipe.model.head.is_linear or recipe.model.head.estimates
+        if result.finished and from_file and judged:
             from algebraformer.assessment import assess
 
             seconds = time.monotonic() - begin if fresh else None
@@ -117,8 +118,7 @@ class Train(RunFlags):
         if report is not None:
             show_report(report, path)
         elif result.finished and from_file:
-            head = recipe.model.head
-            why = "Noisy systems" if head.estimates else f"Heads that are not linear in b, such as {head.name},"
+            why = f"Heads that are not linear in b, such as {recipe.model.head.name},"
             print(f"{why} have no report: algebraformer evaluate {self.output} --family {self.recipe} scores it")
         return DONE if result.finished else INTERRUPTED
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from algebraformer.arrays import join_parts, split_parts
@@ -104,7 +105,9 @@ def fit_deer(time_us: FloatArray, trace: FloatArray, r: FloatArray, dimension: f
     return Classical(x / pairs if pairs > 0 else x, nuisance, size * (A @ x + B @ y))
 
 
-def fit_drt(frequency_hz: FloatArray, impedance: Complex, tau: FloatArray) -> Classical:
+def fit_drt(
+    frequency_hz: FloatArray, impedance: Complex, tau: FloatArray, present: NDArray[np.bool_] | None = None
+) -> Classical:
     """Fit a distribution of relaxation times and the elements in series to a spectrum.
 
     Parameters
@@ -115,18 +118,22 @@ def fit_drt(frequency_hz: FloatArray, impedance: Complex, tau: FloatArray) -> Cl
         In ohm.
     tau : ndarray, shape (n,)
         Times in s, equally spaced in ln tau.
+    present : ndarray of bool, shape (2 m,), optional
+        Which real, and behind them imaginary parts are known; by default all.
 
     Returns
     -------
     Classical
     """
-    size = np.abs(impedance).max() or 1.0
-    b = split_parts(impedance / size, axis=0)
+    b = split_parts(impedance, axis=0)
+    known = np.ones(len(b), dtype=bool) if present is None else present
+    size = np.abs(b[known]).max() or 1.0
+    b = b / size
     A = split_parts(relaxation_kernel(frequency_hz, tau), axis=0)
     elements = split_parts(series_elements(frequency_hz), axis=0)
     sizes = np.abs(elements).max(axis=0)
     N = elements / sizes
-    x, y = nonnegative.cross_validated(A, b, free=N)
+    x, y = nonnegative.cross_validated(A[known], b[known], free=N[known])
     R_inf, inductance, elastance = size * y / sizes
     nuisance = {
         "R_inf": float(R_inf),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from algebraformer.instruments.classical import Classical, fit_deer
-from algebraformer.instruments.inversion import Inversion, Model, check_shapes
+from algebraformer.instruments.inversion import Inversion, Model, as_numbers, check_shapes
 from algebraformer.instruments.traces import phase_corrected, zero_time
 from algebraformer.linalg import FloatArray
 from algebraformer.problems.instruments.base import Recorded
@@ -54,37 +54,61 @@ class DeerModel(Model):
         # 1. Phase and zero time: those of the mean trace serve all of a batch.
         if np.iscomplexobj(V):
             V = np.stack([phase_corrected(echo)[0].real for echo in V])
-        t0 = zero_time(t, V.mean(axis=0)) if zero is None else float(zero)
-        if not t[0] - (t[-1] - t[0]) <= t0 < t[-1]:
-            raise ValueError(f"the zero time must lie in the trace or shortly before it, received {t0:g} us")
+        t0 = found_zero(t, V.mean(axis=0)) if zero is None else given_zero(t, zero)
 
         # 2. What the network has learned to read.
         kept = t - t0 >= EARLIEST
         t, V = t[kept] - t0, V[:, kept]
-        check_shapes(t, V, "time_us from the zero")
+        if t[-1] < SHORTEST:
+            raise ValueError(
+                f"the trace ends {t[-1]:.3g} us after its zero at {t0:.6g} us, expected at least {SHORTEST}"
+            )
+        check_shapes(t, V, "time_us from the zero", "trace")
         found = self.invert(Recorded(t, V, np.ones(len(t), dtype=bool)), V if batched else V[0], batched)
         return dataclasses.replace(found, nuisance=found.nuisance | {"zero_time": found.nuisance["zero_time"] + t0})
 
-    def classical(self, abscissa: FloatArray, data: Array, grid: FloatArray) -> Classical:
-        return fit_deer(abscissa, data, grid)
+    def classical(self, recorded: Recorded, data: Array, grid: FloatArray) -> Classical:
+        return fit_deer(recorded.abscissa, data, grid)
 
 
 def as_traces(time_us: ArrayLike, trace: ArrayLike) -> tuple[FloatArray, Array]:
     """Return times and traces as arrays; `ValueError` says what is wrong with them."""
-    t, V = np.asarray(time_us), np.asarray(trace)
-    for name, array in (("time_us", t), ("trace", V)):
-        if array.dtype.kind not in "biufc" or (name == "time_us" and array.dtype.kind == "c"):
-            raise ValueError(f"{name} must hold numbers, received {array.dtype}")
-    t, V = t.astype(np.float64), V.astype(np.complex128 if V.dtype.kind == "c" else np.float64)
-    check_shapes(t, V, "time_us")
+    t, V = as_numbers(time_us, "time_us"), as_numbers(trace, "trace")
+    if t.dtype.kind == "c":
+        raise ValueError(f"time_us has dtype {t.dtype}, expected real numbers")
+    check_shapes(t, V, "time_us", "trace")
     if t[-1] - t[0] > LONGEST:
         raise ValueError(
             f"time_us spans {t[-1] - t[0]:g} us, expected at most {LONGEST:g}: are these nanoseconds? divide by 1000"
         )
-    if t[-1] - t[0] < 0.1:
+    if t[-1] - t[0] < SHORTEST:
         raise ValueError(
-            f"time_us spans {t[-1] - t[0]:g} us, expected at least 0.1: are these milliseconds or seconds?"
+            f"time_us spans {t[-1] - t[0]:g} us, expected at least {SHORTEST}: are these milliseconds or seconds?"
         )
-    if not np.abs(V).max():
-        raise ValueError("the trace is zero throughout")
+    if not np.iscomplexobj(V) and (V.mean(axis=-1) < 0).any():
+        raise ValueError("the mean of the trace is negative, expected a positive echo: give the trace times -1")
     return t, V
+
+
+def found_zero(t: FloatArray, V: FloatArray) -> float:
+    """Return the time of the zero of a trace; `ValueError` if it may lie before the trace."""
+    t0 = zero_time(t, V)
+    if t0 == t[0] > 0:
+        raise ValueError(
+            f"the trace has no maximum after its first point at {t[0]:.6g} us, so that its zero cannot be found: "
+            "give zero_time"
+        )
+    return t0
+
+
+def given_zero(t: FloatArray, zero: Any) -> float:
+    """Return the time of the zero as a caller gives it; `ValueError` if it is none."""
+    found = as_numbers(zero, "zero_time")
+    if found.ndim or found.dtype.kind == "c":
+        raise ValueError(f"zero_time must be one real number, received {zero!r}")
+    t0 = float(found)
+    if not t[0] - (t[-1] - t[0]) <= t0 < t[-1]:
+        raise ValueError(
+            f"zero_time must lie in the trace, from {t[0]:.6g} to {t[-1]:.6g} us, or shortly before it, received {t0:g}"
+        )
+    return t0

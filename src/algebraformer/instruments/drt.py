@@ -10,9 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from algebraformer.arrays import join_parts, split_parts
 from algebraformer.instruments.classical import Classical, fit_drt
-from algebraformer.instruments.inversion import Inversion, Model, check_shapes
+from algebraformer.instruments.inversion import Inversion, Model, as_numbers, check_shapes
 from algebraformer.linalg import FloatArray
 from algebraformer.problems.instruments.base import Recorded
+from algebraformer.validation import check_finite
 
 Array = NDArray[Any]
 PARTS = ("both", "real", "imag")
@@ -59,41 +60,50 @@ class DrtModel(Model):
         found: Array = join_parts(data)
         return found
 
-    def classical(self, abscissa: FloatArray, data: Array, grid: FloatArray) -> Classical:
-        return fit_drt(abscissa, data, grid)
+    def classical(self, recorded: Recorded, data: Array, grid: FloatArray) -> Classical:
+        return fit_drt(recorded.abscissa, data, grid, recorded.present)
 
 
 def as_spectra(frequency_hz: ArrayLike, impedance: ArrayLike, part: str) -> tuple[FloatArray, Array]:
     """Return ascending frequencies and impedances as arrays; `ValueError` says what is wrong with them."""
     if part not in PARTS:
         raise ValueError(f"part must be one of {', '.join(PARTS)}, received {part!r}")
-    f, Z = np.asarray(frequency_hz), np.asarray(impedance)
-    for name, array, kinds in (("frequency_hz", f, "biuf"), ("impedance", Z, "biufc")):
-        if array.dtype.kind not in kinds:
-            raise ValueError(f"{name} must hold numbers, received {array.dtype}")
-    if part == "both" and Z.dtype.kind != "c":
+    f, Z = as_numbers(frequency_hz, "frequency_hz"), as_numbers(impedance, "impedance")
+    if f.dtype.kind == "c":
+        raise ValueError(f"frequency_hz has dtype {f.dtype}, expected real numbers")
+    if part == "both" and Z.dtype.kind != "c" and Z.size:
         raise ValueError(
             "impedance must be complex, received real numbers: say part='real' or part='imag' for one part"
         )
     if part == "imag" and Z.dtype.kind != "c":
         Z = 1j * Z
-    f, Z = f.astype(np.float64), Z.astype(np.complex128)
+    Z = Z.astype(np.complex128)
+
+    check_finite(f, "frequency_hz")
+    check_finite(Z, "impedance")
 
     # 1. In ascending order; analysers begin at the highest frequency.
-    if f.ndim == 1 and Z.ndim in (1, 2) and Z.shape[-1] == len(f) and len(f) > 1 and (np.diff(f) < 0).all():
+    if f.ndim == 1 and Z.ndim in (1, 2) and Z.shape[-1] == len(f) and len(f) > 1 and f[0] > f[-1]:
         f, Z = f[::-1], Z[..., ::-1]
-    check_shapes(f, Z, "frequency_hz")
+    check_shapes(f, Z, "frequency_hz", "impedance")
     if f[0] <= 0:
         raise ValueError(f"frequency_hz must be positive, received {f[0]:g}")
-    if not np.abs(Z).max():
-        raise ValueError("the impedance is zero throughout")
 
-    # 2. The sign: what relaxes has a negative imaginary part.
-    if part != "real" and np.sum(Z.imag) > 0 and np.mean(Z.imag > 0) > MOSTLY:
-        raise ValueError(
-            f"the imaginary part is positive at {np.count_nonzero(Z.imag > 0)} of {Z.size} points, but negative for "
-            "whatever relaxes: is this -Im(Z)? take the complex conjugate"
-        )
+    # 2. Parts that are not there, and signs: what relaxes has a positive real and a negative imaginary part.
+    for row, z in enumerate(np.atleast_2d(Z)):
+        where = f" in row {row}" if Z.ndim == 2 else ""
+        if part != "imag" and np.mean(z.real < 0) > MOSTLY:
+            raise ValueError(f"the real part is negative at {np.count_nonzero(z.real < 0)} of {len(f)} points{where}")
+        for kind, values in (("real", z.real), ("imag", z.imag)):
+            if part in ("both", kind) and not values.any():
+                raise ValueError(
+                    f"impedance has a part {kind!r} that is zero throughout{where}: give the other as part="
+                )
+        if part != "real" and np.sum(z.imag) > 0 and np.mean(z.imag > 0) > MOSTLY:
+            raise ValueError(
+                f"the imaginary part is positive at {np.count_nonzero(z.imag > 0)} of {len(f)} points{where}, but "
+                "negative for whatever relaxes: is this -Im(Z)? take the complex conjugate"
+            )
     return np.ascontiguousarray(f), np.ascontiguousarray(Z)
 
 

@@ -31,13 +31,15 @@ def inversion_figure(found: Any, others: Mapping[str, FloatArray] | None = None)
     data_axes, axes = figure.add_subplot(cells[0, 0]), figure.add_subplot(cells[:, 1])
     residual_axes = figure.add_subplot(cells[1, 0], sharex=data_axes)
 
-    # 1. Data and residuals; of complex data both parts.
+    # 1. Data and residuals; of complex data both parts, or the one that is known.
     logarithmic = np.iscomplexobj(found.data)
     rest = found.data - found.fitted
     parts = {"data": (found.data, found.fitted, rest)}
     if logarithmic:
         data, fitted = found.data, found.fitted
         parts = {"Re": (data.real, fitted.real, rest.real), "-Im": (-data.imag, -fitted.imag, -rest.imag)}
+        known = found.recorded.present.reshape(2, -1).any(axis=1)
+        parts = {name: part for (name, part), there in zip(parts.items(), known, strict=True) if there}
     for number, (name, (data, fitted, residual)) in enumerate(parts.items()):
         color = f"C{number}"
         data_axes.plot(found.abscissa, data, ".", color=color, markersize=3, label=name)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from algebraformer.arrays import kind_of
 from algebraformer.checkpoint import CheckpointInfo, load_network, resolve
 from algebraformer.errors import ConfigurationError
 from algebraformer.instruments.classical import Classical
@@ -23,6 +24,7 @@ from algebraformer.numerics.whiteness import NAMES, checks
 from algebraformer.problems.instruments import Instrument
 from algebraformer.problems.instruments.base import Recorded
 from algebraformer.result import plain
+from algebraformer.validation import check_finite, dense_array
 
 Array = NDArray[Any]
 JITTER = 1e-3
@@ -62,7 +64,9 @@ class Inversion:
     in_distribution : bool or ndarray
         Whether what was measured, and where, is like what the network was trained on.
     checks : dict of float or ndarray
-        What `consistent` goes by, see `numerics.whiteness.checks`.
+        What `consistent` goes by: misfit, neighbours, blocks and outlier, see `numerics.whiteness.checks`.
+    limits : dict of ndarray, shape (2,) or (B, 2)
+        Lowest and highest value of every check with which residuals count as noise.
     abscissa : ndarray, shape (points,)
         As the network reads it: times from the zero in us, ascending frequencies in Hz.
     data, fitted : ndarray, shape (points,) or (B, points)
@@ -79,6 +83,7 @@ class Inversion:
     consistent: Any
     in_distribution: Any
     checks: dict[str, Any]
+    limits: dict[str, Any]
     abscissa: FloatArray
     data: Array
     fitted: Array
@@ -114,7 +119,7 @@ class Inversion:
     def classical(self) -> Any:
         """The classical answer, `Classical`: x >= 0 by Tikhonov's regularisation with cross-validation; or a list."""
         data = self.data if self.data.ndim == 2 else self.data[None]
-        found = [self.model.classical(self.abscissa, one, self.grid) for one in data]
+        found = [self.model.classical(self.recorded, one, self.grid) for one in data]
         return found if self.data.ndim == 2 else found[0]
 
     def samples(self, count: int, seed: int = 0) -> FloatArray:
@@ -134,7 +139,7 @@ class Inversion:
             self.model.samples(self.recorded, index, q, count, seed) for index, q in enumerate(quantiles)
         ])  # fmt: skip
         if self.model.instrument.is_density:
-            found /= found.mean(axis=2, keepdims=True) * (self.grid[-1] - self.grid[0])
+            found *= self.model.instrument.x_scale(self.grid) / found.mean(axis=2, keepdims=True)
         return found if self.quantiles.ndim == 3 else found[0]
 
     def explain(self) -> str:
@@ -146,17 +151,22 @@ class Inversion:
             said = ", ".join(f"{name} {values[name]:.3g} ± {stds[name]:.1g}" for name in values)
             trust = []
             if not np.atleast_1d(self.consistent)[i]:
-                lows = self.model.reader.checks[..., 0].min(axis=0)
-                highs = self.model.reader.checks[..., 1].max(axis=0)
-                numbers = [float(np.atleast_1d(self.checks[name])[i]) for name in NAMES]
-                bad = [n for n, v, low, high in zip(NAMES, numbers, lows, highs, strict=True) if not low <= v <= high]
-                reasons = "; ".join(WHAT[name] for name in bad) or "they are unusual for this level of noise"
+                reasons = "; ".join(WHAT[name] for name in self.unlike_noise(i))
                 trust.append(f"not consistent: the residuals are no white noise ({reasons})")
             if not np.atleast_1d(self.in_distribution)[i]:
                 trust.append("not in distribution: unlike what the network was trained on")
             verdict = "; ".join(trust) + ": compare with classical" if trust else "consistent and in distribution"
             lines.append(f"{said}; noise {np.atleast_1d(self.noise)[i]:.3g}; {verdict}")
         return "\n".join(lines)
+
+    def unlike_noise(self, index: int = 0) -> tuple[str, ...]:
+        """Return the names of the checks that the residuals of one measurement do not pass; none if `consistent`."""
+        failed = []
+        for name in NAMES:
+            low, high = np.atleast_2d(self.limits[name])[index]
+            if not low <= np.atleast_1d(self.checks[name])[index] <= high:
+                failed.append(name)
+        return tuple(failed)
 
     def record(self) -> dict[str, Any]:
         """Return what was found as plain JSON values; numbers that are not finite as None."""
@@ -229,7 +239,8 @@ class Model:
         # 1. The fit and what it leaves.
         fitted = instrument.fitted(recorded, found.x, reading.fits)
         numbers = checks(instrument.residual(recorded, fitted, reading.fits, found.noise))
-        fits = self.reader.consistent(numbers, np.log(reading.fits.noise / reading.unit))
+        limits = self.reader.check_limits(np.log(reading.fits.noise / reading.unit))
+        fits = np.all((numbers >= limits[..., 0]) & (numbers <= limits[..., 1]), axis=1)
 
         # 2. Nuisance parameters, in natural units.
         value, std = found.coordinates, found.coordinates_std
@@ -255,6 +266,7 @@ class Model:
             consistent=each(fits),
             in_distribution=each(found.typical),
             checks={name: each(numbers[:, i]) for i, name in enumerate(NAMES)},
+            limits={name: limits[rows, i] for i, name in enumerate(NAMES)},
             abscissa=abscissa,
             data=data,
             fitted=self.shown(fitted)[rows],
@@ -266,12 +278,12 @@ class Model:
         """Return data (B, rows) as the user knows them (B, points)."""
         return data
 
-    def classical(self, abscissa: FloatArray, data: Array, grid: FloatArray) -> Classical:
-        """Return the classical answer to one measurement."""
+    def classical(self, recorded: Recorded, data: Array, grid: FloatArray) -> Classical:
+        """Return the classical answer to one of the measurements, as it is shown."""
         from algebraformer.instruments.classical import fit_linear
 
-        K = self.instrument.kernel(abscissa, grid)
-        return fit_linear(K, data, self.instrument.columns(abscissa), self.instrument.nuisance_names)
+        K, N = self.instrument.kernel(recorded.abscissa, grid), self.instrument.columns(recorded.abscissa)
+        return fit_linear(K, data, N, self.instrument.nuisance_names)
 
     def samples(self, recorded: Recorded, index: int, quantiles: FloatArray, count: int, seed: int) -> FloatArray:
         """Return joint samples (count, n) of one measurement from its quantiles (n, 7)."""
@@ -292,25 +304,45 @@ class Model:
 
 def checked(abscissa: Any, data: Any, instrument: Instrument) -> tuple[FloatArray, Array]:
     """Return abscissae and data as float64 arrays; `ValueError` says what is wrong with them."""
-    from algebraformer.validation import real_numbers
-
-    abscissa, data = real_numbers(abscissa, "abscissa"), real_numbers(data, "data")
-    check_shapes(abscissa, data, "abscissa", instrument.values_per_point)
+    abscissa, data = as_numbers(abscissa, "abscissa"), as_numbers(data, "data")
+    for name, array in (("abscissa", abscissa), ("data", data)):
+        if array.dtype.kind == "c":
+            raise ValueError(f"{name} has dtype {array.dtype}, expected real numbers")
+    check_shapes(abscissa, data, "abscissa", "data", instrument.values_per_point)
     return abscissa, data
 
 
-def check_shapes(abscissa: FloatArray, data: Array, name: str, values: int = 1) -> None:
-    """Raise `ValueError` unless abscissae are finite and ascend, and there are data for each of them."""
+def as_numbers(value: Any, name: str) -> Array:
+    """Return an array of any library as one of NumPy, float64 or complex128; gradients are left behind.
+
+    Raises
+    ------
+    ValueError
+        It is masked, ragged, sparse or not of numbers.
+    """
+    return dense_array(kind_of(**{name: value}).numpy(value), name)
+
+
+def check_shapes(abscissa: FloatArray, data: Array, name: str, of_data: str, values: int = 1) -> None:
+    """Raise `ValueError` unless abscissae are finite and ascend, and there are data of some size for each of them."""
     if abscissa.ndim != 1 or len(abscissa) < MIN_POINTS:
-        raise ValueError(f"{name} must have one axis with at least {MIN_POINTS} points, received {abscissa.shape}")
+        raise ValueError(
+            f"{name} must have one axis with at least {MIN_POINTS} points, received shape {abscissa.shape}"
+        )
     if data.ndim not in (1, 2) or data.shape[-1] != values * len(abscissa) or 0 in data.shape:
         raise ValueError(
-            f"data must have shape (points,) or (B, points) with {len(abscissa)} points, received {data.shape}"
+            f"{of_data} must have shape (m,) or (B, m) with m = {values * len(abscissa)}, received {data.shape}"
         )
-    for what, array in ((name, abscissa), ("data", data)):
-        if not np.isfinite(array).all():
+    check_finite(abscissa, name)
+    check_finite(data, of_data)
+    for row, size in enumerate(np.abs(np.atleast_2d(data)).max(axis=1)):
+        where = f" in row {row}" if data.ndim == 2 else ""
+        if size == 0:
+            raise ValueError(f"{of_data} is zero throughout{where}")
+        if not SMALLEST <= size <= LARGEST:
             raise ValueError(
-                f"{what} must be finite, received NaN or infinity at {np.argwhere(~np.isfinite(array))[0].tolist()}"
+                f"{of_data} has values up to {size:.3g}{where}, expected them between {SMALLEST:g} and {LARGEST:g}: "
+                "use another unit"
             )
     if not (np.diff(abscissa) > 0).all():
         i = int(np.argmin(np.diff(abscissa) > 0))
@@ -320,6 +352,8 @@ def check_shapes(abscissa: FloatArray, data: Array, name: str, values: int = 1) 
 
 MIN_POINTS = 10
 """Fewer points than this are no measurement of a density."""
+SMALLEST, LARGEST = 1e-100, 1e100
+"""Limits of the largest datum in absolute value: squares and their products stay within the range of float64."""
 
 
 def load_model(name_or_folder: str | Path, kind: type[Model] = Model) -> Model:

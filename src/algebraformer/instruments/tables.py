@@ -17,6 +17,9 @@ COMMENTS = ("#", "%", "!", ";", "//")
 SEPARATORS = ("\t", ";", ",", None)
 """Tried in this order; None is any white space. Where tabs or semicolons separate, commas are decimal points."""
 
+REPEATED = 3
+"""As many further lines with as many numbers are a part of the table behind a damaged line, or another table."""
+
 
 class Table(NamedTuple):
     """Columns of a file."""
@@ -40,7 +43,7 @@ def read_table(path: FilePath) -> Table:
     Raises
     ------
     Refused
-        The file is no text, too large, or holds no table; inside `io.limits.naming` an `InputFormatError`.
+        The file is no text, too large, or holds no table, or several; inside `io.limits.naming` an `InputFormatError`.
     OSError
         There is no such file.
     """
@@ -67,13 +70,15 @@ def _text(data: bytes) -> str:
 
 def _table(lines: list[str]) -> Table:
     """Return the table that lines hold, with the separator that gives the longest one."""
-    best, start, chosen = np.empty((0, 0)), 0, None
+    best, start, other, chosen = np.empty((0, 0)), 0, None, None
     for separator in SEPARATORS:
-        values, first = _longest(lines, separator)
+        values, first, second = _longest(lines, separator)
         if values.shape[0] > best.shape[0] or (values.shape[0] == best.shape[0] and values.shape[1] > best.shape[1]):
-            best, start, chosen = values, first, separator
+            best, start, other, chosen = values, first, second, separator
     if best.shape[0] == 0:
         raise Refused("expected a text file with at least two columns of numbers, received none")
+    if other is not None:
+        raise Refused(f"expected one table, received one from line {start + 1} on and one from line {other + 1} on")
     header = next((line for line in reversed(lines[:start]) if line.strip()), "")
     for comment in COMMENTS:
         header = header.strip().removeprefix(comment)
@@ -81,10 +86,10 @@ def _table(lines: list[str]) -> Table:
     return Table(names if len(names) == best.shape[1] else (), best)
 
 
-def _longest(lines: list[str], separator: str | None) -> tuple[FloatArray, int]:
+def _longest(lines: list[str], separator: str | None) -> tuple[FloatArray, int, int | None]:
     """Return the longest run of lines with the same number of numbers, at least two, and where it starts.
 
-    Empty lines and comments do not end a run.
+    Empty lines and comments do not end a run. The third value is where another run as wide starts, if one does.
     """
     runs: list[tuple[int, list[list[float]]]] = []
     open_run = False
@@ -101,7 +106,8 @@ def _longest(lines: list[str], separator: str | None) -> tuple[FloatArray, int]:
             runs.append((place, [row]))
             open_run = True
     start, rows = max(runs, key=lambda run: len(run[1]), default=(0, []))
-    return (np.array(rows) if rows else np.empty((0, 0))), start
+    others = [place for place, run in runs if len(run) >= REPEATED and len(run[0]) == len(rows[0]) and place != start]
+    return (np.array(rows) if rows else np.empty((0, 0))), start, next(iter(others), None)
 
 
 def _numbers(line: str, separator: str | None) -> list[float] | None:

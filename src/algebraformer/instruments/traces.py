@@ -48,7 +48,7 @@ def zero_time(time_us: FloatArray, trace: FloatArray) -> float:
     """Return the time about which a trace is symmetric: where all pairs of spins are in phase.
 
     It is where the first moment of the trace around it vanishes [1]_, over a window as wide as what was recorded before
-    the maximum. Where nothing was, it is the time of the first point.
+    the maximum. Where nothing was, it is 0 if that is between the first point and the maximum, else the first point.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def zero_time(time_us: FloatArray, trace: FloatArray) -> float:
     half = (peak - time_us[0]) / 2
     step = float(np.median(np.diff(time_us)))
     if half < 2 * step:
-        return float(time_us[0])
+        return float(np.clip(0.0, time_us[0], peak))
 
     # 2. The moment around each candidate, by the trapezoidal rule on a grid four times as fine as the data.
     candidates = np.arange(time_us[0] + half, min(peak + half, time_us[-1] - half) + step / 8, step / 4)

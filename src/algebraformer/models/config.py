@@ -62,6 +62,8 @@ class HeadConfig:
     """Why a model with this head does not solve systems, to follow its name; empty if it solves them."""
     finetunes: ClassVar[bool] = True
     """Whether it can be trained on a few systems of another family."""
+    added: ClassVar[tuple[str, ...]] = ()
+    """Settings that checkpoints may lack: they were written before there were such settings, and have the defaults."""
     held_out: ClassVar[float] = 0.0
     """Share of few systems that no steps are taken on: they decide how strongly the read-out is fitted."""
 
@@ -360,15 +362,19 @@ class EstimateConfig(HeadConfig):
     estimates: ClassVar[bool] = True
     unsupported_reason: ClassVar[str] = "is an estimator for noisy systems: call `estimate`"
     finetunes: ClassVar[bool] = False
+    added: ClassVar[tuple[str, ...]] = ("nonnegative",)
 
     encoding: EstimateEncoding = "column"
     """column: token i is [column i of A, b_i]. column-tikhonov: also entry i of Tikhonov solutions with five
     parameters. With m other than n it is entry i of A^T b instead of b_i."""
     n_equations: int | None = None
     """Number m of equations; as many as unknowns if None."""
+    nonnegative: bool = False
+    """Whether x >= 0: means and intervals then are."""
 
     def __post_init__(self) -> None:
         check_choice("encoding", self.encoding, get_args(EstimateEncoding))
+        check_flag("nonnegative", self.nonnegative)
         if self.n_equations is not None:
             check_size("n_equations", self.n_equations)
 

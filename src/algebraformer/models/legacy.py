@@ -1,9 +1,13 @@
-"""Checkpoints of format 1: flat settings of networks, and older names of tensors. Kept so that they can be read."""
+"""Earlier checkpoints, so that they can be read: flat settings and older names of tensors of format 1, and tensors that
+checkpoints of either format lack."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 Value = TypeVar("Value")
 
@@ -28,6 +32,14 @@ RENAMED = {
     },
 }  # fmt: skip
 """Names of tensors in format 1 and now, by the kind of head."""
+ADDED: dict[str, dict[str, NDArray[np.float64]]] = {
+    "estimate": {
+        "head.amplitude_factor": np.ones(8),
+        "head.check_trend": np.zeros((3, 5)),
+        "head.check_limits": np.tile((-1e300, 1e300), (5, 1)),
+    },
+}
+"""Tensors that checkpoints of either format may lack, by the kind of head, with the values that change nothing."""
 
 
 def convert_model(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,3 +75,9 @@ def convert_tensors(tensors: Mapping[str, Value], head: str) -> dict[str, Value]
     """Return the tensors of a network under today's names."""
     renamed = RENAMED[head]
     return {renamed.get(name, name): tensor for name, tensor in tensors.items()}
+
+
+def completed_tensors(tensors: Mapping[str, NDArray[Any]], head: str) -> dict[str, NDArray[Any]]:
+    """Return the tensors with those of `ADDED`, if there is none of them."""
+    added = ADDED.get(head, {})
+    return dict(tensors) if set(added) & set(tensors) else {**tensors, **{k: v.copy() for k, v in added.items()}}

@@ -76,6 +76,17 @@ def cross_validated(
     return nonnegative(A, b, choose_parameter(A, b, order, free), order, free)
 
 
+def batch_cross_validated(A: FloatArray, b: FloatArray, order: int = 2) -> FloatArray:
+    """Return x >= 0 (B, n) for A (B, m, n) and b (B, m), lambda by generalised cross-validation; see `nonnegative`.
+
+    Where all matrices are equal, one is decomposed.
+    """
+    path = regularization.tikhonov(regularization.decompose(A, order), b)
+    index = regularization.cross_validation(path)
+    chosen = np.take_along_axis(path.parameters, index[:, None], axis=1)[:, 0]
+    return np.array([nonnegative(*system, order)[0] for system in zip(A, b, chosen.tolist(), strict=True)])
+
+
 def choose_parameter(A: FloatArray, b: FloatArray, order: int = 2, free: FloatArray | None = None) -> float:
     """Return lambda by generalised cross-validation of the problem without bounds, y being fitted exactly.
 

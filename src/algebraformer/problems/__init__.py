@@ -9,13 +9,15 @@ from algebraformer.problems.helmholtz import Helmholtz
 from algebraformer.problems.instruments import Deer, Drt, Instrument
 from algebraformer.problems.kernels import KernelFamily
 from algebraformer.problems.lp_regression import LpRegression
-from algebraformer.problems.noisy import PRIORS, NoisyFamily
+from algebraformer.problems.noisy import OWN, PRIORS, NoisyFamily
 from algebraformer.problems.nonlinear import NonlinearFamily
 from algebraformer.problems.sampling import generator
 from algebraformer.problems.stiff_jacobian import StiffJacobian
 from algebraformer.problems.stored_matrices import stored
+from algebraformer.problems.tomography import Tomography
 
 __all__ = [
+    "OWN",
     "PRIORS",
     "BoundaryValueFamily",
     "ConditionedFamily",
@@ -33,6 +35,7 @@ __all__ = [
     "ProblemFamily",
     "StiffJacobian",
     "Systems",
+    "Tomography",
     "family_class",
     "from_settings",
     "generator",

@@ -28,7 +28,7 @@ from algebraformer.problems.sampling import FloatArray, Limits, log_uniform, uni
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FredholmFamily(NoisyFamily):
-    """g(s) = integral of K(s, t) f(t) dt, noisy; subclasses define K and the intervals of s and t."""
+    """g(s) = integral of K(s, t) f(t) dt, noisy; subclasses define K, the intervals of s and t, and signals f."""
 
     domain: ClassVar[Limits] = (0.0, 1.0)
     """Interval of t."""
@@ -50,8 +50,8 @@ class FredholmFamily(NoisyFamily):
         raise NotImplementedError
 
     def classical(self, t: FloatArray) -> FloatArray:
-        """Return the classical f at the points t."""
-        raise NotImplementedError
+        """Return the classical f at the points t; only the prior "classical" needs it."""
+        raise ConfigurationError(f"{type(self).__name__} defines no classical f, which the prior 'classical' needs")
 
     def matrix(self, params: Parameters) -> FloatArray:
         step = (self.domain[1] - self.domain[0]) / self.n
@@ -334,7 +334,8 @@ class Fredholm(NoisyFamily):
 
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
         position = int(rng.integers(len(self.members)))
-        return dict.fromkeys(OPERATOR_PARAMETERS, 0.0) | self.member(position).draw(rng) | {"member": position}
+        drawn = dict.fromkeys(OPERATOR_PARAMETERS, 0.0) | self.member(position).draw(rng) | {"member": position}
+        return drawn | self.drawn_signal(rng) if self.has_own_signals else drawn
 
     def matrix(self, params: Parameters) -> FloatArray:
         A = np.empty((len(params["member"]), self.n_equations, self.n))

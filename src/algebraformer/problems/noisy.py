@@ -1,7 +1,8 @@
 """Families of noisy measurements: b = A x + e, with a signal x drawn from a prior and noise e of unknown level.
 
 Signals are functions of u in [0, 1], drawn with random numbers that do not depend on the grid (except spikes, which
-occupy one entry each) and scaled to root mean square 1. The parameters of the priors are our choices.
+occupy one entry each) and scaled to root mean square 1. The parameters of the priors are our choices; a family of one's
+own overrides `NoisyFamily.draw_signal`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algebraformer.errors import ConfigurationError
-from algebraformer.problems.base import Parameters, ProblemFamily, Systems, check_limits, check_whole
+from algebraformer.problems.base import Parameters, ProblemFamily, Systems, check_limits, check_whole, real
 from algebraformer.problems.sampling import FloatArray, Limits, log_uniform
 
 NoiseKind = Literal["gaussian", "poisson", "outliers"]
@@ -84,17 +85,36 @@ CLASSICAL = "classical"
 """The test signal of the literature; each family has its own."""
 PRIORS = (*DRAWS, CLASSICAL)
 """Names of the priors; `Systems.params["prior"]` holds positions in this tuple."""
+OWN = -1
+"""What it holds for signals of a `draw_signal` of one's own."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NoisyFamily(ProblemFamily):
-    """Noisy measurements b = A x + e; subclasses define A and the classical signal.
+    """Noisy measurements b = A x + e; a subclass defines A by `matrix`, and x by `draw_signal`.
 
     x has root mean square 1. e has standard deviation noise * ||A x||_2 / sqrt(m) in the mean over the measurements,
     whatever its kind, with "noise" log-uniform. `Systems.x` is the true signal, so x solves A x = clean and not
     A x = b. Besides the parameters of A, `Systems.params` holds "noise" (B,), "prior" (B,), the position
-    of the prior in `PRIORS`, "clean" (B, m), which is A x, "signal" (B, n), which is x, and "z" (B, m), noise of
-    variance 1.
+    of the prior in `PRIORS` or `OWN`, "clean" (B, m), which is A x, "signal" (B, n), which is x, and "z" (B, m), noise
+    of variance 1.
+
+    Examples
+    --------
+    >>> import dataclasses, numpy as np
+    >>> from algebraformer.problems import NoisyFamily
+    >>> @dataclasses.dataclass(frozen=True, kw_only=True)
+    ... class Blurred(NoisyFamily):
+    ...     nonnegative = True
+    ...     def matrix(self, params):
+    ...         s, t = (np.arange(k) / k for k in (self.n_equations, self.n))
+    ...         A = np.exp(-(((s[:, None] - t) / 0.1) ** 2)) / self.n
+    ...         return np.tile(A, (len(params["noise"]), 1, 1))
+    ...     def draw_signal(self, rng, u):
+    ...         return np.exp(-(((u - rng.random()) / 0.05) ** 2))
+    >>> systems = Blurred(n=16, m=24).sample(3, seed=0)
+    >>> systems.A.shape, bool((systems.x >= 0).all())
+    ((3, 24, 16), True)
     """
 
     m: int | None = None
@@ -102,11 +122,15 @@ class NoisyFamily(ProblemFamily):
     noise: Limits = (1e-3, 1e-1)
     """Limits of the relative level of the noise, log-uniform."""
     priors: tuple[str, ...] = tuple(DRAWS)
-    """Priors that x is drawn from, each equally often: piecewise, smooth, spikes, mixture, classical."""
+    """Priors that x is drawn from, each equally often: piecewise, smooth, spikes, mixture, classical. Without effect
+    where `draw_signal` is overridden."""
     noise_kind: NoiseKind = "gaussian"
     """gaussian: N(0, s^2). poisson: N(0, s^2 |A x|_i / mean |A x|), as counting has it. outliers: N(0, s^2) with a
     twentieth of the measurements ten times as noisy."""
 
+    nonnegative: ClassVar[bool] = False
+    """Whether all signals are >= 0, as densities, spectra and images are. Estimates and their intervals then are, too,
+    and the classical answer beside them is the one with x >= 0."""
     positive: ClassVar[tuple[str, ...]] = ("noise",)
     """Settings whose limits must be positive."""
 
@@ -135,9 +159,68 @@ class NoisyFamily(ProblemFamily):
     def matrix(self, params: Parameters) -> FloatArray:
         """Assemble A (B, m, n) from stacked parameters."""
 
-    @abc.abstractmethod
     def classical_signal(self) -> FloatArray:
-        """Return the test signal of the literature, shape (n,), at any scale."""
+        """Return the test signal of the literature, shape (n,), at any scale; only the prior "classical" needs it."""
+        raise ConfigurationError(f"{type(self).__name__} has no classical_signal, which the prior 'classical' needs")
+
+    def draw_signal(self, rng: np.random.Generator, u: FloatArray) -> FloatArray:
+        """Draw the signal x of one system; override it for signals of your own.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Take all random numbers from it.
+        u : ndarray, shape (n,)
+            Places of the entries of x, the midpoints of n equal parts of [0, 1].
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            At any scale, not zero throughout: the family divides it by its root mean square. By default a draw from
+            one of `priors`.
+        """
+        return self._draw_from_priors(rng, u)[1]
+
+    def _draw_from_priors(self, rng: np.random.Generator, u: FloatArray) -> tuple[int, FloatArray]:
+        """Draw a prior, then a signal from it; return its position in `PRIORS`, and the signal."""
+        prior = self.priors[rng.integers(len(self.priors))]
+        x = normalized(self.classical_signal()) if prior == CLASSICAL else DRAWS[prior](rng, u)
+        return PRIORS.index(prior), x
+
+    def _draw_own(self, rng: np.random.Generator, u: FloatArray) -> FloatArray:
+        """Return a checked signal of an overridden `draw_signal`, of root mean square 1."""
+        what = f"{type(self).__name__}.draw_signal"
+        x = real(self.draw_signal(rng, u), f"what {what} returns")
+        if x.shape != u.shape:
+            raise ConfigurationError(f"{what} must return shape {u.shape}, received {x.shape}")
+        if not np.isfinite(x).all():
+            raise ConfigurationError(f"{what} must return finite numbers, received NaN or infinity")
+        if not x.any():
+            raise ConfigurationError(f"{what} must return a signal that is not zero throughout")
+        return normalized(x / np.abs(x).max())  # squares of entries stay within float64
+
+    @property
+    def has_own_signals(self) -> bool:
+        """Whether `draw_signal` is overridden."""
+        return type(self).draw_signal is not NoisyFamily.draw_signal
+
+    def drawn_signal(self, rng: np.random.Generator) -> dict[str, Any]:
+        """Draw "prior" and "signal" of one system.
+
+        Raises
+        ------
+        ConfigurationError
+            The signal has the wrong shape, is not finite, is zero throughout, or is negative somewhere although the
+            family says `nonnegative`.
+        """
+        u = (np.arange(self.n) + 0.5) / self.n
+        prior, x = (OWN, self._draw_own(rng, u)) if self.has_own_signals else self._draw_from_priors(rng, u)
+        if self.nonnegative and x.min() < 0:
+            raise ConfigurationError(
+                f"{type(self).__name__} says nonnegative = True, received a signal with entries below zero: override "
+                "draw_signal"
+            )
+        return {"prior": prior, "signal": x}
 
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
         """Draw operator, noise and signal, in this order: other priors and levels keep operator and noise."""
@@ -146,12 +229,7 @@ class NoisyFamily(ProblemFamily):
         if self.noise_kind == "outliers":
             z *= np.where(rng.random(self.n_equations) < OUTLIERS, OUTLIER_FACTOR, 1.0)
             z /= np.sqrt(1 + OUTLIERS * (OUTLIER_FACTOR**2 - 1))
-        prior = self.priors[rng.integers(len(self.priors))]
-        if prior == CLASSICAL:
-            x = normalized(self.classical_signal())
-        else:
-            x = DRAWS[prior](rng, (np.arange(self.n) + 0.5) / self.n)
-        return own | {"noise": level, "prior": PRIORS.index(prior), "signal": x, "z": z}
+        return own | {"noise": level, **self.drawn_signal(rng), "z": z}
 
     def assemble(self, params: Parameters) -> tuple[FloatArray, FloatArray]:
         A = self.matrix(params)

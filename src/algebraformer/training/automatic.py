@@ -126,7 +126,8 @@ def estimate_network(family: NoisyFamily) -> ModelConfig:
     """Return the network of the shipped estimate heads in the size of a family."""
     head = EstimateConfig.of(ESTIMATE)
     m = None if family.n_equations == family.n else family.n_equations
-    return dataclasses.replace(ESTIMATE, n=family.n, head=dataclasses.replace(head, n_equations=m))
+    head = dataclasses.replace(head, n_equations=m, nonnegative=family.nonnegative)
+    return dataclasses.replace(ESTIMATE, n=family.n, head=head)
 
 
 def recipe_for(family: ProblemFamily, report: ProgressCallback = silent) -> Recipe:

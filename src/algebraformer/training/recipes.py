@@ -106,6 +106,15 @@ class Recipe:
                 f"{self.family} is a noisy family, which an estimate head learns: change the family of the recipe "
                 f"deblur-64, or call train with the family; received a model with head {head.name!r}"
             )
+        if (
+            isinstance(head, EstimateConfig)
+            and isinstance(family, NoisyFamily)
+            and head.nonnegative > family.nonnegative
+        ):
+            raise ConfigurationError(
+                f"the model estimates x >= 0, signals of the family {self.family} have either sign: set "
+                "model.head.nonnegative = false"
+            )
         if family.is_complex != (head.kind == "c"):
             kind = "complex" if family.is_complex else "real"
             raise ConfigurationError(

@@ -21,6 +21,7 @@ References
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import ClassVar, NamedTuple
 
@@ -34,11 +35,15 @@ from algebraformer.models.config import TIKHONOV, EstimateConfig, ModelConfig
 from algebraformer.models.heads.base import Network, ReadHead, register_head, torch_dtype
 from algebraformer.models.heads.data import Batch, Family, Indices, TrainingData
 from algebraformer.models.inference.estimate_reader import (
+    AMPLITUDES,
     STD_FLOOR,
     TYPICAL_NOISE,
     EstimateReader,
+    amplitudes,
+    interpolated,
     network_input,
 )
+from algebraformer.models.inference.predictive_checks import Ranges, statistics
 from algebraformer.models.scaling import DISTANCE_MARGIN, ScaledSystems, scale_systems
 from algebraformer.progress import PartCallback, all_silent
 
@@ -55,6 +60,10 @@ DATA_QUANTILE = 0.999
 """Share of the sample whose data count as in distribution; the few others may be outliers."""
 CONSISTENT_SHARE = 0.995
 """Share of the sample whose misfit counts as fitting the noise level."""
+CALIBRATION_ROUNDS = 10
+"""Of the fit of the table by amplitude: each multiplies its values by what their surroundings ask for."""
+MIN_ENTRIES = 200
+"""Entries of the sample that a value of the table needs around it; with fewer it is that of its neighbour below."""
 PRIOR_SCALES = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)
 """What the standard deviations may be multiplied by before the update by the data; 0 leaves the update out."""
 
@@ -94,6 +103,32 @@ def principal_axes(X: FloatArray, count: int) -> tuple[FloatArray, FloatArray]:
     return sigma[:count], axes[:count] @ Q.T
 
 
+def amplitude_table(z: FloatArray, amplitude: FloatArray) -> FloatArray:
+    """Return factors at `AMPLITUDES`, linear in between, with which 90 % intervals hold 90 % at every amplitude.
+
+    Parameters
+    ----------
+    z : ndarray, shape (B, n)
+        |x - mean| / std.
+    amplitude : ndarray, shape (B, n)
+        See `amplitudes`.
+    """
+    table, z, amplitude = np.ones(len(AMPLITUDES)), z.ravel(), amplitude.ravel()
+    # Entries belong to the value that they are nearest to, those at the peak to the last one.
+    edges = [(low + high) / 2 for low, high in itertools.pairwise(AMPLITUDES)]
+    nearest = np.searchsorted(edges, amplitude)
+    counts = np.bincount(nearest, minlength=len(table))
+
+    for _ in range(CALIBRATION_ROUNDS):
+        left = z / interpolated(amplitude, table)
+        for k in range(len(table)):
+            if counts[k] >= MIN_ENTRIES:
+                table[k] *= max(float(np.quantile(left[nearest == k], 0.9)) / GAUSS_90, np.finfo(np.float32).eps)
+            elif k:
+                table[k] = table[k - 1]
+    return table
+
+
 class Output(NamedTuple):
     """Outputs of the network for scaled systems, float32."""
 
@@ -127,6 +162,9 @@ class EstimateHead(ReadHead):
     max_b_distance: Tensor
     prior_scale: Tensor
     std_factor: Tensor
+    amplitude_factor: Tensor
+    check_trend: Tensor
+    check_limits: Tensor
     misfit: Tensor
 
     def __init__(self, config: ModelConfig, width: int) -> None:
@@ -136,8 +174,9 @@ class EstimateHead(ReadHead):
         self.linear = nn.Linear(width, 2 + self.channels)
         self.noise = nn.Linear(width, 1)
         for name, (shape, dtype) in EstimateReader.buffers(config).items():
-            value = 1.0 if name in ("prior_scale", "std_factor") else 0.0
+            value = 1.0 if name in ("prior_scale", "std_factor", "amplitude_factor") else 0.0
             self.register_buffer(name, torch.full(shape, value, dtype=torch_dtype(dtype)))
+        self.set_ranges(Ranges.unlimited())
 
     @property
     def reader(self) -> EstimateReader:
@@ -205,17 +244,40 @@ class EstimateHead(ReadHead):
         self.max_b_distance.fill_(DISTANCE_MARGIN * float(np.quantile(far_b, DATA_QUANTILE)))
 
     @torch.no_grad()
-    def calibrate(self, z: FloatArray, misfit: FloatArray) -> None:
+    def set_ranges(self, ranges: Ranges) -> None:
+        """Keep the ranges of the predictive checks."""
+        self.check_trend.copy_(torch.from_numpy(ranges.trend))
+        self.check_limits.copy_(torch.from_numpy(ranges.limits))
+
+    @torch.no_grad()
+    def widen(self, systems: ScaledSystems) -> None:
+        """Let the family reach as far as a held-out sample of scaled systems does.
+
+        The sample that the axes come from is nearer to them than others are, the more so the smaller it is.
+        """
+        along, outside, far_b = self.reader.distances(systems)
+        reached = torch.tensor([along.max(), outside.max()], dtype=torch.float64)
+        self.max_A_distance.copy_(torch.maximum(self.max_A_distance, DISTANCE_MARGIN * reached))
+        far = DISTANCE_MARGIN * float(np.quantile(far_b, DATA_QUANTILE))
+        self.max_b_distance.fill_(max(float(self.max_b_distance), far))
+
+    @torch.no_grad()
+    def calibrate(self, z: FloatArray, amplitude: FloatArray, misfit: FloatArray) -> None:
         """Scale the standard deviations and set the range of misfits by held-out systems of the family.
 
         Parameters
         ----------
-        z : ndarray
+        z : ndarray, shape (B, n)
             |x - mean| / std of every entry, with std as it is now.
+        amplitude : ndarray, shape (B, n)
+            See `amplitudes`. The scale depends on it: errors at a peak are other ones than those on the floor.
         misfit : ndarray, shape (B,)
             ||A x - b|| / (noise ||b||).
         """
-        self.std_factor.mul_(float(np.quantile(z, 0.9)) / GAUSS_90)
+        factor = float(np.quantile(z, 0.9)) / GAUSS_90
+        if factor > 0:
+            self.std_factor.mul_(factor)
+            self.amplitude_factor.copy_(torch.from_numpy(amplitude_table(z / factor, amplitude)))
         tail = (1 - CONSISTENT_SHARE) / 2
         low, high = np.quantile(misfit, (tail, 1 - tail))
         self.misfit.copy_(torch.tensor([low / DISTANCE_MARGIN, DISTANCE_MARGIN * high]))
@@ -234,10 +296,10 @@ class EstimateHead(ReadHead):
     def finish(self, network: Network, data: TrainingData, part: PartCallback = all_silent) -> None:
         """Choose the prior scale with the least mean relative error, then calibrate, on held-out systems.
 
-        The scale of the standard deviations is the one with which 90 % intervals hold 90 % of the entries.
+        The scale of the standard deviations is the one with which 90 % intervals hold 90 % of the entries. The ranges
+        of the predictive checks and the extent of the family are those of these systems.
         """
-        # The seed is that of the scaler's sample: no step is taken on these systems either.
-        report, systems = part("calibration"), dataclasses.replace(data.calibration, seed=data.scaler.seed).systems()
+        report, systems = part("calibration"), data.calibration.systems()
         few = systems[: data.prior_scale_samples]
         errors, total = {}, len(PRIOR_SCALES) * len(few) + len(systems)
         for number, value in enumerate(PRIOR_SCALES):
@@ -250,5 +312,7 @@ class EstimateHead(ReadHead):
         report(total - len(systems), total)
         found = self.estimates(network, systems.A, systems.b)
         z = np.abs(systems.x - found.mean) / found.std
-        self.calibrate(z, misfit(systems.A, systems.b, found.mean, found.noise))
+        self.calibrate(z, amplitudes(found.mean), misfit(systems.A, systems.b, found.mean, found.noise))
+        self.set_ranges(Ranges.fitted(statistics(systems.A, systems.b, found.mean, found.noise), found.noise))
+        self.widen(scale_systems(systems.A, systems.b))
         report(total, total)

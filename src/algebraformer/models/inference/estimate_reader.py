@@ -8,6 +8,7 @@ References
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import ScoredSystems, estimate_scores
 from algebraformer.models.config import EstimateConfig, ModelConfig
+from algebraformer.models.inference.predictive_checks import NAMES, Ranges, statistics
 from algebraformer.models.inference.reader import BATCH_SIZE, Arrays, ColumnReader, Forward, Singles
 from algebraformer.models.inference.reading import Estimates
 from algebraformer.models.scaling import ScaledSystems, scale_systems
@@ -31,6 +33,9 @@ N_AXES = 32
 """Principal axes of the family's matrices that are kept."""
 VARIANCE_FLOOR = 1e-12
 """Least variances in the update, where b has mean square one."""
+AMPLITUDES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 0.95, 1.0)
+"""Amplitudes |mean| / max |mean| at which the calibration of the standard deviations is tabulated. The last interval is
+short: errors of the largest entry itself are other ones than those of entries nearly as large."""
 
 
 class NetworkInput(NamedTuple):
@@ -53,17 +58,19 @@ def network_input(
     entry i of five Tikhonov solutions, each shortened to a root mean square below one, and the logarithms of what
     they were shortened by: with noise in b and little regularisation they are large, and this shows the noise level.
 
-    The same lines work on tensors of torch, for gradients to b: `xp` is NumPy or torch, `solve` solves batches.
+    One matrix (1, m, n) may serve all b. The same lines work on tensors of torch, for gradients to b: `xp` is NumPy or
+    torch, `solve` solves batches.
     """
     A, b, _ = systems
     encoding = EstimateConfig.of(config).encoding
     back = (A.mT @ b[:, :, None])[..., 0]
-    parts = [math.sqrt(config.n) * A.mT, (b if config.n_equations == config.n else back)[:, :, None]]
+    columns = xp.broadcast_to(math.sqrt(config.n) * A.mT, (len(b), config.n, config.n_equations))
+    parts = [columns, (b if config.n_equations == config.n else back)[:, :, None]]
     if encoding == "column-tikhonov":
         x = tikhonov_channels(A.mT @ A, back, xp, solve).mT  # (B, n, 5)
         power = 1 + xp.mean(x**2, axis=1, keepdims=True)
         parts += [x / xp.sqrt(power), xp.broadcast_to(0.5 * xp.log(power), x.shape)]
-    double: tuple[Any, ...] = (xp.concatenate(parts, axis=2), A, b)
+    double: tuple[Any, ...] = (xp.concatenate(parts, axis=2), xp.broadcast_to(A, (len(b), *A.shape[1:])), b)
     if xp is not np:
         return NetworkInput(*(part.float() for part in double))
     return NetworkInput(*(np.ascontiguousarray(part, dtype=np.float32) for part in double))
@@ -106,6 +113,33 @@ def kalman_update(
     return x, xp.sqrt(xp.maximum(variance, VARIANCE_FLOOR * std**2))
 
 
+def one_if_equal(A: FloatArray) -> FloatArray:
+    """Return matrices A (B, m, n), or the first one (1, m, n) if all of them are equal."""
+    return A[:1] if len(A) > 1 and (A.strides[0] == 0 or bool((A[:1] == A).all())) else A
+
+
+def amplitudes(mean: Any, xp: Any = np) -> Any:
+    """Return |mean| / max |mean| over each system (B, n); 0 where all means are 0. `xp` is NumPy or torch."""
+    size = abs(mean)
+    largest = xp.amax(size, axis=1, keepdims=True)
+    return size / xp.where(largest > 0, largest, 1.0)
+
+
+def interpolated(amplitude: Any, table: FloatArray, xp: Any = np) -> Any:
+    """Return values of a table at `AMPLITUDES`, linear in between, for amplitudes (B, n); of a table of ones, ones.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> interpolated(np.array([[0.0, 0.55, 1.0]]), np.array([1, 1, 1, 1, 1, 2, 2, 4.0]))
+    array([[1. , 1.5, 4. ]])
+    """
+    value, values = float(table[0]), table.tolist()
+    for (low, high), (first, last) in zip(itertools.pairwise(AMPLITUDES), itertools.pairwise(values), strict=True):
+        value = value + (last - first) / (high - low) * (xp.clip(amplitude, low, high) - low)
+    return value
+
+
 def share_outside(left: FloatArray, coordinates: FloatArray, axes: NDArray[Any], size: FloatArray) -> FloatArray:
     """Return the share (B,) of matrices that lies outside of a family's principal axes, 1 for a matrix of zeros.
 
@@ -135,6 +169,9 @@ class EstimateReader(ColumnReader):
         self.max_b_distance = float(double["max_b_distance"])
         self.min_misfit, self.max_misfit = double["misfit"].tolist()
         self.prior_scale, self.std_factor = float(double["prior_scale"]), float(double["std_factor"])
+        self.amplitude_factor = double["amplitude_factor"]
+        self.ranges = Ranges(double["check_trend"], double["check_limits"])
+        self.nonnegative = EstimateConfig.of(config).nonnegative
 
     @staticmethod
     def buffers(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
@@ -142,25 +179,28 @@ class EstimateReader(ColumnReader):
         axes = min(N_AXES, m * n)
         shapes = {"A_mean": (m, n), "A_inverse_std": (axes,), "max_A_distance": (2,), "b_mean": (m,),
                   "b_whitening": (m, m), "max_b_distance": (), "misfit": (2,), "prior_scale": (),
-                  "std_factor": ()}  # fmt: skip
+                  "std_factor": (), "amplitude_factor": (len(AMPLITUDES),), "check_trend": (3, len(NAMES)),
+                  "check_limits": (len(NAMES), 2)}  # fmt: skip
         return {name: (shape, np.float64) for name, shape in shapes.items()} | {"A_axes": ((axes, m * n), np.float32)}
 
     def answer_columns(self, forward: Forward, A: FloatArray, b: FloatArray) -> FloatArray:
         """Return the mean x (B, n) that the network gives, before the update by the data."""
         systems = scale_systems(A, b)
         x: FloatArray = systems.size[:, None] * forward(*network_input(self.config, systems))[0]
-        return x
+        return np.maximum(x, 0.0) if self.nonnegative else x
 
     def estimates(self, forward: Forward, A: FloatArray, b: FloatArray) -> Estimates:
         """Return the estimates for A (B, m, n) and b (B, m), a limited number of systems at a time."""
         n = self.config.n
         parts = [Estimates(np.empty((0, n)), np.empty((0, n)), np.empty(0), np.empty(0, bool))]
         for start in range(0, len(b), BATCH_SIZE):
-            systems = scale_systems(A[start : start + BATCH_SIZE], b[start : start + BATCH_SIZE])
+            systems = scale_systems(one_if_equal(A[start : start + BATCH_SIZE]), b[start : start + BATCH_SIZE])
             mean, std, log_noise = (part.astype(np.float64) for part in forward(*network_input(self.config, systems)))
             mean, std, noise = self.calibrated(systems, mean, std, log_noise)
-            size = systems.size[:, None]
-            parts.append(Estimates(size * mean, np.abs(size) * std, noise, self.system_in_distribution(systems)))
+            size, typical = systems.size[:, None], self.system_in_distribution(systems)
+            with np.errstate(over="ignore", invalid="ignore"):  # of a network without sense
+                typical &= self.ranges.keep(statistics(systems.A, systems.b, mean, noise), noise)
+            parts.append(Estimates(size * mean, np.abs(size) * std, noise, typical))
         return Estimates(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def scores(self, forward: Forward, systems: ScoredSystems) -> dict[str, float]:
@@ -178,12 +218,17 @@ class EstimateReader(ColumnReader):
     ) -> tuple[Any, Any, Any]:
         """Return x (B, n), calibrated std (B, n) and noise (B,) of scaled systems from outputs as float64.
 
-        `xp` and `solve` are those of `kalman_update`.
+        Where x >= 0, negative means are cut off; of scaled systems x has the sign of their size. `xp` and `solve` are
+        those of `kalman_update`.
         """
         noise = xp.exp(log_noise)
         if self.prior_scale > 0:
             mean, std = kalman_update(systems, mean, self.prior_scale * std, noise, xp, solve)
-        return mean, self.std_factor * std, noise
+        if self.nonnegative:
+            upwards = (systems.size >= 0)[:, None]
+            mean = xp.where(upwards, xp.clip(mean, 0.0, None), xp.clip(mean, None, 0.0))
+        std = interpolated(amplitudes(mean, xp), self.amplitude_factor, xp) * (self.std_factor * std)
+        return mean, std, noise
 
     def distances(self, systems: ScaledSystems) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return how far B scaled systems are from the middle of the family, (B,) each.

@@ -235,13 +235,13 @@ class InversionReader(Reader):
         found[:, :, middle:] = np.maximum.accumulate(found[:, :, middle:], axis=2)
         return found
 
-    def consistent(self, checks: FloatArray, log_noise: FloatArray) -> NDArray[np.bool_]:
-        """Say which residuals look like those of the family's sample, by their `whiteness.checks` (B, 4).
+    def check_limits(self, log_noise: FloatArray) -> FloatArray:
+        """Return the ranges (B, 4, 2) of `whiteness.checks` in which residuals look like those of the sample.
 
         `log_noise` (B,) is the logarithm of the fitted noise over the size of x.
         """
-        limits = self.checks[noise_bins(log_noise)]
-        return np.all((checks >= limits[..., 0]) & (checks <= limits[..., 1]), axis=1)
+        limits: FloatArray = self.checks[noise_bins(log_noise)]
+        return limits
 
     def predict(self, forward: Forward, A: FloatArray, b: FloatArray) -> FloatArray:
         """Raise `ConfigurationError`: A and b do not say where was measured."""

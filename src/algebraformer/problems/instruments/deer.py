@@ -1,7 +1,7 @@
 """Distance distributions from traces of four-pulse DEER: what a network is trained on.
 
-x is the density over the position u in the range of the grid, 0 to 1, with mean 1; P(r) = x / (r_max - r_min). All
-limits are our choices, wide enough for published traces.
+x is the density over the position u in the range of the grid, 0 to 1, with mean 1; P(r) = x / (n dr), dr the step of
+the grid. All limits are our choices, wide enough for published traces.
 
 References
 ----------
@@ -108,7 +108,7 @@ class Deer(Instrument):
         return np.array([np.log(length) - 1, np.log(len(abscissa)) - 5, 5 * min(0.0, abscissa[0]) / length])
 
     def draw_signal(self, rng: np.random.Generator, grid: FloatArray) -> FloatArray:
-        """Draw one to five skewed peaks, or one time in four a smooth density, with mean 1."""
+        """Draw one to four peaks, some of them skewed, or one time in four a smooth density, with mean 1."""
         if rng.random() < 0.25:
             return smooth_density(rng, self.n)
         span, step = grid[-1] - grid[0], grid[1] - grid[0]
@@ -185,8 +185,8 @@ class Deer(Instrument):
         raise AssertionError("the last round returns")
 
     def x_scale(self, grid: FloatArray) -> float:
-        """Return 1 / (r_max - r_min): densities are per nm."""
-        return float(1 / (grid[-1] - grid[0]))
+        """Return 1 / (n dr): densities are per nm, each for a cell of the grid, and their sum times dr is 1."""
+        return float(1 / (len(grid) * (grid[1] - grid[0])))
 
     def coordinates(self, nuisance: Nuisance, fits: Fits, unit: FloatArray) -> FloatArray:
         depth = nuisance["modulation_depth"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,8 +149,13 @@ def comparison_figure(data: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def save_report(report: Report, folder: Path | str, command: str | None = None) -> Path:
-    """Write report.json, .md and .png of `assess` into a folder; return the path of report.json.
+def save_report(
+    report: Report,
+    folder: Path | str,
+    command: str | None = None,
+    draw: Callable[[Mapping[str, Any]], Figure] = assessment_figure,
+) -> Path:
+    """Write report.json, .md and .png into a folder; return the path of report.json.
 
     Without matplotlib there is no report.png, and report.md says so.
 
@@ -160,13 +165,16 @@ def save_report(report: Report, folder: Path | str, command: str | None = None) 
     folder : path
     command : str, optional
         Command that made the report; that of this process if None.
+    draw : callable
+        Draws the figure from the data of the report: `assessment_figure` for `assess`,
+        `instruments.figure.comparison_figure` for `instruments.compare`.
     """
     path = Path(folder) / "report.json"
     image, note = path.with_suffix(".png"), ""
     image.parent.mkdir(parents=True, exist_ok=True)
     image.unlink(missing_ok=True)  # that of an earlier report
     try:
-        save(assessment_figure(report.data), image)
+        save(draw(report.data), image)
     except MissingExtraError as error:
         note = f"No figure: {error}"
     write_report(report, path, command or shlex.join(sys.argv), note)

@@ -16,7 +16,8 @@ import numpy as np
 
 from algebraformer.errors import ConfigurationError, FamilyContractError
 from algebraformer.linalg import EPS
-from algebraformer.problems import OWN, PRIORS, NoisyFamily, ProblemFamily, Systems, from_settings
+from algebraformer.problems import OWN, PRIORS, Instrument, NoisyFamily, ProblemFamily, Systems, from_settings
+from algebraformer.problems.instruments.base import GROUP, MIN_POINTS
 
 if TYPE_CHECKING:
     from algebraformer.problems.custom import Sampler
@@ -31,6 +32,8 @@ DTYPES = {False: "float64", True: "complex128"}
 """Of A, b and x, by `ProblemFamily.is_complex`."""
 BAD_SIZES = (0, -1, 2.5, "8", None, True)
 BAD_RANGES = ((0.5, 0.1), (0.1,), (0.0, float("nan")), (0.0, float("inf")), ("a", "b"), [0.0, 0.1], 0.3, None)
+GROUPS = 8
+"""Sets of abscissae of an instrument that are looked at."""
 OTHER_PROCESS = """
 import importlib, json, sys
 sys.path[:], module, name, settings, seed = json.load(sys.stdin)
@@ -254,6 +257,43 @@ def noisy_measurements(subject: Subject) -> None:
     subject.require(set(params["prior"].tolist()) <= known, f"priors {sorted(known)}", params["prior"].tolist())
 
 
+def measurements_by_instruments(subject: Subject) -> None:
+    """What `Instrument` says is of one size, x is a density of size one, and abscissae are as many as asked for."""
+    family, require = subject.family, subject.require
+    if not isinstance(family, Instrument):
+        return
+    names, sizes = family.nuisance_names, family.nuisance_sizes
+    require(not sizes or len(sizes) == len(names), f"nuisance_sizes for {names}", sizes)
+    for start in range(0, GROUPS * GROUP, GROUP):
+        # 1. Where was measured.
+        points = None if start else MIN_POINTS
+        simulated = family.simulate(range(start, start + 4), seed=3, points=points)
+        t, grid = simulated.abscissa, simulated.grid
+        require(t.ndim == 1 and np.isfinite(t).all() and (np.diff(t) > 0).all(), "ascending abscissae", t)
+        require(points in (None, len(t)), f"draw_abscissa to return {points} points", len(t))
+        require(len(t) >= MIN_POINTS, f"draw_abscissa to return {MIN_POINTS} points at least", len(t))
+        require(grid.shape == (family.n,) and (np.diff(grid) > 0).all(), f"an ascending grid ({family.n},)", grid)
+
+        # 2. What is measured there.
+        rows = family.values_per_point * len(t)
+        K, N = family.kernel(t, grid), family.columns(t)
+        require(K.shape == (rows, family.n), f"kernel to return shape {(rows, family.n)}", K.shape)
+        if type(family).response is Instrument.response:
+            require(N.shape == (rows, len(names)), f"columns for {names}, shape {(rows, len(names))}", N.shape)
+        data = family.measurements(simulated)
+        for way in data.ways:
+            require(way.factor.shape == (rows,), f"factors of ways ({rows},)", way.factor.shape)
+            require(way.N.shape == (rows, data.ways[0].N.shape[1]), "as many columns in all ways", way.N.shape)
+
+        # 3. What is to be found.
+        x, size = simulated.x, simulated.x.mean(axis=1)
+        require((x >= 0).all(), "draw_signal to return x >= 0", x.min())
+        require((size > 0).all(), "draw_signal to return x with a positive mean", size)
+        if family.is_density:
+            require(np.allclose(size, 1), "draw_signal to return x with mean 1, for is_density", size)
+        require(0.02 < np.median(size) < 50, "draw_signal to return x with a mean of about one", np.median(size))
+
+
 RULES: dict[str, Callable[[Subject], None]] = {
     "settings are JSON": settings_are_json,
     "frozen and hashable": frozen_and_hashable,
@@ -269,6 +309,7 @@ RULES: dict[str, Callable[[Subject], None]] = {
     "processes agree": processes_agree,
     "another size": another_size,
     "noisy measurements": noisy_measurements,
+    "measurements by instruments": measurements_by_instruments,
 }
 """The rules in the order in which they are checked."""
 

@@ -13,7 +13,7 @@ import pytest
 
 import algebraformer as af
 from algebraformer.errors import AlgebraformerError, ConfigurationError, FamilyContractError
-from algebraformer.problems import NoisyFamily, ProblemFamily, Systems, base
+from algebraformer.problems import Instrument, NoisyFamily, ProblemFamily, Systems, base
 from algebraformer.problems.base import check_limits
 from algebraformer.testing import RULES, check_family
 
@@ -58,6 +58,22 @@ class GoodNoisy(NoisyFamily):
         return np.ones(self.n)
 
 
+class Decay(Instrument):
+    """Sums of decays, with an offset."""
+
+    nuisance_names = ("offset",)
+    nuisance_sizes = (0.1,)
+
+    def draw_abscissa(self, rng: np.random.Generator, points: int | None) -> np.ndarray:
+        return np.linspace(0, rng.uniform(1, 5), points or rng.integers(50, 200))
+
+    def kernel(self, abscissa: np.ndarray, grid: np.ndarray) -> np.ndarray:
+        return np.exp(-10 * abscissa[:, None] * grid) / self.n
+
+    def columns(self, abscissa: np.ndarray) -> np.ndarray:
+        return np.full((len(abscissa), 1), 0.1)
+
+
 def good_sampler(rng: np.random.Generator) -> np.ndarray:
     return np.eye(5) + rng.uniform(0, 0.1, (5, 5))
 
@@ -65,6 +81,51 @@ def good_sampler(rng: np.random.Generator) -> np.ndarray:
 @pytest.mark.parametrize("source", [Good, Good(n=6), GoodNoisy, GoodNoisy(m=9), good_sampler])
 def test_families_that_keep_the_contract(source: Any) -> None:
     check_family(source)
+
+
+def test_an_instrument_of_two_methods_keeps_the_contract() -> None:
+    check_family(Decay)
+    check_family(Decay(n=20, m=30, noise=(0.01, 0.02)))
+
+
+class Turned(Decay):
+    def kernel(self, abscissa: np.ndarray, grid: np.ndarray) -> np.ndarray:
+        return super().kernel(abscissa, grid).T
+
+
+class TwoColumns(Decay):
+    def columns(self, abscissa: np.ndarray) -> np.ndarray:
+        return np.ones((len(abscissa), 2))
+
+
+class AnyNumber(Decay):
+    def draw_abscissa(self, rng: np.random.Generator, points: int | None) -> np.ndarray:
+        return np.linspace(0, 3, 50)
+
+
+class Backwards(Decay):
+    def draw_abscissa(self, rng: np.random.Generator, points: int | None) -> np.ndarray:
+        return super().draw_abscissa(rng, points)[::-1]
+
+
+class Overflowing(Decay):
+    def draw_signal(self, rng: np.random.Generator, grid: np.ndarray) -> np.ndarray:
+        return np.full(self.n, np.inf)
+
+
+@pytest.mark.parametrize(
+    ("instrument", "message"),
+    [
+        (Turned, r"Turned.kernel must return finite numbers of shape \(128, 100\), received shape \(100, 128\)"),
+        (TwoColumns, r"TwoColumns.columns must return .* \(128, 1\), received shape \(128, 2\)"),
+        (AnyNumber, "AnyNumber.draw_abscissa must return as many numbers as `points`, 128, received 50"),
+        (Backwards, "Backwards.draw_abscissa must return at least 10 ascending numbers"),
+        (Overflowing, "Overflowing.draw_signal must return finite numbers .* received NaN or infinity"),
+    ],
+)
+def test_what_an_instrument_returns_wrongly_is_named(instrument: type[Instrument], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        check_family(instrument)
 
 
 def test_it_is_public_and_takes_what_as_family_takes() -> None:
@@ -255,7 +316,38 @@ class NoPrior(GoodNoisy):
         return {key: value for key, value in super().draw(rng).items() if key != "prior"}
 
 
+class TwoSizes(Decay):
+    nuisance_sizes = (0.1, 1.0)
+
+
+class Signed(Decay):
+    def draw_signal(self, rng: np.random.Generator, grid: np.ndarray) -> np.ndarray:
+        return rng.standard_normal(self.n)
+
+
+class Tiny(Decay):
+    def draw_signal(self, rng: np.random.Generator, grid: np.ndarray) -> np.ndarray:
+        return 1e-6 * super().draw_signal(rng, grid)
+
+
+class NoDensity(Decay):
+    is_density = True
+
+    def draw_signal(self, rng: np.random.Generator, grid: np.ndarray) -> np.ndarray:
+        return 2 * super().draw_signal(rng, grid)
+
+
+class Descending(Decay):
+    def grid(self, abscissa: np.ndarray) -> np.ndarray:
+        return super().grid(abscissa)[::-1]
+
+
 BROKEN += [
+    (TwoSizes, "measurements by instruments", "nuisance_sizes"),
+    (Signed, "measurements by instruments", "x >= 0"),
+    (Tiny, "measurements by instruments", "mean of about one"),
+    (NoDensity, "measurements by instruments", "mean 1"),
+    (Descending, "measurements by instruments", "ascending grid"),
     (OneSystem, "seeds and indices differ", "systems that differ"),
     (OneSeed, "seeds and indices differ", "other systems for another seed"),
     (NarrowIndices, "any seed and index", "to be this row of a sample"),

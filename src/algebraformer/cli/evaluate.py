@@ -16,6 +16,7 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.writing import check_file, check_folder
 
 if TYPE_CHECKING:
+    from algebraformer.instruments import Model
     from algebraformer.problems import ProblemFamily
     from algebraformer.solver import LearnedSolver
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 class Evaluate:
     """Score a model on held-out systems: the raw prediction, and the certified result after refinement and fallback.
 
-    Estimates of noisy systems are compared with classical ones instead: cross-validation, total variation, LMMSE.
+    Estimates of noisy systems and networks for instruments are compared with classical methods instead.
     """
 
     model: tyro.conf.Positional[str] = "diffusion-64"
@@ -50,6 +51,8 @@ class Evaluate:
 
         if self.output is not None:
             check_file(self.output, folder_is_made=True)
+        if inverts(self.model):
+            return self.compare(inverter(self.model, self.family))
         solver, family = solver_and_family(self.model, self.family)
         estimator = solver.network.config.head.estimates
         if estimator and not isinstance(family, problems.NoisyFamily):
@@ -81,6 +84,48 @@ class Evaluate:
             if compared:
                 print_table(comparison.comparison_table(compared["comparison"]))
         return DONE
+
+    def compare(self, model: Model) -> int:
+        """Score a network for an instrument."""
+        from algebraformer.instruments import compare
+        from algebraformer.reporting import in_json, write_report
+        from algebraformer.training.monitor import Monitor
+
+        refuse_tolerances(self, "which inverts measurements")
+        with Monitor(not self.json) as monitor:
+            report = compare(model, self.count, progress=monitor.part("measurements"))
+        if self.output is not None:
+            command = shlex.join(["algebraformer", *sys.argv[1:]])
+            write_report(report, self.output, command, no_figure="No figure.")
+        if self.json:
+            about = {"model": self.model, "family": model.instrument.settings(), "systems": self.count}
+            tables = {"tables": [table.settings() for table in report.tables]}
+            emit(about | in_json(report.outcomes, report.conclusions) | tables)
+        else:
+            show_report(report, None)
+        return DONE
+
+
+def inverts(model: str) -> bool:
+    """Say whether a model is a network for an instrument, by its config.json."""
+    from algebraformer.checkpoint import CONFIG, parse_json, resolve
+    from algebraformer.models.inversion import InversionConfig
+
+    path = resolve(model) / CONFIG
+    settings = parse_json(path.read_bytes(), str(path)).get("model")
+    head = settings.get("head") if isinstance(settings, dict) else None
+    return isinstance(head, dict) and head.get("name") == InversionConfig.name
+
+
+def inverter(model: str, name: str | None) -> Model:
+    """Return a network for an instrument; `name` is that of the instrument, or the file that defines it."""
+    from algebraformer import instruments
+    from algebraformer.problems.custom import names_a_file
+
+    found = instruments.load(model, name if name is not None and names_a_file(name) else None)
+    if name is not None and not names_a_file(name) and name != found.instrument.name:
+        raise ConfigurationError(f"model {model} inverts {found.instrument.name}, received --family {name}")
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

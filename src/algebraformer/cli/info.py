@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from algebraformer.cli.output import DONE, emit, show
 from algebraformer.training.recipes import RECIPES
@@ -82,12 +84,25 @@ class Models:
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """Show versions, threads and devices."""
+    """Show versions, threads and devices; or what a model is, what it was trained on and how well it scores."""
 
+    model: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = None
+    """Name of a shipped model, or folder of a checkpoint or of a training run."""
     json: bool = False
     """Print one JSON object instead of a table."""
 
     def run(self) -> int:
+        facts = self.machine() if self.model is None else described(self.model)
+        if self.json:
+            emit(facts)
+        else:
+            groups = [facts.pop(name) for name in ("versions", "settings", "scores") if name in facts]
+            rows = [[name, str(value)] for group in (facts, *groups) for name, value in group.items()]
+            show("" if self.model is None else self.model, ("what", "value"), rows)
+        return DONE
+
+    def machine(self) -> dict[str, Any]:
+        """Return versions, processor, threads and devices."""
         from algebraformer.provenance import provenance
 
         devices = ["cpu"]
@@ -95,11 +110,28 @@ class Info:
             import torch
 
             devices += [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
-        facts = provenance() | {"devices": devices}
-        if self.json:
-            emit(facts)
-        else:
-            versions = facts.pop("versions")
-            rows = [[name, str(value)] for name, value in (versions | facts).items()]
-            show("", ("what", "value"), rows)
-        return DONE
+        return provenance() | {"devices": devices}
+
+
+def described(model: str) -> dict[str, Any]:
+    """Return what a model is as plain JSON values."""
+    from algebraformer import checkpoint
+    from algebraformer.models.inference.network import parameter_count
+
+    folder = checkpoint.resolve(model)
+    config, _, info = checkpoint.parse(checkpoint.read_folder(folder), str(folder))
+    settings = {f"family.{name}": value for name, value in info.family.items()}
+    settings |= {
+        f"recipe.{name}": info.recipe[name] for name in ("steps", "batch_size", "samples") if name in info.recipe
+    }
+    return {
+        "name": info.name,
+        "head": config.head.name,
+        "architecture": config.architecture,
+        "n": config.n,
+        "parameters": parameter_count(config),
+        "seconds": info.seconds,
+        "commit": info.commit,
+        "settings": settings,
+        "scores": info.scores,
+    }

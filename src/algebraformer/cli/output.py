@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.writing import check_file
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from algebraformer.reporting import Report
 
 DONE, NOT_SOLVED, BAD_INPUT, FALLBACK = 0, 1, 2, 3
@@ -77,11 +79,12 @@ def check_figure(path: Path | None) -> None:
         require_matplotlib()
 
 
-def save_report(report: Report, folder: Path) -> Path:
+def save_report(report: Report, folder: Path, draw: Callable[[Mapping[str, Any]], Figure] | None = None) -> Path:
     """Write report.json, report.md and report.png into a folder; return the path of report.json."""
     from algebraformer import plotting
 
-    return plotting.save_report(report, folder, shlex.join(["algebraformer", *sys.argv[1:]]))
+    command = shlex.join(["algebraformer", *sys.argv[1:]])
+    return plotting.save_report(report, folder, command, draw or plotting.assessment_figure)
 
 
 def show_report(report: Report, path: Path | None) -> None:

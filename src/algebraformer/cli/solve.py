@@ -114,14 +114,12 @@ class Solve:
         return FALLBACK if "lapack" in record["method"] else DONE
 
 
-def refuse_tolerances(command: Any) -> None:
-    """Raise `ConfigurationError` if a command has options that do not apply to an estimator for noisy systems."""
+def refuse_tolerances(command: Any, what: str = "an estimator for noisy systems") -> None:
+    """Raise `ConfigurationError` if a command has options that do not apply to a model, which is `what`."""
     for field in dataclasses.fields(command):
         if field.name in ("rtol", "max_refinements", "fallback") and getattr(command, field.name) != field.default:
             option = field.name.replace("_", "-")
-            raise ConfigurationError(
-                f"--{option} does not apply to model {command.model}, an estimator for noisy systems"
-            )
+            raise ConfigurationError(f"--{option} does not apply to model {command.model}, {what}")
 
 
 def estimate(command: Any, solver: LearnedSolver, A: Any, b: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import tyro
 from algebraformer.cli.output import DONE, INTERRUPTED, emit, save_report, show, show_report
 from algebraformer.cli.time_limit import time_limit
 from algebraformer.extras import require_torch
+from algebraformer.models.inversion import InversionConfig
 from algebraformer.training.processes import Processes, joined
 from algebraformer.training.recipes import Basis, Recipe, Scaler, get_recipe
 from algebraformer.writing import check_folder
@@ -32,9 +34,11 @@ class RunFlags:
 
     name: str = ""
     """Name of the model, recorded in its checkpoints; by default that of the recipe or of the family."""
-    set: tuple[str, ...] = ()
+    set: Annotated[
+        tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="[NAME=VALUE ...]")
+    ] = ()
     """Changes to the recipe, as name=value: steps=500 model.n_layer=2 family_settings.alpha=[0,0.5]. Values are
-    JSON."""
+    JSON. May be given several times; of changes to the same name the last one counts."""
     device: str = "cpu"
     """Device of torch, for instance cuda; with several processes one GPU each."""
     autocast: bool = False
@@ -57,6 +61,11 @@ class RunFlags:
         """Train, and return the exit code; of several processes the first one alone prints and writes."""
         raise NotImplementedError
 
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What all --set say, in their order."""
+        return tuple(itertools.chain.from_iterable(self.set))
+
     def options(self) -> RunOptions:
         """Return the options of the run."""
         from algebraformer.training.options import RunOptions
@@ -69,9 +78,10 @@ class RunFlags:
 class Train(RunFlags):
     """Train a network by a named recipe, or on your own problem; --set changes any setting of the recipe.
 
-    For FILE.py:NAME, a family or a function that samples A, the recipe is chosen automatically, and the folder of the
-    run also gets a report on whether the network is worth it (for linear heads and for noisy systems; for others use
-    evaluate). A run that was stopped (Ctrl-C, SIGTERM, a crash) resumes when the same command is given again.
+    For FILE.py:NAME, a family, an instrument or a function that samples A, the recipe is chosen automatically, and the
+    folder of the run also gets a report on whether the network is worth it (for linear heads, noisy systems and
+    instruments; for others use evaluate). A run that was stopped (Ctrl-C, SIGTERM, a crash) resumes when the same
+    command is given again.
 
     torchrun --nproc-per-node N -m algebraformer train ... shares every batch among N processes.
     """
@@ -93,23 +103,29 @@ class Train(RunFlags):
         from_file = names_a_file(self.recipe)
         with Monitor(shown) as monitor:
             if from_file:
-                recipe = recipe_for_file(self.recipe, self.set, monitor.part("spectrum"), processes)
+                recipe = recipe_for_file(self.recipe, self.changes, monitor.part("spectrum"), processes)
             else:
-                recipe = changed(get_recipe(self.recipe), self.set)
+                recipe = changed(get_recipe(self.recipe), self.changes)
         options = self.options()
         fresh, begin = not self.output.exists(), time.monotonic()
         result = train(recipe, self.output, options, self.name or (recipe.family if from_file else self.recipe))
         if not processes.first:
             return DONE if result.finished else INTERRUPTED
-        report = None
-        judged = recipe.model.head.is_linear or recipe.model.head.estimates
-        if result.finished and from_file and judged:
-            from algebraformer.assessment import assess
-
-            seconds = time.monotonic() - begin if fresh else None
+        report, path = None, None
+        if result.finished and from_file:
             with Monitor(shown) as monitor:
-                report = assess(self.output, training_seconds=seconds, progress=monitor.part("report"))
-        path = None if report is None else save_report(report, self.output)
+                seconds, part = time.monotonic() - begin if fresh else None, monitor.part("report")
+                if recipe.model.head.is_linear or recipe.model.head.estimates:
+                    from algebraformer.assessment import assess
+
+                    report = assess(self.output, training_seconds=seconds, progress=part)
+                    path = save_report(report, self.output)
+                elif isinstance(recipe.model.head, InversionConfig):
+                    from algebraformer.instruments import compare, load
+                    from algebraformer.instruments.figure import comparison_figure
+
+                    report = compare(load(self.output), progress=part)
+                    path = save_report(report, self.output, comparison_figure)
         if self.json:
             about = {} if report is None else {"report": str(path)} | in_json(report.outcomes, report.conclusions)
             emit(as_json(result) | about)
@@ -163,9 +179,9 @@ class Finetune(RunFlags):
         if processes.first:
             check_folder(self.output)
         names = ("epochs", "batch_size", "scaler", "basis", "rank", "layer_decay", "frozen")
-        family = family_in_file(self.family, self.set) if names_a_file(self.family) else self.family
+        family = family_in_file(self.family, self.changes) if names_a_file(self.family) else self.family
         recipe, initial = fine_tuning(self.start, family, self.samples, **{name: getattr(self, name) for name in names})
-        recipe = changed(recipe, self.set)
+        recipe = changed(recipe, self.changes)
         result = train(recipe, self.output, self.options(), self.name, initial=initial)
         if self.json and processes.first:
             emit(as_json(result))

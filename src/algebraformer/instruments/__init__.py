@@ -1,7 +1,8 @@
 """Measurements by instruments: densities with bands from noisy data, by networks that know the instrument.
 
 - `deer`, `drt`: distances from DEER traces, relaxation times from impedance spectra, by the shipped networks.
-- `Instrument`, `load`: an own instrument, trained by `training.train`.
+- `Instrument`, `load`, `compare`: an own instrument, trained by `training.train`. `peaks`, `smooth_density`: signals
+  for it.
 - `files`: file formats. `classical`: the classical answers. `traces`: phase and zero time.
 """
 
@@ -12,12 +13,28 @@ from pathlib import Path
 
 from numpy.typing import ArrayLike
 
+from algebraformer.checkpoint import resolve
+from algebraformer.errors import ConfigurationError
+from algebraformer.instruments.comparison import compare
 from algebraformer.instruments.deer import DeerInversion, DeerModel
 from algebraformer.instruments.drt import DrtInversion, DrtModel
 from algebraformer.instruments.inversion import Inversion, Model, load_model
+from algebraformer.problems.custom import as_family, family_from_file
 from algebraformer.problems.instruments import Deer, Drt, Instrument
+from algebraformer.problems.instruments.priors import peaks, smooth_density
 
-__all__ = ["DeerInversion", "DrtInversion", "Instrument", "Inversion", "deer", "drt", "load"]
+__all__ = [
+    "DeerInversion",
+    "DrtInversion",
+    "Instrument",
+    "Inversion",
+    "compare",
+    "deer",
+    "drt",
+    "load",
+    "peaks",
+    "smooth_density",
+]
 KINDS: dict[type[Instrument], type[Model]] = {Deer: DeerModel, Drt: DrtModel}
 """Instruments that take their data in a way of their own."""
 
@@ -109,13 +126,16 @@ def drt(frequency_hz: ArrayLike, impedance: ArrayLike, *, part: str = "both", mo
     return network(frequency_hz, impedance, part)
 
 
-def load(name_or_folder: str | Path) -> Model:
+def load(name_or_folder: str | Path, instrument: Instrument | type[Instrument] | str | None = None) -> Model:
     """Return a trained network for an instrument, to be called with abscissae and data.
 
     Parameters
     ----------
     name_or_folder : str or path
         A shipped network, or the folder of a training.
+    instrument : Instrument, class of one, or "FILE.py:NAME", optional
+        An own instrument, in a process that has not used it yet: a folder holds its name and settings, not its code.
+        The settings are those of the training.
 
     Returns
     -------
@@ -127,14 +147,23 @@ def load(name_or_folder: str | Path) -> Model:
     CheckpointError
         Something about the folder is wrong.
     ConfigurationError
-        The network there inverts no measurements.
+        The network there inverts no measurements, or those of another instrument.
+    UnknownNameError
+        The instrument is an own one that this process does not know.
     """
-    return _loaded(str(name_or_folder))
+    name = None
+    if instrument is not None:
+        name = (family_from_file(instrument) if isinstance(instrument, str) else as_family(instrument)).name
+    folder = resolve(name_or_folder)
+    model = _loaded(str(folder), folder.stat().st_mtime_ns)
+    if name not in (None, model.instrument.name):
+        raise ConfigurationError(f"{model.info.name} inverts {model.instrument.name}, received {name}")
+    return model
 
 
 @functools.lru_cache(maxsize=4)
-def _loaded(name_or_folder: str) -> Model:
-    """Return `load`'s answer; the same model is read once."""
-    model = load_model(name_or_folder)
+def _loaded(folder: str, _: int) -> Model:
+    """Return `load`'s answer; the same model is read once, until its folder is written again."""
+    model = load_model(folder)
     kind = KINDS.get(type(model.instrument), Model)
     return model if kind is Model else kind(model.network, model.info)

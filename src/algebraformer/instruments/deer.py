@@ -32,8 +32,6 @@ class DeerInversion(Inversion):
     """
 
     grid_name: ClassVar[str] = "r"
-    grid_label: ClassVar[str] = "distance / nm"
-    x_label: ClassVar[str] = "P(r) / nm$^{-1}$"
 
     @property
     def r(self) -> FloatArray:

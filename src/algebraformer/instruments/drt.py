@@ -30,8 +30,6 @@ class DrtInversion(Inversion):
     """
 
     grid_name: ClassVar[str] = "tau"
-    grid_label: ClassVar[str] = "relaxation time / s"
-    x_label: ClassVar[str] = "gamma / ohm"
 
     @property
     def tau(self) -> FloatArray:

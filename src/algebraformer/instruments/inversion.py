@@ -22,7 +22,7 @@ from algebraformer.models.inversion import InversionConfig
 from algebraformer.numerics.gaussian_fit import posterior_factor
 from algebraformer.numerics.whiteness import NAMES, checks
 from algebraformer.problems.instruments import Instrument
-from algebraformer.problems.instruments.base import Recorded
+from algebraformer.problems.instruments.base import MIN_POINTS, Recorded
 from algebraformer.result import plain
 from algebraformer.validation import check_finite, dense_array
 
@@ -91,8 +91,6 @@ class Inversion:
     recorded: Recorded = dataclasses.field(repr=False)
 
     grid_name: ClassVar[str] = "grid"
-    grid_label: ClassVar[str] = "position"
-    x_label: ClassVar[str] = "density"
 
     @property
     def interval(self) -> tuple[FloatArray, FloatArray]:
@@ -282,8 +280,14 @@ class Model:
         """Return the classical answer to one of the measurements, as it is shown."""
         from algebraformer.instruments.classical import fit_linear
 
-        K, N = self.instrument.kernel(recorded.abscissa, grid), self.instrument.columns(recorded.abscissa)
-        return fit_linear(K, data, N, self.instrument.nuisance_names)
+        instrument = self.instrument
+        K, N = instrument.kernel(recorded.abscissa, grid), instrument.columns(recorded.abscissa)
+        found = fit_linear(K, data, N, instrument.nuisance_names)
+        size = found.x.mean() if instrument.is_density and found.x.any() else 1.0
+        values = {name: np.array([value]) for name, value in found.nuisance.items()}
+        natural, _ = instrument.natural(values, {name: np.zeros(1) for name in values}, recorded.abscissa)
+        nuisance = {name: float(value[0]) for name, value in natural.items()}
+        return Classical(instrument.x_scale(grid) / size * found.x, nuisance, found.fitted)
 
     def samples(self, recorded: Recorded, index: int, quantiles: FloatArray, count: int, seed: int) -> FloatArray:
         """Return joint samples (count, n) of one measurement from its quantiles (n, 7)."""
@@ -350,8 +354,6 @@ def check_shapes(abscissa: FloatArray, data: Array, name: str, of_data: str, val
         raise ValueError(f"{name} must ascend without repeats, received {pair}: sort it, with the data")
 
 
-MIN_POINTS = 10
-"""Fewer points than this are no measurement of a density."""
 SMALLEST, LARGEST = 1e-100, 1e100
 """Limits of the largest datum in absolute value: squares and their products stay within the range of float64."""
 

@@ -92,11 +92,26 @@ def choose_parameter(A: FloatArray, b: FloatArray, order: int = 2, free: FloatAr
 
     Parameters are those of `nonnegative`.
     """
+    path = _path(A, b, order, free)
+    index = regularization.cross_validation(path)
+    return float(path.parameters[0, index[0]])
+
+
+def linear(A: FloatArray, b: FloatArray, order: int = 2, free: FloatArray | None = None) -> FloatArray:
+    """Return x (n,) of either sign with lambda by generalised cross-validation, y being fitted exactly.
+
+    Parameters are those of `nonnegative`.
+    """
+    path = _path(A, b, order, free)
+    x: FloatArray = path.chosen(regularization.cross_validation(path))[0]
+    return x
+
+
+def _path(A: FloatArray, b: FloatArray, order: int, free: FloatArray | None) -> regularization.Path:
+    """Return the solutions without bounds for all lambda, y being fitted exactly."""
     if free is not None and free.shape[1]:
         # In an orthonormal basis of what N leaves over, the columns of N are gone and noise is as white as before.
         Q, _ = np.linalg.qr(free, mode="complete")
         rest = Q[:, free.shape[1] :]
         A, b = rest.T @ A, rest.T @ b
-    path = regularization.tikhonov(regularization.decompose(A[None], order), b[None])
-    index = regularization.cross_validation(path)
-    return float(path.parameters[0, index[0]])
+    return regularization.tikhonov(regularization.decompose(A[None], order), b[None])

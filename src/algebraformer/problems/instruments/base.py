@@ -14,12 +14,16 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from algebraformer.errors import ConfigurationError
 from algebraformer.numerics.gaussian_fit import Fits, Measurements, Way
 from algebraformer.problems.base import Parameters, ProblemFamily, Systems, check_limits, check_whole
+from algebraformer.problems.instruments.priors import peaks, smooth_density
 from algebraformer.problems.sampling import FloatArray, Limits, generator, log_uniform
 
 GROUP = 16
 """Measurements that share their abscissae in training: a decomposition serves all of them."""
+MIN_POINTS = 10
+"""Fewer points than this are no measurement of a density."""
 GROUPS = 3
 """Stream of the random numbers that a group shares."""
 Nuisance = Mapping[str, FloatArray]
@@ -94,9 +98,22 @@ class MeasuredSystems(Systems):
 class Instrument(ProblemFamily):
     """Measurements b = K x + N y + e, with x >= 0, coefficients y and noise e of unknown level.
 
-    An own instrument is a frozen dataclass with a name, see `register`, and the methods `draw_abscissa`, `kernel` and
-    `draw_signal`; where there is more in the data than K x, also `columns` and `nuisance_names`. As a family of systems
-    it has A = K, b, and x, for `m` abscissae; a network is trained on measurements with any number of them.
+    An own instrument is a class with the methods `draw_abscissa` and `kernel`. What else it may say has a default:
+    `draw_signal`, peaks and humps of any width; `grid`, positions from 0 to 1; `columns`, `nuisance_names` and
+    `nuisance_sizes`, nothing but K x in the data. Settings of its own make it a frozen dataclass. As a family of
+    systems it has A = K, b, and x, for `m` abscissae; a network is trained on measurements with any number of them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class Decay(Instrument):
+    ...     def draw_abscissa(self, rng, points):
+    ...         return np.linspace(0, rng.uniform(1, 5), points or rng.integers(50, 200))
+    ...     def kernel(self, t, rate):
+    ...         return np.exp(-10 * t[:, None] * rate) / self.n
+    >>> simulated = Decay(n=50).simulate(range(3), seed=0)
+    >>> simulated.x.shape, simulated.data.shape[0]
+    ((3, 50), 3)
     """
 
     n: int = 100
@@ -108,10 +125,14 @@ class Instrument(ProblemFamily):
 
     nuisance_names: ClassVar[tuple[str, ...]] = ()
     """Names of the nuisance parameters; by default the coefficients of `columns`."""
+    nuisance_sizes: ClassVar[tuple[float, ...]] = ()
+    """What nuisance parameters are in natural units where their coefficients are one; ones by default."""
     is_density: ClassVar[bool] = False
     """Whether x has integral 1, so that its size is a nuisance parameter."""
-    unit: ClassVar[str] = ""
-    """What x is in, for figures."""
+    abscissa_label: ClassVar[str] = "abscissa"
+    grid_label: ClassVar[str] = "position"
+    x_label: ClassVar[str] = "density"
+    """What abscissae, grid and x are called in figures."""
     values_per_point: ClassVar[int] = 1
     """Data for each abscissa: 2 for complex ones, of which all real parts come first."""
 
@@ -139,9 +160,9 @@ class Instrument(ProblemFamily):
     def kernel(self, abscissa: FloatArray, grid: FloatArray) -> FloatArray:
         """Return K (rows, n)."""
 
-    @abc.abstractmethod
     def draw_signal(self, rng: np.random.Generator, grid: FloatArray) -> FloatArray:
-        """Draw x (n,), nowhere negative."""
+        """Draw x (n,), nowhere negative, with mean about one: by default peaks, one time in five a smooth density."""
+        return smooth_density(rng, self.n) if rng.random() < 0.2 else peaks(rng, self.n)
 
     def grid(self, abscissa: FloatArray) -> FloatArray:
         """Return where x (n,) is: equally spaced in (0, 1) by default."""
@@ -159,7 +180,8 @@ class Instrument(ProblemFamily):
         self, nuisance: Mapping[str, FloatArray], std: Mapping[str, FloatArray], abscissa: FloatArray
     ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
         """Return nuisance parameters and their standard deviations in natural units and under their usual names."""
-        return dict(nuisance), dict(std)
+        sizes = dict(zip(self.nuisance_names, self.nuisance_sizes or (1.0,) * len(self.nuisance_names), strict=True))
+        return {n: size * nuisance[n] for n, size in sizes.items()}, {n: size * std[n] for n, size in sizes.items()}
 
     def features(self, abscissa: FloatArray) -> FloatArray:
         """Return numbers (f,) of moderate size that tell where was measured."""
@@ -175,9 +197,12 @@ class Instrument(ProblemFamily):
 
     def response(self, abscissa: FloatArray, grid: FloatArray, x: FloatArray, nuisance: Nuisance) -> FloatArray:
         """Return the data (B, rows) without noise for x (B, n)."""
-        y = np.stack([nuisance[name] for name in self.nuisance_names], axis=1) if self.nuisance_names else None
-        data: FloatArray = x @ self.kernel(abscissa, grid).T
-        return data if y is None else data + y @ self.columns(abscissa).T
+        rows = self.values_per_point * len(abscissa)
+        data: FloatArray = x @ self._checked("kernel", self.kernel(abscissa, grid), (rows, self.n)).T
+        if not self.nuisance_names:
+            return data
+        y = np.stack([nuisance[name] for name in self.nuisance_names], axis=1)
+        return data + y @ self._checked("columns", self.columns(abscissa), (rows, y.shape[1])).T
 
     def draw_noise(self, rng: np.random.Generator, rows: int) -> dict[str, Any]:
         """Draw what `noise_deviation` needs; "level" and "z" (rows,), noise of variance one, at least."""
@@ -257,8 +282,8 @@ class Instrument(ProblemFamily):
     def simulate(self, indices: Sequence[int], seed: int, points: int | None = None) -> Simulated:
         """Return the measurements at these indices, which share abscissae drawn for the first of them."""
         shared = generator(seed, indices[0] // GROUP, stream=GROUPS)
-        abscissa = self.draw_abscissa(shared, points)
-        grid, common = self.grid(abscissa), self.draw_shared(shared, abscissa)
+        abscissa, grid = self._where(shared, points)
+        common = self.draw_shared(shared, abscissa)
         rows = self.values_per_point * len(abscissa)
         present = self.draw_present(shared, rows)
         draws = [self._draw(generator(seed, i), grid, rows) for i in indices]
@@ -274,13 +299,37 @@ class Instrument(ProblemFamily):
     def _draw(self, rng: np.random.Generator, grid: FloatArray, rows: int) -> tuple[dict[str, Any], ...]:
         """Draw signal, nuisance parameters and noise of one measurement."""
         nuisance, noise = self.draw_nuisance(rng), self.draw_noise(rng, rows)
-        return {"x": self.draw_signal(rng, grid)}, nuisance, noise
+        return {"x": self._checked("draw_signal", self.draw_signal(rng, grid), (self.n,))}, nuisance, noise
+
+    def _where(self, rng: np.random.Generator, points: int | None) -> tuple[FloatArray, FloatArray]:
+        """Draw abscissae and return them with their grid; `ConfigurationError` if they are not as asked for."""
+        abscissa = np.asarray(self.draw_abscissa(rng, points), dtype=np.float64)
+        if abscissa.ndim != 1 or len(abscissa) < MIN_POINTS or not (np.diff(abscissa) > 0).all():
+            raise ConfigurationError(
+                f"{type(self).__name__}.draw_abscissa must return at least {MIN_POINTS} ascending numbers, received "
+                f"shape {abscissa.shape}: {np.array2string(abscissa, threshold=6)}"
+            )
+        if points is not None and len(abscissa) != points:
+            raise ConfigurationError(
+                f"{type(self).__name__}.draw_abscissa must return as many numbers as `points`, {points}, received "
+                f"{len(abscissa)}: `points or rng.integers(50, 500)` is any number where it is None"
+            )
+        return abscissa, self._checked("grid", self.grid(abscissa), (self.n,))
+
+    def _checked(self, method: str, array: Any, shape: tuple[int, ...]) -> FloatArray:
+        """Return what a method has returned; `ConfigurationError` if it has another shape or is not finite."""
+        values: FloatArray = np.asarray(array, dtype=np.float64)
+        if values.shape != shape or not np.isfinite(values).all():
+            received = f"shape {values.shape}" if values.shape != shape else "NaN or infinity"
+            raise ConfigurationError(
+                f"{type(self).__name__}.{method} must return finite numbers of shape {shape}, received {received}"
+            )
+        return values
 
     # ---------------------------------------------------------------- as a family
 
     def draw(self, rng: np.random.Generator) -> dict[str, Any]:
-        abscissa = self.draw_abscissa(rng, self.m)
-        grid = self.grid(abscissa)
+        abscissa, grid = self._where(rng, self.m)
         common = self.draw_shared(rng, abscissa)
         signal, nuisance, noise = self._draw(rng, grid, self.n_equations)
         return {"abscissa": abscissa, "grid": grid, "signal": signal["x"]} | nuisance | common | noise

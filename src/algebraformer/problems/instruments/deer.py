@@ -68,7 +68,9 @@ class Deer(Instrument):
         "modulation_depth", "background_rate", "dimension", "amplitude", "zero_time",
     )  # fmt: skip
     is_density: ClassVar[bool] = True
-    unit: ClassVar[str] = "1/nm"
+    abscissa_label: ClassVar[str] = "time / us"
+    grid_label: ClassVar[str] = "distance / nm"
+    x_label: ClassVar[str] = "P(r) / nm$^{-1}$"
 
     def draw_abscissa(self, rng: np.random.Generator, points: int | None) -> FloatArray:
         """Draw times from up to a third of a microsecond before the zero on, one in seven grids with gaps."""

@@ -41,7 +41,9 @@ class Drt(Instrument):
     """Limits of the noise's standard deviation over |Z|, log-uniform."""
 
     nuisance_names: ClassVar[tuple[str, ...]] = ("R_inf", "inductance", "elastance")
-    unit: ClassVar[str] = "ohm"
+    abscissa_label: ClassVar[str] = "frequency / Hz"
+    grid_label: ClassVar[str] = "relaxation time / s"
+    x_label: ClassVar[str] = "gamma / ohm"
     values_per_point: ClassVar[int] = 2
 
     def draw_abscissa(self, rng: np.random.Generator, points: int | None) -> FloatArray:

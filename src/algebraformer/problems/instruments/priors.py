@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from algebraformer.problems.sampling import FloatArray, log_uniform
+from algebraformer.problems.sampling import FloatArray, Limits, log_uniform
 
 MODES = 40
 """Modes of the Gaussian field: enough for its shortest correlation length."""
@@ -12,6 +12,47 @@ LENGTHS = (0.04, 0.3)
 """Limits of the correlation length, log-uniform."""
 EDGE = 0.05
 """Share of the range over which a density may fall to its ends."""
+PLACES, WIDTHS = (0.03, 0.97), (0.015, 0.15)
+"""Limits of centre and standard deviation of a peak, over the range."""
+
+
+def peaks(
+    rng: np.random.Generator,
+    n: int,
+    count: tuple[int, int] = (1, 4),
+    places: Limits = PLACES,
+    widths: Limits = WIDTHS,
+) -> FloatArray:
+    """Return a sum of normal peaks on (0, 1), with mean 1.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    n : int
+        Points.
+    count : pair of int
+        Limits of the number of peaks.
+    places, widths : pair of float
+        Limits of centres, uniform, and of standard deviations, log-uniform.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = peaks(np.random.default_rng(0), 100, count=(1, 1), places=(0.4, 0.4))
+    >>> float(x.mean().round(12)), int(np.argmax(x)) in (39, 40)
+    (1.0, True)
+    """
+    number = rng.integers(count[0], count[1] + 1)
+    low, high = np.log(widths[0]), np.log(widths[1])
+    place, width = rng.uniform(places[0], places[1], number), np.exp(rng.uniform(low, high, number))
+    z = (np.linspace(0, 1, n)[:, None] - place) / width
+    density = np.exp(-(z**2) / 2) @ (rng.dirichlet(np.ones(number)) / width)
+    total: FloatArray = density / max(density.mean(), np.finfo(float).tiny)
+    return total
 
 
 def smooth_density(rng: np.random.Generator, n: int) -> FloatArray:

@@ -101,7 +101,7 @@ def oracle(family: Instrument, case: Simulated) -> FloatArray:
     size = float(np.linalg.norm(A, 2)) / 4  # of second differences
 
     # The same minima, from at most n + 1 equations.
-    R = np.linalg.qr(np.column_stack((A, y)), mode="r")
+    _, R = np.linalg.qr(np.column_stack((A, y)))
     A, y = R[:, :-1], R[:, -1]
 
     def attempt(parameter: float) -> tuple[float, float, FloatArray]:

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 class Evaluate:
     """Score a model on held-out systems: the raw prediction, and the certified result after refinement and fallback.
 
-    Estimates of noisy systems are compared with classical ones instead: cross-validation, total variation, LMMSE. So is
-    a network for an instrument, by the level of the noise.
+    Estimates of noisy systems and networks for instruments are compared with classical methods instead.
     """
 
     model: tyro.conf.Positional[str] = "diffusion-64"

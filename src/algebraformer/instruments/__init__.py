@@ -2,7 +2,7 @@
 
 - `deer`, `drt`: distances from DEER traces, relaxation times from impedance spectra, by the shipped networks.
 - `Instrument`, `load`, `compare`: an own instrument, trained by `training.train`. `peaks`, `smooth_density`: signals
-  for it.
+  for it. `adapt`: training further on measurements whose truth nobody knows.
 - `files`: file formats. `classical`: the classical answers. `traces`: phase and zero time.
 """
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
 from algebraformer.errors import ConfigurationError
-from algebraformer.instruments.inversion import Model
+from algebraformer.instruments.inversion import Inversion, Model
 from algebraformer.linalg import FloatArray
-from algebraformer.models.inference.inversion_reader import filled, unit_of
+from algebraformer.models.inference.inversion_reader import InversionReader, Reading, filled, unit_of
 from algebraformer.numerics import nonnegative
-from algebraformer.numerics.gaussian_fit import Fits
 from algebraformer.problems.base import TEST_SEED
-from algebraformer.problems.instruments.base import GROUP, Instrument, Recorded, Simulated
+from algebraformer.problems.instruments import Instrument
+from algebraformer.problems.instruments.base import GROUP, Recorded, Simulated
 from algebraformer.progress import ProgressCallback, silent
 from algebraformer.reporting import Report, Sentences, TableData, Verdict, conclusions, outcome
 from algebraformer.result import plain
 
-P = ParamSpec("P")
 Answer = TypeVar("Answer")
 NETWORK, GAUSSIAN, NONNEGATIVE, GCV = "network", "Gaussian fit", "GCV + NNLS", "GCV"
 """Methods: the network; the linear fit with the prior's covariance, which the network reads; Tikhonov's regularisation
@@ -80,59 +80,57 @@ def compare(model: Model, count: int = 512, seed: int = TEST_SEED, progress: Pro
 
 def _add(found: dict[str, list[Any]], model: Model, simulated: Simulated) -> None:
     """Add errors, coverage and times of measurements with the same abscissae."""
-    instrument, grid = model.instrument, simulated.grid
-    scale = instrument.x_scale(grid)
+    instrument, reader = model.instrument, model.reader
     for i, truth in enumerate(simulated.x):
         data = simulated.data[i : i + 1]
         recorded = Recorded(simulated.abscissa, data, simulated.present)
         shown = model.shown(data)[0]
         found["noise"].append(simulated.deviation[i] / np.sqrt(np.mean(simulated.clean[i] ** 2)))
 
+        def record(name: str, x: FloatArray, seconds: float, truth: FloatArray = truth) -> None:
+            for key, value in (("error", np.linalg.norm(x - truth) / np.linalg.norm(truth)), ("seconds", seconds)):
+                found.setdefault(f"{name}: {key}", []).append(float(value))
+
         # 1. The network; everything in the units of the kernel.
-        answer, seconds = timed(model.invert, recorded, shown, False)
-        record(found, NETWORK, answer.x / scale, truth, seconds)
-        here = filled(answer.x[None])[0]
-        low, high = (end / scale for end in answer.interval)
-        found.setdefault(f"{NETWORK}: coverage", []).append(np.mean(((truth >= low) & (truth <= high))[here]))
+        scale = instrument.x_scale(simulated.grid)
+        answer, seconds = timed(partial(model.invert, recorded, shown, False))
+        record(NETWORK, answer.x / scale, seconds)
+        found.setdefault(f"{NETWORK}: coverage", []).append(_covered(answer, truth * scale))
 
         # 2. The linear fit and its band, a density with mean 1.
-        (fits, unit), seconds = timed(linear_fit, model, recorded)
-        x, std = fits.x[1, 0] / unit, fits.x_std[0] / unit
-        record(found, GAUSSIAN, x, truth, seconds)
-        inside = np.abs(x - truth) <= NORMAL_90 * std
-        found.setdefault(f"{GAUSSIAN}: coverage", []).append(np.mean(inside[here]))
+        reading, seconds = timed(partial(read, reader, instrument, recorded))
+        unit = unit_of(reading.fits)[0] if instrument.is_density else 1.0
+        x, std = reading.fits.x[1, 0] / unit, reading.fits.x_std[0] / unit
+        record(GAUSSIAN, x, seconds)
+        here = filled(answer.x[None])[0]
+        found.setdefault(f"{GAUSSIAN}: coverage", []).append(
+            float(np.mean(np.abs(x - truth)[here] <= NORMAL_90 * std[here]))
+        )
 
         # 3. Tikhonov; without bounds only where everything else in the data is linear and known.
-        classical, seconds = timed(model.classical, recorded, shown, grid)
-        record(found, NONNEGATIVE, classical.x / scale, truth, seconds)
+        classical, seconds = timed(partial(model.classical, recorded, shown, simulated.grid))
+        record(NONNEGATIVE, classical.x / scale, seconds)
         if type(model).classical is Model.classical:
-            x, seconds = timed(unbounded, instrument, recorded, grid)
-            record(found, GCV, x, truth, seconds)
+            K, N = instrument.kernel(simulated.abscissa, simulated.grid), instrument.columns(simulated.abscissa)
+            x, seconds = timed(partial(nonnegative.linear, K, data[0], free=N))
+            record(GCV, x / x.mean() if instrument.is_density else x, seconds)
 
 
-def linear_fit(model: Model, recorded: Recorded) -> tuple[Fits, float]:
-    """Return the linear fit to a measurement, and the size of its x for a density."""
-    fits = model.reader.read(model.instrument.measurements(recorded)).fits
-    return fits, float(unit_of(fits)[0]) if model.instrument.is_density else 1.0
+def read(reader: InversionReader, instrument: Instrument, recorded: Recorded) -> Reading:
+    """Return what a network is shown: the linear fits."""
+    return reader.read(instrument.measurements(recorded))
 
 
-def unbounded(instrument: Instrument, recorded: Recorded, grid: FloatArray) -> FloatArray:
-    """Return x (n,) of either sign by Tikhonov's regularisation with cross-validation."""
-    K, N = instrument.kernel(recorded.abscissa, grid), instrument.columns(recorded.abscissa)
-    x = nonnegative.linear(K, recorded.data[0], free=N)
-    return x / x.mean() if instrument.is_density else x
-
-
-def record(found: dict[str, list[Any]], name: str, x: FloatArray, truth: FloatArray, seconds: float) -> None:
-    """Add the error of a method, and its time."""
-    found.setdefault(f"{name}: error", []).append(np.linalg.norm(x - truth) / np.linalg.norm(truth))
-    found.setdefault(f"{name}: seconds", []).append(seconds)
-
-
-def timed(call: Callable[P, Answer], *arguments: P.args, **options: P.kwargs) -> tuple[Answer, float]:
+def timed(call: Callable[[], Answer]) -> tuple[Answer, float]:
     """Return what a call returns, and the seconds it took."""
     begin = time.perf_counter()
-    return call(*arguments, **options), time.perf_counter() - begin
+    return call(), time.perf_counter() - begin
+
+
+def _covered(answer: Inversion, truth: FloatArray) -> float:
+    low, high = answer.interval
+    here = filled(answer.x[None])[0]
+    return float(np.mean(((truth >= low) & (truth <= high))[here]))
 
 
 def _report(model: Model, found: dict[str, list[Any]]) -> Report:
@@ -150,11 +148,18 @@ def _report(model: Model, found: dict[str, list[Any]]) -> Report:
         by_noise.append(entry)
         rows.append([level_name(int(number)), *list(entry.values())[1:]])
     heads = [*(f"error, {name}" for name in methods), *(f"coverage, {name}" for name in banded)]
+    overall = [
+        [
+            name,
+            float(np.median(columns[f"{name}: error"])),
+            float(np.mean(columns[f"{name}: coverage"])) if name in banded else None,
+            1e3 * float(np.median(columns[f"{name}: seconds"])),
+        ]
+        for name in methods
+    ]
     errors = {name: float(np.median(columns[f"{name}: error"])) for name in methods}
-    shares = {name: float(np.mean(columns[f"{name}: coverage"])) for name in banded}
-    times = {name: 1e3 * float(np.median(columns[f"{name}: seconds"])) for name in methods}
-    overall = [[name, errors[name], shares.get(name), times[name]] for name in methods]
-    rival, share = min(methods[1:], key=lambda name: errors[name]), shares[NETWORK]
+    rival = min(errors.keys() - {NETWORK}, key=errors.__getitem__)
+    share = float(np.mean(columns[f"{NETWORK}: coverage"]))
     verdict = Verdict.WORTH_IT if errors[NETWORK] < errors[rival] else Verdict.NOT_WORTH_IT
     met = Verdict.MET if TARGET[0] <= share <= TARGET[1] else Verdict.MISSED
     outcomes = {

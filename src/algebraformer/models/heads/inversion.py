@@ -199,8 +199,8 @@ class InversionHead(ReadHead):
         family, forward = data.calibration.family, self.forward_pass(network)
         self.margins.zero_()
         reader = self.reader
-        rows, residuals = [], []
-        for count, group in enumerate(groups(data.calibration), start=1):
+        rows, residuals, done = [], [], 0
+        for group in groups(data.calibration):
             reading = reader.read(family.measurements(group))
             found = reader.answer(forward, reading)
             unit = np.ones(len(group.x)) if self.settings.density else reading.unit
@@ -209,7 +209,8 @@ class InversionHead(ReadHead):
             rows.append((x, quantiles, group.x / unit[:, None], log_noise))
             fitted = family.fitted(group, found.x, reading.fits)
             residuals.append(residual_checks(family.residual(group, fitted, reading.fits, found.noise)))
-            report(min(count * len(group.x), data.calibration.count), data.calibration.count)
+            done += len(group.x)
+            report(done, data.calibration.count)
         mean, quantiles, truth, log_noise = (np.concatenate(column) for column in zip(*rows, strict=True))
         self.margins.copy_(torch.from_numpy(margins(mean, quantiles, truth, log_noise)))
         self.checks.copy_(torch.from_numpy(check_limits(np.concatenate(residuals), log_noise)))

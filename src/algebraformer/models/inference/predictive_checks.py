@@ -94,10 +94,10 @@ class Ranges:
     def fitted(cls, numbers: FloatArray, noise: FloatArray) -> Ranges:
         """Return the ranges of a sample of a family, numbers (B, 5) and predicted noise levels (B,)."""
         X = powers(noise)
-        trend = np.linalg.lstsq(X, numbers, rcond=None)[0]
+        trend = np.asarray(np.linalg.lstsq(X, numbers, rcond=None)[0], dtype=np.float64)
         tail = FALSE_ALARMS / len(NAMES) / 2
         ends = np.quantile(numbers - X @ trend, (tail, 0.5, 1 - tail), axis=0)
-        limits = ends[1] + (1 + SMALL_SAMPLE / len(noise)) * (ends[[0, 2]] - ends[1])
+        limits: FloatArray = ends[1] + (1 + SMALL_SAMPLE / len(noise)) * (ends[[0, 2]] - ends[1])
         return cls(trend, limits.T)
 
     @classmethod

@@ -46,8 +46,9 @@ def peaks(
     >>> float(x.mean().round(12)), int(np.argmax(x)) in (39, 40)
     (1.0, True)
     """
-    number = int(rng.integers(count[0], count[1] + 1))
-    place, width = rng.uniform(*places, number), np.exp(rng.uniform(np.log(widths[0]), np.log(widths[1]), number))
+    number = rng.integers(count[0], count[1] + 1)
+    low, high = np.log(widths[0]), np.log(widths[1])
+    place, width = rng.uniform(places[0], places[1], number), np.exp(rng.uniform(low, high, number))
     z = (np.linspace(0, 1, n)[:, None] - place) / width
     density = np.exp(-(z**2) / 2) @ (rng.dirichlet(np.ones(number)) / width)
     total: FloatArray = density / max(density.mean(), np.finfo(float).tiny)

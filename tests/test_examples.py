@@ -250,3 +250,41 @@ def test_own_network(tmp_path, capsys):
         assert answer.certified.all()
         assert name == "encoding" or set(answer.method) == {"learned+refined"}
         np.testing.assert_allclose(answer.x, systems.x, rtol=1e-6, atol=1e-9)
+
+
+# ---------------------------------------------------------------- measured data
+
+
+def table_of(path):
+    """Return the rows of a written table by their first cell."""
+    table = json.loads(path.read_text(), parse_constant=pytest.fail)["table"]
+    return {row[0]: dict(zip(table["columns"], row, strict=True)) for row in table["rows"]}
+
+
+def test_distances(tmp_path, capsys):
+    """All measured traces have peaks where other programs find them; those with artefacts are flagged."""
+    load("distances").main(tmp_path / "new")
+    rows = table_of(tmp_path / "new" / "distances.json")
+    peaks = {"example_4pdeer_1": 4.0, "example_4pdeer_2": 3.95, "example_4pdeer_3": 3.95, "sparse_4pdeer": 5.5}
+    for name, peak in peaks.items():
+        assert rows[name]["peak / nm"] == pytest.approx(peak, abs=0.4)
+        assert_coloured(tmp_path / "new" / f"{name}.png")
+    assert not rows["example_4pdeer_5"]["consistent"]
+    assert not rows["example_4pdeer_2"]["consistent"]
+    assert rows["example_4pdeer_1"]["consistent"]
+    assert capsys.readouterr().out.count("NOT NOISE") >= 2
+
+
+def test_relaxation_times(tmp_path):
+    """Of the spectra by formula, resistances and times are known."""
+    load("relaxation_times").main(tmp_path / "new")
+    rows = table_of(tmp_path / "new" / "relaxation_times.json")
+    for name, peak, polarisation in (("zarc", 1e-2, 50), ("havriliak_negami", 1e-2, 50), ("two_zarc_0", 1e-4, 60)):
+        row = rows[name]
+        assert np.log10(row["peak / s"]) == pytest.approx(np.log10(peak), abs=0.2)
+        assert row["polarisation / ohm"] == pytest.approx(polarisation, rel=0.05)
+        assert row["R_inf / ohm"] == pytest.approx(10, rel=0.1)
+        assert row["consistent"]
+        assert row["in distribution"]
+        assert_coloured(tmp_path / "new" / f"{name}.png")
+    assert rows["lithium_ion_1"]["L / H"] == pytest.approx(8e-7, rel=0.2)

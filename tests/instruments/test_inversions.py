@@ -14,6 +14,7 @@ import torch
 from algebraformer import instruments
 from algebraformer.errors import ArrayKindError, ConfigurationError, UnknownNameError
 from algebraformer.instruments.drt import as_spectra
+from algebraformer.models.inference.inversion_reader import FURTHEST
 from algebraformer.models.inversion import QUANTILES
 from algebraformer.numerics.whiteness import NAMES
 from algebraformer.problems.instruments.dipolar import dipolar_kernel
@@ -535,3 +536,46 @@ def test_explanations_name_what_failed(distances):
     text = found.explain()
     assert re.search("not consistent", text)
     assert text.count(";") >= len(failed)
+
+
+# ---------------------------------------------------------------- what does not fit the model
+
+QUIET = 0.003 * RNG.standard_normal(len(T))
+GOOD = (0.7 + 0.3 * pairs(T, std=0.2)) * np.exp(-0.1 * np.abs(T))
+ARTEFACTS = {
+    "crossing echoes": 0.1 * np.exp(-(((T - 2.0) / 0.02) ** 2)) * np.cos(40 * T),
+    "overlapping pulses at the end": 0.06 * np.exp((T - T[-1]) / 0.15),
+    "one wrong point": 0.1 * (np.arange(len(T)) == 120),
+}
+
+
+@pytest.mark.parametrize("artefact", ARTEFACTS.values(), ids=ARTEFACTS.keys())
+def test_artefacts_of_traces_are_flagged(artefact):
+    assert instruments.deer(T, GOOD + QUIET).consistent
+    found = instruments.deer(T, GOOD + QUIET + artefact)
+    assert not found.consistent
+    assert found.unlike_noise()
+
+
+W = 2j * np.pi * F
+RELAXING = 10 + 50 / (1 + (W * 1e-2) ** 0.85)
+IMPEDANCES = {
+    "an inductive loop": RELAXING - 5 / (1 + W),
+    "a cell that changes": RELAXING * (1 + 0.1 * np.maximum(-np.log10(F), 0)),
+    "a negative resistance": RELAXING - 80 / (1 + W / 2),
+}
+
+
+@pytest.mark.parametrize("impedance", IMPEDANCES.values(), ids=IMPEDANCES.keys())
+def test_spectra_that_no_distribution_explains_are_flagged(impedance):
+    noise = 1 + 0.005 * (np.random.default_rng(1).standard_normal((2, len(F))).T @ [1, 1j])
+    assert instruments.drt(F, RELAXING * noise).consistent
+    assert not instruments.drt(F, impedance * noise).consistent
+
+
+def test_limits_are_those_of_noise(found):
+    """However badly a network fits its own family, nothing far from white noise counts as noise; small is no fault."""
+    highest = dict(zip(NAMES, FURTHEST, strict=True))
+    for name, (low, high) in found.limits.items():
+        assert low < high <= highest[name]
+    assert found.limits["blocks"][0] == found.limits["outlier"][0] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,6 +33,7 @@ class DeerInversion(Inversion):
     """
 
     grid_name: ClassVar[str] = "r"
+    units: ClassVar[Mapping[str, str]] = {"background_rate": "1/us", "zero_time": "us"}
 
     @property
     def r(self) -> FloatArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,6 +31,7 @@ class DrtInversion(Inversion):
     """
 
     grid_name: ClassVar[str] = "tau"
+    units: ClassVar[Mapping[str, str]] = {"R_inf": "ohm", "inductance": "H", "series_capacitance": "F"}
 
     @property
     def tau(self) -> FloatArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -91,6 +92,8 @@ class Inversion:
     recorded: Recorded = dataclasses.field(repr=False)
 
     grid_name: ClassVar[str] = "grid"
+    units: ClassVar[Mapping[str, str]] = {}
+    """Of the nuisance parameters that have one the same for all data."""
 
     @property
     def interval(self) -> tuple[FloatArray, FloatArray]:
@@ -146,7 +149,7 @@ class Inversion:
         for i in range(len(np.atleast_1d(self.noise))):
             values = {name: float(np.atleast_1d(value)[i]) for name, value in self.nuisance.items()}
             stds = {name: float(np.atleast_1d(value)[i]) for name, value in self.nuisance_std.items()}
-            said = ", ".join(f"{name} {values[name]:.3g} ± {stds[name]:.1g}" for name in values)
+            said = ", ".join(quantity(name, values[name], stds[name], self.units.get(name, "")) for name in values)
             trust = []
             if not np.atleast_1d(self.consistent)[i]:
                 reasons = "; ".join(WHAT[name] for name in self.unlike_noise(i))
@@ -176,11 +179,28 @@ class Inversion:
         }  # fmt: skip
         return {name: as_plain(value) for name, value in values.items()}
 
-    def plot(self) -> Any:
-        """Return a figure of one measurement: data and fit, residuals, density with bands and classical answer."""
+    def plot(self, others: Mapping[str, FloatArray] | None = None) -> Any:
+        """Return a figure of one measurement: data and fit, residuals, density with bands and other answers.
+
+        Parameters
+        ----------
+        others : mapping of str to ndarray (n,), optional
+            Densities on the same grid by the names of their methods; by default the classical answer.
+        """
         from algebraformer.instruments.figure import inversion_figure
 
-        return inversion_figure(self)
+        return inversion_figure(self, others)
+
+
+def quantity(name: str, value: float, std: float, unit: str) -> str:
+    """Return a nuisance parameter in words; one that is infinite is absent.
+
+    Examples
+    --------
+    >>> quantity("R_inf", 10.04, 0.021, "ohm"), quantity("series_capacitance", np.inf, np.nan, "F")
+    ('R_inf 10 ± 0.02 ohm', 'no series_capacitance')
+    """
+    return f"{name} {value:.3g} ± {std:.1g} {unit}".strip() if np.isfinite(value) else f"no {name}"
 
 
 def as_plain(value: Any) -> Any:

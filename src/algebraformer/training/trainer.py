@@ -210,6 +210,8 @@ class Trainer:
     def _take_steps(self) -> None:
         """Take all steps that are left; raise `Stopped` between two of them if a signal came."""
         options, recipe, processes, counters = self.options, self.recipe, self.processes, self.counters
+        if self.step == recipe.steps:  # stopped while it was being calibrated: no training set is needed
+            return
         size = capped_sample_size(recipe.validation_systems, self.family.n)
         validation = self.family.sample(size, VALIDATION_SEED) if processes.first else None
         with closing(self._batches()) as batches:

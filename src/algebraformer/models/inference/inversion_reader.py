@@ -33,6 +33,12 @@ FILLED = 0.02
 WIDTH_FLOOR = 0.01
 """Widths of bands below this share of the highest mean count as this wide in the calibration."""
 
+FURTHEST = np.array([1.5, 6.0, 6.0, 7.0])
+"""Largest values of `whiteness.NAMES` that count as noise. White noise has a correlation of neighbours above 3, a block
+above 4 or an outlier above 5 one time in a thousand; noise is known to a tenth or so, to a third from 30 data."""
+ONE_SIDED = np.array([2, 3])
+"""Blocks and outliers: there is nothing wrong where they are small."""
+
 
 class Reading(NamedTuple):
     """What is read of B measurements.
@@ -236,11 +242,16 @@ class InversionReader(Reader):
         return found
 
     def check_limits(self, log_noise: FloatArray) -> FloatArray:
-        """Return the ranges (B, 4, 2) of `whiteness.checks` in which residuals look like those of the sample.
+        """Return the ranges (B, 4, 2) of `whiteness.checks` in which residuals count as noise.
+
+        They are those of the family's sample, but no wider than noise explains: a network that fits some of its own
+        sample badly must not take that for noise in a measurement.
 
         `log_noise` (B,) is the logarithm of the fitted noise over the size of x.
         """
-        limits: FloatArray = self.checks[noise_bins(log_noise)]
+        limits: FloatArray = self.checks[noise_bins(log_noise)].copy()
+        limits[:, ONE_SIDED, 0] = 0.0
+        limits[..., 1] = np.minimum(limits[..., 1], FURTHEST)
         return limits
 
     def predict(self, forward: Forward, A: FloatArray, b: FloatArray) -> FloatArray:

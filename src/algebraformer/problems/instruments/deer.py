@@ -157,7 +157,7 @@ class Deer(Instrument):
         start = np.stack(
             (np.log(DECAYS[np.argmax(fits.shares, axis=1)] / t[-1]), *np.outer([3.0, 0.0], fits.noise > 0))
         )
-        inner = start.copy()
+        inner, best, least = start.copy(), np.zeros_like(b), np.full(len(b), np.inf)
         prior = (fits.noise[:, None] / np.array([LOG_RATE, DIMENSION, SHIFT])) ** 2
         for last in (*[False] * ROUNDS, True):
             rate, d, shift = inner[:, :, None]
@@ -170,10 +170,13 @@ class Deer(Instrument):
             columns = np.stack((B, B * pairs), axis=-1)  # (B, m, 2)
             sizes = least_squares(columns, b)
             fit = (columns @ sizes[..., None])[..., 0]
+            cost = np.sum((b - fit) ** 2, axis=1) + np.sum(prior * (inner - start).T ** 2, axis=1)
+            better = cost < least
+            least, best = np.where(better, cost, least), np.where(better[:, None], fit, best)
             if last:
-                return fit
+                return best
 
-            # 3. A step of all five.
+            # 3. A step of all five. It may lead astray where a trace is not of this model: so the best fit counts.
             decay = -fit * power
             by_shift = sizes[:, 1:] * B * (shift * curvature - slope)
             J = np.stack((B, B * pairs, decay * d / 3, decay * log_power / d, by_shift), axis=-1)

@@ -23,6 +23,8 @@ from algebraformer.problems import PRIORS
 
 NOISY = [name for name in problems.names() if issubclass(problems.family_class(name), problems.NoisyFamily)]
 FREDHOLM = [name for name in NOISY if issubclass(problems.family_class(name), problems.FredholmFamily)]
+FIXED_EQUATIONS = ("tomography",)
+"""Families whose number of measurements follows from other settings."""
 every_noisy_family = pytest.mark.parametrize("name", NOISY)
 every_equation = pytest.mark.parametrize("name", FREDHOLM)
 
@@ -33,13 +35,19 @@ every_equation = pytest.mark.parametrize("name", FREDHOLM)
 @every_noisy_family
 @pytest.mark.parametrize("m", [None, 6, 20])
 def test_measurements_are_those_of_the_signal(name: str, m: int | None) -> None:
-    systems = problems.get(name, n=12, m=m).sample(5, seed=3)
-    rows = 12 if m is None else m
-    assert (systems.A.shape, systems.b.shape, systems.x.shape) == ((5, rows, 12), (5, rows), (5, 12))
+    if m is not None and name in FIXED_EQUATIONS:
+        with pytest.raises(ConfigurationError, match="m follows from"):
+            problems.get(name, n=16, m=m)
+        return
+    family = problems.get(name, n=16, m=m)
+    systems, rows = family.sample(5, seed=3), family.n_equations
+    assert rows == m or m is None
+    assert (systems.A.shape, systems.b.shape, systems.x.shape) == ((5, rows, 16), (5, rows), (5, 16))
     assert systems.params["clean"].shape == (5, rows)
     for A, x, clean in zip(systems.A, systems.x, systems.params["clean"], strict=True):
-        np.testing.assert_allclose(clean, A @ x, rtol=1e-12, atol=1e-13 * np.abs(A).max() * 12)
-    np.testing.assert_allclose(np.linalg.norm(systems.x, axis=1) / np.sqrt(12), 1, rtol=1e-12)
+        np.testing.assert_allclose(clean, A @ x, rtol=1e-12, atol=1e-13 * np.abs(A).max() * 16)
+    np.testing.assert_allclose(np.linalg.norm(systems.x, axis=1) / 4, 1, rtol=1e-12)
+    assert systems.x.min() >= 0 or not family.nonnegative
 
 
 @every_noisy_family
@@ -47,7 +55,7 @@ def test_measurements_are_those_of_the_signal(name: str, m: int | None) -> None:
 def test_noise_has_its_level(name: str, kind: str, tolerance: float) -> None:
     systems = problems.get(name, n=64, noise_kind=kind).sample(200, seed=1)
     clean = systems.params["clean"]
-    size = systems.params["noise"] * np.linalg.norm(clean, axis=1) / 8
+    size = systems.params["noise"] * np.linalg.norm(clean, axis=1) / np.sqrt(clean.shape[1])
     relative = (systems.b - clean) / size[:, None]
     assert np.mean(relative**2) == pytest.approx(1, rel=tolerance)
     assert abs(np.mean(relative)) < 5 * np.sqrt(tolerance / 100)
@@ -57,9 +65,12 @@ def test_noise_has_its_level(name: str, kind: str, tolerance: float) -> None:
 def test_levels_and_priors_are_drawn_as_they_are_said_to_be(name: str) -> None:
     params = problems.get(name, n=4, noise=(1e-4, 1e-2)).parameters(range(2000), seed=0)
     assert scipy.stats.kstest(np.log10(params["noise"]), "uniform", (-4, 2)).pvalue > 1e-4
-    counts = np.bincount(params["prior"], minlength=len(PRIORS))
-    assert counts[PRIORS.index("classical")] == 0
-    assert scipy.stats.chisquare(counts[:-1]).pvalue > 1e-4
+    if problems.get(name).has_own_signals:
+        assert set(params["prior"]) == {problems.OWN}
+    else:
+        counts = np.bincount(params["prior"], minlength=len(PRIORS))
+        assert counts[PRIORS.index("classical")] == 0
+        assert scipy.stats.chisquare(counts[:-1]).pvalue > 1e-4
     assert scipy.stats.kstest(params["z"].ravel(), "norm").pvalue > 1e-4
 
 
@@ -76,7 +87,8 @@ def test_level_and_prior_change_nothing_else(name: str) -> None:
     assert np.array_equal(other.params["z"], systems.params["z"])
     if name in FREDHOLM:
         assert np.ptp(other.x, axis=0).max() == 0  # one signal
-    assert set(other.params["prior"]) == {PRIORS.index("classical")}
+    own = family.has_own_signals
+    assert set(other.params["prior"]) == {problems.OWN if own else PRIORS.index("classical")}
 
 
 @every_noisy_family

@@ -568,11 +568,15 @@ def test_precision_of_gradients_of_estimates(monkeypatch, quiet):
 
 
 def test_gradients_of_estimates(noisy, quiet):
-    """Against differences of NumPy's estimates along a line: over 1e-3 of b, single precision leaves three digits."""
+    """Against differences of NumPy's estimates along a line.
+
+    Over 3e-4 of b single precision leaves three digits; over more, amplitudes pass from one piece of the calibration to
+    the next.
+    """
     solver, A, b = noisy
     b = b.clone().requires_grad_()
     found = solver.estimate(A, b)
-    step = 1e-3 * torch.randn(b.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    step = 3e-4 * torch.randn(b.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     step = step * b.detach().abs().mean(dim=1, keepdim=True)
     ahead, behind = (solver.estimate(A, b.detach() + sign * step) for sign in (1, -1))
     for name in ("x", "std"):

@@ -98,7 +98,7 @@ def by_discrepancy(A: FloatArray, b: FloatArray, noise_norm: FloatArray) -> Floa
     >>> import numpy as np
     >>> b = np.array([[0.1, -0.1, 3.1, 2.9]])
     >>> by_discrepancy(np.eye(4)[None], b, np.array([1.0])).round(2)
-    array([[0.69, 0.69, 2.31, 2.31]])
+    array([[0.49, 0.49, 2.51, 2.51]])
     """
     # 1. The level of x is fitted exactly, the rest is a problem in the jumps.
     if (A[:1] == A).all():

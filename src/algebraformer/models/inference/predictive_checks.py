@@ -97,7 +97,7 @@ class Ranges:
         trend = np.asarray(np.linalg.lstsq(X, numbers, rcond=None)[0], dtype=np.float64)
         tail = FALSE_ALARMS / len(NAMES) / 2
         ends = np.quantile(numbers - X @ trend, (tail, 0.5, 1 - tail), axis=0)
-        limits = ends[1] + (1 + SMALL_SAMPLE / len(noise)) * (ends[[0, 2]] - ends[1])
+        limits: FloatArray = ends[1] + (1 + SMALL_SAMPLE / len(noise)) * (ends[[0, 2]] - ends[1])
         return cls(trend, limits.T)
 
     @classmethod

@@ -76,7 +76,7 @@ def deerlab(family: Instrument, case: Simulated) -> Answer:
     return Answer(fit.P / scale, lower / scale, upper / scale)
 
 
-def pydrttools(family: Instrument, case: Simulated, selection: str = "GCV") -> Answer:
+def pydrttools(family: Instrument, case: Simulated, selection: str = "re-im") -> Answer:
     """Fit with pyDRTtools' [2]_ ridge regression in radial basis functions.
 
     It has no capacitance in series: where the measurement has one, its true impedance is subtracted before. Its search
@@ -88,7 +88,7 @@ def pydrttools(family: Instrument, case: Simulated, selection: str = "GCV") -> A
     case : Simulated
         Complex: with real and imaginary parts.
     selection : {"GCV", "mGCV", "rGCV", "LC", "re-im"}
-        How it chooses the regularisation parameter.
+        How it chooses the regularisation parameter. With GCV, version 0.2 returned the value that it starts from.
     """
     runs = imported_runs()
     capacitance = series_impedance(family, case, ("elastance",))

@@ -58,7 +58,7 @@ class Plan:
 
 PRESETS = {
     "quick": Plan(systems=4, others=1, few=0, rounds=1, processes=1),
-    "cpu": Plan(systems=400, others=60, few=6),
+    "cpu": Plan(systems=300, others=30, few=3),
     "paper": Plan(),
 }
 

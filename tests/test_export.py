@@ -227,7 +227,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="format must be one of onnx, torch, received 'tflite'"):
         export.save(network, tmp_path / "x", "tflite")
     module = af.LearnedSolver.from_module(Zero(), problems.get("diffusion", n=6)).network
-    with pytest.raises(ConfigurationError, match="head 'module': only token, operator and estimate heads"):
+    with pytest.raises(ConfigurationError, match="head 'module': only heads of the package"):
         export.save(module, tmp_path / "x")
     with pytest.raises(OSError, match="nowhere"):
         export.save(network, tmp_path / "nowhere" / "x", "torch")

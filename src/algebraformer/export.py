@@ -20,8 +20,8 @@ from algebraformer import checkpoint
 from algebraformer.errors import ConfigurationError
 from algebraformer.extras import require_packages, require_torch
 from algebraformer.models.config import EstimateConfig, ModelConfig, OperatorConfig, TokenConfig, check_choice
-from algebraformer.models.inversion import OUTPUTS, InversionConfig
 from algebraformer.models.inference.answers import AnyNetwork
+from algebraformer.models.inversion import OUTPUTS, InversionConfig
 from algebraformer.writing import write_bytes
 
 if TYPE_CHECKING:

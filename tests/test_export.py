@@ -87,8 +87,9 @@ def test_every_shipped_checkpoint(shipped) -> None:
             for one, right, rounded in zip(run(*inputs[: len(names)]), double, single, strict=True):
                 assert (one.dtype, one.shape) == (np.float32, right.shape)
                 assert distance(one, right) < max(TOLERANCE, 3 * distance(rounded, right))
-            x, right = (network.with_forward(each).predict(A, b) for each in (run, exact))
-            assert distance(x, right) < TOLERANCE
+            if network.config.head.name != "inversion":  # A and b do not say where was measured
+                x, right = (network.with_forward(each).predict(A, b) for each in (run, exact))
+                assert distance(x, right) < TOLERANCE
 
 
 def test_shapes_are_those_of_the_signature(shipped) -> None:
@@ -103,6 +104,8 @@ def test_shapes_are_those_of_the_signature(shipped) -> None:
 def test_answers_are_certified(shipped) -> None:
     """The exported network inside of the NumPy runtime."""
     network, info, path = shipped
+    if network.config.head.name == "inversion":
+        pytest.skip("it inverts measurements")
     names = list(export.signature(network.config).inputs)
     systems = systems_of(info)
     for forward in (onnx_forward(str(path / "onnx"), names)[0], torch_forward(path / "torch")):
@@ -224,7 +227,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="format must be one of onnx, torch, received 'tflite'"):
         export.save(network, tmp_path / "x", "tflite")
     module = af.LearnedSolver.from_module(Zero(), problems.get("diffusion", n=6)).network
-    with pytest.raises(ConfigurationError, match="head 'module': only token, operator and estimate heads"):
+    with pytest.raises(ConfigurationError, match="head 'module': only heads of the package"):
         export.save(module, tmp_path / "x")
     with pytest.raises(OSError, match="nowhere"):
         export.save(network, tmp_path / "nowhere" / "x", "torch")

@@ -27,8 +27,10 @@ DOCUMENTS = sorted(path for path in (ROOT / "README.md", *(ROOT / "docs").rglob(
 SHIPPED = [
     "advection-diffusion-64",
     "deblur-64",
+    "deer",
     "diffusion-64",
     "diffusion-64-token",
+    "drt",
     "fredholm-64",
     "gravity-64",
     "lp-filter-32",
@@ -149,7 +151,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
 
 def test_wheel_is_small(wheel):
     """The weights take most of it."""
-    assert wheel.stat().st_size <= 22.5e6
+    assert wheel.stat().st_size <= 23e6
 
 
 def test_few_dependencies():

@@ -21,6 +21,7 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.extras import require_packages, require_torch
 from algebraformer.models.config import EstimateConfig, ModelConfig, OperatorConfig, TokenConfig, check_choice
 from algebraformer.models.inference.answers import AnyNetwork
+from algebraformer.models.inversion import OUTPUTS, InversionConfig
 from algebraformer.writing import write_bytes
 
 if TYPE_CHECKING:
@@ -54,8 +55,9 @@ def signature(config: ModelConfig) -> Signature:
     Inputs are the tokens that its reader makes of systems (batch, T, token_width), and scaled A (batch, m, n) and b
     (batch, m) for the body "feedback". Outputs are those that the reader asks for: of a token head the standardised
     solution y (batch, n), of an operator head the coefficients in multiples of their typical size (batch, R), for
-    complex families pairs of real and imaginary parts (batch, 2 R), and of an estimate head x_mean and x_std (batch, n)
-    and the logarithm of the noise level, log_noise (batch).
+    complex families pairs of real and imaginary parts (batch, 2 R), of an estimate head x_mean and x_std (batch, n) and
+    the logarithm of the noise level, log_noise (batch), and of an inversion head numbers for each unknown (batch, n, 8)
+    and for the nuisance parameters (batch, 2 k + 2), which its reader makes bands of.
 
     Raises
     ------
@@ -78,10 +80,10 @@ def signature(config: ModelConfig) -> Signature:
         outputs = {"multiples": (BATCH, head.n_output)}
     elif isinstance(head, EstimateConfig):
         outputs = {"x_mean": (BATCH, n), "x_std": (BATCH, n), "log_noise": (BATCH,)}
+    elif isinstance(head, InversionConfig):
+        outputs = {"numbers": (BATCH, n, OUTPUTS), "nuisance": (BATCH, 2 * (head.n_nuisance + 1))}
     else:
-        raise ConfigurationError(
-            f"this model has the head {head.name!r}: only token, operator and estimate heads can be exported"
-        )
+        raise ConfigurationError(f"this model has the head {head.name!r}: only heads of the package can be exported")
     return Signature(inputs, outputs)
 
 

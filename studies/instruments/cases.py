@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from algebraformer.linalg import FloatArray
 from algebraformer.problems.instruments import Deer, Drt, Instrument, Simulated, distributions
@@ -111,7 +112,15 @@ class OtherDeer(Deer):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OtherDrt(Drt):
+class WholeDrt(Drt):
+    """Spectra with real and imaginary parts."""
+
+    def draw_present(self, rng: Rng, rows: int) -> NDArray[np.bool_]:
+        return np.ones(rows, dtype=bool)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OtherDrt(WholeDrt):
     """Spectra with signals of another kind."""
 
     kind: str = "ZARC"
@@ -130,7 +139,7 @@ def instrument(name: str, kind: str, level: float) -> Instrument:
     """Return an instrument whose signals are of a kind and whose noise has one level."""
     settings: dict[str, Any] = {"noise": (level, level)}
     if kind == PRIOR:
-        return Deer(**settings) if name == "deer" else Drt(**settings)
+        return Deer(**settings) if name == "deer" else WholeDrt(**settings)
     return OtherDeer(kind=kind, **settings) if name == "deer" else OtherDrt(kind=kind, **settings)
 
 

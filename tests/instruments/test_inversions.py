@@ -560,7 +560,7 @@ def test_artefacts_of_traces_are_flagged(artefact):
 W = 2j * np.pi * F
 RELAXING = 10 + 50 / (1 + (W * 1e-2) ** 0.85)
 IMPEDANCES = {
-    "an inductive loop": RELAXING - 5 / (1 + W),
+    "an inductive loop": RELAXING - 10 / (1 + W),
     "a cell that changes": RELAXING * (1 + 0.1 * np.maximum(-np.log10(F), 0)),
     "a negative resistance": RELAXING - 80 / (1 + W / 2),
 }
@@ -579,3 +579,15 @@ def test_limits_are_those_of_noise(found):
     for name, (low, high) in found.limits.items():
         assert low < high <= highest[name]
     assert found.limits["blocks"][0] == found.limits["outlier"][0] == 0
+
+
+def test_a_density_in_the_bands_may_fit_where_the_mean_does_not():
+    """Of precise data; it is not the mean that the fit of a spectrum shows then."""
+    rng = np.random.default_rng(1)
+    precise = RELAXING * (1 + 1e-3 * (rng.standard_normal(61) + 1j * rng.standard_normal(61)))
+    found = instruments.drt(F, precise)
+    assert found.consistent
+    assert found.misfit == pytest.approx(1, abs=0.25)
+    batch = instruments.drt(F, np.stack([Z, precise]))
+    np.testing.assert_allclose(batch.fitted[1], found.fitted, rtol=1e-6)
+    np.testing.assert_allclose(batch.fitted[0], instruments.drt(F, Z).fitted, rtol=1e-6)

@@ -37,6 +37,8 @@ def pair(kind: str) -> tuple[NumpyNetwork, Algebraformer]:
 
 def seen(network: NumpyNetwork, systems: problems.Systems) -> list[tuple[np.ndarray, ...]]:
     """Return what the network is asked about these systems."""
+    if network.config.head.name == "inversion":
+        return [(np.concatenate([network.reader.read(data).tokens for data, _ in systems.groups()]),)]
     asked = []
 
     def forward(*inputs: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -60,6 +62,8 @@ def in_torch(model: Algebraformer, inputs: tuple[np.ndarray, ...], dtype: torch.
             found = [model.operator_head(h) / model.operator_head.scale_of_coefficients()]
         case "token":
             found = [model.head(h)]
+        case "inversion":
+            found = list(model.head.outputs(model, *tensors))
         case _:
             found = list(model.head(h, tensors[0]))
     return [part.double().numpy() for part in found]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import lsq_linear, minimize_scalar
 
-from algebraformer.numerics.nonnegative import choose_parameter, cross_validated, nonnegative
+from algebraformer.numerics.nonnegative import choose_parameter, cross_validated, nearest, nonnegative
 from algebraformer.problems.instruments.dipolar import dipolar_kernel
 
 
@@ -74,3 +74,25 @@ def test_what_stands_beside_the_density_is_found():
     found, beside = cross_validated(A, b, free=free)
     np.testing.assert_allclose(beside, y, atol=5e-3)
     assert np.linalg.norm(found - x) / np.linalg.norm(x) < 0.05
+
+
+@pytest.mark.parametrize("m", [10, 80])
+@pytest.mark.parametrize("q", [0, 2])
+def test_nearest_is_the_minimum(m, q):
+    """Of the three sums of squares, with y of either sign."""
+    A, b, x, free, _ = problem(m, q=q)
+    b, std = 50 * (b - 0.5), 0.1 + 0.2 * x
+    u, y = nearest(50 * A, b, x, std, 50 * free, 0.7)
+    stacked = np.block([
+        [50 * A, 50 * free],
+        [np.diag(1 / std), np.zeros((len(x), q))],
+        [np.zeros((q, len(x))), np.eye(q) / 0.7],
+    ])  # fmt: skip
+    right = np.concatenate((b, x / std, np.zeros(q)))
+    low = np.concatenate((np.zeros(len(x)), np.full(q, -np.inf)))
+    expected = lsq_linear(stacked, right, (low, np.inf), method="bvls", tol=1e-14)
+    found = np.concatenate((u, y))
+    cost = np.sum((stacked @ found - right) ** 2) / 2
+    assert (u >= 0).all()
+    assert cost == pytest.approx(expected.cost, rel=1e-8)
+    np.testing.assert_allclose(found, expected.x, atol=1e-5 * np.abs(expected.x).max())

@@ -55,9 +55,10 @@ def deer(
     time_us : array_like, shape (m,)
         Times in us, ascending, equally spaced or not.
     trace : array_like, shape (m,) or (B, m)
-        Real or complex, in any unit.
+        Real or complex, in any unit; an array of any library, but what comes out is NumPy's.
     zero_time : float, optional
-        Time of the zero in us; found from the trace, which is symmetric about it, if not given.
+        Time of the zero in us; found from the trace, which is symmetric about it, if not given. A trace that begins
+        after its zero needs it.
     model : str or path
         A shipped network or a folder with one's own.
 
@@ -68,7 +69,8 @@ def deer(
     Raises
     ------
     ValueError
-        Times do not ascend, are in other units, or there are not as many data; something is not finite.
+        Times do not ascend, are in other units, or there are not as many data; something is not finite, zero
+        throughout or upside down; the zero lies outside or cannot be found.
 
     Examples
     --------
@@ -97,7 +99,7 @@ def drt(frequency_hz: ArrayLike, impedance: ArrayLike, *, part: str = "both", mo
     frequency_hz : array_like, shape (m,)
         In Hz, not rad/s; ascending or descending.
     impedance : array_like of complex, shape (m,) or (B, m)
-        In ohm; Im Z < 0 for whatever relaxes.
+        In ohm; Im Z < 0 for whatever relaxes. An array of any library, but what comes out is NumPy's.
     part : {"both", "real", "imag"}
         What is known of the impedance; with one part, the impedance may be an array of real numbers.
     model : str or path
@@ -110,8 +112,8 @@ def drt(frequency_hz: ArrayLike, impedance: ArrayLike, *, part: str = "both", mo
     Raises
     ------
     ValueError
-        Frequencies are not positive or repeat, or there are not as many data; something is not finite; the imaginary
-        part has the wrong sign.
+        Frequencies are not positive, not in order or repeat, or there are not as many data; something is not finite or
+        zero throughout; a part has the wrong sign.
 
     Examples
     --------

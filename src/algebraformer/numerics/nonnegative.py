@@ -69,6 +69,53 @@ def nonnegative(
     return found[:n], found[n:]
 
 
+def nearest(
+    A: FloatArray, b: FloatArray, x: FloatArray, std: FloatArray, free: FloatArray, free_std: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return u >= 0 near x, and y of either sign, that explain data b with noise of variance one.
+
+    They minimise ||A u + N y - b||_2^2 + ||(u - x) / std||_2^2 + ||y / free_std||_2^2: the posterior mode for normal
+    priors.
+
+    Parameters
+    ----------
+    A : ndarray, shape (m, n)
+    b : ndarray, shape (m,)
+    x, std : ndarray, shape (n,)
+        Prior mean and standard deviation, positive.
+    free : ndarray, shape (m, q)
+        N.
+    free_std : float
+        Standard deviation of y.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    ndarray, shape (q,)
+
+    Raises
+    ------
+    RuntimeError
+        The active set method has not ended.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> u, _ = nearest(np.eye(2), np.array([3.0, -4.0]), np.ones(2), np.ones(2), np.zeros((2, 0)), 1.0)
+    >>> u
+    array([2., 0.])
+    """
+    n, q = len(x), free.shape[1]
+    # y is the difference of two nonnegative parts, and u counts in units of its prior deviation.
+    F = np.concatenate((A * std, free_std * free, -free_std * free), axis=1)
+    prior = np.eye(n + q, n + 2 * q)
+    prior[n:, n + q :] = -np.eye(q)
+    Q, R = np.linalg.qr(np.concatenate((F, prior)))
+    right = Q.T @ np.concatenate((b, x / std, np.zeros(q)))
+    found, _ = nnls(R, right, maxiter=MAX_ITERATIONS * R.shape[1])
+    return std * found[:n], free_std * (found[n : n + q] - found[n + q :])
+
+
 def cross_validated(
     A: FloatArray, b: FloatArray, order: int = 2, free: FloatArray | None = None
 ) -> tuple[FloatArray, FloatArray]:

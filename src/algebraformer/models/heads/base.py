@@ -149,7 +149,7 @@ class Head(nn.Module, abc.ABC):
         ConfigurationError
             The head has no reader.
         """
-        raise unable(network, "only token, operator and estimate heads can be exported")
+        raise unable(network, "only heads of the package can be exported")
 
     # Training
 

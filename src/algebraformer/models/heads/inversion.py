@@ -127,7 +127,7 @@ class InversionHead(ReadHead):
     def outputs(self, network: Network, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return raw outputs (B, n, 8) and coordinates with logarithms of their deviations (B, 2 k + 2)."""
         h = network.encode(*inputs)
-        return self.linear(h).reshape(len(h), self.config.n, OUTPUTS), self.nuisance(h.mean(dim=1))
+        return self.linear(h).reshape(h.shape[0], self.config.n, OUTPUTS), self.nuisance(h.mean(dim=1))
 
     def answer(self, network: Network, A: Tensor, b: Tensor) -> Tensor:
         """Raise `ConfigurationError`: A and b do not say where was measured."""

@@ -150,6 +150,11 @@ class Instrument(ProblemFamily):
         """Whether x solves A x = b: no, there is noise and more."""
         return False
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether data are K x + N y for known columns N."""
+        return type(self).fitted is Instrument.fitted
+
     # ---------------------------------------------------------------- what an instrument says
 
     @abc.abstractmethod

@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from algebraformer.numerics.gaussian_fit import Fits, Way
 from algebraformer.problems.base import register
@@ -111,6 +110,8 @@ class Deer(Instrument):
 
     def draw_signal(self, rng: np.random.Generator, grid: FloatArray) -> FloatArray:
         """Draw one to four peaks, some of them skewed, or one time in four a smooth density, with mean 1."""
+        from scipy.special import ndtr  # slow to import, and the command line lists families
+
         if rng.random() < 0.25:
             return smooth_density(rng, self.n)
         span, step = grid[-1] - grid[0], grid[1] - grid[0]

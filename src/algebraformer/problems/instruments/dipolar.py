@@ -23,7 +23,6 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from scipy.special import fresnel
 
 from algebraformer.linalg import FloatArray
 
@@ -71,6 +70,8 @@ def dipolar_kernel(time_us: FloatArray, r: FloatArray) -> FloatArray:
 
 def powder_average(phase: FloatArray) -> FloatArray:
     """Return `dipolar_kernel` for phases w |t| of any shape."""
+    from scipy.special import fresnel  # slow to import, and the command line lists families
+
     q = np.sqrt(6 * phase / np.pi)
     S, C = fresnel(q)
     # Below this q, K = 1 to rounding, and the quotient is 0 / 0 at t = 0.

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter1d
 
 from algebraformer.arrays import split_parts
 from algebraformer.numerics.gaussian_fit import Fits, Way
@@ -128,6 +127,8 @@ class Drt(Instrument):
 
         Moduli are means over neighbours: a datum's own would take from its noise what lies along Z.
         """
+        from scipy.ndimage import uniform_filter1d  # slow to import, and the command line lists families
+
         size = uniform_filter1d(np.hypot(*np.split(data, 2, axis=1)), SMOOTHED, axis=1)
         top = size.max(axis=1, keepdims=True)
         relative = np.tile(top / np.maximum(size, 1e-4 * top), 2)

@@ -43,13 +43,13 @@ def prose(text: str) -> str:
 
 def stale(text: str, results: Path) -> list[str]:
     """Return the names of the tables in a text that are missing, malformed or differ from their results."""
-    blocks = [(match[2], match[0]) for match in pages.BLOCK.finditer(text)]
+    blocks = [("/".join(filter(None, match.group(2, 3))), match[0]) for match in pages.BLOCK.finditer(text)]
     found = [name for name, _ in blocks]
     wrong = [name for name in re.findall(r"^<!-- table: *(.*?) *-->", text, re.MULTILINE) if name not in found]
     if any(pages.refreshed(match[0], results) != match[0] for match in pages.SUMMARY.finditer(text)):
         wrong.append("summary")
     for name, block in blocks:
-        if not (results / f"{name}.json").exists() or pages.refreshed(block, results) != block:
+        if not (results / f"{name.partition('/')[0]}.json").exists() or pages.refreshed(block, results) != block:
             wrong.append(name)
     return wrong
 

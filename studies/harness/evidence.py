@@ -32,6 +32,7 @@ DEPENDS = {
     "soak": ("checkpoint.py", *SOLVED),
     "noisy": (*ESTIMATED, "training"),
     "heldout": ESTIMATED,
+    "instruments": ("linalg.py", "problems", "numerics", "models", "instruments"),
     "newton": (*SOLVED, "training", "newton.py"),
     "kantorovich": ("linalg.py", "problems", "numerics", "models", "training", "kantorovich.py"),
 }

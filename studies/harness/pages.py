@@ -6,7 +6,8 @@
     ...
     <!-- end table -->
 
-from results/NAME.json, so that no number in a document is typed by hand; a test fails when a block is out of date.
+from results/NAME.json: its first table, or with NAME/1 and so on those that follow. So no number in a document is typed
+by hand; a test fails when a block is out of date.
 A caption gives the commit and the machine of the measurement. At the end, results older than code they depend on are
 listed. Blocks from <!-- claims: SECTION --> to <!-- end claims --> hold the tables of `studies.claims`, and the block
 from <!-- summary --> to <!-- end summary --> the table of `summary`, likewise.
@@ -28,7 +29,7 @@ from algebraformer.reporting import Cell, markdown_table
 from studies.harness.evidence import caption, older
 from studies.harness.results import derive
 
-BLOCK = re.compile(r"(<!-- table: ([\w.-]+) -->\n).*?(<!-- end table -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- table: ([\w.-]+)(?:/(\d+))? -->\n).*?(<!-- end table -->)", re.DOTALL)
 CLAIMS = re.compile(r"(<!-- claims: ([\w-]+) -->\n).*?(<!-- end claims -->)", re.DOTALL)
 SUMMARY = re.compile(r"(<!-- summary -->\n).*?(<!-- end summary -->)", re.DOTALL)
 SUMMARY_FAMILY, SUMMARY_SIZES = "diffusion", (64, 256, 1024)
@@ -44,8 +45,9 @@ def refreshed(text: str, results: Path) -> str:
 
     def replace(match: re.Match[str]) -> str:
         content = json.loads((results / f"{match[2]}.json").read_text())
-        table = markdown_table(content["table"]["columns"], content["table"]["rows"])
-        return f"{match[1]}{table}\n{caption(content['provenance'])}\n{match[3]}"
+        chosen = content["tables"][int(match[3]) - 1] if match[3] else content["table"]
+        table = markdown_table(chosen["columns"], chosen["rows"])
+        return f"{match[1]}{table}\n{caption(content['provenance'])}\n{match[4]}"
 
     def summarised(match: re.Match[str]) -> str:
         return match[1] + summary(results) + match[2]

@@ -21,7 +21,7 @@ from rich.progress import Progress
 from scipy.linalg import lu_factor, lu_solve
 
 from algebraformer import problems
-from algebraformer.checkpoint import pretrained_names
+from algebraformer.checkpoint import solver_names
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import EPS, STABILITY_FACTOR, measure, relative_error
 from algebraformer.problems import NoisyFamily, ProblemFamily
@@ -93,9 +93,7 @@ def sized(name: str, sizes: Sequence[int]) -> list[ProblemFamily]:
 
 def solving_models() -> list[str]:
     """Return the names of the models with an operator head: the shipped ones, and those the studies compare with."""
-    found = {
-        name: LearnedSolver.from_pretrained(weights.source(name)) for name in [*pretrained_names(), *weights.names()]
-    }
+    found = {name: LearnedSolver.from_pretrained(weights.source(name)) for name in [*solver_names(), *weights.names()]}
     return sorted(name for name, solver in found.items() if solver.network.config.head.is_linear)
 
 

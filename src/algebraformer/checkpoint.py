@@ -425,6 +425,15 @@ def pretrained_names() -> list[str]:
     return sorted(path.parent.name for path in PRETRAINED.glob(f"[!.]*/{CONFIG}"))
 
 
+def solver_names() -> list[str]:
+    """Return those of `pretrained_names()` that a `LearnedSolver` loads: networks of instruments read measurements."""
+    return [name for name in pretrained_names() if _config(PRETRAINED / name / CONFIG).head.reads_systems]
+
+
+def _config(path: Path) -> ModelConfig:
+    return parse_config(parse_json(path.read_bytes(), str(path)), str(path))[0]
+
+
 def resolve(name_or_folder: str | Path) -> Path:
     """Return the folder of a shipped model, a checkpoint folder, or the newest checkpoint of a training run."""
     if isinstance(name_or_folder, str) and name_or_folder in pretrained_names():

@@ -83,6 +83,8 @@ class LearnedSolver:
             Neither a shipped name nor a folder.
         CheckpointError
             The checkpoint is damaged, altered or not one of ours.
+        ConfigurationError
+            It reads measurements by an instrument, not systems: `instruments.load` loads it.
         """
         folder = checkpoint.resolve(name_or_folder)
         if device == "cpu":
@@ -90,6 +92,9 @@ class LearnedSolver:
         else:
             model, info = checkpoint.load(folder)
             solver = cls(model.to(device), info)
+        head = solver.network.config.head
+        if not head.reads_systems:
+            raise ConfigurationError(f"{solver.info.name} {head.unsupported_reason}")
         m = solver.network.config.n_equations
         with np.errstate(all="ignore"):  # the answer does not matter
             solver.predict(np.eye(m, solver.n, dtype=np.complex128 if solver.kind == "c" else np.float64), np.ones(m))

@@ -21,12 +21,16 @@ AIM, AIM_BATCH_1, AIM_BATCH_64, AIM_COVERAGE = 0.75, 5e-3, 0.5e-3, 0.03
 LEVELS_OF_BANDS = (50, 90, 95)
 
 SENTENCES: Sentences = {
-    "classical": "{instrument}: the network's median error is {ratio:.2g} of that of GCV + NNLS at worst: {verdict}.",
-    "oracle": "{instrument}: it is below that of the NNLS oracle, which knows the nuisance parameters, at {below} of "
-    "{levels} levels of noise: {verdict}.",
-    "outside": "{instrument}: on distributions of the literature it is {ratio:.2g} of GCV + NNLS at worst: {verdict}.",
-    "coverage": "{instrument}: bands hold what they say to within {off:.2g} at every level of noise: {verdict}.",
-    "time": "{instrument}: {single:.2g} ms for one measurement, {many:.2g} ms each in batches of 64: {verdict}.",
+    "instruments.classical": "{instrument}: the network's median error is {ratio:.2g} of that of GCV + NNLS at "
+    "worst: {verdict}.",
+    "instruments.oracle": "{instrument}: it is below that of the NNLS oracle, which knows the nuisance parameters, at "
+    "{below} of {levels} levels of noise: {verdict}.",
+    "instruments.outside": "{instrument}: on distributions of the literature it is {ratio:.2g} of GCV + NNLS at worst: "
+    "{verdict}.",
+    "instruments.coverage": "{instrument}: bands hold what they say to within {off:.2g} at every level of noise: "
+    "{verdict}.",
+    "instruments.time": "{instrument}: {single:.2g} ms for one measurement, {many:.2g} ms each in batches of 64: "
+    "{verdict}.",
 }
 
 
@@ -94,11 +98,11 @@ def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
         fast = met(single <= AIM_BATCH_1 and many <= AIM_BATCH_64)
         about = {"instrument": name}
         found |= {
-            f"classical/{name}": outcome(met(max(inside) <= AIM), **about, ratio=max(inside)),
-            f"oracle/{name}": outcome(oracle_verdict, **about, below=below, levels=len(oracle)),
-            f"outside/{name}": outcome(met(max(outside) <= 1), **about, ratio=max(outside)),
-            f"coverage/{name}": outcome(met(off <= AIM_COVERAGE), **about, off=off),
-            f"time/{name}": outcome(fast, **about, single=1e3 * single, many=1e3 * many),
+            f"instruments.classical/{name}": outcome(met(max(inside) <= AIM), **about, ratio=max(inside)),
+            f"instruments.oracle/{name}": outcome(oracle_verdict, **about, below=below, levels=len(oracle)),
+            f"instruments.outside/{name}": outcome(met(max(outside) <= 1), **about, ratio=max(outside)),
+            f"instruments.coverage/{name}": outcome(met(off <= AIM_COVERAGE), **about, off=off),
+            f"instruments.time/{name}": outcome(fast, **about, single=1e3 * single, many=1e3 * many),
         }
     return found
 

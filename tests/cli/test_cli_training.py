@@ -119,7 +119,7 @@ def test_assess(run, answer, refused, own, tmp_path):
     assert (code, err) == (0, "")
     assert all(words in out for words in ("basis operators", "numpy.linalg.solve", "orth it for this family"))
     assert "Report:" not in out
-    refused("assess", "deblur-64")
+    refused("assess", "deer")
     refused("assess", "diffusion-64-token")
 
 

@@ -15,6 +15,7 @@ from scipy.linalg import LinAlgWarning
 from test_solver import WRONG, N, exact, reference, shrunk, stub_solver, systems
 
 from algebraformer import problems
+from algebraformer.checkpoint import pretrained_names, solver_names
 from algebraformer.drop_in import solve
 from algebraformer.errors import ConfigurationError, FallbackWarning, SingularSystemError, Status, UnknownNameError
 from algebraformer.solver import LearnedSolver
@@ -59,6 +60,13 @@ HOLE = np.where(np.arange(N) == 4, np.nan, B1)
 def test_refused(method, A, b, message):
     with pytest.raises(ValueError, match=message):
         getattr(stub_solver(exact), method)(A, b)
+
+
+@pytest.mark.parametrize("name", sorted(set(pretrained_names()) - set(solver_names())))
+def test_a_network_of_an_instrument_is_refused(name):
+    """It reads measurements; the message says what loads it."""
+    with pytest.raises(ConfigurationError, match=rf"{name}.*instruments\.load"):
+        LearnedSolver.from_pretrained(name)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -27,7 +27,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, LinAlgWarning
 
-from algebraformer.checkpoint import pretrained_names
+from algebraformer.checkpoint import solver_names
 from algebraformer.errors import SingularSystemError
 from algebraformer.linalg import EPS
 from algebraformer.problems import ProblemFamily, generator
@@ -145,7 +145,7 @@ KINDS = (*MATRICES, FAMILY)
 @functools.cache
 def models() -> tuple[str, ...]:
     """Return the names of the models, shipped or of studies/weights, that solve systems of N unknowns."""
-    solvers = {name: fakes.shipped(name) for name in [*pretrained_names(), *weights.names()]}
+    solvers = {name: fakes.shipped(name) for name in [*solver_names(), *weights.names()]}
     return tuple(
         name
         for name, solver in solvers.items()

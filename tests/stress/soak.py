@@ -31,7 +31,7 @@ from scipy.linalg import LinAlgWarning
 from scipy.sparse.linalg import gmres
 
 from algebraformer import io, problems
-from algebraformer.checkpoint import pretrained_names
+from algebraformer.checkpoint import solver_names
 from algebraformer.drop_in import solve
 from algebraformer.errors import FallbackWarning, SingularSystemError, Status
 from algebraformer.reporting import Outcome, Report, Sentences, TableData, Verdict, conclusions, met, outcome
@@ -67,7 +67,7 @@ PRESETS = {
 def run(plan: Plan, folder: Path, bar: Progress) -> Report:
     """Solve until the time is over."""
     task = bar.add_task("soak", total=plan.seconds)
-    every = map(LearnedSolver.from_pretrained, plan.models or pretrained_names())
+    every = map(LearnedSolver.from_pretrained, plan.models or solver_names())
     solvers = [one for one in every if not one.info.unsupported_reason(one.network.config.head)]
     for solver in solvers:
         warmed(solver)

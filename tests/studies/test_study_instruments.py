@@ -39,9 +39,9 @@ def made_up(ours: float, oracle: float, coverage: float) -> dict[str, object]:
 )
 def test_outcomes_follow_the_numbers(ours: float, oracle: float, coverage: float, expected: dict[str, Verdict]) -> None:
     found = outcomes(made_up(ours, oracle, coverage))
-    assert {key: found[f"{key}/deer"].verdict for key in expected} == expected
-    assert found["time/deer"].verdict == Verdict.MET
-    assert found["classical/deer"].numbers["ratio"] == pytest.approx(ours)
+    assert {key: found[f"instruments.{key}/deer"].verdict for key in expected} == expected
+    assert found["instruments.time/deer"].verdict == Verdict.MET
+    assert found["instruments.classical/deer"].numbers["ratio"] == pytest.approx(ours)
 
 
 @pytest.fixture(scope="module")

@@ -58,6 +58,8 @@ class HeadConfig:
     """Whether it approximates the inverse of A itself, so that x is linear in b."""
     estimates: ClassVar[bool] = False
     """Whether it estimates x from noisy b, with a standard deviation, instead of solving A x = b."""
+    reads_systems: ClassVar[bool] = True
+    """Whether it reads A and b; networks of instruments read measurements."""
     unsupported_reason: ClassVar[str] = ""
     """Why a model with this head does not solve systems, to follow its name; empty if it solves them."""
     finetunes: ClassVar[bool] = True

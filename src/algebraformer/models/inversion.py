@@ -25,6 +25,7 @@ class InversionConfig(HeadConfig):
 
     gives_one_token: ClassVar[bool] = True
     unsupported_reason: ClassVar[str] = "inverts measurements: load it with instruments.load"
+    reads_systems: ClassVar[bool] = False
     finetunes: ClassVar[bool] = False
 
     n_equations: int

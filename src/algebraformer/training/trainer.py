@@ -254,11 +254,18 @@ class Trainer:
     def _batches(self) -> Generator[Batch, None, None]:
         """Return this process's shares of the batches from this step on; see `is_resident` for where they come from."""
         recipe, maker = self.recipe, self.model.head.example_maker(self.model)
-        if recipe.samples is not None and is_resident(recipe, self.family, maker):
-            self.stored = tuple(part.to(self.processes.device) for part in self._store(recipe.samples, maker))
+        if (samples := self._resident_samples()) is not None:
+            self.stored = tuple(part.to(self.processes.device) for part in self._store(samples, maker))
         data = StepBatches(self.family, recipe, maker, self.processes.share(recipe.batch_size))
         pin = self.processes.device.startswith("cuda")
         return step_batches(data, self.step, self.options.workers, pin, self.stored)
+
+    def _resident_samples(self) -> int | None:
+        """Return the size of the training set where it is kept in memory, None where examples are made as they come."""
+        resident = self.recipe.samples is not None and is_resident(
+            self.recipe, self.family, self.model.head.example_maker(self.model)
+        )
+        return self.recipe.samples if resident else None
 
     def _store(self, count: int, maker: ExampleMaker) -> Batch:
         """Return the examples of the first training systems."""
@@ -298,7 +305,8 @@ class Trainer:
 
     def _readout_examples(self) -> Batch:
         """Return the stored training set, or make the examples that a read-out is fitted to."""
-        stored = self.stored or self._store(self.recipe.readout_samples, self.model.head.example_maker(self.model))
+        count = self._resident_samples() or self.recipe.readout_samples
+        stored = self.stored or self._store(count, self.model.head.example_maker(self.model))
         return tuple(part.cpu() for part in stored)
 
     # ---------------------------------------------------------------- log

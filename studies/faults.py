@@ -96,7 +96,7 @@ def two_backgrounds(one: Simulated, rng: Rng) -> Recorded:
     nuisance = {name: value[0] for name, value in one.nuisance.items()}
     t = one.abscissa - nuisance["zero_time"]
     before = background(t, nuisance["background_rate"], nuisance["dimension"])
-    after = np.mean([background(t, np.float64(rate), np.float64(3.0)) for rate in RATES], axis=0)
+    after = background(t, np.array(RATES), np.full(len(RATES), 3.0)).mean(axis=0)
     return changed(one, one.data[0] + one.clean[0] * (after / before - 1))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from algebraformer.problems.instruments.base import Recorded
 from algebraformer.problems.instruments.dipolar import background
 from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, met, outcome
 from studies.harness.panels import legend_below, panel_grid
+from studies.harness.runs import computed_once, folder_name
 from studies.harness.statistics import rounded
 from studies.harness.study import distinct, where
 from studies.instruments.cases import PRIOR, case, time
@@ -177,28 +179,37 @@ PRESETS = {"quick": Plan(systems=8), "cpu": Plan(), "paper": Plan(systems=2000)}
 
 
 def run(plan: Plan, folder: Path, bar: Progress) -> Report:
-    """Invert every measurement with every fault."""
-    task = bar.add_task("faults", total=len(plan.instruments) * len(plan.levels) * plan.systems)
-    records = []
+    """Invert every measurement with every fault; what was measured before is taken from the folder."""
+    models = {name: instruments.load(name).info.commit for name in plan.instruments}
+    task = bar.add_task("faults", total=len(plan.instruments) * len(plan.levels))
+    records: list[dict[str, Any]] = []
     for name in plan.instruments:
         for level in plan.levels:
-            found: dict[str, list[tuple[float, ...]]] = {fault: [] for fault in FAULTS[name]}
-            for index in range(plan.systems):
-                one = case(name, PRIOR, level, index)
-                for fault, change in FAULTS[name].items():
-                    found[fault].append(inverted(name, one, change(one, np.random.default_rng(index))))
-                bar.advance(task)
-            for fault, values in found.items():
-                consistent, typical, errors = np.array(values).T
-                records.append({
-                    "instrument": name, "fault": fault, "level": level, "error": rounded(np.median(errors)),
-                    "consistent": rounded(np.mean(consistent)), "in_distribution": rounded(np.mean(typical)),
-                    "flagged": rounded(np.mean((consistent == 0) | (typical == 0))),
-                })  # fmt: skip
-    models = {name: instruments.load(name).info.commit for name in plan.instruments}
+            settings = {"systems": plan.systems, "model": models[name], "faults": list(FAULTS[name])}
+            path = folder / f"{folder_name(name, level)}.json"
+            records.extend(computed_once(path, settings, partial(measured, name, level, plan.systems)))
+            bar.advance(task)
     data = {"systems": plan.systems, "models": models, "groups": records}
     decided = outcomes(data)
     return Report(tables(data), decided, conclusions(decided, SENTENCES), data)
+
+
+def measured(name: str, level: float, count: int) -> list[dict[str, Any]]:
+    """Return for every fault the shares of measurements that are what they should be, and the median error."""
+    found: dict[str, list[tuple[float, ...]]] = {fault: [] for fault in FAULTS[name]}
+    for index in range(count):
+        one = case(name, PRIOR, level, index)
+        for fault, change in FAULTS[name].items():
+            found[fault].append(inverted(name, one, change(one, np.random.default_rng(index))))
+    records = []
+    for fault, values in found.items():
+        consistent, typical, errors = np.array(values).T
+        records.append({
+            "instrument": name, "fault": fault, "level": level, "error": rounded(np.median(errors)),
+            "consistent": rounded(np.mean(consistent)), "in_distribution": rounded(np.mean(typical)),
+            "flagged": rounded(np.mean((consistent == 0) | (typical == 0))),
+        })  # fmt: skip
+    return records
 
 
 def inverted(name: str, one: Simulated, recorded: Recorded) -> tuple[float, float, float]:

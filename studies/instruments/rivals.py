@@ -38,6 +38,8 @@ GCV, GCV_NNLS, KNOWN, L_CURVE, ORACLE, LMMSE = (
 )
 PACKAGES = {"deer": "DeerLab", "drt": "pyDRTtools"}
 """See `packages`."""
+SAMPLER = "CUQIpy, noise and nuisance known"
+"""Samples of a positive posterior, see `packages`."""
 PRIOR_DRAWS = 2000
 """Signals that LMMSE's moments are taken of."""
 

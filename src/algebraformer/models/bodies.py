@@ -34,7 +34,7 @@ from algebraformer.models.registry import Registry
 class Body(nn.Module, abc.ABC):
     """The layers between tokens and head. One of your own derives from this class: see `register_body`.
 
-    Layers in a `ModuleList` named `blocks` or `carriers` are those that `frozen` and `layer_decay` of a fine-tuning count.
+    Layers in a `ModuleList` named `blocks` or `carriers` are what `frozen` and `layer_decay` of a fine-tuning count.
 
     Parameters
     ----------
@@ -55,7 +55,8 @@ class Body(nn.Module, abc.ABC):
     def forward(self, h: Tensor, *context: Tensor) -> Tensor:
         """Return tokens (B, T, width) from embedded ones (B, T, n_embd), without mixing systems.
 
-        `context` is scaled A (B, m, n) and b (B, m), float32, from heads that give them, see `BodyKind.needs_system`.
+        `context` is scaled A (B, m, n) and b (B, m), float32, from heads that give them, see `BodyKind.needs_system`;
+        or P b (B, T), see `BodyKind.needs_right_side`.
         """
 
     @torch.no_grad()

@@ -212,12 +212,16 @@ systems in its memory."""
 DIFFUSION_64_TOKEN = Recipe(model=ModelConfig(n=64, n_layer=4, n_head=4, n_embd=96), steps=5_000)
 """The paper's system at a small size: token head, 0.46 million parameters, fresh systems, Muon."""
 
-DIFFUSION_64_CARRIER = Recipe(
-    model=ModelConfig(n=64, head=PreconditionedConfig(), architecture="carrier", n_layer=4, n_head=4, n_embd=64),
-    steps=9_000,
-    lr=2e-3,
-    muon_lr=2e-2,
-)
+CARRIERS = {
+    f"{family}-64-carrier": Recipe(
+        family=family,
+        model=ModelConfig(n=64, head=PreconditionedConfig(), architecture="carrier", n_layer=4, n_head=4, n_embd=64),
+        steps=9_000,
+        lr=2e-3,
+        muon_lr=2e-2,
+    )
+    for family in ("diffusion", "reaction-diffusion", "advection-diffusion")
+}
 """Tokens of the preconditioned system and a body that is linear in b, 0.35 million parameters; an hour on one core."""
 
 LSTM_64 = dataclasses.replace(
@@ -319,7 +323,7 @@ QUICK = Recipe(model=ModelConfig(n=16, n_layer=2, n_head=2, n_embd=32), steps=40
 RECIPES: dict[str, Recipe] = {
     "paper": PAPER,
     "diffusion-64-token": DIFFUSION_64_TOKEN,
-    "diffusion-64-carrier": DIFFUSION_64_CARRIER,
+    **CARRIERS,
     "lstm-64": LSTM_64,
     "gru-64": GRU_64,
     "lp-filter-32": LP_FILTER_32,

@@ -57,7 +57,6 @@ def test_tokens_are_standardised_columns_of_the_preconditioned_matrix() -> None:
     tokens = scaler.tokens(P_A, P_b, with_b=False).numpy()
     varies = 1e-6 * expected.std(axis=0).max() < expected.std(axis=0).T
     assert varies.any()
-    assert not varies.all()
     np.testing.assert_allclose(tokens.mean(axis=0), 0, atol=1e-7)
     np.testing.assert_allclose(tokens.std(axis=0, ddof=1), varies, atol=1e-7)
     assert scaler.tokens(P_A, P_b, with_b=True).shape == (64, N, N + 1)

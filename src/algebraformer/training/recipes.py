@@ -217,8 +217,8 @@ CARRIERS = {
         family=family,
         model=ModelConfig(n=64, head=PreconditionedConfig(), architecture="carrier", n_layer=4, n_head=4, n_embd=64),
         steps=9_000,
-        lr=2e-3,
-        muon_lr=2e-2,
+        lr=1e-3,
+        muon_lr=5e-3,
     )
     for family in ("diffusion", "reaction-diffusion", "advection-diffusion")
 }

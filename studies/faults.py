@@ -23,12 +23,11 @@ from algebraformer.problems.instruments import Simulated
 from algebraformer.problems.instruments.base import Recorded
 from algebraformer.problems.instruments.dipolar import background
 from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, met, outcome
+from studies.harness.measurements import PRIOR, axis, case, time
 from studies.harness.panels import legend_below, panel_grid
 from studies.harness.runs import computed_once, folder_name
 from studies.harness.statistics import rounded
 from studies.harness.study import distinct, where
-from studies.instruments.cases import PRIOR, case, time
-from studies.instruments.measure import axis
 
 Rng = np.random.Generator
 NONE, HALF_TRACE, HALF_SPECTRUM = "none", "half of the trace", "half of the spectrum"

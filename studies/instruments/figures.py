@@ -7,9 +7,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from studies.harness.measurements import PRIOR
 from studies.harness.panels import legend_below, panel_grid
 from studies.harness.study import where
-from studies.instruments.cases import PRIOR
 from studies.instruments.report import LEARNED
 from studies.instruments.rivals import GCV, GCV_NNLS, KNOWN, L_CURVE, LMMSE, ORACLE, PACKAGES, SAMPLER
 

@@ -17,18 +17,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 from rich.progress import Progress
 from threadpoolctl import threadpool_limits
 
 from algebraformer import instruments
-from algebraformer.linalg import FloatArray
 from algebraformer.problems.instruments import Simulated
 from algebraformer.reporting import Report
 from algebraformer.training.data import TEST_SEED
+from studies.harness.measurements import KINDS, PRIOR, axis, case, instrument
 from studies.harness.runs import computed_once, folder_name
 from studies.harness.timing import in_turn
-from studies.instruments.cases import KINDS, PRIOR, case, instrument
 from studies.instruments.metrics import coverage, scores
 from studies.instruments.packages import Answer, cuqipy, deerlab, installed, pydrttools
 from studies.instruments.report import LEARNED, Scores, summary
@@ -164,11 +162,6 @@ def of_package(answer: Answer, one: Simulated, start: float) -> dict[str, float]
     if answer.lower is not None and answer.upper is not None:
         found["coverage_90"] = coverage(answer.lower, answer.upper, one.x[0], answer.x)
     return found
-
-
-def axis(name: str, grid: FloatArray) -> FloatArray:
-    """Return distances in nm, or decadic logarithms of times."""
-    return grid if name == "deer" else np.log10(grid)
 
 
 def learned_scores(name: str, kind: str, level: float, count: int) -> dict[str, list[float]]:

@@ -20,7 +20,7 @@ from algebraformer.problems.instruments import Deer, Instrument, Simulated
 from algebraformer.problems.instruments.dipolar import background
 from algebraformer.problems.instruments.drt import SIZES
 from studies.baselines import lmmse as linear_estimator
-from studies.instruments.cases import instrument
+from studies.harness.measurements import instrument
 
 ORDER = 2
 """Of the differences that are penalised: what DeerLab takes and what is usual for relaxation times."""

@@ -12,8 +12,8 @@ from algebraformer.plotting import save
 from algebraformer.problems.instruments.dipolar import dipolar_kernel
 from algebraformer.reporting import Report, Verdict
 from studies import faults
+from studies.harness.measurements import PRIOR, case
 from studies.harness.study import load_study, run_study, where
-from studies.instruments.cases import PRIOR, case
 
 LEVEL = 0.01
 

@@ -10,9 +10,9 @@ from rich.progress import Progress
 
 from algebraformer.plotting import save
 from algebraformer.reporting import Report, Verdict
+from studies.harness.measurements import PRIOR, case
 from studies.harness.study import load_study, run_study, where
 from studies.instruments import measure, packages
-from studies.instruments.cases import PRIOR, case
 from studies.instruments.measure import LEVELS, SAMPLED
 from studies.instruments.report import LEARNED, Scores, outcomes, summary
 from studies.instruments.rivals import GCV_NNLS, ORACLE, SAMPLER

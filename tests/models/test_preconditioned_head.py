@@ -46,12 +46,14 @@ def test_tokens_are_standardised_columns_of_the_preconditioned_matrix() -> None:
     scaler = begin(Algebraformer(config("carrier")), FAMILY).head.scaler
     A, b = torch.from_numpy(sample.A), torch.from_numpy(sample.b)
     P_A, P_b, size = scaler.preconditioned(A, b)
-    s_A, answers = scaler.preconditioned_matrix(A)[1].numpy(), (P_b * size[:, None]).numpy()
-    scaled = sample.A / s_A[:, None, None]
-    mean = scaled.mean(axis=0)
-    expected = np.linalg.solve(mean, scaled)
+    sizes = np.sqrt(np.mean(sample.A**2, axis=(1, 2))) * np.sign(np.sum(sample.A * sample.A.mean(axis=0), axis=(1, 2)))
+    mean = (sample.A / sizes[:, None, None]).mean(axis=0)
+    expected = np.linalg.solve(mean, sample.A)
+    diagonal = np.trace(expected, axis1=1, axis2=2)[:, None] / N
+    expected /= diagonal[:, :, None]
     np.testing.assert_allclose(P_A, expected, rtol=0, atol=1e-9)
-    np.testing.assert_allclose(answers * s_A[:, None], np.linalg.solve(mean, sample.b.T).T, rtol=1e-7, atol=1e-12)
+    answers = (P_b * size[:, None]).numpy()
+    np.testing.assert_allclose(answers * diagonal, np.linalg.solve(mean, sample.b.T).T, rtol=1e-7, atol=1e-12)
     np.testing.assert_allclose(P_b.square().mean(dim=1), 1, rtol=1e-12)
 
     tokens = scaler.tokens(P_A, P_b, with_b=False).numpy()

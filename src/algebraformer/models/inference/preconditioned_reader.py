@@ -15,7 +15,7 @@ from algebraformer.models.scaling import PreconditionedScaling
 
 def preconditioned_statistics(n: int) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
     """Return shape and dtype of every array of `PreconditionedScaling`."""
-    matrices = ("A_weight", "A_reference", "inverse", "A_mean", "A_inverse_std")
+    matrices = ("inverse", "A_mean", "A_inverse_std")
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(matrices, (n, n))
     shapes |= dict.fromkeys(("b_mean", "b_inverse_std"), (n,)) | dict.fromkeys(("x_rms", "max_distance"), ())
     return {name: (shape, np.float64) for name, shape in shapes.items()}

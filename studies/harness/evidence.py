@@ -24,6 +24,7 @@ DEPENDS = {
     "latency": ("checkpoint.py", "io", *SOLVED, "cli", "__main__.py"),
     "spectral": BOTH,
     "encoding": TRAINED,
+    "reading": BOTH,
     "attention": TRAINED,
     "transfer": TRAINED,
     "certificate": SOLVED,

@@ -7,11 +7,15 @@ import pytest
 import torch
 
 from algebraformer import problems
-from algebraformer.errors import ConfigurationError
+from algebraformer.errors import ConfigurationError, Status
 from algebraformer.models import Algebraformer, ModelConfig, OperatorConfig, PreconditionedConfig
 from algebraformer.models.heads.preconditioned import ROUGHNESS, RoughExamples
 from algebraformer.models.heads.scaler import PreconditionedScaler
+from algebraformer.numerics import gcr
+from algebraformer.solver import LearnedSolver
+from algebraformer.training import Recipe, RunOptions, train
 from head_contract import begin, build
+from tests.training.small import SIZES
 
 N = 6
 FAMILY = problems.get("reaction-diffusion", n=N)
@@ -87,3 +91,47 @@ def test_bodies_and_heads_that_do_not_go_together() -> None:
         ModelConfig(n=N, architecture="carrier", head=OperatorConfig(rank=3, n_column=2, n_row=2))
     with pytest.raises(ConfigurationError, match="carrier"):
         ModelConfig(n=N, architecture="carrier")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> LearnedSolver:
+    """A carrier after some steps."""
+    recipe = Recipe(
+        family="diffusion",
+        model=ModelConfig(n=16, architecture="carrier", head=PreconditionedConfig(), n_layer=2, n_head=2, n_embd=16),
+        steps=60,
+        batch_size=32,
+        **SIZES,
+    )
+    folder = tmp_path_factory.mktemp("carrier")
+    train(recipe, folder, RunOptions(progress=False, workers=0))
+    return LearnedSolver.from_pretrained(folder)
+
+
+def test_answers_are_refined_by_conjugate_residuals(trained: LearnedSolver) -> None:
+    """Until they are certified, as accurate as LAPACK's; asking again about the residual would not get there."""
+    systems = trained.info.problem_family().sample(40, seed=9)
+    found = trained.solve(systems.A, systems.b, max_refinements=30)
+    assert found.certified.all()
+    assert np.mean(found.refinements < 30) > 0.9
+    assert np.mean([status is Status.REFINED for status in found.status]) > 0.9
+    errors = np.linalg.norm(found.x - systems.x, axis=1) / np.linalg.norm(systems.x, axis=1)
+    assert (errors < 1e-9).all()
+    assert (errors <= 100 * found.forward_error + 1e-13).all()
+    reading, b = trained.network.read(systems.A), systems.b[:, :, None]
+    stationary = gcr.richardson(systems.A, b, lambda active, r: reading[active].predict(r), None, 30, monotone=False)
+    assert stationary.certified.mean() < 0.5
+
+
+def test_approximate_inverses_are_linear_and_chosen_by_system(trained: LearnedSolver) -> None:
+    systems = trained.info.problem_family().sample(7, seed=9)
+    M = trained.network.read(systems.A).preconditioner
+    assert M is not None
+    g = np.random.default_rng(0).standard_normal((7, 16, 3))
+    np.testing.assert_allclose(M.right(g @ np.ones((3, 1))), M.right(g).sum(axis=2, keepdims=True), rtol=0, atol=1e-4)
+    chosen = np.array([5, 2])
+    np.testing.assert_allclose(M[chosen].right(g[chosen]), M.right(g)[chosen], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        M.right(M.left(systems.b[:, :, None]))[:, :, 0], trained.predict(systems.A, systems.b), rtol=1e-4, atol=1e-6
+    )
+    np.testing.assert_array_equal(M.right(0 * g), 0 * g)

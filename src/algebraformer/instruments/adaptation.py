@@ -25,14 +25,14 @@ from algebraformer.checkpoint import check_name, load, resolve, save
 from algebraformer.errors import ConfigurationError
 from algebraformer.instruments.inversion import Inversion, Model
 from algebraformer.linalg import FloatArray
-from algebraformer.problems.instruments.base import GROUP, Instrument
+from algebraformer.problems.instruments.base import GROUP, Instrument, Recorded
 from algebraformer.progress import PartCallback, all_silent
 
 MIN_MEASUREMENTS = 32
 """With fewer measurements than this a prior cannot be estimated."""
 NEIGHBOURS = 32
 """The kernel of a measurement is as wide as the distance of this neighbour among the simulated answers."""
-ROUNDS = 2
+EM_STEPS = 2
 """Steps of expectation and maximisation. Thirty leave few signals with weights, and training on them makes answers
 worse than they were (LOG.md)."""
 NOISE_WIDTH = 0.5
@@ -76,14 +76,14 @@ def weigh(answers: FloatArray, simulated: FloatArray, noise: FloatArray, simulat
 
     # 2. The likeliest weights, from equal ones.
     weights = np.full(len(simulated), 1 / len(simulated))
-    for _ in range(ROUNDS):
+    for _ in range(EM_STEPS):
         share = kernel * weights
         weights = (share / share.sum(axis=1, keepdims=True)).mean(axis=0)
     return weights
 
 
-def with_signals(instrument: Instrument, abscissa: FloatArray, prior: Weighted | None = None) -> Instrument:
-    """Return an instrument that always measures at these abscissae, signals of a prior if there is one."""
+def with_signals(instrument: Instrument, recorded: Recorded, prior: Weighted | None = None) -> Instrument:
+    """Return an instrument that always measures what was recorded where, signals of a prior if there is one."""
     kind: Any = type(instrument)
     ends = None if prior is None else np.cumsum(prior.weights) / prior.weights.sum()
 
@@ -93,7 +93,12 @@ def with_signals(instrument: Instrument, abscissa: FloatArray, prior: Weighted |
             return drawn
         return prior.signals[min(int(np.searchsorted(ends, rng.random())), len(ends) - 1)]
 
-    body = {"draw_abscissa": lambda *_: abscissa, "draw_signal": draw_signal, "__module__": __name__}
+    body = {
+        "draw_abscissa": lambda *_: recorded.abscissa,
+        "draw_present": lambda *_: recorded.present,
+        "draw_signal": draw_signal,
+        "__module__": __name__,
+    }
     settings = {field.name: getattr(instrument, field.name) for field in dataclasses.fields(instrument)}
     own: Instrument = type(f"{kind.__name__}Here", (kind,), body)(**settings)
     return own
@@ -118,7 +123,7 @@ def estimated_prior(model: Model, found: Inversion, count: int = 8192, seed: int
     if found.x.ndim != 2 or len(found.x) < MIN_MEASUREMENTS:
         received = len(found.x) if found.x.ndim == 2 else 1
         raise ConfigurationError(f"a prior needs at least {MIN_MEASUREMENTS} measurements, received {received}")
-    here = with_signals(model.instrument, found.recorded.abscissa)
+    here = with_signals(model.instrument, found.recorded)
     signals, answers, noise = [], [], []
     for start in range(0, count, GROUP):
         simulated = here.simulate(range(start, start + GROUP), seed)
@@ -193,7 +198,7 @@ def adapt(
     head = network.head
     assert isinstance(head, InversionHead)
     prior = estimated_prior(found.model, found, count, seed)
-    here = with_signals(found.model.instrument, found.recorded.abscissa, prior)
+    here = with_signals(found.model.instrument, found.recorded, prior)
 
     # 1. Examples, and steps as in training.
     maker = InversionExamples(head.reader)

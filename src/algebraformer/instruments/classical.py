@@ -27,7 +27,7 @@ from algebraformer.problems.instruments.relaxation import Complex, relaxation_ke
 
 RATES = (1e-3, 3.0)
 """Limits of the rate of a background, in 1/us: a decay of one per cent over 10 us, and one over before the trace is."""
-ROUNDS = 2
+ALTERNATIONS = 2
 """How often regularisation and rate are chosen in turn: after that the rate changes by less than its error."""
 
 
@@ -80,7 +80,7 @@ def fit_deer(time_us: FloatArray, trace: FloatArray, r: FloatArray, dimension: f
         return B * K, B
 
     log_rate = float(np.log(0.1))
-    for _ in range(ROUNDS):
+    for _ in range(ALTERNATIONS):
         # 1. The regularisation, for the rate as it is.
         A, B = model(log_rate)
         parameter = nonnegative.choose_parameter(A, b, free=B)

@@ -10,18 +10,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from algebraformer.arrays import kind_of
+from algebraformer.instruments import traces
 from algebraformer.instruments.classical import Classical, fit_deer
-from algebraformer.instruments.given import as_numbers, check_shapes
+from algebraformer.instruments.given import as_numbers, as_real, check_ascending, check_shapes
 from algebraformer.instruments.inversion import Inversion, Model
-from algebraformer.instruments.traces import phase_corrected, zero_time
 from algebraformer.linalg import FloatArray
-from algebraformer.problems.instruments.base import Recorded
+from algebraformer.problems.instruments.base import MIN_POINTS, Recorded
 
 Array = NDArray[Any]
 EARLIEST = -0.35
 """Times before this, in us from the zero, are left out: the network has seen no longer beginnings."""
-SHORTEST, LONGEST = 0.1, 50.0
+LEAST_LENGTH, MOST_LENGTH = 0.1, 50.0
 """A trace shorter or longer than this, in us, is none: times are in another unit."""
+LARGEST_ERROR = 0.015
+"""Standard deviation of a zero, in us, above which the trace does not determine it: networks have learned 0.008."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +50,7 @@ class DeerModel(Model):
 
     result = DeerInversion
 
-    def __call__(self, time_us: ArrayLike, trace: ArrayLike, zero: float | None = None) -> Inversion:
+    def __call__(self, time_us: ArrayLike, trace: ArrayLike, zero_time: float | None = None) -> Inversion:
         """Invert traces; see `instruments.deer`."""
         kind = kind_of(trace=trace)
         t, V = as_traces(time_us, trace)
@@ -56,20 +58,33 @@ class DeerModel(Model):
 
         # 1. Phase and zero time: those of the mean trace serve all of a batch.
         if np.iscomplexobj(V):
-            V = np.stack([phase_corrected(echo)[0].real for echo in V])
-        t0 = found_zero(t, V.mean(axis=0)) if zero is None else given_zero(t, zero)
+            V = np.stack([traces.phase_corrected(echo)[0].real for echo in V])
+        t0, error = found_zero(t, V.mean(axis=0)) if zero_time is None else (given_zero(t, zero_time), 0.0)
 
         # 2. What the network has learned to read.
         kept = t - t0 >= EARLIEST
-        t, V = t[kept] - t0, V[:, kept]
-        if t[-1] < SHORTEST:
+        if t[-1] - t0 < LEAST_LENGTH:
             raise ValueError(
-                f"the trace ends {t[-1]:.3g} us after its zero at {t0:.6g} us, expected at least {SHORTEST}"
+                f"the trace ends {t[-1] - t0:.3g} us after its zero at {t0:.6g} us, expected at least {LEAST_LENGTH}"
             )
-        check_shapes(t, V, "time_us from the zero", "trace")
+        if kept.sum() < MIN_POINTS:
+            raise ValueError(
+                f"{kept.sum()} of {len(t)} points are left, expected at least {MIN_POINTS}: the zero is at "
+                f"{t0:.6g} us, and what was recorded more than {-EARLIEST} us before it is left out"
+            )
+        t, V = t[kept] - t0, V[:, kept]
         found = self.invert(Recorded(t, V, np.ones(len(t), dtype=bool)), V if batched else V[0], batched)
-        nuisance = found.nuisance | {"zero_time": found.nuisance["zero_time"] + t0}
-        return dataclasses.replace(found, nuisance=nuisance).as_kind(kind)
+
+        # 3. The zero in the caller's times, with the larger of its errors: networks take the one they have learned.
+        sure = error <= LARGEST_ERROR
+        std = np.maximum(found.nuisance_std["zero_time"], error)
+        return dataclasses.replace(
+            found,
+            nuisance=found.nuisance | {"zero_time": found.nuisance["zero_time"] + t0},
+            nuisance_std=found.nuisance_std | {"zero_time": std if batched else float(std)},
+            in_distribution=found.in_distribution & sure,
+            outside=found.outside | {"zero_time": np.full(len(V), not sure) if batched else not sure},
+        ).as_kind(kind)
 
     def classical(self, recorded: Recorded, data: Array, grid: FloatArray) -> Classical:
         return fit_deer(recorded.abscissa, data, grid)
@@ -77,32 +92,32 @@ class DeerModel(Model):
 
 def as_traces(time_us: ArrayLike, trace: ArrayLike) -> tuple[FloatArray, Array]:
     """Return times and traces as arrays; `ValueError` says what is wrong with them."""
-    t, V = as_numbers(time_us, "time_us"), as_numbers(trace, "trace")
-    if t.dtype.kind == "c":
-        raise ValueError(f"time_us has dtype {t.dtype}, expected real numbers")
+    t, V = as_real(time_us, "time_us"), as_numbers(trace, "trace")
     check_shapes(t, V, "time_us", "trace")
-    if t[-1] - t[0] > LONGEST:
+    check_ascending(t, "time_us")
+    if t[-1] - t[0] > MOST_LENGTH:
         raise ValueError(
-            f"time_us spans {t[-1] - t[0]:g} us, expected at most {LONGEST:g}: are these nanoseconds? divide by 1000"
+            f"time_us spans {t[-1] - t[0]:g} us, expected at most {MOST_LENGTH:g}: are these nanoseconds? divide by "
+            "1000"
         )
-    if t[-1] - t[0] < SHORTEST:
+    if t[-1] - t[0] < LEAST_LENGTH:
         raise ValueError(
-            f"time_us spans {t[-1] - t[0]:g} us, expected at least {SHORTEST}: are these milliseconds or seconds?"
+            f"time_us spans {t[-1] - t[0]:g} us, expected at least {LEAST_LENGTH}: are these milliseconds or seconds?"
         )
     if not np.iscomplexobj(V) and (V.mean(axis=-1) < 0).any():
         raise ValueError("the mean of the trace is negative, expected a positive echo: give the trace times -1")
     return t, V
 
 
-def found_zero(t: FloatArray, V: FloatArray) -> float:
-    """Return the time of the zero of a trace; `ValueError` if it may lie before the trace."""
-    t0 = zero_time(t, V)
-    if t0 == t[0] > 0:
+def found_zero(t: FloatArray, V: FloatArray) -> tuple[float, float]:
+    """Return the time of a trace's zero and its standard deviation; `ValueError` if it may lie before the trace."""
+    t0, std = traces.zero_time(t, V)
+    if t0 - 2 * np.median(np.diff(t)) < t[0] and t[0] > 0:
         raise ValueError(
             f"the trace has no maximum after its first point at {t[0]:.6g} us, so that its zero cannot be found: "
             "give zero_time"
         )
-    return t0
+    return t0, std
 
 
 def given_zero(t: FloatArray, zero: Any) -> float:

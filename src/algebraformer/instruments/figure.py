@@ -55,7 +55,9 @@ def inversion_figure(found: Any, others: Mapping[str, FloatArray] | None = None)
     residual_axes.axhline(0, color="black", linewidth=0.5)
     residual_axes.set_xlabel(instrument.abscissa_label)
     residual_axes.set_ylabel("residual")
+    data_axes.set_ylabel(instrument.data_label)
     data_axes.legend(frameon=False)
+    figure.suptitle(verdict(found), fontsize="small")
 
     # 2. The density: bands of 50, 90 and 95 %, mean, and other answers.
     for level, shade in ((0.95, 0.15), (0.9, 0.2), (0.5, 0.35)):
@@ -71,6 +73,13 @@ def inversion_figure(found: Any, others: Mapping[str, FloatArray] | None = None)
         if is_geometric(values):
             panel.set_xscale("log")
     return figure
+
+
+def verdict(found: Any) -> str:
+    """Return the flags of one measurement in words, with the names of what failed."""
+    flags = {"not consistent": found.unlike_noise(), "not in distribution": found.unlike_training()}
+    words = [f"{flag} ({', '.join(names)})" for flag, names in flags.items() if names]
+    return "; ".join(words) or "consistent and in distribution"
 
 
 def comparison_figure(data: Mapping[str, Any]) -> Figure:

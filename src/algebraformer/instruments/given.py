@@ -20,11 +20,9 @@ SMALLEST, LARGEST = 1e-100, 1e100
 
 def checked(abscissa: Any, data: Any, instrument: Instrument) -> tuple[FloatArray, Array]:
     """Return abscissae and data as float64 arrays; `ValueError` says what is wrong with them."""
-    abscissa, data = as_numbers(abscissa, "abscissa"), as_numbers(data, "data")
-    for name, array in (("abscissa", abscissa), ("data", data)):
-        if array.dtype.kind == "c":
-            raise ValueError(f"{name} has dtype {array.dtype}, expected real numbers")
+    abscissa, data = as_real(abscissa, "abscissa"), as_real(data, "data")
     check_shapes(abscissa, data, "abscissa", "data", instrument.values_per_point)
+    check_ascending(abscissa, "abscissa")
     return abscissa, data
 
 
@@ -39,8 +37,16 @@ def as_numbers(value: Any, name: str) -> Array:
     return dense_array(kind_of(**{name: value}).numpy(value), name)
 
 
+def as_real(value: Any, name: str) -> FloatArray:
+    """Return an array of any library as one of NumPy, float64; `ValueError` as for `as_numbers`, or if complex."""
+    array = as_numbers(value, name)
+    if array.dtype.kind == "c":
+        raise ValueError(f"{name} has dtype {array.dtype}, expected real numbers")
+    return array
+
+
 def check_shapes(abscissa: FloatArray, data: Array, name: str, of_data: str, values: int = 1) -> None:
-    """Raise `ValueError` unless abscissae are finite and ascend, and there are data of some size for each of them."""
+    """Raise `ValueError` unless abscissae are finite, and there are data of some size for each of them."""
     if abscissa.ndim != 1 or len(abscissa) < MIN_POINTS:
         raise ValueError(
             f"{name} must have one axis with at least {MIN_POINTS} points, received shape {abscissa.shape}"
@@ -60,6 +66,10 @@ def check_shapes(abscissa: FloatArray, data: Array, name: str, of_data: str, val
                 f"{of_data} has values up to {size:.3g}{where}, expected them between {SMALLEST:g} and {LARGEST:g}: "
                 "use another unit"
             )
+
+
+def check_ascending(abscissa: FloatArray, name: str) -> None:
+    """Raise `ValueError` unless abscissae (m,) ascend without repeats."""
     if not (np.diff(abscissa) > 0).all():
         i = int(np.argmin(np.diff(abscissa) > 0))
         pair = f"{abscissa[i]:.6g} before {abscissa[i + 1]:.6g}"

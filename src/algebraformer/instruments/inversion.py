@@ -15,11 +15,11 @@ from scipy.special import ndtri
 from algebraformer.arrays import Kind, beside, host, kind_of
 from algebraformer.checkpoint import CheckpointInfo, load_network, resolve
 from algebraformer.errors import ConfigurationError
-from algebraformer.instruments.classical import Classical
+from algebraformer.instruments.classical import Classical, fit_linear
 from algebraformer.instruments.given import checked
 from algebraformer.linalg import FloatArray
 from algebraformer.models import NumpyNetwork
-from algebraformer.models.inference.inversion_reader import SCORES, InversionReader, Inversions
+from algebraformer.models.inference.inversion_reader import SCORES, InversionReader, Inversions, Reading
 from algebraformer.models.inversion import InversionConfig
 from algebraformer.numerics.gaussian_fit import Fits, posterior_factor
 from algebraformer.numerics.nonnegative import nearest
@@ -36,12 +36,22 @@ JITTER = 1e-3
 LEAST_STD = 0.01
 """Standard deviations of a density, over its highest mean, are at least this where another one nearby is sought."""
 WHAT = {
-    "misfit": "they are larger or smaller than the predicted noise",
-    "neighbours": "neighbours go together",
+    "neighbours": "neighbouring residuals are correlated",
     "blocks": "whole parts of them lie above or below the fit",
     "outlier": "single ones are far too large",
 }
-"""What the checks of residuals find, in words."""
+"""What the checks of residuals find, in words; `misfit` has two ways to fail."""
+UNLIKE = {
+    "fits": "what linear fits find is unusual",
+    "noise": "there is more noise",
+    "zero_time": "the zero is not determined by the trace: give zero_time=",
+    "length": "the trace is shorter or longer",
+    "points": "there are fewer or more points",
+    "gap": "there is a wide gap between points",
+    "start": "the trace starts long after its zero",
+    "integral": "x and its samples disagree about the integral",
+}
+"""What is unlike the simulated measurements, in words; a nuisance parameter outside of its limits goes by its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +81,10 @@ class Inversion:
         measurements: as large as the noise, without pattern, without outliers. If not, do not use x before you know
         why; `classical` is another answer.
     in_distribution : bool or ndarray
-        Whether what was measured, and where, is like what the network was trained on.
+        Whether what was measured, and where, is like what the network was trained on: nothing is `outside`.
+    outside : dict of bool or ndarray
+        What `in_distribution` goes by, see `unlike_training`: "fits", what linear fits find; what the instrument's
+        `outside` looks at, such as "noise" or a nuisance parameter; and "zero_time" or "integral".
     checks : dict of float or ndarray
         What `consistent` goes by: misfit, neighbours, blocks and outlier, see `numerics.whiteness.checks`.
     limits : dict of ndarray, shape (2,) or (B, 2)
@@ -92,6 +105,7 @@ class Inversion:
     misfit: Any
     consistent: Any
     in_distribution: Any
+    outside: dict[str, Any]
     checks: dict[str, Any]
     limits: dict[str, Any]
     abscissa: FloatArray
@@ -164,15 +178,28 @@ class Inversion:
             values = {name: float(np.atleast_1d(host(value))[i]) for name, value in self.nuisance.items()}
             stds = {name: float(np.atleast_1d(host(value))[i]) for name, value in self.nuisance_std.items()}
             said = ", ".join(quantity(name, values[name], stds[name], self.units.get(name, "")) for name in values)
-            trust = []
-            if not np.atleast_1d(self.consistent)[i]:
-                reasons = "; ".join(WHAT[name] for name in self.unlike_noise(i))
-                trust.append(f"not consistent: the residuals are no white noise ({reasons})")
-            if not np.atleast_1d(self.in_distribution)[i]:
-                trust.append("not in distribution: unlike what the network was trained on")
-            verdict = "; ".join(trust) + ": compare with classical" if trust else "consistent and in distribution"
+            reasons = self.reasons(i)
+            verdict = "; ".join(reasons) + ": compare with classical" if reasons else "consistent and in distribution"
             lines.append(f"{said}; noise {np.atleast_1d(self.noise)[i]:.3g}; {verdict}")
         return "\n".join(lines)
+
+    def reasons(self, index: int = 0) -> list[str]:
+        """Return in words why not to trust one measurement: at most one line for each flag."""
+        found = []
+        if failed := self.unlike_noise(index):
+            high = np.atleast_2d(self.limits["misfit"])[index, 1]
+            size = "larger" if np.atleast_1d(self.misfit)[index] > high else "smaller"
+            words = WHAT | {"misfit": f"they are {size} than the predicted noise"}
+            found.append(f"not consistent: the residuals are not white noise ({'; '.join(words[n] for n in failed)})")
+        if unlike := self.unlike_training(index):
+            words = {name: f"{name} is beyond its limits" for name in self.nuisance} | UNLIKE
+            given = "; ".join(words.get(name, name) for name in unlike)
+            found.append(f"not in distribution: unlike what the network was trained on ({given})")
+        return found
+
+    def unlike_training(self, index: int = 0) -> tuple[str, ...]:
+        """Return the names of what is unlike the training in one measurement; none if `in_distribution`."""
+        return tuple(name for name, found in self.outside.items() if np.atleast_1d(found)[index])
 
     def unlike_noise(self, index: int = 0) -> tuple[str, ...]:
         """Return the names of the checks that the residuals of one measurement do not pass; none if `consistent`."""
@@ -218,13 +245,17 @@ class Inversion:
 
 
 def quantity(name: str, value: float, std: float, unit: str) -> str:
-    """Return a nuisance parameter in words; one that is infinite is absent.
+    """Return a nuisance parameter in words; one that is infinite is absent, one that is NaN not determined.
 
     Examples
     --------
     >>> quantity("R_inf", 10.04, 0.021, "ohm"), quantity("series_capacitance", np.inf, np.nan, "F")
     ('R_inf 10 ± 0.02 ohm', 'no series_capacitance')
+    >>> quantity("inductance", np.nan, np.nan, "H")
+    'inductance not determined'
     """
+    if np.isnan(value):
+        return f"{name} not determined"
     return f"{name} {value:.3g} ± {std:.1g} {unit}".strip() if np.isfinite(value) else f"no {name}"
 
 
@@ -301,6 +332,9 @@ class Model:
         spread = {name: np.abs(high[name] - low[name]) / 2 for name in middle}
         nuisance, nuisance_std = instrument.natural(middle, spread, abscissa)
 
+        outside = self.outside(recorded, reading, found)
+        typical = ~np.any(list(outside.values()), axis=0)
+
         def each(values: Array) -> Any:
             return values if batched else values[0].item()
 
@@ -316,7 +350,8 @@ class Model:
             noise=each(found.noise),
             misfit=each(numbers[:, 0]),
             consistent=each(fits),
-            in_distribution=each(found.typical),
+            in_distribution=each(typical),
+            outside={name: each(values) for name, values in outside.items()},
             checks={name: each(numbers[:, i]) for i, name in enumerate(NAMES)},
             limits={name: limits[rows, i] for i, name in enumerate(NAMES)},
             abscissa=abscissa,
@@ -325,6 +360,11 @@ class Model:
             model=self,
             recorded=recorded,
         )
+
+    def outside(self, recorded: Recorded, reading: Reading, found: Inversions) -> dict[str, NDArray[np.bool_]]:
+        """Say by name for each measurement (B,) what is unlike the training."""
+        nuisance = self.instrument.from_coordinates(found.coordinates, reading.fits, reading.unit)
+        return {"fits": ~found.typical} | self.instrument.outside(recorded, found.x, nuisance, reading.fits)
 
     def fitted_nearby(
         self,
@@ -369,8 +409,6 @@ class Model:
 
     def classical(self, recorded: Recorded, data: Array, grid: FloatArray) -> Classical:
         """Return the classical answer to one of the measurements, as it is shown."""
-        from algebraformer.instruments.classical import fit_linear
-
         instrument = self.instrument
         K, N = instrument.kernel(recorded.abscissa, grid), instrument.columns(recorded.abscissa)
         found = fit_linear(K, data, N, instrument.nuisance_names)

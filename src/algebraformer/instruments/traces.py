@@ -2,19 +2,41 @@
 
 References
 ----------
-.. [1] G. Jeschke, "DEER distance measurements on proteins", Annual Review of Physical Chemistry 63 (2012).
+.. [1] G. Jeschke, "DEER distance measurements on proteins", Annual Review of Physical Chemistry 63 (2012): the model.
+.. [2] C. L. Lawson and R. J. Hanson, "Solving Least Squares Problems" (1974): nonnegative least squares.
 """
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 from algebraformer.linalg import FloatArray
+from algebraformer.problems.instruments.dipolar import tabulated_kernel
+
+LATEST = 1.5
+"""Zeros are sought up to this time after the first point, in us."""
+WINDOW, FURTHEST = 1.0, 10.0
+"""What is more than this, in us, after a zero says little about it; more than the other, it has no signal."""
+FEWEST, COARSE = 40, 128
+"""Points that are fitted at least, and at most at first."""
+CANDIDATES, ZOOMS = 33, 4
+"""Zeros that are tried at once, and how often: each time in a narrower range."""
+FLOOR = 0.5
+"""Least noise for a trace of size one, per us between the zeros that are tried: what so coarse a grid misses."""
+TEMPER = 0.7
+"""Power of the likelihood: fits follow the noise a little. With it standard deviations of simulated traces hold."""
+DISTANCES = np.geomspace(1.6, 8.0, 28)
+"""Distances, in nm, whose signals are fitted."""
+RATES = np.array([0.0, 0.1, 0.4, 1.5])
+"""Rates, in 1/us, of the backgrounds that are fitted."""
 
 
 def phase_corrected(echo: NDArray[np.complex128]) -> tuple[NDArray[np.complex128], float]:
-    """Return a complex trace, turned so that its imaginary part is small, and the angle it was turned by.
+    """Return a complex trace, phased to minimise its imaginary part, and the angle it was turned by.
 
     The phase is that of the sum of squares: of all angles it leaves the least in the imaginary part. Of the two angles
     that do, the one with a positive real part is taken.
@@ -44,11 +66,12 @@ def phase_corrected(echo: NDArray[np.complex128]) -> tuple[NDArray[np.complex128
     return turned, float(angle)
 
 
-def zero_time(time_us: FloatArray, trace: FloatArray) -> float:
-    """Return the time about which a trace is symmetric: where all pairs of spins are in phase.
+def zero_time(time_us: FloatArray, trace: FloatArray) -> tuple[float, float]:
+    """Return the zero of a trace, about which it is symmetric since all pairs are in phase, and its standard deviation.
 
-    It is where the first moment of the trace around it vanishes [1]_, over a window as wide as what was recorded before
-    the maximum. Where nothing was, it is 0 if that is between the first point and the maximum, else the first point.
+    For each of some zeros that are tried, a sum of dipolar signals and backgrounds, none of them negative [2]_, is
+    fitted to the trace near them. The likelihood of what they leave gives mean and standard deviation. Where at most
+    three points lie before the time 0 and it is as likely as another zero, it is believed.
 
     Parameters
     ----------
@@ -59,33 +82,74 @@ def zero_time(time_us: FloatArray, trace: FloatArray) -> float:
 
     Returns
     -------
-    float
-        In us.
+    zero, std : float
+        In us. Zeros are sought in the first half of the trace, and up to 1.5 us after the first point.
 
     Examples
     --------
     >>> import numpy as np
     >>> t = np.arange(0, 2, 0.01)
-    >>> round(zero_time(t, np.exp(-(((t - 0.205) / 0.3) ** 2))), 3)
-    0.205
+    >>> zero, std = zero_time(t, np.exp(-(((t - 0.205) / 0.3) ** 2)))
+    >>> round(zero, 3), std < 0.001
+    (0.205, True)
     """
-    # 1. The maximum of means of five points: single ones are noisy.
-    smooth = np.convolve(trace, np.full(5, 0.2), mode="valid") if len(trace) >= 5 else trace
-    peak = time_us[int(np.argmax(smooth)) + (len(trace) - len(smooth)) // 2]
-    half = (peak - time_us[0]) / 2
     step = float(np.median(np.diff(time_us)))
-    if half < 2 * step:
-        return float(np.clip(0.0, time_us[0], peak))
+    first, last = time_us[0], time_us[0] + min(LATEST, (time_us[-1] - time_us[0]) / 2)
+    b = trace / np.sqrt(np.mean(trace**2))
 
-    # 2. The moment around each candidate, by the trapezoidal rule on a grid four times as fine as the data.
-    candidates = np.arange(time_us[0] + half, min(peak + half, time_us[-1] - half) + step / 8, step / 4)
-    window = np.linspace(-half, half, 8 * int(np.ceil(half / step)) + 1)
-    moments = np.interp(candidates[:, None] + window, time_us, trace) @ window
+    zeros = np.linspace(first, last, CANDIDATES)
+    for zoom in range(ZOOMS):
+        # 1. What is near the zeros that are tried, a few points at least; first in means, which are enough.
+        near = time_us <= zeros[-1] + WINDOW
+        near[:FEWEST] = True
+        t, V = time_us[near], b[near]
+        if zoom == 0:
+            t, V = averaged(t, COARSE), averaged(V, COARSE)
 
-    # 3. It falls through zero at a maximum; of several such places the one nearest to the peak counts.
-    falls = np.flatnonzero((moments[:-1] > 0) & (moments[1:] <= 0))
-    if falls.size == 0:
-        return float(peak)
-    shares = moments[falls] / (moments[falls] - moments[falls + 1])
-    zeros = candidates[falls] + shares * (candidates[falls + 1] - candidates[falls])
-    return float(zeros[np.argmin(np.abs(zeros - peak))])
+        # 2. Mean and standard deviation, as precisely as the zeros lie.
+        apart = zeros[1] - zeros[0]
+        likelihood = log_likelihood(t, V, zeros, FLOOR * apart)
+        share = np.exp(likelihood - likelihood.max())
+        share /= share.sum()
+        mean = float(share @ zeros)
+        std = float(np.sqrt(share @ (zeros - mean) ** 2))
+        if zoom and std > 2 * apart:
+            break
+        half = max(4 * std, 2 * apart)
+        zeros = np.linspace(max(first, mean - half), min(last, mean + half), CANDIDATES)
+    if first <= 0 < first + 4 * step and abs(mean) < max(2 * std, step / 2):
+        return 0.0, std
+    return mean, std
+
+
+def averaged(values: FloatArray, count: int) -> FloatArray:
+    """Return means of as many neighbours among values (m,) as leave at most `count` of them."""
+    starts = np.arange(0, len(values), -(-len(values) // count))
+    means: FloatArray = np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values)))
+    return means
+
+
+def log_likelihood(time_us: FloatArray, trace: FloatArray, zeros: FloatArray, noise: float) -> FloatArray:
+    """Return the logarithm of the likelihood of each zero (c,), up to a constant.
+
+    Parameters
+    ----------
+    time_us, trace : ndarray, shape (m,)
+        The trace has a root mean square of about one.
+    zeros : ndarray, shape (c,)
+    noise : float
+        Noise is at least this.
+    """
+    # 1. A QR decomposition for each zero; all zeros share the size of their systems.
+    m, since = len(time_us), np.minimum(np.abs(time_us - zeros[:, None]), FURTHEST)[..., None]
+    signals = tabulated_kernel(since.ravel(), DISTANCES).reshape(len(zeros), m, -1)
+    data = np.broadcast_to(trace[:, None], since.shape)
+    R = np.linalg.qr(np.concatenate((signals, np.exp(-RATES * since), data), axis=-1), mode="r")
+
+    # 2. What nonnegative sums leave. One whose active set does not end counts as a fit of nothing.
+    squares = np.full(len(zeros), trace @ trace)
+    for i, r in enumerate(R):
+        with contextlib.suppress(RuntimeError):
+            squares[i] = nnls(r[:, :-1], r[:, -1])[1] ** 2
+    found: FloatArray = -0.5 * TEMPER * m * np.log(squares / m + noise**2)
+    return found

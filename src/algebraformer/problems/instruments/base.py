@@ -132,7 +132,8 @@ class Instrument(ProblemFamily):
     abscissa_label: ClassVar[str] = "abscissa"
     grid_label: ClassVar[str] = "position"
     x_label: ClassVar[str] = "density"
-    """What abscissae, grid and x are called in figures."""
+    data_label: ClassVar[str] = "data"
+    """What abscissae, grid, x and data are called in figures."""
     values_per_point: ClassVar[int] = 1
     """Data for each abscissa: 2 for complex ones, of which all real parts come first."""
 
@@ -271,6 +272,22 @@ class Instrument(ProblemFamily):
         """Return the residuals (B, present data) over the standard deviations of the noise."""
         std = self.deviations(recorded, fits, noise)[:, recorded.present]
         return (recorded.data - fitted)[:, recorded.present] / std
+
+    def outside(
+        self, recorded: Recorded, x: FloatArray, nuisance: Nuisance, fits: Fits
+    ) -> dict[str, NDArray[np.bool_]]:
+        """Say by name for each measurement (B,) what was found outside of the limits of what is drawn; none by default.
+
+        Parameters
+        ----------
+        recorded : Recorded
+        x : ndarray, shape (B, n)
+            The network's means.
+        nuisance : dict of ndarray, shape (B,)
+            As `from_coordinates` returns them.
+        fits : Fits
+        """
+        return {}
 
     # ---------------------------------------------------------------- measurements
 

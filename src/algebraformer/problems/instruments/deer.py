@@ -11,7 +11,7 @@ References
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from algebraformer.numerics.gaussian_fit import Fits, Way
 from algebraformer.problems.base import register
 from algebraformer.problems.instruments.base import Instrument, Nuisance, Recorded
-from algebraformer.problems.instruments.dipolar import background, distance_grid, tabulated_kernel
+from algebraformer.problems.instruments.dipolar import distance_grid, tabulated_kernel, trace
 from algebraformer.problems.instruments.priors import smooth_density
 from algebraformer.problems.sampling import FloatArray, Limits, log_uniform
 
@@ -29,7 +29,7 @@ bridges."""
 OFFSET, SPREAD = 2.0, 0.3
 """Standard deviations of what is not modulated, where the modulated part is one, and of log(rate) and dimension around
 those of a way."""
-ROUNDS = 4
+GAUSS_NEWTON_STEPS = 4
 """Steps of the fit of a background: the rate starts within a factor of two, and the fourth changes it by little."""
 LOG_RATE, DIMENSION = 1.0, 0.3
 """Standard deviations of log(rate) and dimension over the prior."""
@@ -51,8 +51,35 @@ SHIFT = 0.008
 """Standard deviation of the error of the zero time, us: half a step of a usual trace."""
 USUAL = 0.7
 """Part of the grid that peaks are usually in: of traces that are long enough for them [1]_. Few are further out."""
-WIDTHS: Limits = (0.08, 1.3)
+PEAK_WIDTHS: Limits = (0.08, 1.3)
 """Limits of the standard deviation of a peak, nm, log-uniform."""
+
+
+SLACK, NOISE_SLACK = 1.02, 1.1
+"""Factors by which length, and noise, may be beyond their limits: what is found has an error."""
+DEPTH_ERROR, RATE_ERROR = 0.03, 0.05
+"""Depth, and log(rate), may be beyond the highest by so much. One simulated trace in two hundred is, or less."""
+GAPS = (0.19, 25.0)
+"""Largest gap between times, over their range and over their mean step: the largest of 3000 grids."""
+LATE_START = 0.04
+"""Latest start over the length: the latest of 3000 grids."""
+
+
+class Explained(NamedTuple):
+    """What explains B traces beside their densities.
+
+    Attributes
+    ----------
+    fitted : ndarray, shape (B, m)
+    sizes : ndarray, shape (B, 2)
+        At time zero, of what is not modulated and of what is: V0 (1 - depth) and V0 depth.
+    inner : ndarray, shape (3, B)
+        log(rate), dimension and zero time.
+    """
+
+    fitted: FloatArray
+    sizes: FloatArray
+    inner: FloatArray
 
 
 @register("deer")
@@ -70,6 +97,7 @@ class Deer(Instrument):
     abscissa_label: ClassVar[str] = "time / us"
     grid_label: ClassVar[str] = "distance / nm"
     x_label: ClassVar[str] = "P(r) / nm$^{-1}$"
+    data_label: ClassVar[str] = "V(t), unit as given"
 
     def draw_abscissa(self, rng: np.random.Generator, points: int | None) -> FloatArray:
         """Draw times from up to a third of a microsecond before the zero on, one in seven grids with gaps."""
@@ -115,10 +143,10 @@ class Deer(Instrument):
         if rng.random() < 0.25:
             return smooth_density(rng, self.n)
         span, step = grid[-1] - grid[0], grid[1] - grid[0]
-        narrowest = min(max(WIDTHS[0], 1.2 * step), WIDTHS[1])
+        narrowest = min(max(PEAK_WIDTHS[0], 1.2 * step), PEAK_WIDTHS[1])
         count = int(rng.integers(1, 5))
         place = grid[0] + span * rng.uniform(0.02, 0.97 if rng.random() < 0.15 else USUAL, count)
-        width = np.exp(rng.uniform(np.log(narrowest), np.log(WIDTHS[1]), count))
+        width = np.exp(rng.uniform(np.log(narrowest), np.log(PEAK_WIDTHS[1]), count))
         skew = np.where(rng.random(count) < 0.4, rng.uniform(-4, 4, count), 0.0)
         z = (grid[:, None] - place) / width
         density = np.sum(rng.dirichlet(np.ones(count)) / width * np.exp(-(z**2) / 2) * ndtr(skew * z), axis=1)
@@ -137,15 +165,18 @@ class Deer(Instrument):
 
     def response(self, abscissa: FloatArray, grid: FloatArray, x: FloatArray, nuisance: Nuisance) -> FloatArray:
         t = abscissa - nuisance["zero_time"][0]  # one for all, see `draw_shared`
-        depth, V0 = nuisance["modulation_depth"][:, None], nuisance["amplitude"][:, None]
-        pairs = x @ self.kernel(t, grid).T
-        return V0 * (1 - depth + depth * pairs) * background(t, nuisance["background_rate"], nuisance["dimension"])
+        names = ("modulation_depth", "background_rate", "dimension", "amplitude")
+        return trace(t, x @ self.kernel(t, grid).T, *(nuisance[name] for name in names))
 
     def noise_deviation(self, clean: FloatArray, drawn: dict[str, Any]) -> FloatArray:
         return np.broadcast_to(drawn["level"][:, None], clean.shape)
 
     def fitted(self, recorded: Recorded, x: FloatArray, fits: Fits) -> FloatArray:
-        """Return the trace that a density explains best: its size, a background of any rate and dimension, a zero time.
+        """Return the trace that a density explains best, see `explained`."""
+        return self.explained(recorded, x, fits).fitted
+
+    def explained(self, recorded: Recorded, x: FloatArray, fits: Fits) -> Explained:
+        """Fit to traces what is not in a density x (B, n): its size, a background of any rate and dimension, a zero.
 
         By the method of Gauss and Newton with the rate of the likeliest way as the start. Where a trace says nothing of
         rate, dimension and zero they stay near their start: what holds them there has the width of the prior.
@@ -158,9 +189,10 @@ class Deer(Instrument):
         start = np.stack(
             (np.log(DECAYS[np.argmax(fits.shares, axis=1)] / t[-1]), *np.outer([3.0, 0.0], fits.noise > 0))
         )
-        inner, best, least = start.copy(), np.zeros_like(b), np.full(len(b), np.inf)
+        inner, least = start.copy(), np.full(len(b), np.inf)
+        best = Explained(np.zeros_like(b), np.zeros((len(b), 2)), start)
         prior = (fits.noise[:, None] / np.array([LOG_RATE, DIMENSION, SHIFT])) ** 2
-        for last in (*[False] * ROUNDS, True):
+        for last in (*[False] * GAUSS_NEWTON_STEPS, True):
             rate, d, shift = inner[:, :, None]
             # 1. The background, and the pairs of spins at shifted times.
             log_power = d / 3 * (rate + np.log(np.maximum(np.abs(t - shift), 1e-6)))
@@ -173,7 +205,12 @@ class Deer(Instrument):
             fit = (columns @ sizes[..., None])[..., 0]
             cost = np.sum((b - fit) ** 2, axis=1) + np.sum(prior * (inner - start).T ** 2, axis=1)
             better = cost < least
-            least, best = np.where(better, cost, least), np.where(better[:, None], fit, best)
+            least = np.where(better, cost, least)
+            best = Explained(
+                np.where(better[:, None], fit, best.fitted),
+                np.where(better[:, None], sizes, best.sizes),
+                np.where(better, inner, best.inner),
+            )
             if last:
                 return best
 
@@ -189,6 +226,34 @@ class Deer(Instrument):
             step = np.linalg.solve(normal, right[..., None])[:, 2:, 0].T
             inner = np.clip(inner + np.clip(step, -MOVES, MOVES), LOWEST, HIGHEST)
         raise AssertionError("the last round returns")
+
+    def outside(
+        self, recorded: Recorded, x: FloatArray, nuisance: Nuisance, fits: Fits
+    ) -> dict[str, NDArray[np.bool_]]:
+        """Say what lies outside of the limits above.
+
+        Depth, rate and V0 are those of `explained`, which no prior holds within the limits; a depth beyond them that
+        the network finds counts too.
+        """
+        t, explained = recorded.abscissa, self.explained(recorded, x, fits)
+        V0 = explained.sizes.sum(axis=1)
+        positive = V0 > 0
+        size = np.where(positive, V0, 1.0)
+        depth, gaps = explained.sizes[:, 1] / size, np.diff(t)
+        once = {
+            "length": not LENGTHS[0] / SLACK <= t[-1] <= LENGTHS[1] * SLACK,
+            "points": not NUMBERS[1][0] <= len(t) <= NUMBERS[2][1],
+            "gap": gaps.max() > min(GAPS[0] * (t[-1] - t[0]), GAPS[1] * gaps.mean()),
+            "start": t[0] > LATE_START * t[-1],
+        }
+        return {
+            "noise": ~positive | (fits.noise > NOISE_SLACK * self.noise[1] * size),
+            "modulation_depth": ~positive
+            | (depth < DEPTHS[0])
+            | (depth > DEPTHS[1] + DEPTH_ERROR)
+            | (nuisance["modulation_depth"] > DEPTHS[1]),
+            "background_rate": explained.inner[0] > np.log(RATES[1]) + RATE_ERROR,
+        } | {name: np.full(len(x), found) for name, found in once.items()}
 
     def x_scale(self, grid: FloatArray) -> float:
         """Return 1 / (n dr): densities are per nm, each for a cell of the grid, and their sum times dr is 1."""

@@ -28,7 +28,7 @@ from algebraformer.linalg import FloatArray
 
 DIPOLAR_FREQUENCY = 52.04
 """Dipolar frequency of two free electrons at a distance of 1 nm, in MHz: mu_0 (g mu_B)^2 / (4 pi h)."""
-SHORTEST = 1.5
+SHORTEST_DISTANCE = 1.5
 """Shortest distance of a grid, in nm: pulses of the usual length do not excite both spins below it [2]_."""
 TABLE_STEP, TABLE_END = 0.004, 1000.0
 """Of the phases of `tabulated_kernel`: at 8 us and 1.5 nm it is 775. The error is an eighth of the squared step times
@@ -168,4 +168,4 @@ def distance_grid(length_us: float, n: int) -> FloatArray:
     >>> distance_grid(8.0, 3)
     array([ 1.5 ,  5.75, 10.  ])
     """
-    return np.linspace(SHORTEST, min(10.0, REACH * length_us ** (1 / 3)), n)
+    return np.linspace(SHORTEST_DISTANCE, min(10.0, REACH * length_us ** (1 / 3)), n)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from algebraformer.arrays import split_parts
 from algebraformer.numerics.gaussian_fit import Fits, Way
 from algebraformer.problems.base import register
-from algebraformer.problems.instruments.base import Instrument, Nuisance
+from algebraformer.problems.instruments.base import Instrument, Nuisance, Recorded
 from algebraformer.problems.instruments.priors import smooth_density
 from algebraformer.problems.instruments.relaxation import relaxation_kernel, series_elements, time_grid
 from algebraformer.problems.sampling import FloatArray, Limits, log_uniform
@@ -25,8 +25,13 @@ SIZES = np.array([5.0, 1.0, 3.0])
 the lowest, where the polarisation resistance is one."""
 SMOOTHED = 5
 """Neighbouring frequencies whose mean modulus stands for |Z|: half a decade of a usual spectrum."""
-WIDTHS: Limits = (0.3, 2.5)
+ARC_WIDTHS: Limits = (0.3, 2.5)
 """Limits of the width of an arc in ln tau, log-uniform; the narrowest are near ideal on the grid."""
+
+ELEMENTS: dict[str, Limits] = {"R_inf": (0.01, 10), "inductance": (1e-3, 2), "elastance": (1e-2, 8)}
+"""Limits of the impedances of the elements in series where they are largest, over the polarisation resistance."""
+SLACK = 1.15
+"""Factor by which what is found may be beyond its limits. One simulated spectrum in two hundred is, or less."""
 
 
 @register("drt")
@@ -43,6 +48,7 @@ class Drt(Instrument):
     abscissa_label: ClassVar[str] = "frequency / Hz"
     grid_label: ClassVar[str] = "relaxation time / s"
     x_label: ClassVar[str] = "gamma / ohm"
+    data_label: ClassVar[str] = "Z / ohm"
     values_per_point: ClassVar[int] = 2
 
     def draw_abscissa(self, rng: np.random.Generator, points: int | None) -> FloatArray:
@@ -79,7 +85,7 @@ class Drt(Instrument):
         u = np.log(grid)
         count = int(rng.integers(1, 6))
         place = u[0] + (u[-1] - u[0]) * rng.uniform(0.03, 0.97, count)
-        width = np.exp(rng.uniform(np.log(WIDTHS[0]), np.log(WIDTHS[1]), (2, count)))
+        width = np.exp(rng.uniform(np.log(ARC_WIDTHS[0]), np.log(ARC_WIDTHS[1]), (2, count)))
         width[1] = np.where(rng.random(count) < 0.6, width[0], width[1])  # both sides alike
         z = u[:, None] - place
         z = np.abs(z) / np.where(z < 0, width[0], width[1])
@@ -93,9 +99,9 @@ class Drt(Instrument):
     def draw_nuisance(self, rng: np.random.Generator) -> dict[str, float]:
         """Draw R_inf always, inductance one time in two and a capacitance one time in four; of the impedances above."""
         return {
-            "R_inf": log_uniform(rng, (0.01, 10)),
-            "inductance": log_uniform(rng, (1e-3, 2)) if rng.random() < 0.5 else 0.0,
-            "elastance": log_uniform(rng, (1e-2, 8)) if rng.random() < 0.25 else 0.0,
+            "R_inf": log_uniform(rng, ELEMENTS["R_inf"]),
+            "inductance": log_uniform(rng, ELEMENTS["inductance"]) if rng.random() < 0.5 else 0.0,
+            "elastance": log_uniform(rng, ELEMENTS["elastance"]) if rng.random() < 0.25 else 0.0,
         }
 
     def response(self, abscissa: FloatArray, grid: FloatArray, x: FloatArray, nuisance: Nuisance) -> FloatArray:
@@ -127,9 +133,7 @@ class Drt(Instrument):
 
         Moduli are means over neighbours: a datum's own would take from its noise what lies along Z.
         """
-        from scipy.ndimage import uniform_filter1d  # slow to import, and the command line lists families
-
-        size = uniform_filter1d(np.hypot(*np.split(data, 2, axis=1)), SMOOTHED, axis=1)
+        size = smoothed_modulus(data)
         top = size.max(axis=1, keepdims=True)
         relative = np.tile(top / np.maximum(size, 1e-4 * top), 2)
         one, N = np.ones(data.shape[1]), self.columns(abscissa)
@@ -140,8 +144,23 @@ class Drt(Instrument):
         return np.clip((y - fits.y[1]) / fits.y_std, -10, 10)
 
     def from_coordinates(self, coordinates: FloatArray, fits: Fits, unit: FloatArray) -> dict[str, FloatArray]:
-        y = np.maximum(SIZES * (fits.y[1] + fits.y_std * coordinates), 0.0)
+        """Return the impedances (B,) of the elements; below 0 where noise makes them so, see `natural`."""
+        y = SIZES * (fits.y[1] + fits.y_std * coordinates)
         return {name: y[:, i] for i, name in enumerate(self.nuisance_names)}
+
+    def outside(
+        self, recorded: Recorded, x: FloatArray, nuisance: Nuisance, fits: Fits
+    ) -> dict[str, NDArray[np.bool_]]:
+        """Say what lies outside of the limits above: noise over the largest |Z|, and the elements over the resistance.
+
+        The noise of an imaginary part alone is not known relative to |Z|.
+        """
+        resistance = np.maximum(x.mean(axis=1), np.finfo(float).tiny)
+        found = {name: nuisance[name] / resistance > SLACK * high for name, (_, high) in ELEMENTS.items()}
+        real = recorded.present[0]
+        noise = self.deviations(recorded, fits, fits.noise)[:, recorded.present].max(axis=1)
+        top = smoothed_modulus(recorded.data).max(axis=1)
+        return {"noise": real & (noise > SLACK * self.noise[1] * top)} | found
 
     def x_scale(self, grid: FloatArray) -> float:
         """Return 1 / ln(tau_max / tau_min): gamma is per unit of ln tau."""
@@ -150,7 +169,10 @@ class Drt(Instrument):
     def natural(
         self, nuisance: Nuisance, std: Nuisance, abscissa: FloatArray
     ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
-        """Return R_inf (ohm), inductance (H) and series_capacitance (F), infinite where none is seen."""
+        """Return R_inf (ohm), inductance (H) and series_capacitance (F), infinite where none is seen.
+
+        None is negative. Standard deviations are those before that is seen to, which tell how large they may be.
+        """
         high, low = 2 * np.pi * abscissa.max(), 2 * np.pi * abscissa.min()
         elastance, error = nuisance["elastance"], std["elastance"]
         seen = elastance > 2 * error
@@ -158,8 +180,8 @@ class Drt(Instrument):
         capacitance = np.where(seen, 1 / (low * safe), np.inf)
         return (
             {
-                "R_inf": nuisance["R_inf"],
-                "inductance": nuisance["inductance"] / high,
+                "R_inf": np.maximum(nuisance["R_inf"], 0.0),
+                "inductance": np.maximum(nuisance["inductance"], 0.0) / high,
                 "series_capacitance": capacitance,
             },
             {
@@ -168,3 +190,11 @@ class Drt(Instrument):
                 "series_capacitance": np.where(seen, error / (low * safe**2), np.nan),
             },
         )
+
+
+def smoothed_modulus(data: FloatArray) -> FloatArray:
+    """Return means of neighbouring moduli (B, m) of spectra (B, 2 m), see `SMOOTHED`."""
+    from scipy.ndimage import uniform_filter1d  # slow to import, and the command line lists families
+
+    size: FloatArray = uniform_filter1d(np.hypot(*np.split(data, 2, axis=1)), SMOOTHED, axis=1)
+    return size

@@ -14,6 +14,7 @@ import algebraformer as af
 from algebraformer.errors import ConfigurationError
 from algebraformer.instruments.adaptation import Weighted, estimated_prior, normalized, weigh, with_signals
 from algebraformer.problems import base
+from algebraformer.problems.instruments.base import Recorded
 from algebraformer.training import RunOptions
 
 
@@ -70,9 +71,26 @@ def test_signals_are_compared_at_the_same_noise() -> None:
     assert weights[noise == -2.0].sum() > 0.99
 
 
+def recorded(t: np.ndarray) -> Recorded:
+    """Return a measurement of nothing at these times."""
+    return Recorded(t, np.zeros((1, len(t))), np.ones(len(t), dtype=bool))
+
+
+@pytest.mark.parametrize("part", ["real", "imag"])
+def test_an_instrument_that_records_one_part(part: str) -> None:
+    """All groups have what the spectra had, whatever the family draws."""
+    f = np.geomspace(1, 1e5, 30)
+    found = af.instruments.drt(f, 10 + 50 / (1 + 2j * np.pi * f * 1e-2), part=part)
+    here = with_signals(af.instruments.Drt(), found.recorded)
+    for start in range(0, 16 * 16, 16):
+        simulated = here.simulate(range(start, start + 2), 0)
+        np.testing.assert_array_equal(simulated.present, np.repeat([part == "real", part == "imag"], 30))
+        np.testing.assert_array_equal(simulated.data[:, ~simulated.present], 0)
+
+
 def test_an_instrument_with_other_signals() -> None:
     signals = np.array([np.linspace(0, 2, 20), np.linspace(2, 0, 20)])
-    here = with_signals(Decay(n=20), np.linspace(0, 2, 40), Weighted(signals, np.array([1.0, 3.0])))
+    here = with_signals(Decay(n=20), recorded(np.linspace(0, 2, 40)), Weighted(signals, np.array([1.0, 3.0])))
     drawn = [here.simulate(range(i, i + 16), 0) for i in range(0, 800, 16)]
     assert {len(s.abscissa) for s in drawn} == {40}
     x = np.concatenate([s.x for s in drawn])
@@ -85,7 +103,7 @@ def test_adapt(folder: Path, tmp_path: Path) -> None:
     model = af.instruments.load(folder)
     peak = np.exp(-(((np.arange(20) - 4) / 1.5) ** 2) / 2)
     one = Weighted(normalized(peak[None]), np.ones(1))
-    mine = with_signals(Decay(n=20, noise=(3e-3, 3e-3)), np.linspace(0, 3, 50), one).simulate(range(64), 3)
+    mine = with_signals(Decay(n=20, noise=(3e-3, 3e-3)), recorded(np.linspace(0, 3, 50)), one).simulate(range(64), 3)
     found = model(mine.abscissa, mine.data)
     prior = af.instruments.adapt(folder, found, tmp_path / "new", steps=3, count=512)
     assert prior.signals.shape == (512, 20)

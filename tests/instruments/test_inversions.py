@@ -134,6 +134,13 @@ def test_bad_zero_times(zero):
         instruments.deer(T, V, zero_time=zero)
 
 
+def test_few_points_after_the_zero():
+    """The message says how many are left, and where the zero is."""
+    t = np.linspace(0, 3, 12)
+    with pytest.raises(ValueError, match=r"8 of 12 points are left.* the zero is at 1\.4 us"):
+        instruments.deer(t, np.exp(-((t - 1.4) ** 2)), zero_time=1.4)
+
+
 BAD_SPECTRA = {
     "NaN": (F, changed(Z, _5=np.nan), r"impedance .* index \(5,\)"),
     "NaN in the imaginary part": (F, changed(Z, _5=1 + 1j * np.nan), r"impedance .* index \(5,\)"),
@@ -415,6 +422,127 @@ def test_the_real_part_alone_may_be_negative_in_places():
     assert (f[-1], impedance[-1]) == (F[0], -1.0 + 3j)
 
 
+def test_what_the_real_part_cannot_show():
+    """A capacitance in series shows in the imaginary part alone."""
+    both = Z + 1 / (2j * np.pi * F * 0.05)
+    assert instruments.drt(F, both).nuisance["series_capacitance"] == pytest.approx(0.05, rel=0.2)
+    for found in (instruments.drt(F, both.real, part="real"), instruments.drt(F, np.stack([both, Z]), part="real")):
+        for name in ("inductance", "series_capacitance"):
+            assert np.isnan(found.nuisance[name]).all()
+            assert np.isnan(found.nuisance_std[name]).all()
+        assert np.isfinite(found.nuisance["R_inf"]).all()
+    alone = instruments.drt(F, both.real, part="real")
+    assert np.isnan(alone.classical.nuisance["series_capacitance"])
+    assert alone.record()["nuisance"]["series_capacitance"] is None
+
+
+def test_a_resistance_of_zero_has_an_error():
+    """It is that of the estimate before it is kept from being negative."""
+    rng = np.random.default_rng(3)
+    impedance = (Z - 12) * (1 + 0.02 * (rng.standard_normal((8, 61)) + 1j * rng.standard_normal((8, 61))))
+    found = instruments.drt(F, impedance)
+    assert (found.nuisance["R_inf"] >= 0).all()
+    assert (found.nuisance["R_inf"] == 0).any()
+    assert (found.nuisance_std["R_inf"] > 0).all()
+
+
+# ---------------------------------------------------------------- unlike the training
+
+
+def decay(t, depth=0.3, rate=0.05, noise=0.02, count=8):
+    """Return traces with distances from 2.5 to 4 nm."""
+    rng = np.random.default_rng(7)
+    rows = [
+        (1 - depth + depth * pairs(t, r)) * np.exp(-rate * np.abs(t)) + noise * rng.standard_normal(len(t))
+        for r in np.linspace(2.5, 4, count)
+    ]
+    return np.stack(rows)
+
+
+UP_TO_3 = np.linspace(0, 3, 200)
+UNLIKE_TRACES = {
+    "fast background": (UP_TO_3, {"rate": 1.0}, "background_rate"),
+    "faster background": (UP_TO_3, {"rate": 2.5}, "background_rate"),
+    "deep": (UP_TO_3, {"depth": 0.9}, "modulation_depth"),
+    "no modulation": (UP_TO_3, {"depth": 0.0}, "modulation_depth"),
+    "noisy": (UP_TO_3, {"noise": 0.5}, "noise"),
+    "noise alone": (UP_TO_3, {"noise": 2.0}, "noise"),
+    "long": (np.linspace(0, 9.5, 400), {}, "length"),
+    "a gap": (UP_TO_3[(UP_TO_3 < 0.3) | (UP_TO_3 > 2.7)], {}, "gap"),
+    "a point at the end": (np.append(np.linspace(-0.1, 0.1, 200), 3.0), {}, "gap"),
+    "a late start": (UP_TO_3[UP_TO_3 > 0.6], {}, "start"),
+    "few points": (np.linspace(0, 3, 20), {}, "points"),
+}
+
+
+@pytest.mark.parametrize(("t", "settings", "name"), UNLIKE_TRACES.values(), ids=UNLIKE_TRACES.keys())
+def test_unlike_traces(t, settings, name):
+    """Seven of eight are said to be, and why; one flag is the sum of its reasons."""
+    found = instruments.deer(t, decay(t, **settings), zero_time=0.0)
+    assert found.outside[name].sum() >= 7
+    assert found.in_distribution.sum() <= 1
+    assert_flags_follow(found)
+
+
+def test_usual_traces():
+    found = instruments.deer(UP_TO_3, decay(UP_TO_3), zero_time=0.0)
+    assert found.in_distribution.all()
+    assert_flags_follow(found)
+
+
+def test_a_zero_that_the_trace_does_not_tell():
+    """It is no longer in distribution and says so, until the zero is given."""
+    t = np.arange(-0.2, 3, 0.016)
+    flat = 1 + 0.1 * np.random.default_rng(1).standard_normal(len(t))
+    found = instruments.deer(t, flat)
+    assert found.outside["zero_time"] is True
+    assert found.in_distribution is False
+    assert found.nuisance_std["zero_time"] > 0.015
+    assert "zero_time" in found.unlike_training()
+    assert "zero_time=" in found.explain()
+    assert "zero_time" not in instruments.deer(t, flat, zero_time=0.0).unlike_training()
+    batch = instruments.deer(t, np.stack([flat, flat]))
+    np.testing.assert_array_equal(batch.in_distribution, [False, False])
+    assert_flags_follow(batch)
+
+
+RANDOM = np.random.default_rng(11)
+NOISE = RANDOM.standard_normal((8, 71)) + 1j * RANDOM.standard_normal((8, 71))
+F71 = np.logspace(5, -2, 71)
+OMEGA = 2j * np.pi * F71
+ARC = 10 + 50 / (1 + (OMEGA * 1e-2) ** 0.8)
+UNLIKE_SPECTRA = {
+    "as noisy as large": (ARC * (1 + NOISE), "noise"),
+    "noise of a fifth": (ARC * (1 + 0.2 * NOISE), "noise"),
+    "a capacitor": ((10 + 1e3 / OMEGA) * (1 + 0.003 * NOISE), "elastance"),
+    "a resistor": (10 * (1 + 0.003 * NOISE), "R_inf"),
+    "a resistor, by its samples": (10 * (1 + 0.003 * NOISE), "integral"),
+    "an inductor": ((10 + 1e-6 * OMEGA) * (1 + 0.003 * NOISE), "inductance"),
+}
+
+
+@pytest.mark.parametrize(("impedance", "name"), UNLIKE_SPECTRA.values(), ids=UNLIKE_SPECTRA.keys())
+def test_unlike_spectra(impedance, name):
+    found = instruments.drt(F71, impedance)
+    assert found.outside[name].sum() >= 6
+    assert not found.in_distribution.any()
+    assert_flags_follow(found)
+
+
+def test_usual_spectra():
+    found = instruments.drt(F71, ARC * (1 + 0.003 * NOISE))
+    assert found.in_distribution.all()
+    assert_flags_follow(found)
+
+
+def assert_flags_follow(found):
+    """Assert that `in_distribution` is true where nothing is outside, and that reasons go with flags."""
+    np.testing.assert_array_equal(found.in_distribution, ~np.any(list(found.outside.values()), axis=0))
+    for i, (typical, consistent) in enumerate(zip(found.in_distribution, found.consistent, strict=True)):
+        assert typical == (not found.unlike_training(i))
+        assert len(found.reasons(i)) == (not typical) + (not consistent)
+
+
 # ---------------------------------------------------------------- batches
 
 
@@ -546,6 +674,17 @@ def test_pickled_and_back(found):
     assert_same(again, found, rtol=1e-15)
     np.testing.assert_array_equal(again.samples(2), found.samples(2))
     np.testing.assert_array_equal(again.band(0.6), found.band(0.6))
+
+
+def test_figures_have_a_verdict_and_labels():
+    """Names of what failed, or that nothing did, and a label on every axis."""
+    good, bad = (
+        instruments.deer(UP_TO_3, decay(UP_TO_3, depth=depth)[0], zero_time=0.0).plot() for depth in (0.3, 0.9)
+    )
+    assert "not" not in good.get_suptitle()
+    assert "modulation_depth" in bad.get_suptitle()
+    for figure in (good, instruments.drt(F, Z).plot()):
+        assert all(axes.get_ylabel() for axes in figure.axes)
 
 
 def test_figures(found, tmp_path):

@@ -19,10 +19,13 @@ from algebraformer.problems.instruments.dipolar import tabulated_kernel
 
 LATEST = 1.5
 """Zeros are sought up to this time after the first point, in us."""
-WINDOW, FURTHEST = 1.0, 10.0
-"""What is more than this, in us, after a zero says little about it; more than the other, it has no signal."""
+BEFORE, WINDOW = 0.2, 1.0
+"""What lies so long before and after the zeros that are tried, in us, is fitted: recorded traces often begin with
+artefacts, and what is far off says little."""
+FURTHEST = 10.0
+"""More than this, in us, from the zero there is no signal of pairs."""
 FEWEST, COARSE = 40, 128
-"""Points that are fitted at least, and at most at first."""
+"""All of a trace is fitted if less points than this are near. The first fit is of so many means at most."""
 CANDIDATES, ZOOMS = 33, 4
 """Zeros that are tried at once, and how often: each time in a narrower range."""
 FLOOR = 0.5
@@ -100,8 +103,8 @@ def zero_time(time_us: FloatArray, trace: FloatArray) -> tuple[float, float]:
     zeros = np.linspace(first, last, CANDIDATES)
     for zoom in range(ZOOMS):
         # 1. What is near the zeros that are tried, a few points at least; first in means, which are enough.
-        near = time_us <= zeros[-1] + WINDOW
-        near[:FEWEST] = True
+        near = (time_us >= zeros[0] - BEFORE) & (time_us <= zeros[-1] + WINDOW)
+        near |= near.sum() < FEWEST
         t, V = time_us[near], b[near]
         if zoom == 0:
             t, V = averaged(t, COARSE), averaged(V, COARSE)

@@ -32,8 +32,9 @@ class DeerInversion(Inversion):
 
     x is the density P(r) in 1/nm on `r` (nm), with integral 1. Nuisance parameters are modulation_depth,
     background_rate (1/us), dimension (of the space that other spins fill), amplitude V(0) and zero_time (us, in the
-    times as they were given). `abscissa` holds times from the zero; `data` is the real part with the phase corrected.
-    The other fields are those of `Inversion`.
+    times as they were given, with the error of the network's correction or, if larger, of the zero that was found).
+    `abscissa` holds times from the zero; `data` is the real part with the phase corrected. The other fields are those
+    of `Inversion`.
     """
 
     grid_name: ClassVar[str] = "r"

@@ -21,7 +21,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from algebraformer.linalg import FloatArray
 from algebraformer.numerics.lp_norm import (
@@ -34,6 +33,7 @@ from algebraformer.numerics.lp_norm import (
     line_search,
     max_abs,
     solved,
+    without_rounding,
 )
 
 GROWTH = 1.5
@@ -66,10 +66,17 @@ class Design:
         one = Regression.of(np.asarray(A)[None], np.zeros((1, len(A))), 2.0)
         return cls(one.A[0], one.Q[0], one.R[0])
 
-    def residuals(self, b: FloatArray) -> FloatArray:
-        """Return those of least squares, A x - b (B, m), for b (B, m)."""
-        r = (b @ self.Q) @ self.Q.T - b
-        return np.asarray(r - (r @ self.Q) @ self.Q.T)
+    def regression(self, b: FloatArray, p: float) -> Regression:
+        """Return the regressions of b (B, m), whose arrays A, Q and R are views of these, repeated B times."""
+        x = self.coordinates(b @ self.Q)
+        x = x - self.coordinates((x @ self.A.T - b) @ self.Q)
+        r = without_rounding(x @ self.A.T - b, np.abs(x) @ np.abs(self.A.T) + np.abs(b), x.shape[1])
+        A, Q, R = (np.broadcast_to(part, (len(b), *part.shape)) for part in (self.A, self.Q, self.R))
+        return Regression(A, b, np.full(len(b), p), Q, R, x, r)
+
+    def coordinates(self, y: FloatArray) -> FloatArray:
+        """Return R^-1 y (B, n) for y (B, n)."""
+        return np.asarray(np.linalg.solve(self.R, y.T).T)
 
     def gradients(self, v: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return Q' v (B, n), and ||A' v||_inf / || |A|' |v| ||_inf (B,), for v (B, m)."""
@@ -285,8 +292,8 @@ def descend(
 ) -> Descent:
     """Minimise ||r_0 + Q y||_p for B problems by Newton directions with exact line search, by homotopy in p.
 
-    Steps belong to `homotopy_exponents`, 3, 4.5, ... up to p, from least squares; from elsewhere all to p. A direction that is not good is replaced by that of
-    `factorised`.
+    Steps belong to `homotopy_exponents`, 3, 4.5, ... up to p, from least squares; from elsewhere all to p. A direction
+    that is not good is replaced by that of `factorised`.
 
     Parameters
     ----------
@@ -339,6 +346,7 @@ def descend(
     return Descent(y * scale, error, stalled, **counts)
 
 
-def plain(H: Hessians, g: FloatArray, forcing: FloatArray, problems: NDArray[np.int64]) -> Directions:
-    """Solve by conjugate residuals without any inverse, in at most n products; a `Direction`."""
-    return conjugate_residuals(H, g, lambda z, _: z, forcing, g.shape[1])
+def scaled_by_diagonal(H: Hessians, g: FloatArray, forcing: FloatArray, problems: Indices) -> Directions:
+    """Solve by conjugate residuals with the diagonals of H, in at most n + 10 products; a `Direction`."""
+    diagonal = H.diagonal()
+    return conjugate_residuals(H, g, lambda z, chosen: z / diagonal[chosen], forcing, g.shape[1] + 10)

@@ -69,7 +69,7 @@ class LpHessian(ProblemFamily):
 
     def assemble(self, params: Parameters) -> tuple[FloatArray, FloatArray]:
         design, B = self.design(), len(params["b"])
-        r = design.residuals(params["b"])
+        r = design.regression(params["b"], self.p).r
         A, g = np.empty((B, self.n, self.n)), np.empty((B, self.n))
         for k in np.unique(params["iterate"]):
             mine = np.flatnonzero(params["iterate"] == k)

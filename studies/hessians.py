@@ -153,11 +153,10 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
         bar.advance(task)
     start = LearnedSolver.from_pretrained(plan.start)
     records = []
-    for name, n, count in (*((k, n, c) for n, c in plan.problems.items() for k in plan.kinds), (REAL, 0, 0)):
+    cases = [(kind, n, count) for n, count in plan.problems.items() for kind in plan.kinds]
+    for name, n, count in (*cases, (REAL, 0, plan.problems[min(plan.problems)])):
         for p in plan.p:
-            group = real_group(min(plan.problems.values(), default=1), plan.bank, p) if name == REAL else generated(
-                name, n, p, count, plan.bank
-            )  # fmt: skip
+            group = real_group(count, plan.bank, p) if name == REAL else generated(name, n, p, count, plan.bank)
             m, n = group.design.A.shape
             about = {"design": name, "m": m, "n": n, "p": p}
             solver, starter = networks.get((name, n, p)), start if name == "filter" and n == start.n else None

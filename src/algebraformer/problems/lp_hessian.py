@@ -68,17 +68,18 @@ class LpHessian(ProblemFamily):
         return {"iterate": int(rng.integers(self.iterates)), "b": one(rng, self.sites())}
 
     def assemble(self, params: Parameters) -> tuple[FloatArray, FloatArray]:
-        design, B = self.design(), len(params["b"])
-        r = design.regression(params["b"], self.p).r
-        A, g = np.empty((B, self.n, self.n)), np.empty((B, self.n))
-        for k in np.unique(params["iterate"]):
-            mine = np.flatnonzero(params["iterate"] == k)
-            found = descend(design, r[mine], self.p, factorised, ON_THE_WAY, int(k))
-            at = r[mine] + found.y @ design.Q.T
-            exponent = homotopy_exponents(self.p, found.iterations)
-            A[mine] = Hessians.at(design.Q, at, exponent).dense()
-            g[mine] = -dual_vector(at, exponent) @ design.Q
-        return A, g
+        # One by one: products of matrices round differently for another size of the batch.
+        pairs = [self._system(b, int(k)) for b, k in zip(params["b"], params["iterate"], strict=True)]
+        return np.concatenate([H for H, _ in pairs]), np.concatenate([g for _, g in pairs])
+
+    def _system(self, b: FloatArray, iterate: int) -> tuple[FloatArray, FloatArray]:
+        """Return H (1, n, n) and g (1, n) at an iterate for b (m,)."""
+        design = self.design()
+        r = design.regression(b[None], self.p).r
+        found = descend(design, r, self.p, factorised, ON_THE_WAY, iterate)
+        r = r + found.y @ design.Q.T
+        exponent = homotopy_exponents(self.p, found.iterations)
+        return Hessians.at(design.Q, r, exponent).dense(), -dual_vector(r, exponent) @ design.Q
 
 
 @functools.lru_cache(maxsize=8)

@@ -98,7 +98,7 @@ PRESETS = {
         problems={32: 8},
         bank=8,
         timed=(4.0,),
-        trained=(recipe("filter", 32, 4.0, 128, 20, 16, 32),),
+        trained=(dataclasses.replace(recipe("filter", 32, 4.0, 128, 20, 16, 32), basis_samples=128),),
         start="lp-filter-32",
         rounds=1,
     ),

@@ -34,6 +34,7 @@ DEPENDS = {
     "heldout": ESTIMATED,
     "instruments": ("linalg.py", "problems", "numerics", "models", "instruments"),
     "newton": (*SOLVED, "training", "newton.py"),
+    "hessians": (*SOLVED, "training", "newton.py", "designs.py"),
     "kantorovich": ("linalg.py", "problems", "numerics", "models", "training", "kantorovich.py"),
 }
 """Code of the library that a study's results depend on, in addition to its own modules."""

@@ -24,6 +24,8 @@ def solver(tmp_path_factory: pytest.TempPathFactory) -> LearnedSolver:
         model=ModelConfig(n=8, architecture="mlp", head=head, n_layer=2, n_embd=32),
         samples=128,
         steps=30,
+        basis_samples=128,
+        calibration_samples=128,
         batch_size=32,
         lr=3e-3,
     )

@@ -105,8 +105,8 @@ PRESETS = {
     "cpu": Plan(
         kinds=KINDS,
         p=ALL_P,
-        problems={32: 128, 64: 64, 128: 32, 256: 8},
-        bank=40,
+        problems={32: 128, 64: 32, 128: 16, 256: 4},
+        bank=16,
         timed=(4.0, 8.0),
         trained=(
             recipe("filter", 32, 4.0, 4_000, 1_000),

@@ -243,7 +243,7 @@ def counts(group: Group, methods: Mapping[str, Solve], plan: Plan) -> list[dict[
             "factorisations_max": int(found.factorisations.max()),
             "factorisations_mean": float(np.mean(found.factorisations)),
             "products": float(np.median(found.products)),
-            "inexact": float(np.sum(found.inexact) / max(np.sum(found.iterations), 1)),
+            "inexact": float(np.sum(found.inexact) / np.maximum(np.sum(found.iterations), 1)),
             "difference": float(np.max(np.abs(np.expm1(group.p * np.log(size / best))))),
         })  # fmt: skip
     irls = lp.minimize(problem.A, problem.b, problem.p, "primal-dual irls", maxiter=plan.maxiter)
@@ -294,7 +294,9 @@ def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
             continue
         others = [name for name in TIMED if name not in NETWORKS and name != method]
         ratios = [g[HOMOTOPY]["factorisations"] / max(g[method]["factorisations"], 1.0) for g in cases]
-        gains = [min(float(g[name]["seconds"]) for name in others) / float(g[method]["seconds"]) for g in cases]
+        gains = [
+            min(float(g[name]["seconds"]) for name in others if name in g) / float(g[method]["seconds"]) for g in cases
+        ]
         both = [(r, t, g) for r, t, g in zip(ratios, gains, cases, strict=True) if r >= TARGET and t > 1]
         best = max(zip(gains, ratios, cases, strict=True), key=lambda one: one[0])
         at = best[2][method]

@@ -20,7 +20,7 @@ MAX_PRODUCTS = 30
 
 def inverses(H: Hessians) -> FloatArray:
     """Return H^-1 (B, n, n), from QR of D(w)^(1/2) Q."""
-    R = np.linalg.qr(np.sqrt(H.w)[..., None] * H.Q, mode="r")
+    R = np.asarray(np.linalg.qr(np.sqrt(H.w)[..., None] * H.Q, mode="r"))
     X = np.linalg.inv(R)
     return np.asarray(X @ X.mT)
 

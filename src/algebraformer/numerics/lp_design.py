@@ -163,7 +163,7 @@ def factorised(H: Hessians, g: FloatArray, forcing: FloatArray, problems: Indice
     """Solve by the normal equations in Q, and by QR where these lose the digits; a `Direction`."""
     with np.errstate(all="ignore"):
         try:
-            d = np.linalg.solve(H.dense(), g[..., None])[..., 0]
+            d = solved(H.dense(), g)
         except np.linalg.LinAlgError:
             d = np.full_like(g, np.nan)
         poor = ~(np.linalg.norm(H.product(d) - g, axis=1) <= FACTOR_RTOL * np.linalg.norm(g, axis=1))
@@ -175,7 +175,7 @@ def factorised(H: Hessians, g: FloatArray, forcing: FloatArray, problems: Indice
 
 def _by_qr(H: Hessians, g: FloatArray) -> FloatArray:
     """Return H^-1 g (B, n) from QR of D(w)^(1/2) Q, corrected once: the seminormal equations."""
-    R = np.linalg.qr(np.sqrt(H.w)[..., None] * H.Q, mode="r")
+    R = np.asarray(np.linalg.qr(np.sqrt(H.w)[..., None] * H.Q, mode="r"))
 
     def substituted(g: FloatArray) -> FloatArray:
         return solved(R, solved(R.mT, g))

@@ -103,7 +103,7 @@ def minimize(
     p : float
     solver : LearnedSolver, str or Path, optional
         A network with an operator head, trained on "lp-hessian" for a design with the same range as A and for this p.
-        None: conjugate residuals with the diagonals of the Hessians, which is the faster choice wherever we measured.
+        None: conjugate residuals with the diagonals of the Hessians.
     tol, maxiter
         As for `newton.minimize_lp`.
 

@@ -40,10 +40,10 @@ from algebraformer.training.data import TEST_SEED, VALIDATION_SEED
 from studies.baselines import lp
 from studies.baselines.hessians import KeptFactors, NearestFactors
 from studies.harness.panels import legend_below, panel_grid
+from studies.harness.regressions import real_problem
 from studies.harness.runs import computed_once, folder_name, run_once
 from studies.harness.study import distinct, where
 from studies.harness.timing import in_turn
-from studies.newton.measure import real_problem
 
 NEWTON, HOMOTOPY, IRLS = "Newton, line search", "homotopy", "primal-dual IRLS"
 RESIDUALS, KEPT, NEAREST = "conjugate residuals, diagonal", "kept factors", "nearest factors"

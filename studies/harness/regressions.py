@@ -9,7 +9,7 @@ from algebraformer.linalg import FloatArray
 
 
 def real_problem(name: str) -> tuple[FloatArray, FloatArray]:
-    """Return A (m, n), a constant and the explanatory variables, and b (m,), or (m, 2), of a data set of statsmodels."""
+    """Return A (m, n), a constant and the explanatory variables, and b (m,) or (m, 2) of a data set of statsmodels."""
     try:
         import statsmodels.datasets as datasets
     except ImportError as error:

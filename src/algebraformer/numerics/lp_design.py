@@ -170,7 +170,7 @@ def factorised(H: Hessians, g: FloatArray, forcing: FloatArray, problems: Indice
     if poor.any():
         d[poor] = _by_qr(H.take(poor), g[poor])
     ones = np.ones(len(g), dtype=np.int64)
-    return Directions(d, np.isfinite(d).all(axis=1), ones + poor, ones)
+    return Directions(d, np.asarray(np.isfinite(d).all(axis=1)), ones + poor, ones)
 
 
 def _by_qr(H: Hessians, g: FloatArray) -> FloatArray:

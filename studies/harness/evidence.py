@@ -35,6 +35,7 @@ DEPENDS = {
     "instruments": ("linalg.py", "problems", "numerics", "models", "instruments"),
     "newton": (*SOLVED, "training", "newton.py"),
     "kantorovich": ("linalg.py", "problems", "numerics", "models", "training", "kantorovich.py"),
+    "relatives": ("rivals", *BOTH),
 }
 """Code of the library that a study's results depend on, in addition to its own modules."""
 OWN = {"reliability": ("tests/stress",), "soak": ("tests/stress/soak.py",)}

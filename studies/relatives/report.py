@@ -1,0 +1,199 @@
+"""Tables, outcomes and sentences of the study `relatives`, from its records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, outcome
+from algebraformer.verdict import MIN_CERTIFIED
+from studies.baselines.methods import MEAN, NEAREST, SNAPSHOTS
+from studies.harness.study import distinct, number, where
+
+HEAD, SHIPPED = "operator head", "operator head, shipped"
+COEFFICIENTS = "kernel ridge, coefficients"
+FACTORS, MEAN_FACTORS = "kernel ridge, Cholesky factors", "kernel ridge, Cholesky factors after the mean"
+TRUNK, MEAN_TRUNK = "trunk basis + Jacobi", "trunk basis + mean inverse"
+METHODS = (HEAD, COEFFICIENTS, FACTORS, MEAN_FACTORS, TRUNK, MEAN_TRUNK, SNAPSHOTS, NEAREST, MEAN)
+"""In the order of the tables; the shipped networks come last."""
+CHOLESKY, TRUNKS = (FACTORS, MEAN_FACTORS), (TRUNK, MEAN_TRUNK)
+TIE = 1.5
+"""Contractions within this factor count as equal: there is one training set for each number of systems."""
+
+Record = dict[str, Any]
+
+
+def summary(records: Sequence[Record]) -> Report:
+    """Put the records of all families into tables and outcomes."""
+    data = {"records": list(records)}
+    found = outcomes(data)
+    return Report([main(records), details(records)], found, conclusions(found, SENTENCES), data)
+
+
+# ---------------------------------------------------------------- tables
+
+
+def main(records: Sequence[Record]) -> TableData:
+    """One row per family and method: contraction against the number of systems, and what the most systems give."""
+    sizes = distinct(records, "N")
+    rows: list[list[Cell]] = []
+    for family, method in distinct(records, "family", "method"):
+        own = {r["N"]: r for r in where(records, family=family, method=method)}
+        last = own[sizes[-1]]
+        curve: list[Cell] = [own[N]["contraction_median"] if N in own else None for N in sizes]
+        if method == SHIPPED:
+            curve = [*(None for _ in sizes[1:]), last["contraction_median"]]
+        rows.append([
+            family, method if method != SHIPPED else f"{SHIPPED}: {last['samples']} systems", *curve,
+            last["certified"], last["refinements_median"], ratio(last),
+        ])  # fmt: skip
+    columns = (
+        "family", "method", *(f"contraction, N = {N}" for N in sizes), "certified", "refinements, median",
+        "operations / LU",
+    )  # fmt: skip
+    title = f"Median contraction on unseen systems after N systems of training; the rest with N = {sizes[-1]}"
+    return TableData(columns, rows, title)
+
+
+def details(records: Sequence[Record]) -> TableData:
+    """Everything that was measured; times where there are some."""
+    timed = all("seconds" in r for r in records)
+    rows: list[list[Cell]] = [
+        [
+            r["family"], r["n"], r["method"], r["samples"], r["contraction_median"], r["contraction_95"],
+            r["relative_error_median"], r["certified"], r["refinements_median"], r["refinements_99"], ratio(r),
+            *((1e6 * r["seconds"], 1e6 * r["lapack_seconds"]) if timed else ()),
+        ]
+        for r in records
+    ]  # fmt: skip
+    columns = (
+        "family", "n", "method", "systems", "contraction, median", "contraction, 95 %",
+        "relative_error of M b, median", "certified", "refinements, median", "refinements, 99 %", "operations / LU",
+        *(("µs per system", "LAPACK, µs per system") if timed else ()),
+    )  # fmt: skip
+    return TableData(columns, rows, f"All measures on {records[0]['systems']} unseen systems of each family")
+
+
+def ratio(record: Record) -> float | None:
+    """Return the operations of a solve relative to LU's."""
+    return None if record["flops"] is None else record["flops"] / record["lu_flops"]
+
+
+# ---------------------------------------------------------------- outcomes
+
+
+def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Return who contracts most with most and with fewest systems, how the relatives compare, and what is cheap."""
+    records, found = data["records"], {}
+    for family in distinct(records, "family"):
+        own = [r for r in where(records, family=family) if r["method"] != SHIPPED]
+        sizes = distinct(own, "N")
+        few, many = (where(own, N=N) for N in (sizes[0], sizes[-1]))
+        found[f"relatives.most-systems/{family}"] = sharpest(many)
+        found[f"relatives.fewest-systems/{family}"] = sharpest(few)
+        found[f"relatives.cholesky/{family}"] = cholesky(many)
+        found[f"relatives.network/{family}"] = network(many)
+        found[f"relatives.trunk/{family}"] = trunk(many)
+    cheap = [r for r in records if r["certified"] >= MIN_CERTIFIED and r["flops"] < r["lu_flops"]]
+    names = ", ".join(f"{r['method']} ({r['family']}, N = {r['N']})" for r in cheap)
+    verdict = Verdict.HOLDS if cheap else Verdict.FAILS
+    found["relatives.cheaper-than-lu"] = outcome(verdict, cases=len(cheap), all=len(records), names=names)
+    return found
+
+
+def contraction(record: Record) -> float:
+    """Return the median contraction, infinity where it is not finite."""
+    return number(record["contraction_median"])
+
+
+def best_of(records: Sequence[Record], names: Sequence[str]) -> Record:
+    """Return the record of the smallest median contraction among these methods."""
+    return min((r for r in records if r["method"] in names), key=contraction)
+
+
+def sharpest(records: Sequence[Record]) -> Outcome:
+    """Return who contracts most after N systems; holds if it is the operator head, by more than a tie."""
+    ours, best = best_of(records, [HEAD]), best_of(records, METHODS)
+    other = best_of(records, METHODS[1:])
+    quotient = contraction(other) / contraction(ours)
+    verdict = Verdict.HOLDS if quotient > TIE else Verdict.FAILS if quotient < 1 / TIE else Verdict.INCONCLUSIVE
+    return outcome(
+        verdict, family=ours["family"], N=ours["N"], best=best["method"], contraction=contraction(best),
+        head=contraction(ours), other=other["method"], other_contraction=contraction(other),
+    )  # fmt: skip
+
+
+def compared(ours: Record, theirs: Record) -> Outcome:
+    """Return whether the first method contracts more than the second: inconclusive within `TIE`."""
+    quotient = contraction(theirs) / contraction(ours)
+    verdict = Verdict.HOLDS if quotient > TIE else Verdict.FAILS if quotient < 1 / TIE else Verdict.INCONCLUSIVE
+    return outcome(
+        verdict, family=ours["family"], N=ours["N"], method=ours["method"], contraction=contraction(ours),
+        refinements=ours["refinements_median"], other=theirs["method"], other_contraction=contraction(theirs),
+        other_refinements=theirs["refinements_median"],
+    )  # fmt: skip
+
+
+def cholesky(records: Sequence[Record]) -> Outcome:
+    """Return whether regressing coefficients is better than regressing Cholesky factors, in their better form."""
+    return compared(best_of(records, [COEFFICIENTS]), best_of(records, CHOLESKY))
+
+
+def network(records: Sequence[Record]) -> Outcome:
+    """Return whether the network is better than kernel ridge regression of the same coefficients."""
+    return compared(best_of(records, [HEAD]), best_of(records, [COEFFICIENTS]))
+
+
+def trunk(records: Sequence[Record]) -> Outcome:
+    """Return whether the operator head needs fewer refinements than a trunk basis, and certifies as much."""
+    ours = best_of(records, [HEAD])
+    theirs = min(
+        (r for r in records if r["method"] in TRUNKS),
+        key=lambda r: (-r["certified"], number(r["refinements_median"])),
+    )
+    fewer = number(ours["refinements_median"]) < number(theirs["refinements_median"])
+    holds = fewer and ours["certified"] >= theirs["certified"]
+    return outcome(
+        Verdict.HOLDS if holds else Verdict.PARTLY if fewer else Verdict.FAILS, family=ours["family"], N=ours["N"],
+        refinements=ours["refinements_median"], certified=ours["certified"], other=theirs["method"],
+        other_refinements=theirs["refinements_median"], other_certified=theirs["certified"],
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- sentences
+
+
+def sharpest_sentence(found: Outcome) -> str:
+    """Say who contracts most, and where the operator head stands."""
+    text = "{family}, {N} systems: {best} contracts most (median {contraction:.2g})"
+    if found.numbers["best"] == HEAD:
+        text += ", then {other} ({other_contraction:.2g})."
+    else:
+        text += "; the operator head: {head:.2g}."
+    if found.verdict == Verdict.INCONCLUSIVE:
+        text += f" Within a factor of {TIE}, which counts as equal."
+    return text.format(**found.numbers)
+
+
+def compared_sentence(found: Outcome) -> str:
+    """Say which of two methods contracts more."""
+    words = {Verdict.HOLDS: "contracts more than", Verdict.FAILS: "contracts less than"}
+    word = words.get(found.verdict, "is equal, within the tolerance, to")
+    text = "{family}, {N} systems: {method} {word} {other} ({contraction:.2g} and {other_contraction:.2g})."
+    return text.format(word=word, **found.numbers)
+
+
+SENTENCES: Sentences = {
+    "relatives.most-systems": sharpest_sentence,
+    "relatives.fewest-systems": sharpest_sentence,
+    "relatives.cholesky": compared_sentence,
+    "relatives.network": compared_sentence,
+    "relatives.trunk": lambda found: (
+        "{family}, {N} systems: median refinements {refinements} with the operator head ({certified:.3g} certified), "
+        "{other_refinements} with the {other} ({other_certified:.3g})."
+    ).format(**found.numbers),
+    "relatives.cheaper-than-lu": lambda found: (
+        "Fewer operations than LU, at least 99 % certified: {cases} of {all} cases".format(**found.numbers)
+        + (f": {found.numbers['names']}." if found.numbers["cases"] else ".")
+    ),
+}

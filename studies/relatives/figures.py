@@ -34,5 +34,5 @@ def figure(data: Mapping[str, Any]) -> Figure:
         axes.set(title=f"{family}, n = {own[0]['n']}", xlabel="training systems")
         axes.grid(alpha=0.3)
     panels[0].set(ylabel="contraction ρ(I − M A): median, bar to 95 %")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=max(2, len(families)), fontsize="small")
     return figure

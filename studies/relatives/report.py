@@ -189,8 +189,8 @@ SENTENCES: Sentences = {
     "relatives.cholesky": compared_sentence,
     "relatives.network": compared_sentence,
     "relatives.trunk": lambda found: (
-        "{family}, {N} systems: median refinements {refinements} with the operator head ({certified:.3g} certified), "
-        "{other_refinements} with the {other} ({other_certified:.3g})."
+        "{family}, {N} systems: median refinements {refinements:g} with the operator head ({certified:.3g} certified), "
+        "{other_refinements:g} with the {other} ({other_certified:.3g})."
     ).format(**found.numbers),
     "relatives.cheaper-than-lu": lambda found: (
         "Fewer operations than LU, at least 99 % certified: {cases} of {all} cases".format(**found.numbers)

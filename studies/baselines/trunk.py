@@ -6,8 +6,9 @@ best such basis in the mean. One application, coarse space first, is
 
     g = C r,   M r = g + S (r - A g),   C = V (V^T A V)^-1 V^T,
 
-S being the smoother: Jacobi's, or the inverse of the family's mean, which is our addition. Coarse equations that are
-tested with V divided by the diagonal of A, or solved by least squares, did no better (LOG.md, 2026-11-27).
+S being the smoother: Jacobi's, or the inverse of the family's mean scaled by diagonals, which is our addition. Coarse
+equations that are tested with V divided by the diagonal of A, or solved by least squares, did no better (LOG.md,
+2026-11-27).
 
 References
 ----------
@@ -23,6 +24,7 @@ import numpy as np
 
 from algebraformer.linalg import FloatArray
 from algebraformer.numerics.preconditioner import Chosen, shared_matmul
+from algebraformer.rivals.iterative import ScaledMeanInverse
 
 DAMPING = 2 / 3
 """Of Jacobi's method, the usual choice for a smoother."""
@@ -48,6 +50,10 @@ class Jacobi:
         """Return r (B, n, k)."""
         return r
 
+    def residual(self, g: FloatArray) -> FloatArray:
+        """Return r (B, n, k) from g = L r."""
+        return g
+
     def right(self, g: FloatArray) -> FloatArray:
         """Return S g (B, n, k)."""
         return self.scale * g
@@ -59,34 +65,39 @@ class Jacobi:
 
 @dataclasses.dataclass(frozen=True)
 class ScaledMean:
-    """S = Abar^-1 / s for B matrices, applied as R = 1 / s and L = Abar^-1.
+    """S = diag(l) Abar^-1 diag(l) for B matrices, applied as R = diag(l) and L = Abar^-1 diag(l).
 
     Attributes
     ----------
-    inverse : ndarray, shape (n, n), float64
-        Abar^-1.
-    s : ndarray, shape (B,)
+    inverse : ScaledMeanInverse
+        S.
+    A_mean : ndarray, shape (n, n), float64
+        Abar.
     """
 
-    inverse: FloatArray
-    s: FloatArray
+    inverse: ScaledMeanInverse
+    A_mean: FloatArray
 
     def left(self, r: FloatArray) -> FloatArray:
-        """Return Abar^-1 r (B, n, k)."""
-        return shared_matmul(self.inverse, r)
+        """Return L r (B, n, k)."""
+        return self.inverse.left(r)
+
+    def residual(self, g: FloatArray) -> FloatArray:
+        """Return r (B, n, k) from g = L r."""
+        return shared_matmul(self.A_mean, g) / self.inverse.l
 
     def right(self, g: FloatArray) -> FloatArray:
-        """Return g / s (B, n, k)."""
-        return g / self.s[:, None, None]
+        """Return R g (B, n, k)."""
+        return self.inverse.right(g)
 
     def __getitem__(self, chosen: Chosen) -> ScaledMean:
         """Return the smoother of the chosen systems."""
-        return ScaledMean(self.inverse, self.s[chosen])
+        return ScaledMean(self.inverse[chosen], self.A_mean)
 
 
 @dataclasses.dataclass(frozen=True)
 class TwoLevel:
-    """M = C + S (I - A C) for B matrices, with the smoother S = R L, applied after L: M L^-1 L.
+    """M = C + S (I - A C) for B matrices, with the smoother S = R L; residuals are measured after L.
 
     Attributes
     ----------
@@ -95,21 +106,18 @@ class TwoLevel:
     AV : ndarray, shape (B, n, k)
     coarse : ndarray, shape (B, k, k)
         (V^T A V)^-1.
-    restriction : ndarray, shape (k, n)
-        V^T L^-1.
     """
 
     smoother: Jacobi | ScaledMean
     V: FloatArray
     AV: FloatArray
     coarse: FloatArray
-    restriction: FloatArray
 
     @classmethod
-    def of(cls, A: FloatArray, V: FloatArray, smoother: Jacobi | ScaledMean, restriction: FloatArray) -> TwoLevel:
+    def of(cls, A: FloatArray, V: FloatArray, smoother: Jacobi | ScaledMean) -> TwoLevel:
         """Return M for the matrices A (B, n, n); `LinAlgError` where V^T A V is singular."""
         AV = A @ V
-        return cls(smoother, V, AV, np.asarray(np.linalg.inv(V.T @ AV), dtype=np.float64), restriction)
+        return cls(smoother, V, AV, np.asarray(np.linalg.inv(V.T @ AV), dtype=np.float64))
 
     def left(self, r: FloatArray) -> FloatArray:
         """Return L r (B, n, k)."""
@@ -117,9 +125,9 @@ class TwoLevel:
 
     def right(self, g: FloatArray) -> FloatArray:
         """Return M r (B, n, k) from g = L r."""
-        y = self.coarse @ shared_matmul(self.restriction, g)
+        y = self.coarse @ shared_matmul(self.V.T, self.smoother.residual(g))
         return shared_matmul(self.V, y) + self.smoother.right(g - self.smoother.left(self.AV @ y))
 
     def __getitem__(self, chosen: Chosen) -> TwoLevel:
         """Return the preconditioner of the chosen systems."""
-        return TwoLevel(self.smoother[chosen], self.V, self.AV[chosen], self.coarse[chosen], self.restriction)
+        return TwoLevel(self.smoother[chosen], self.V, self.AV[chosen], self.coarse[chosen])

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from studies.harness.study import distinct, number, where
 from studies.relatives.report import METHODS, SHIPPED
 
-MARKS = "os^vDPX<>"
+MARKS = "os^vDPX<>p"
 
 
 def figure(data: Mapping[str, Any]) -> Figure:
@@ -34,5 +34,10 @@ def figure(data: Mapping[str, Any]) -> Figure:
         axes.set(title=f"{family}, n = {own[0]['n']}", xlabel="training systems")
         axes.grid(alpha=0.3)
     panels[0].set(ylabel="contraction ρ(I − M A): median, bar to 95 %")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=max(2, len(families)), fontsize="small")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=max(2, len(families)),
+        fontsize="small",
+    )
     return figure

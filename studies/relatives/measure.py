@@ -6,8 +6,8 @@
 - The same regression of Cholesky factors of the inverse, the idea of CHONKNORIS: as it is, and preconditioned by the
   mean, which the operator head has as well.
 - Two-level preconditioners with a basis of solutions, the idea of the trunk basis: with Jacobi's smoother, and with the
-  inverse of the mean instead.
-- Interpolation of stored inverses, the nearest sample's inverse, and the mean's inverse alone.
+  inverse of the mean, scaled by diagonals, instead.
+- Interpolation of stored inverses, the nearest sample's inverse, and the mean's inverse alone, scaled or not.
 
 All read the same entries of A and are refined by the same iteration (`numerics.gcr`), which gives the iterates of
 GMRES, to the same certificate; nothing falls back to LAPACK. Contraction is the spectral radius of I - M A. Operations
@@ -35,13 +35,13 @@ from algebraformer.reporting import Report
 from algebraformer.result import plain
 from algebraformer.rivals import MAX_REFINEMENTS
 from algebraformer.rivals.direct import numpy_lu
-from algebraformer.rivals.iterative import Inverse
+from algebraformer.rivals.iterative import Inverse, ScaledMeanInverse
 from algebraformer.solver import LearnedSolver
 from algebraformer.training import FinetuneRecipe
 from algebraformer.training.data import TEST_SEED
 from studies.baselines import factor_regression, interpolation, kernel_ridge, methods, reduced_basis
 from studies.baselines.factor_regression import FactorForm
-from studies.baselines.methods import LAPACK, MEAN, NEAREST, SEED, SNAPSHOTS
+from studies.baselines.methods import LAPACK, MEAN, NEAREST, SCALED, SEED, SNAPSHOTS
 from studies.baselines.nearest import NearestInverse
 from studies.baselines.trunk import Jacobi, ScaledMean, TwoLevel
 from studies.harness.runs import computed_once, folder_name, run_once
@@ -197,11 +197,14 @@ def others(plan: Plan, family: ProblemFamily, solver: LearnedSolver, recipe: Fin
     V = reduced_basis.fit(sample.x, basis.inverse, min(plan.trunk, n // 2)).V
     mean = MeanInverse(basis.inverse)
 
-    def two_level(A: FloatArray) -> TwoLevel:
-        return TwoLevel.of(A, V, Jacobi.of(A), V.T)
+    def scaled(A: FloatArray) -> ScaledMeanInverse:
+        return ScaledMeanInverse.of(A, np.diagonal(basis.A_mean), basis.inverse)
 
-    def after_mean(A: FloatArray) -> TwoLevel:
-        return TwoLevel.of(A, V, ScaledMean(basis.inverse, basis.sampler(A)[1]), V.T @ basis.A_mean)
+    def with_jacobi(A: FloatArray) -> TwoLevel:
+        return TwoLevel.of(A, V, Jacobi.of(A))
+
+    def with_mean(A: FloatArray) -> TwoLevel:
+        return TwoLevel.of(A, V, ScaledMean(scaled(A), basis.A_mean))
 
     found = []
     regression = kernel_ridge.fit(basis, sample.z, sample.c, sample.weight)
@@ -217,10 +220,11 @@ def others(plan: Plan, family: ProblemFamily, solver: LearnedSolver, recipe: Fin
     nearest = NearestInverse(basis.sampler, basis.inverse, sample.z, sample.T)
     return [
         *found,
-        Relative(TRUNK, two_level, costs.trunk(n, V.shape[1], smoother=n), N),
-        Relative(MEAN_TRUNK, after_mean, costs.trunk(n, V.shape[1], smoother=4 * n**2), N),
+        Relative(TRUNK, with_jacobi, costs.trunk(n, V.shape[1], smoother=n), N),
+        Relative(MEAN_TRUNK, with_mean, costs.trunk(n, V.shape[1], smoother=6 * n**2), N),
         Relative(SNAPSHOTS, snapshots, costs.snapshots(n, count, COLUMNS), N),
         Relative(NEAREST, nearest, costs.nearest(basis, N), N),
+        Relative(SCALED, scaled, costs.Cost(0, 2 * n**2), N),
         Relative(MEAN, lambda A: mean, costs.Cost(0, 2 * n**2), N),
     ]
 

@@ -58,10 +58,11 @@ COLUMNS = 16
 class Plan:
     """What is measured."""
 
-    families: tuple[tuple[str, int], ...] = (
-        ("diffusion", 64), ("reaction-diffusion", 64), ("advection-diffusion", 64), ("calderon", 81),
+    families: tuple[tuple[str, int, int], ...] = (
+        ("diffusion", 64, 4096), ("reaction-diffusion", 64, 1024), ("advection-diffusion", 64, 1024),
+        ("calderon", 81, 4096),
     )  # fmt: skip
-    """Families, with their numbers of unknowns."""
+    """Families, each with its number of unknowns and the most systems that everything is prepared from."""
     samples: tuple[int, ...] = (64, 256, 1024, 4096)
     """Numbers N of systems that everything is prepared from, ascending."""
     steps: tuple[int, ...] = (300, 300, 1000, 2000)
@@ -78,7 +79,7 @@ class Plan:
     """Most functions of the trunk basis; half of n where that is less."""
     shipped: bool = True
     """Measure the shipped networks as well, where there are some."""
-    systems: int = 400
+    systems: int = 200
     """Unseen systems."""
     rounds: int = 0
     """Rounds whose median time is reported; 0 for no times."""
@@ -88,7 +89,7 @@ class Plan:
 
 PRESETS = {
     "quick": Plan(
-        families=(("diffusion", 16), ("calderon", 16)),
+        families=(("diffusion", 16, 128), ("calderon", 16, 128)),
         samples=(32, 128),
         steps=(100, 200),
         rank=24,
@@ -104,7 +105,12 @@ PRESETS = {
     "cpu": Plan(),
     "times": Plan(rounds=7),
     "paper": Plan(
-        steps=(1000, 2000, 4000, 8000), width=192, n_layer=6, systems=2000, rounds=15,
+        families=tuple((name, n, 4096) for name, n, _ in Plan().families),
+        steps=(1000, 2000, 4000, 8000),
+        width=192,
+        n_layer=6,
+        systems=2000,
+        rounds=15,
     ),
 }  # fmt: skip
 
@@ -132,15 +138,20 @@ class Relative:
 
 def run(plan: Plan, folder: Path, bar: Progress) -> Report:
     """Measure every family with every number of systems, unless that has been done already."""
-    task = bar.add_task("relatives", total=len(plan.families) * len(plan.samples))
+    cases = [
+        (name, n, N, steps)
+        for name, n, most in plan.families
+        for N, steps in zip(plan.samples, plan.steps, strict=True)
+        if most >= N
+    ]
+    task = bar.add_task("relatives", total=len(cases))
     records: list[dict[str, Any]] = []
-    for name, n in plan.families:
-        for N, steps in zip(plan.samples, plan.steps, strict=True):
-            recipe = recipe_of(plan, name, n, N, steps)
-            settings = {**dataclasses.asdict(plan), "recipe": recipe.settings()}
-            compute = functools.partial(measure, plan, recipe, folder)
-            records += computed_once(folder / f"{folder_name(name, N)}.json", settings, compute)
-            bar.advance(task)
+    for name, n, N, steps in cases:
+        recipe = recipe_of(plan, name, n, N, steps)
+        settings = {**dataclasses.asdict(plan), "recipe": recipe.settings()}
+        compute = functools.partial(measure, plan, recipe, folder)
+        records += computed_once(folder / f"{folder_name(name, N)}.json", settings, compute)
+        bar.advance(task)
     return summary(records)
 
 
@@ -162,7 +173,8 @@ def measure(plan: Plan, recipe: FinetuneRecipe, folder: Path) -> list[dict[str, 
     family = recipe.problem_family()
     solver = run_once(recipe, folder / folder_name(family.name, recipe.samples)).solver
     relatives = [head(HEAD, solver, recipe.samples), *others(plan, family, solver, recipe)]
-    if plan.shipped and recipe.samples == plan.samples[-1] and family.n == 64:
+    most = {name: count for name, _, count in plan.families}[family.name]
+    if plan.shipped and recipe.samples == most and family.n == 64:
         best = LearnedSolver.from_pretrained(f"{family.name}-64")
         relatives.append(head(SHIPPED, best, int(best.info.recipe["samples"])))
     systems = family.sample(plan.systems, TEST_SEED)

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, outcome
+from algebraformer.reporting import (
+    Cell,
+    Outcome,
+    Report,
+    Sentences,
+    TableData,
+    Verdict,
+    conclusions,
+    format_cell,
+    outcome,
+)
 from algebraformer.verdict import MIN_CERTIFIED
 from studies.baselines.methods import MEAN, NEAREST, SCALED, SNAPSHOTS
 from studies.harness.study import distinct, number, where
@@ -20,6 +30,8 @@ CHOLESKY, TRUNKS = (FACTORS, MEAN_FACTORS), (TRUNK, MEAN_TRUNK)
 TIE = 1.5
 """Contractions within this factor count as equal: there is one training set for each number of systems."""
 
+KEYS = ("contraction_median", "contraction_95")
+
 Record = dict[str, Any]
 
 
@@ -27,32 +39,46 @@ def summary(records: Sequence[Record]) -> Report:
     """Put the records of all families into tables and outcomes."""
     data = {"records": list(records)}
     found = outcomes(data)
-    return Report([main(records), details(records)], found, conclusions(found, SENTENCES), data)
+    tables = [main(records), curves(records), details(records)]
+    return Report(tables, found, conclusions(found, SENTENCES), data)
 
 
 # ---------------------------------------------------------------- tables
 
 
 def main(records: Sequence[Record]) -> TableData:
-    """One row per family and method: contraction against the number of systems, and what the most systems give."""
+    """One row per method: what it does on every family after the most systems."""
+    most = {family: max(r["N"] for r in where(records, family=family)) for family in distinct(records, "family")}
+    last = [r for r in records if r["N"] == most[r["family"]]]
+    rows: list[list[Cell]] = []
+    for method in (m for m in (*METHODS, SHIPPED) if where(last, method=m)):
+        found = {r["family"]: r for r in where(last, method=method)}
+        cost = [value for r in found.values() if (value := ratio(r)) is not None]
+        cells = [in_short(found[family]) if family in found else None for family in most]
+        rows.append([method, *cells, f"{min(cost):.3g} to {max(cost):.3g}" if cost else None])
+    title = "Median contraction; median refinements; share certified, on unseen systems after N systems of training"
+    heads = (f"{family}, N = {N}" for family, N in most.items())
+    return TableData(("method", *heads, "operations / LU"), rows, title)
+
+
+def in_short(record: Record) -> str:
+    """Return contraction, refinements and share certified as one cell."""
+    steps = record["refinements_median"]
+    shown = "–" if steps is None else f"{steps:g}"
+    return f"{format_cell(record['contraction_median'])}; {shown}; {100 * record['certified']:.3g} %"
+
+
+def curves(records: Sequence[Record]) -> TableData:
+    """One row per family and method: contraction against the number of systems."""
     sizes = distinct(records, "N")
     rows: list[list[Cell]] = []
     for family, method in distinct(records, "family", "method"):
         own = {r["N"]: r for r in where(records, family=family, method=method)}
-        last = own[sizes[-1]]
-        curve: list[Cell] = [own[N]["contraction_median"] if N in own else None for N in sizes]
         if method == SHIPPED:
-            curve = [*(None for _ in sizes[1:]), last["contraction_median"]]
-        rows.append([
-            family, method if method != SHIPPED else f"{SHIPPED}: {last['samples']} systems", *curve,
-            last["certified"], last["refinements_median"], ratio(last),
-        ])  # fmt: skip
-    columns = (
-        "family", "method", *(f"contraction, N = {N}" for N in sizes), "certified", "refinements, median",
-        "operations / LU",
-    )  # fmt: skip
-    title = f"Median contraction on unseen systems after N systems of training; the rest with N = {sizes[-1]}"
-    return TableData(columns, rows, title)
+            continue
+        rows.append([family, method, *(own[N][key] if N in own else None for key in KEYS for N in sizes)])
+    columns = ("family", "method", *(f"{which}, N = {N}" for which in ("median", "95 %") for N in sizes))
+    return TableData(columns, rows, "Contraction on unseen systems against the number N of systems of training")
 
 
 def details(records: Sequence[Record]) -> TableData:

@@ -270,17 +270,31 @@ def test_what_is_cheaper_than_lu(records):
 
 
 def test_tables(result, records):
-    main, details = result.tables
-    assert len(main.rows) == len(PLAN.families) * len(METHODS)
+    main, curves, details = result.tables
+    assert [row[0] for row in main.rows] == list(METHODS)
+    head = record_of(records, HEAD)
+    contraction, steps, certified = main.rows[0][1].split("; ")
+    assert float(contraction) == pytest.approx(head["contraction_median"], rel=5e-3)
+    assert float(steps) == head["refinements_median"]
+    assert float(certified.removesuffix(" %")) == pytest.approx(100 * head["certified"], rel=5e-3)
+    low, high = main.rows[0][-1].split(" to ")
+    assert float(low) <= 1.05 * head["flops"] / costs.lu(16) <= 1.1 * float(high)
+    assert len(curves.rows) == len(PLAN.families) * len(METHODS)
+    row = dict(zip(curves.columns, curves.rows[0], strict=True))
+    assert row["median, N = 32"] == records[0]["contraction_median"]
+    assert row["95 %, N = 128"] == head["contraction_95"]
     assert len(details.rows) == len(records)
-    row = dict(zip(main.columns, main.rows[0], strict=True))
-    assert row["contraction, N = 32"] == records[0]["contraction_median"]
-    assert row["operations / LU"] == pytest.approx(record_of(records, HEAD)["flops"] / costs.lu(16))
-    shipped = {**record_of(records, HEAD), "method": SHIPPED, "samples": 200_000}
-    last = report.summary([*records, shipped]).tables[0].rows[-1]
-    assert last[1:4] == [f"{SHIPPED}: 200000 systems", None, shipped["contraction_median"]]
+    shipped = {**head, "method": SHIPPED, "samples": 200_000}
+    more = report.summary([*records, shipped]).tables
+    assert [more[0].rows[-1][i] for i in (0, 2)] == [SHIPPED, None]  # there is one for the first family alone
+    assert len(more[1].rows) == len(curves.rows)
     untimed = [{key: value for key, value in record.items() if "seconds" not in key} for record in records]
     assert "µs per system" not in report.details(untimed).columns
+
+
+def test_a_method_that_certifies_nothing_is_shown():
+    record = {"contraction_median": None, "refinements_median": None, "certified": 0.0}
+    assert report.in_short(record) == "–; –; 0 %"
 
 
 def test_tables_and_figure_are_whole(result, records, tmp_path):

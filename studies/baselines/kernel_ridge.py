@@ -34,10 +34,10 @@ COUNTED = 256
 """Most directions of the targets whose errors count in the choice: those of the largest spread."""
 POWERS = (0.0, 0.5, 1.0)
 """Powers of the spread by which components count that are tried."""
-LENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+LENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Lengths of the kernel that are tried, in root mean square distances of a sample from the mean."""
-RIDGES = (1e-15, 1e-12, 1e-9, 1e-6, 1e-3)
-"""Ridges that are tried, by the largest eigenvalue of the kernel matrix."""
+RIDGES = (1e-15, 1e-13, 1e-11, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
+"""Ridges that are tried, by the largest eigenvalue of the kernel matrix of these samples."""
 MIN_SPREAD = 1e-10
 """Components with a smaller spread, relative to the largest, are rounding."""
 
@@ -134,7 +134,7 @@ def regression(z: NDArray[np.floating], y: FloatArray, weight: FloatArray) -> Ve
     spread, vectors = spread[kept] / np.sqrt(len(z)), vectors[kept]
 
     # 2. The choice, by the errors of samples left out.
-    best, kernel, ridge = np.inf, gaussian, RIDGES[0]
+    best, kernel, ridge = np.inf, gaussian, 0.0
     projection = np.zeros((z.shape[1], 1))
     few, u = z[:TRIED_ON] - mean, w[:TRIED_ON]
     target = rotated((y[:TRIED_ON] - offset) * u)
@@ -147,12 +147,13 @@ def regression(z: NDArray[np.floating], y: FloatArray, weight: FloatArray) -> Ve
             errors = [left_out(values, V, target, share * values[-1]) for share in RIDGES]
             if min(errors) < best:
                 best, kernel, projection = min(errors), tried, directions
-                ridge = RIDGES[int(np.argmin(errors))]
+                ridge = RIDGES[int(np.argmin(errors))] * values[-1]
 
     # 3. The fit to all samples.
     features = (z - mean) @ projection
     K = w * kernel(features, features) * w.T
-    ridge *= float(eigsh(K, k=1, v0=np.ones(len(K)), return_eigenvectors=False)[0])
+    largest = float(eigsh(K, k=1, v0=np.ones(len(K)), return_eigenvectors=False)[0])
+    ridge = max(ridge, RIDGES[0] * largest)  # noise of a sample does not grow with their number
     K[np.diag_indices(len(K))] += ridge
     weights = w * scipy.linalg.solve(K, w * (y - offset), assume_a="pos")
     return VectorRegression(kernel, mean, projection, features, offset, weights, ridge)

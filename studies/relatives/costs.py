@@ -63,11 +63,10 @@ def coefficients(basis: OperatorBasis, regression: VectorRegression) -> Cost:
     return Cost(reading(basis) + kernel(regression) + 2.0 * basis.rank * n**2, 4.0 * n**2)
 
 
-def factors(basis: OperatorBasis, regression: VectorRegression, positive: bool, preconditioned: bool) -> Cost:
+def factors(n: int, regression: VectorRegression, positive: bool, preconditioned: bool) -> Cost:
     """Return the cost of a kernel regression of Cholesky factors: R R^T, A^T, and what the mean adds."""
-    n = len(basis.A_mean)
     mean = (2.0 if positive else 4.0) * n**2 if preconditioned else 0.0  # two triangles, or a matrix and its transpose
-    return Cost(reading(basis) + kernel(regression), 2.0 * n**2 + (0.0 if positive else 2.0 * n**2) + mean)
+    return Cost(kernel(regression), 2.0 * n**2 + (0.0 if positive else 2.0 * n**2) + mean)
 
 
 def trunk(n: int, k: int, smoother: float) -> Cost:
@@ -81,6 +80,6 @@ def snapshots(n: int, count: int, columns: int) -> Cost:
     return Cost(sketch + 2.0 * n * columns * count**2 + 2.0 * count * n**2, 4.0 * n**2)
 
 
-def nearest(basis: OperatorBasis, samples: int) -> Cost:
-    """Return the cost of finding the nearest sample."""
-    return Cost(reading(basis) + 2.0 * samples * basis.sampler.weight.size, 4.0 * len(basis.A_mean) ** 2)
+def nearest(n: int, entries: int) -> Cost:
+    """Return the cost of finding the nearest sample among so many entries of all samples."""
+    return Cost(2.0 * entries, 4.0 * n**2)

@@ -30,7 +30,7 @@ MAX_SAMPLES = 4096
 """Samples that a regression is fitted to: the kernel matrix has their square."""
 TRIED_ON = 512
 """Samples that the choice is made on."""
-COUNTED = 256
+COUNTED = 64
 """Most directions of the targets whose errors count in the choice: those of the largest spread."""
 POWERS = (0.0, 0.5, 1.0)
 """Powers of the spread by which components count that are tried."""
@@ -144,7 +144,8 @@ def regression(z: NDArray[np.floating], y: FloatArray, weight: FloatArray) -> Ve
         features = few @ directions
         for tried in (gaussian, matern):
             values, V = np.linalg.eigh(u * tried(features, features) * u.T)
-            errors = [left_out(values, V, target, share * values[-1]) for share in RIDGES]
+            coordinates = V.T @ target
+            errors = [left_out(values, V, coordinates, share * values[-1]) for share in RIDGES]
             if min(errors) < best:
                 best, kernel, projection = min(errors), tried, directions
                 ridge = RIDGES[int(np.argmin(errors))] * values[-1]
@@ -170,7 +171,7 @@ def rotated(target: FloatArray) -> FloatArray:
     return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0)))[:, ::-1][:, :COUNTED])
 
 
-def left_out(values: FloatArray, V: FloatArray, target: FloatArray, ridge: float) -> float:
+def left_out(values: FloatArray, V: FloatArray, coordinates: FloatArray, ridge: float) -> float:
     """Return the sum of squares of the errors of each sample's prediction from all others.
 
     Parameters
@@ -179,11 +180,12 @@ def left_out(values: FloatArray, V: FloatArray, target: FloatArray, ridge: float
         Eigenvalues of the kernel matrix.
     V : ndarray, shape (S, S)
         Its eigenvectors.
-    target : ndarray, shape (S, R)
+    coordinates : ndarray, shape (S, R)
+        V^T times the targets.
     ridge : float
     """
     inverse = 1 / (np.maximum(values, 0.0) + ridge)
-    errors = (V * inverse) @ (V.T @ target) / np.sum(V**2 * inverse, axis=1, keepdims=True)
+    errors = (V * inverse) @ coordinates / np.sum(V**2 * inverse, axis=1, keepdims=True)
     return float(np.sum(errors**2))
 
 

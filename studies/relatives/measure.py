@@ -61,9 +61,11 @@ class Plan:
     """What is measured."""
 
     families: tuple[tuple[str, int, int], ...] = (
-        ("diffusion", 64, 4096), ("reaction-diffusion", 64, 1024), ("advection-diffusion", 64, 1024),
+        ("diffusion", 64, 4096),
         ("calderon", 81, 1024),
-    )  # fmt: skip
+        ("reaction-diffusion", 64, 1024),
+        ("advection-diffusion", 64, 1024),
+    )
     """Families, each with its number of unknowns and the most systems that everything is prepared from."""
     samples: tuple[int, ...] = (64, 256, 1024, 4096)
     """Numbers N of systems that everything is prepared from, ascending."""
@@ -141,17 +143,19 @@ class Relative:
 def run(plan: Plan, folder: Path, bar: Progress) -> Report:
     """Measure every family with every number of systems, unless that has been done already."""
     cases = [
-        (name, n, N, steps)
+        (name, n, most, N, steps)
         for name, n, most in plan.families
         for N, steps in zip(plan.samples, plan.steps, strict=True)
         if most >= N
     ]
     task = bar.add_task("relatives", total=len(cases))
     records: list[dict[str, Any]] = []
-    for name, n, N, steps in cases:
+    for name, n, most, N, steps in cases:
         recipe = recipe_of(plan, name, n, N, steps)
-        settings = {**dataclasses.asdict(plan), "recipe": recipe.settings()}
-        compute = functools.partial(measure, plan, recipe, folder)
+        shipped = plan.shipped and most == N and n == 64
+        what = {key: getattr(plan, key) for key in ("trunk", "systems", "rounds", "batch")}
+        settings = {**what, "shipped": shipped, "recipe": recipe.settings()}
+        compute = functools.partial(measure, plan, recipe, folder, shipped)
         records += computed_once(folder / f"{folder_name(name, N)}.json", settings, compute)
         bar.advance(task)
     return summary(records)
@@ -170,13 +174,12 @@ def recipe_of(plan: Plan, family: str, n: int, samples: int, steps: int) -> Fine
     )
 
 
-def measure(plan: Plan, recipe: FinetuneRecipe, folder: Path) -> list[dict[str, Any]]:
-    """Return what all methods do on one family after N systems, as plain JSON values."""
+def measure(plan: Plan, recipe: FinetuneRecipe, folder: Path, shipped: bool) -> list[dict[str, Any]]:
+    """Return what all methods, the shipped network too if asked for, do after N systems, as plain JSON values."""
     family = recipe.problem_family()
     solver = run_once(recipe, folder / folder_name(family.name, recipe.samples)).solver
     relatives = [head(HEAD, solver, recipe.samples), *others(plan, family, solver, recipe)]
-    most = {name: count for name, _, count in plan.families}[family.name]
-    if plan.shipped and recipe.samples == most and family.n == 64:
+    if shipped:
         best = LearnedSolver.from_pretrained(f"{family.name}-64")
         relatives.append(head(SHIPPED, best, int(best.info.recipe["samples"])))
     systems = family.sample(plan.systems, TEST_SEED)

@@ -337,7 +337,7 @@ def test_errors_of_samples_left_out(sample):
         weights = np.linalg.solve(K[np.ix_(rest, rest)] + ridge * np.eye(29), target[rest])
         expected += np.sum((K[i, rest] @ weights - target[i]) ** 2)
     values, V = np.linalg.eigh(K)
-    assert kernel_ridge.left_out(values, V, target, ridge) == pytest.approx(expected, rel=1e-9)
+    assert kernel_ridge.left_out(values, V, V.T @ target, ridge) == pytest.approx(expected, rel=1e-9)
 
 
 def test_directions_of_targets_keep_their_errors(monkeypatch):

@@ -60,16 +60,15 @@ COLUMNS = 16
 class Plan:
     """What is measured."""
 
-    families: tuple[tuple[str, int], ...] = (
-        ("diffusion", 64),
-        ("calderon", 81),
-        ("reaction-diffusion", 64),
-        ("advection-diffusion", 64),
+    families: tuple[tuple[str, int, int], ...] = (
+        ("diffusion", 64, 1024),
+        ("calderon", 81, 256),
+        ("reaction-diffusion", 64, 256),
     )
-    """Families, with their numbers of unknowns."""
-    samples: tuple[int, ...] = (64, 256, 1024)
+    """Families, each with its number of unknowns and the most systems that everything is prepared from."""
+    samples: tuple[int, ...] = (64, 256, 1024, 4096)
     """Numbers N of systems that everything is prepared from, ascending."""
-    steps: tuple[int, ...] = (300, 300, 1000)
+    steps: tuple[int, ...] = (300, 300, 1000, 2000)
     """Steps that the network of each N is trained for."""
     rank: int = 192
     """Most components of the basis of inverses; half the number of systems where these are fewer."""
@@ -91,9 +90,16 @@ class Plan:
     """Systems per call whose time is measured."""
 
 
+ALL = (
+    ("diffusion", 64, 4096),
+    ("calderon", 81, 4096),
+    ("reaction-diffusion", 64, 4096),
+    ("advection-diffusion", 64, 4096),
+)
+"""All families with all numbers of systems."""
 PRESETS = {
     "quick": Plan(
-        families=(("diffusion", 16), ("calderon", 16)),
+        families=(("diffusion", 16, 128), ("calderon", 16, 128)),
         samples=(32, 128),
         steps=(100, 200),
         rank=24,
@@ -107,16 +113,9 @@ PRESETS = {
         batch=8,
     ),
     "cpu": Plan(),
-    "times": Plan(rounds=7),
-    "paper": Plan(
-        samples=(64, 256, 1024, 4096),
-        steps=(1000, 2000, 4000, 8000),
-        width=192,
-        n_layer=6,
-        systems=2000,
-        rounds=15,
-    ),
-}  # fmt: skip
+    "times": Plan(families=ALL, rounds=7),
+    "paper": Plan(families=ALL, steps=(1000, 2000, 4000, 8000), width=192, n_layer=6, systems=2000, rounds=15),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +142,10 @@ class Relative:
 def run(plan: Plan, folder: Path, bar: Progress) -> Report:
     """Measure every family with every number of systems, unless that has been done already."""
     cases = [
-        (name, n, N, steps) for name, n in plan.families for N, steps in zip(plan.samples, plan.steps, strict=True)
+        (name, n, N, steps)
+        for name, n, most in plan.families
+        for N, steps in zip(plan.samples, plan.steps, strict=True)
+        if most >= N
     ]
     task = bar.add_task("relatives", total=len(cases))
     records: list[dict[str, Any]] = []

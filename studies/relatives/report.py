@@ -48,18 +48,17 @@ def summary(records: Sequence[Record]) -> Report:
 
 def main(records: Sequence[Record]) -> TableData:
     """One row per method: what it does on every family after the most systems."""
-    families, most = distinct(records, "family"), max(r["N"] for r in records)
-    last = [r for r in records if r["N"] == most or r["method"] == SHIPPED]
+    most = {family: max(r["N"] for r in where(records, family=family)) for family in distinct(records, "family")}
+    last = [r for r in records if r["N"] == most[r["family"]] or r["method"] == SHIPPED]
     rows: list[list[Cell]] = []
     for method in (m for m in (*METHODS, SHIPPED) if where(last, method=m)):
         found = {r["family"]: r for r in where(last, method=method)}
         cost = [value for r in found.values() if (value := ratio(r)) is not None]
-        cells = [in_short(found[family]) if family in found else None for family in families]
+        cells = [in_short(found[family]) if family in found else None for family in most]
         rows.append([method, *cells, f"{min(cost):.3g} to {max(cost):.3g}" if cost else None])
-    title = (
-        f"Median contraction; median refinements; share certified, on unseen systems after {most} systems of training"
-    )
-    return TableData(("method", *families, "operations / LU"), rows, title)
+    title = "Median contraction; median refinements; share certified, on unseen systems after N systems of training"
+    heads = (f"{family}, N = {N}" for family, N in most.items())
+    return TableData(("method", *heads, "operations / LU"), rows, title)
 
 
 def in_short(record: Record) -> str:
@@ -77,7 +76,7 @@ def curves(records: Sequence[Record]) -> TableData:
         own = {r["N"]: r for r in where(records, family=family, method=method)}
         if method == SHIPPED:
             continue
-        rows.append([family, method, *(own[N][key] for key in KEYS for N in sizes)])
+        rows.append([family, method, *(own[N][key] if N in own else None for key in KEYS for N in sizes)])
     columns = ("family", "method", *(f"{which}, N = {N}" for which in ("median", "95 %") for N in sizes))
     return TableData(columns, rows, "Contraction on unseen systems against the number N of systems of training")
 

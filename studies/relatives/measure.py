@@ -63,7 +63,6 @@ class Plan:
     families: tuple[tuple[str, int, int], ...] = (
         ("diffusion", 64, 1024),
         ("calderon", 81, 256),
-        ("reaction-diffusion", 64, 256),
     )
     """Families, each with its number of unknowns and the most systems that everything is prepared from."""
     samples: tuple[int, ...] = (64, 256, 1024, 4096)

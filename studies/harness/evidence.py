@@ -24,7 +24,6 @@ DEPENDS = {
     "latency": ("checkpoint.py", "io", *SOLVED, "cli", "__main__.py"),
     "spectral": BOTH,
     "encoding": TRAINED,
-    "reading": BOTH,
     "attention": TRAINED,
     "transfer": TRAINED,
     "certificate": SOLVED,

@@ -38,6 +38,7 @@ DEPENDS = {
     "newton": (*SOLVED, "training", "newton.py"),
     "hessians": (*SOLVED, "training", "newton.py", "designs.py"),
     "kantorovich": ("linalg.py", "problems", "numerics", "models", "training", "kantorovich.py"),
+    "relatives": ("rivals", *BOTH),
 }
 """Code of the library that a study's results depend on, in addition to its own modules."""
 OWN = {"reliability": ("tests/stress",), "soak": ("tests/stress/soak.py",)}

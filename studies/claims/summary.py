@@ -139,8 +139,8 @@ CLAIMS = (
         (
             Fact("conditioning", "{change:.1g} for a diagonal matrix", "[the certificate](certificate.md)"),
             Shown(
-                "noise",
-                "noise.kappa-eps/randsvd, kappa = 1e+05",
+                "perturbation",
+                "perturbation.kappa-eps/randsvd, kappa = 1e+05",
                 "random matrices: {A_worst:.2g} in the worst direction, {A_random:.2g} in a random one",
             ),
         ),

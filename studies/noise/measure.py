@@ -88,7 +88,7 @@ PRESETS = {
         seeds=(0, 1), levels=(1e-6, 1e-3, 1e-1), systems=12, sample=200, matrices=60,
     ),
     "cpu": Plan(
-        recipes=recipes(SMALL, steps=600, batch_size=64), seeds=(0,), levels=LEVELS, systems=256, sample=4096,
+        recipes=recipes(SMALL, steps=600, batch_size=64), seeds=(0,), levels=LEVELS, systems=200, sample=2048,
         matrices=1024,
     ),
     "paper": Plan(

@@ -77,7 +77,9 @@ def fit(clean: Systems, matrices: int) -> Prior:
     A = clean.A[:matrices].reshape(matrices, -1)
     A_mean = A.mean(axis=0)
     _, s, components = np.linalg.svd(A - A_mean, full_matrices=False)
-    return Prior(clean.x.mean(axis=0), np.cov(clean.x, rowvar=False), A_mean, components, s**2 / (matrices - 1))
+    keep = s > max(A.shape) * EPS * s[0]  # the others are rounding
+    covariance = np.cov(clean.x, rowvar=False)
+    return Prior(clean.x.mean(axis=0), covariance, A_mean, components[keep], s[keep] ** 2 / (matrices - 1))
 
 
 def affine(A: FloatArray, b: FloatArray, mean: FloatArray, covariance: FloatArray, noise: FloatArray) -> FloatArray:

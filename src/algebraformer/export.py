@@ -22,6 +22,7 @@ from algebraformer.extras import require_packages, require_torch
 from algebraformer.models.config import EstimateConfig, ModelConfig, OperatorConfig, TokenConfig, check_choice
 from algebraformer.models.inference.answers import AnyNetwork
 from algebraformer.models.inversion import OUTPUTS, InversionConfig
+from algebraformer.models.preconditioned import PreconditionedConfig
 from algebraformer.writing import write_bytes
 
 if TYPE_CHECKING:
@@ -73,8 +74,10 @@ def signature(config: ModelConfig) -> Signature:
     inputs: dict[str, Shape] = {"tokens": (BATCH, config.n_token, config.token_width)}
     if config.body.needs_system:
         inputs |= {"A": (BATCH, m, n), "b": (BATCH, m)}
+    if config.body.needs_right_side:
+        inputs |= {"b": (BATCH, n)}
     outputs: dict[str, Shape]
-    if isinstance(head, TokenConfig):
+    if isinstance(head, TokenConfig | PreconditionedConfig):
         outputs = {"y": (BATCH, n)}
     elif isinstance(head, OperatorConfig):
         outputs = {"multiples": (BATCH, head.n_output)}

@@ -21,8 +21,15 @@ import torch
 from algebraformer import checkpoint, problems
 from algebraformer.checkpoint import CONFIG, MODEL, SUMS, CheckpointInfo
 from algebraformer.errors import CheckpointError, UnknownNameError
-from algebraformer.models import Algebraformer, EstimateConfig, ModelConfig, OperatorConfig, TokenConfig, legacy
-from algebraformer.models.body_kinds import KINDS as BODY_KINDS
+from algebraformer.models import (
+    Algebraformer,
+    EstimateConfig,
+    ModelConfig,
+    OperatorConfig,
+    PreconditionedConfig,
+    TokenConfig,
+    legacy,
+)
 from algebraformer.training import Recipe
 from tests.bases import fit as fit_basis
 
@@ -42,6 +49,7 @@ def network(kind: str = "transformer", seed: int = 0) -> Algebraformer:
         "": TokenConfig(),
         "operator": OperatorConfig(rank=15, n_column=3, n_row=2),
         "estimate": EstimateConfig(encoding="column-tikhonov", n_equations=5),
+        "preconditioned": PreconditionedConfig(),
     }[head]
     config = ModelConfig(n=4, architecture=architecture, head=reading, n_layer=2, n_head=1, n_embd=4)  # type: ignore[arg-type]
     torch.manual_seed(seed)
@@ -77,8 +85,8 @@ def same_weights(a: Algebraformer, b: Algebraformer) -> bool:
 # ---------------------------------------------------------------- there and back
 
 
-OPERATORS = [f"{name}-operator" for name, kind in BODY_KINDS.items() if not kind.needs_system]
-KINDS = ["transformer", "lstm", "gru", *OPERATORS, "feedback-estimate"]
+OPERATORS = [f"{name}-operator" for name in OperatorConfig.architectures()]
+KINDS = ["transformer", "lstm", "gru", *OPERATORS, "feedback-estimate", "carrier-preconditioned"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

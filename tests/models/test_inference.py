@@ -60,7 +60,7 @@ def in_torch(model: Algebraformer, inputs: tuple[np.ndarray, ...], dtype: torch.
     match model.config.head.name:
         case "operator":
             found = [model.operator_head(h) / model.operator_head.scale_of_coefficients()]
-        case "token":
+        case "token" | "preconditioned":
             found = [model.head(h)]
         case "inversion":
             found = list(model.head.outputs(model, *tensors))

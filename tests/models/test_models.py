@@ -115,12 +115,22 @@ def test_contract(kind: str, check: Callable[[Algebraformer, problems.ProblemFam
     check(shared(kind), family(kind))
 
 
+def sizes(model: Algebraformer, A: torch.Tensor) -> torch.Tensor:
+    """Return the signed sizes (B, 1, 1) of matrices in a preconditioned head."""
+    return model.head.scaler.preconditioned_matrix(A)[1][:, None, None]
+
+
 @every_kind
 @torch.no_grad()
 def test_a_fresh_network_answers_zero_or_the_mean_of_the_inverses(kind: str) -> None:
     A, b, _ = tensors(family(kind).sample(2, seed=4))
-    x = begin(Algebraformer(KINDS[kind]), family(kind))(A, b)
-    if not KINDS[kind].head.is_linear:
+    model = begin(Algebraformer(KINDS[kind]), family(kind))
+    x = model(A, b)
+    if KINDS[kind].head.name == "preconditioned":
+        sample = torch.from_numpy(family(kind).sample(64, seed=1).A)  # what `begin` shows it
+        mean, size = (sample / sizes(model, sample)).mean(dim=0), sizes(model, A)
+        np.testing.assert_allclose(x, np.linalg.solve(mean, (b[:, :, None] / size).numpy())[:, :, 0], rtol=1e-6)
+    elif not KINDS[kind].head.is_linear:
         assert not x.any()
     elif KINDS[kind].head.basis_rank is not None:
         T = basis().T_mean @ np.linalg.solve(basis().A_mean, b.numpy().T)  # (n, B)
@@ -313,7 +323,8 @@ def test_hidden_matrices_are_the_weight_matrices_of_the_body(kind: str) -> None:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     expected = {name for name, p in model.body.named_parameters(prefix="body") if p.ndim == 2 and "reads" not in name}
     assert sorted(names[id(parameter)] for parameter, _ in hidden) == sorted(expected)
-    stacked = {"transformer": {1, 3}, "feedback": {1, 3}, "lstm": {4}, "gru": {3}, "mlp": {1}}[KINDS[kind].architecture]
+    kinds = {"transformer": {1, 3}, "feedback": {1, 3}, "carrier": {1, 3, 4}, "lstm": {4}, "gru": {3}, "mlp": {1}}
+    stacked = kinds[KINDS[kind].architecture]
     assert {count for _, count in hidden} == stacked
     assert all(parameter.shape[0] % count == 0 for parameter, count in hidden)
 

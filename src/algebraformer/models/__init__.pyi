@@ -19,3 +19,4 @@ from .inference.reader import max_batch_size as max_batch_size
 from .inference.reading import Estimates as Estimates
 from .inference.reading import MatrixReading as MatrixReading
 from .network import Algebraformer as Algebraformer
+from .preconditioned import PreconditionedConfig as PreconditionedConfig

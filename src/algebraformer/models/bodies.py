@@ -34,7 +34,7 @@ from algebraformer.models.registry import Registry
 class Body(nn.Module, abc.ABC):
     """The layers between tokens and head. One of your own derives from this class: see `register_body`.
 
-    Layers in a `ModuleList` named `blocks` are those that `frozen` and `layer_decay` of a fine-tuning count.
+    Layers in a `ModuleList` named `blocks` or `carriers` are what `frozen` and `layer_decay` of a fine-tuning count.
 
     Parameters
     ----------
@@ -55,7 +55,8 @@ class Body(nn.Module, abc.ABC):
     def forward(self, h: Tensor, *context: Tensor) -> Tensor:
         """Return tokens (B, T, width) from embedded ones (B, T, n_embd), without mixing systems.
 
-        `context` is scaled A (B, m, n) and b (B, m), float32, from heads that give them, see `BodyKind.needs_system`.
+        `context` is scaled A (B, m, n) and b (B, m), float32, from heads that give them, see `BodyKind.needs_system`;
+        or P b (B, T), see `BodyKind.needs_right_side`.
         """
 
     @torch.no_grad()
@@ -184,7 +185,7 @@ class BlockBody(Body):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         for module in self.modules():
-            if isinstance(module, Block | PerceptronBlock | FirstAnswer):
+            if isinstance(module, Block | CarrierBlock | PerceptronBlock | FirstAnswer):
                 module.reset_parameters()
 
     def hidden_matrices(self) -> Iterator[tuple[nn.Parameter, int]]:
@@ -248,6 +249,68 @@ class FirstAnswer(nn.Module):
     def reset_parameters(self) -> None:
         """Start as the identity."""
         nn.init.zeros_(self.write.weight)
+
+
+@register_body("carrier")
+class Carrier(BlockBody):
+    """Blocks that read A, and beside them values that carry b to x: linear in b (ours).
+
+    `context` is b (B, T). Token i starts to carry b_i times a vector of its own. Behind every block, attention between
+    the tokens of A mixes what they carry, and two linear maps with a gate from the token of A between them change it.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        C = config.n_embd
+        self.norm_lift, self.lift = nn.LayerNorm(C), nn.Linear(C, C)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.carriers = nn.ModuleList(CarrierBlock(config) for _ in range(config.n_layer))
+        self.norm, self.gate = nn.LayerNorm(C), nn.Linear(C, C)
+
+    def forward(self, h: Tensor, *context: Tensor) -> Tensor:
+        carried = context[0][:, :, None] * self.lift(self.norm_lift(h))
+        for block, carrier in zip(self.blocks, self.carriers, strict=True):
+            h = block(h)
+            carried = carrier(h, carried)
+        return carried * self.gate(self.norm(h))
+
+    def hidden_matrices(self) -> Iterator[tuple[nn.Parameter, int]]:
+        yield from super().hidden_matrices()
+        yield self.get_parameter("lift.weight"), 1
+        yield self.get_parameter("gate.weight"), 1
+        for carrier in self.carriers:
+            yield carrier.get_parameter("read.weight"), 4
+            for name in ("value", "out", "widen", "narrow"):
+                yield carrier.get_parameter(f"{name}.weight"), 1
+
+
+class CarrierBlock(nn.Module):
+    """Mixes and changes what tokens carry (B, T, n_embd), as tokens of A (B, T, n_embd) say."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        C = config.n_embd
+        self.n_head = config.n_head
+        self.norm, self.read = nn.LayerNorm(C), nn.Linear(C, 4 * C)
+        self.value, self.out, self.widen, self.narrow = (nn.Linear(C, C, bias=False) for _ in range(4))
+
+    def forward(self, h: Tensor, carried: Tensor) -> Tensor:
+        # 1. Queries, keys, factors of the values, gates.
+        q, k, factor, gate = self.read(self.norm(h)).chunk(4, dim=-1)
+        values = self.value(carried) * (1 + factor)
+
+        # 2. Attention, whose weights are those of A.
+        q, k, v = (part.unflatten(2, (self.n_head, -1)).transpose(1, 2) for part in (q, k, values))
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        carried = carried + self.out(mixed)
+
+        # 3. The two linear maps.
+        return carried + self.narrow(self.widen(carried) * gate)
+
+    def reset_parameters(self) -> None:
+        """Start as the identity."""
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.narrow.weight)
 
 
 @register_body("gru")

@@ -24,6 +24,8 @@ class BodyKind:
     """Whether it reads one token that holds everything: see `HeadConfig.gives_one_token`."""
     needs_system: bool = False
     """Whether it reads scaled A and b besides the tokens: see `HeadConfig.gives_system`."""
+    needs_right_side: bool = False
+    """Whether its tokens hold A alone, and it carries b through to x, linearly: see `HeadConfig.gives_right_side`."""
 
 
 KINDS = {
@@ -32,6 +34,7 @@ KINDS = {
     "gru": BodyKind(options=("bidirectional",)),
     "mlp": BodyKind(options=(), needs_one_token=True),
     "feedback": BodyKind(options=("n_head", "causal", "positions"), needs_system=True),
+    "carrier": BodyKind(options=("n_head", "positions"), needs_right_side=True),
 }
 """Kinds of bodies by name: the package's, and those that `models.register_body` adds."""
 _MODULES: dict[str, str] = {}

@@ -54,6 +54,8 @@ class HeadConfig:
     """Whether it can give the body one token that holds everything, for those bodies that need it."""
     gives_system: ClassVar[bool] = False
     """Whether it gives the body scaled A and b besides the tokens."""
+    gives_right_side: ClassVar[bool] = False
+    """Whether it can leave b out of the tokens, and give it to the body besides them."""
     is_linear: ClassVar[bool] = False
     """Whether it approximates the inverse of A itself, so that x is linear in b."""
     estimates: ClassVar[bool] = False
@@ -85,7 +87,9 @@ class HeadConfig:
         return [
             name
             for name, body in KINDS.items()
-            if body.needs_one_token <= cls.gives_one_token and body.needs_system <= cls.gives_system
+            if body.needs_one_token <= cls.gives_one_token
+            and body.needs_system <= cls.gives_system
+            and body.needs_right_side <= cls.gives_right_side
         ]
 
     def n_equations_of(self, model: ModelConfig) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.metrics import ScoredSystems
-from algebraformer.models.bodies import Attention, make_body
+from algebraformer.models.bodies import Attention, CarrierBlock, make_body
 from algebraformer.models.config import ModelConfig
 from algebraformer.models.heads import EstimateHead, OperatorHead, TokenHead
 from algebraformer.models.heads.base import make_head
@@ -65,7 +65,8 @@ class Algebraformer(HeadChecks, nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
             elif isinstance(module, nn.LayerNorm):
                 nn.init.ones_(module.weight)
                 nn.init.zeros_(module.bias)
@@ -183,7 +184,7 @@ class Algebraformer(HeadChecks, nn.Module):
         12 n_layer T^2 n_embd for T tokens, as if a causal mask spared nothing. Where T is much larger than n_embd this
         is most of the work. 0 without attention.
         """
-        layers = sum(isinstance(module, Attention) for module in self.body.modules())
+        layers = sum(isinstance(module, Attention | CarrierBlock) for module in self.body.modules())
         return 12 * layers * self.config.n_token**2 * self.config.n_embd
 
     def parameter_count(self) -> int:

@@ -104,6 +104,49 @@ class Scaling:
         return size[:, None] * (self.x_rms * y)
 
 
+class PreconditionedScaling(Scaling):
+    """The same for P A x = P b, where P is the inverse of the family's mean matrix: P A is the identity and a little.
+
+    `A_mean` and `A_inverse_std` are those of P A; the answer is P b plus `x_rms` times the network's output.
+    """
+
+    A_reference: Any
+    """(n, n), the mean of weighted matrices, which the sign of a size is taken against."""
+    inverse: Any
+    """P (n, n), of matrices of size one."""
+
+    def preconditioned(self, A: Any, b: Any) -> tuple[Any, Any, Any]:
+        """Return P A, P b divided by its signed size, and the factor (B,) that `answer` needs."""
+        P_A, s_A = self.preconditioned_matrix(A)
+        ones = self.xp.ones_like(self.b_mean)
+        s_b = signed_size(b, ones, self.xp)
+        P_b = (b / self.xp.where(s_b != 0, s_b, 1.0)[:, None]) @ self.inverse.T
+        s_P = signed_size(P_b, ones, self.xp)
+        return P_A, P_b / self.xp.where(s_P != 0, s_P, 1.0)[:, None], s_b * s_P / s_A
+
+    def preconditioned_matrix(self, A: Any) -> tuple[Any, Any]:
+        """Return P A (B, n, n) for A of size one, and the size s_A (B,)."""
+        weighted = A * self.A_weight
+        s_A = signed_size(weighted.reshape(len(A), -1), self.A_reference.reshape(-1), self.xp)
+        s_A = self.xp.where(s_A != 0, s_A, 1.0)
+        return self.inverse @ (A / s_A[:, None, None]), s_A
+
+    def distance(self, A: Any) -> Any:
+        z = (self.preconditioned_matrix(A)[0] - self.A_mean) * self.A_inverse_std
+        return self.xp.sqrt(self.xp.mean(z**2, axis=(1, 2)))
+
+    def tokens(self, P_A: Any, P_b: Any, with_b: bool) -> Any:
+        """Return the tokens (B, n, n) or (B, n, n + 1), float64: z-scored columns, with entries of P b or without."""
+        columns = ((P_A - self.A_mean) * self.A_inverse_std).mT
+        if not with_b:
+            return columns
+        return self.xp.concatenate((columns, ((P_b - self.b_mean) * self.b_inverse_std)[:, :, None]), axis=2)
+
+    def answer_from(self, P_b: Any, y: Any, size: Any) -> Any:
+        """Return x (B, n), float64, from P b of size one and the network's output y (B, n)."""
+        return size[:, None] * (P_b + self.x_rms * y)
+
+
 class ScaledSystems(NamedTuple):
     """Noisy systems divided by their sizes."""
 

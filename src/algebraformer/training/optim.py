@@ -23,7 +23,7 @@ from algebraformer.training.recipes import FinetuneRecipe, Recipe
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Coefficients of Muon's iteration [2]_: steep at zero, singular values end between 0.7 and 1.2."""
-LAYER_PATTERN = re.compile(r"body\.(?:blocks\.|layers\.\w+_l)(\d+)")
+LAYER_PATTERN = re.compile(r"body\.(?:blocks\.|carriers\.|layers\.\w+_l)(\d+)")
 """Names of the parameters of blocks and recurrent layers; the group is the number of the layer, from 0."""
 
 

@@ -5,6 +5,7 @@ from algebraformer.models.heads.data import Sample, TrainingData
 from algebraformer.models.heads.estimate import EstimateHead
 from algebraformer.models.heads.inversion import InversionHead
 from algebraformer.models.heads.operator import OperatorHead
+from algebraformer.models.heads.preconditioned import PreconditionedHead
 from algebraformer.models.heads.token import TokenHead
 from algebraformer.models.inference.reading import Estimates, MatrixReading
 
@@ -15,6 +16,7 @@ __all__ = [
     "InversionHead",
     "MatrixReading",
     "OperatorHead",
+    "PreconditionedHead",
     "Sample",
     "TokenHead",
     "TrainingData",

@@ -78,7 +78,8 @@ class Head(nn.Module, abc.ABC):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def check(self) -> None:
         """Raise `ConfigurationError` unless buffers read from a file make sense together."""

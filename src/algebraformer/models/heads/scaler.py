@@ -10,11 +10,15 @@ from torch import Tensor, nn
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import EPS
 from algebraformer.models.heads.base import torch_dtype
+from algebraformer.models.inference.preconditioned_reader import preconditioned_statistics
 from algebraformer.models.inference.token_reader import statistics
-from algebraformer.models.scaling import DISTANCE_MARGIN, Scaling
+from algebraformer.models.scaling import DISTANCE_MARGIN, PreconditionedScaling, Scaling
 
 CONSTANT_RTOL = 1e-12
 """An entry whose spread over the family is below this share of its size counts as constant and is not read."""
+PRECONDITIONED_RTOL = 1e-7
+"""The same for P A, whose rounding errors are those of A times condition numbers of 1e5 and more; below this share of
+the largest spread."""
 ROUNDING = 16 * EPS
 """An entry below this share of the largest in its row and in its column is a rounding error: another processor has
 another one, so it is not read."""
@@ -23,6 +27,13 @@ another one, so it is not read."""
 def inverse_or_zero(v: Tensor, floor: Tensor | float = 0.0) -> Tensor:
     """Return 1 / v, and 0 where v <= floor."""
     return torch.where(v > floor, 1.0 / v, 0.0)
+
+
+def entry_weights(A: Tensor) -> Tensor:
+    """Return the reciprocals (n, n) of the sizes of the entries of A (B, n, n), 0 for rounding errors."""
+    rms = A.square().mean(dim=0).sqrt()
+    rounding = ROUNDING * torch.minimum(rms.amax(dim=1, keepdim=True), rms.amax(dim=0, keepdim=True))
+    return inverse_or_zero(rms, rounding)
 
 
 class FamilyScaler(nn.Module, Scaling):
@@ -50,9 +61,7 @@ class FamilyScaler(nn.Module, Scaling):
         if len(A) < 2:
             raise ConfigurationError(f"the scaler needs at least 2 systems, received {len(A)}")
         # 1. Weights: each entry by its size over the family, rounding errors not at all.
-        rms = A.square().mean(dim=0).sqrt()
-        rounding = ROUNDING * torch.minimum(rms.amax(dim=1, keepdim=True), rms.amax(dim=0, keepdim=True))
-        self.A_weight.copy_(inverse_or_zero(rms, rounding))
+        self.A_weight.copy_(entry_weights(A))
 
         # 2. z-scores of the scaled entries; the signs of the sizes are taken against the mean of the unscaled ones.
         self.A_mean.copy_((A * self.A_weight).mean(dim=0))
@@ -71,3 +80,53 @@ class FamilyScaler(nn.Module, Scaling):
     def forward(self, A: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return z-scored A (B, n, n) and b (B, n), and the factor (B,) that `answer` needs."""
         return self.standardized(A, b)
+
+
+class PreconditionedScaler(nn.Module, PreconditionedScaling):
+    """The scaling of preconditioned systems of one family; its buffers are float64 and travel in the checkpoint."""
+
+    xp: ClassVar[Any] = torch
+    A_weight: Tensor
+    A_reference: Tensor
+    inverse: Tensor
+    A_mean: Tensor
+    A_inverse_std: Tensor
+    b_mean: Tensor
+    b_inverse_std: Tensor
+    x_rms: Tensor
+    max_distance: Tensor
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        for name, (shape, dtype) in preconditioned_statistics(n).items():
+            self.register_buffer(name, torch.zeros(shape, dtype=torch_dtype(dtype)))
+        self.x_rms.fill_(1.0)
+
+    @torch.no_grad()
+    def fit(self, A: Tensor, b: Tensor, x: Tensor) -> None:
+        """Learn the statistics of a family from a sample: A (B, n, n), b and x (B, n), float64, B at least 2."""
+        if len(A) < 2:
+            raise ConfigurationError(f"the scaler needs at least 2 systems, received {len(A)}")
+        # 1. Size and sign of A, and the inverse of the mean matrix of size one.
+        self.A_weight.copy_(entry_weights(A))
+        self.A_reference.copy_((A * self.A_weight).mean(dim=0))
+        self.inverse.copy_(torch.eye(A.shape[1], dtype=A.dtype))
+        mean = self.preconditioned_matrix(A)[0].mean(dim=0)
+        inverse, info = torch.linalg.inv_ex(mean)
+        if info or not torch.isfinite(inverse).all():
+            raise ConfigurationError("the mean of the family's matrices is singular: choose another head")
+        self.inverse.copy_(inverse)
+
+        # 2. z-scores of what P leaves. Entries that do not vary hold rounding errors alone.
+        P_A, P_b, size = self.preconditioned(A, b)
+        std = P_A.std(dim=0)
+        self.A_mean.copy_(P_A.mean(dim=0))
+        self.A_inverse_std.copy_(inverse_or_zero(std, PRECONDITIONED_RTOL * std.max()))
+        self.b_mean.copy_(P_b.mean(dim=0))
+        self.b_inverse_std.copy_(inverse_or_zero(P_b.std(dim=0), CONSTANT_RTOL))
+
+        # 3. How much P b leaves of x, and the distance of the furthest matrix.
+        unit = x / torch.where(size != 0, size, 1.0)[:, None]
+        rest = (unit - P_b).square().mean().sqrt()
+        self.x_rms.copy_(torch.where(rest > 0, rest, 1.0))
+        self.max_distance.copy_(DISTANCE_MARGIN * self.distance(A).max())

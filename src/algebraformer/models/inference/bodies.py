@@ -159,6 +159,58 @@ class Feedback(Transformer):
         return self.norm(h)
 
 
+class CarrierBlock:
+    """Mixes and changes what tokens carry, as tokens of A say."""
+
+    def __init__(self, config: ModelConfig, tensors: Tensors, name: str) -> None:
+        C = config.n_embd
+        self.n_head, size = config.n_head, C // config.n_head
+        read = Norm.take(tensors, f"{name}.norm", C).then(Linear.take(tensors, f"{name}.read", C, 4 * C))
+        self.read = read.scaled(slice(C), size**-0.5)
+        self.value, self.out, self.widen, self.narrow = (
+            Linear.take_unbiased(tensors, f"{name}.{part}", C, C) for part in ("value", "out", "widen", "narrow")
+        )
+
+    def __call__(self, h: Singles, carried: Singles) -> Singles:
+        B, T, C = h.shape
+
+        # 1. Queries, which come divided by the root of their length, keys, factors of the values, gates.
+        q, k, factor, gate = self.read(standardized(h)).reshape(B, T, 4, C).transpose(2, 0, 1, 3)
+        factor += np.float32(1.0)
+        factor *= self.value(carried)
+
+        # 2. Attention.
+        q, k, v = (part.reshape(B, T, self.n_head, -1).transpose(0, 2, 1, 3) for part in (q, k, factor))
+        carried += self.out(softmax_mean(k @ q.mT, v).transpose(0, 2, 1, 3).reshape(B, T, C))
+
+        # 3. The two linear maps.
+        gate *= self.widen(carried)
+        carried += self.narrow(gate)
+        return carried
+
+
+@register_numpy_body("carrier")
+class Carrier:
+    """Blocks that read A, and beside them values that carry b to x."""
+
+    reads_norms: ClassVar[bool] = True
+
+    def __init__(self, config: ModelConfig, tensors: Tensors, name: str) -> None:
+        C = self.width = config.n_embd
+        self.lift = Norm.take(tensors, f"{name}.norm_lift", C).then(Linear.take(tensors, f"{name}.lift", C, C))
+        self.blocks = [Block(config, tensors, f"{name}.blocks.{i}") for i in range(config.n_layer)]
+        self.carriers = [CarrierBlock(config, tensors, f"{name}.carriers.{i}") for i in range(config.n_layer)]
+        self.gate = Norm.take(tensors, f"{name}.norm", C).then(Linear.take(tensors, f"{name}.gate", C, C))
+
+    def __call__(self, h: Singles, *context: Singles) -> Singles:
+        carried = context[0][:, :, None] * self.lift(standardized(h))
+        for block, carrier in zip(self.blocks, self.carriers, strict=True):
+            h = block(h)
+            carried = carrier(h, carried)
+        carried *= self.gate(standardized(h))
+        return carried
+
+
 @register_numpy_body("mlp")
 class Perceptron:
     """Residual perceptrons on one token, and the standardised states behind all of them."""

@@ -88,6 +88,11 @@ class Linear:
         return cls.of(tensors.take(f"{name}.weight", (n_out, n_in)), tensors.take(f"{name}.bias", (n_out,)))
 
     @classmethod
+    def take_unbiased(cls, tensors: Tensors, name: str, n_in: int, n_out: int) -> Linear:
+        """Return the layer of this name, which has no bias."""
+        return cls.of(tensors.take(f"{name}.weight", (n_out, n_in)), np.zeros(n_out, dtype=np.float32))
+
+    @classmethod
     def of(cls, weight: Singles, bias: Singles) -> Linear:
         """Return the layer from a weight of torch's shape (n_out, n_in)."""
         return cls(np.ascontiguousarray(weight.T), bias)

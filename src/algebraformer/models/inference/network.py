@@ -19,6 +19,7 @@ from algebraformer.models.inference.estimate_reader import STD_FLOOR, TYPICAL_NO
 from algebraformer.models.inference.inversion_reader import InversionReader, Inversions, Reading
 from algebraformer.models.inference.layers import Linear, Singles, Tensors, centred
 from algebraformer.models.inference.operator_reader import OperatorReader
+from algebraformer.models.inference.preconditioned_reader import PreconditionedReader
 from algebraformer.models.inference.reader import Arrays, Forward, HeadChecks, Reader, max_batch_size
 from algebraformer.models.inference.reading import Estimates, MatrixReading
 from algebraformer.models.inference.token_reader import TokenReader
@@ -35,6 +36,7 @@ READERS: dict[str, type[Reader]] = {
     "operator": OperatorReader,
     "estimate": EstimateReader,
     "inversion": InversionReader,
+    "preconditioned": PreconditionedReader,
 }
 """Readers by the name of their head."""
 ReadOut = Callable[[Singles, Singles], tuple[Singles, ...]]
@@ -108,7 +110,7 @@ class NumpyNetwork(HeadChecks):
         ----------
         tokens : ndarray, shape (B, T, token_width), float32
         *context : ndarray, float32
-            Scaled A (B, m, n) and b (B, m), for the feedback body.
+            Scaled A (B, m, n) and b (B, m) for the feedback body, P b (B, n) for one that carries b.
         """
         with np.errstate(over="ignore", invalid="ignore"):  # far outside the family
             h = self.embedding(tokens)
@@ -285,9 +287,20 @@ def inversion_read_out(config: ModelConfig, tensors: Tensors, width: int) -> Rea
     return read_out
 
 
+def preconditioned_read_out(config: ModelConfig, tensors: Tensors, width: int) -> ReadOut:
+    """Return what gives the corrections (B, n) in their typical size: one linear map of each token."""
+    linear = Linear.take_unbiased(tensors, "head.linear", width, 1)
+
+    def read_out(h: Singles, tokens: Singles) -> tuple[Singles, ...]:
+        return (linear(h)[..., 0],)
+
+    return read_out
+
+
 READ_OUTS: dict[str, Callable[[ModelConfig, Tensors, int], ReadOut]] = {
     "token": token_read_out,
     "operator": operator_read_out,
     "estimate": estimate_read_out,
     "inversion": inversion_read_out,
+    "preconditioned": preconditioned_read_out,
 }

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from studies.harness.study import distinct
 from studies.noise.report import (
     BARE,
-    BIGRU,
     BILSTM,
     CLASSICAL,
     CLEAN,
@@ -24,7 +23,7 @@ from studies.noise.report import (
 )
 
 TITLES = {"A": "noise on A", "b": "noise on b", "both": "noise on A and b"}
-RECURRENT = (LSTM, GRU, BILSTM, BIGRU)
+RECURRENT = (LSTM, GRU, BILSTM)
 HIGHEST = 10.0
 """Errors above this are drawn here."""
 

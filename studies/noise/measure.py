@@ -29,7 +29,7 @@ from algebraformer.training import Recipe
 from algebraformer.training.data import SCALER_SEED, TEST_SEED
 from studies.harness.runs import folder_name, run_once
 from studies.noise import rivals
-from studies.noise.report import BARE, BIGRU, BILSTM, CLEAN, GRU, LSTM, REFINED, SHIPPED, TOKEN, summary
+from studies.noise.report import BARE, BILSTM, CLEAN, GRU, LSTM, REFINED, SHIPPED, TOKEN, summary
 from studies.noise.systems import FAMILY, PLACES
 
 CLEAN_FAMILY = "diffusion"
@@ -59,7 +59,6 @@ def networks(token: ModelConfig, lstm: int, gru: int) -> dict[str, ModelConfig]:
         LSTM: ModelConfig(n=token.n, architecture="lstm", n_layer=2, n_embd=lstm),
         GRU: ModelConfig(n=token.n, architecture="gru", n_layer=2, n_embd=gru),
         BILSTM: ModelConfig(n=token.n, architecture="lstm", n_layer=2, n_embd=int(0.62 * lstm), bidirectional=True),
-        BIGRU: ModelConfig(n=token.n, architecture="gru", n_layer=2, n_embd=int(0.62 * gru), bidirectional=True),
     }
 
 

@@ -76,7 +76,7 @@ def recipes(models: dict[str, ModelConfig], **common: Any) -> dict[str, Recipe]:
 
 SMALL = networks(ModelConfig(n=64, n_layer=4, n_head=4, n_embd=64), lstm=112, gru=128)
 TOY = networks(ModelConfig(n=64, n_layer=1, n_head=2, n_embd=16), lstm=16, gru=16)
-LEVELS = tuple(10.0 ** (power / 2) for power in range(-12, -1))
+LEVELS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 PRESETS = {
     "quick": Plan(
@@ -87,7 +87,7 @@ PRESETS = {
         seeds=(0, 1), levels=(1e-6, 1e-3, 1e-1), systems=12, sample=200, matrices=60,
     ),
     "cpu": Plan(
-        recipes=recipes(SMALL, steps=600, batch_size=64), seeds=(0,), levels=LEVELS, systems=200, sample=2048,
+        recipes=recipes(SMALL, steps=600, batch_size=64), seeds=(0,), levels=LEVELS, systems=100, sample=2048,
         matrices=1024,
     ),
     "paper": Plan(

@@ -287,6 +287,37 @@ CLAIMS = (
     Claim("confidence", "Medium: Newton's method becomes about four times faster.", (FOUR_TIMES, DIRECTION)),
     Claim("confidence", "Low: systems with condition numbers far above 10⁵ can be solved.", (BEYOND,)),
     Claim(
+        "left-out",
+        "Noisy systems: is a network that is trained with noise more accurate than LU?",
+        (
+            Shown(
+                "noise",
+                "noise.lu/token head",
+                "token head: at levels {from_A:.1g} to {to_A:.1g} with noise on A, nowhere with noise on b",
+            ),
+        ),
+    ),
+    Claim(
+        "left-out",
+        "Noisy systems: is it more accurate than classical methods that are made for noise?",
+        (
+            Shown(
+                "noise",
+                "noise.classical/A",
+                "noise on A: {ratio_min:.2g} to {ratio_max:.2g} times the error of the best one",
+            ),
+            Shown("noise", "noise.classical/b", "on b: {ratio_min:.2g} to {ratio_max:.2g} times"),
+        ),
+    ),
+    Claim(
+        "left-out",
+        "Noisy systems: is it more accurate than LSTM and GRU?",
+        (
+            Shown("noise", "noise.recurrent/A", "noise on A: error {one_direction:.2g} times theirs"),
+            Shown("noise", "noise.recurrent/b", "on b {one_direction:.2g} times"),
+        ),
+    ),
+    Claim(
         "checks",
         "Reproduce the diffusion result with AdamW, a cosine schedule and 400 epochs, K = 1 + α cos(2πωx).",
         (MSE, of(RECIPE, text="")),

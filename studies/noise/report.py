@@ -22,6 +22,8 @@ METHODS = (*CLASSICAL, ORACLE, *NETWORKS, REFINED)
 MARGIN = 1.25
 """Smaller ratios of two networks' errors say nothing: in the study `spectral` those of different seeds differ by up to
 a fifth."""
+EQUAL = 0.9
+"""Errors whose ratio is between this and 1 count as equal: they are medians of a hundred systems."""
 SAME = 1e-6
 """Answers that differ by no more than this share are the same one."""
 Errors = dict[str, list[float]]
@@ -72,13 +74,11 @@ def summary(
 
 
 def place_table(data: Mapping[str, Any], place: str) -> TableData:
-    """Return the errors of every method with noise at one place, at the whole powers of ten."""
-    every = levels(data)
-    shown = [i for i, level in enumerate(every) if np.isclose(np.log10(level), np.round(np.log10(level)))]
-    rows: list[list[Cell]] = [[method, *(values[i] for i in shown)] for method, values in errors(data, place).items()]
+    """Return the errors of every method with noise at one place."""
+    rows: list[list[Cell]] = [[method, *values] for method, values in errors(data, place).items()]
     where_to = {"A": "A", "b": "b", "both": "A and b"}[place]
     title = f"Median relative error of {data['systems']} systems, noise on {where_to}"
-    return TableData(("method", *(f"{every[i]:g}" for i in shown)), rows, title)
+    return TableData(("method", *(f"{level:g}" for level in levels(data))), rows, title)
 
 
 # ---------------------------------------------------------------- outcomes
@@ -99,20 +99,15 @@ def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
     }
 
 
-def first_better(mine: Sequence[float], others: Sequence[float], every: Sequence[float]) -> float | None:
-    """Return the level from which on some errors are below others, None if they are not at the last one.
+def clearly_below(mine: Sequence[float], others: Sequence[float], every: Sequence[float]) -> list[float]:
+    """Return the levels at which some errors are below others and not equal to them.
 
     Examples
     --------
-    >>> first_better([3, 1, 1], [2, 2, 2], [0.01, 0.1, 1.0]), first_better([1, 3], [2, 2], [0.01, 0.1])
-    (0.1, None)
+    >>> clearly_below([3.0, 1.0, 0.99], [2.0, 2.0, 1.0], [0.01, 0.1, 1.0])
+    [0.1]
     """
-    found = None
-    for level, a, b in zip(reversed(every), reversed(mine), reversed(others), strict=True):
-        if a >= b:
-            break
-        found = level
-    return found
+    return [level for level, a, b in zip(every, mine, others, strict=True) if a < EQUAL * b]
 
 
 def share_verdict(good: int, total: int) -> Verdict:
@@ -121,10 +116,11 @@ def share_verdict(good: int, total: int) -> Verdict:
 
 
 def against_lu(name: str, by_place: Mapping[str, Errors], every: Sequence[float]) -> Outcome:
-    """Return from which level of noise on a network is more accurate than LU, for every place."""
-    found = {place: first_better(one[name], one[LU], every) for place, one in by_place.items()}
-    verdict = share_verdict(sum(level is not None for level in found.values()), len(found))
-    return outcome(verdict, network=name, **{f"from_{place}": level for place, level in found.items()})
+    """Return the lowest and the highest level of noise at which a network is more accurate than LU, for every place."""
+    found = {place: clearly_below(one[name], one[LU], every) for place, one in by_place.items()}
+    limits = {f"from_{place}": min(below, default=None) for place, below in found.items()}
+    limits |= {f"to_{place}": max(below, default=None) for place, below in found.items()}
+    return outcome(share_verdict(sum(map(bool, found.values())), len(found)), network=name, **limits)
 
 
 def against_classical(place: str, found: Errors, every: Sequence[float]) -> Outcome:
@@ -166,10 +162,10 @@ def against_recurrent(place: str, found: Errors) -> Outcome:
 
 
 def best(place: str, found: Errors, every: Sequence[float]) -> Outcome:
-    """Return the most accurate method at every level, of those that do not know x."""
-    names = [
-        min((name for name in found if name != ORACLE), key=lambda name: found[name][i]) for i in range(len(every))
-    ]
+    """Return the most accurate method at every level that does not know x; of equal ones the first in `METHODS`."""
+    allowed = {name: values for name, values in found.items() if name != ORACLE}
+    least = np.min(list(allowed.values()), axis=0)
+    names = [next(name for name, values in allowed.items() if EQUAL * values[i] <= least[i]) for i in range(len(every))]
     runs = []
     for name, group in groupby(zip(names, every, strict=True), key=lambda pair: pair[0]):
         inside = [level for _, level in group]
@@ -187,12 +183,12 @@ def of_refinement(refined: Sequence[Mapping[str, Any]]) -> Outcome:
 
 
 def lu_sentence(found: Outcome) -> str:
-    """Say from which level on a network beats LU."""
-    places = {"A": "on A", "b": "on b", "both": "on both"}
-    words = [
-        f"{'never' if (level := found.numbers[f'from_{place}']) is None else f'from {level:.1g} on'} with noise {text}"
-        for place, text in places.items()
-    ]
+    """Say at which levels a network beats LU."""
+    words = []
+    for place, text in {"A": "on A", "b": "on b", "both": "on both"}.items():
+        low, high = found.numbers[f"from_{place}"], found.numbers[f"to_{place}"]
+        span = "nowhere" if low is None else f"at {low:.1g}" + (f" to {high:.1g}" if high > low else "")
+        words.append(f"{span} with noise {text}")
     return f"{found.numbers['network']}: more accurate than LU {', '.join(words)}."
 
 

@@ -129,6 +129,7 @@ def test_outcomes_of_a_network_that_wins_late() -> None:
     found = outcomes(data)
     assert found["noise.lu/token head"].verdict == Verdict.HOLDS
     assert found["noise.lu/token head"].numbers["from_b"] == 1e-2
+    assert found["noise.lu/LSTM"].numbers["to_A"] is None
     assert found["noise.lu/LSTM"].verdict == Verdict.FAILS
     classical = found["noise.classical/A"]
     assert (classical.verdict, classical.numbers["better"]) == (Verdict.PARTLY, 1)

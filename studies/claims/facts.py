@@ -59,8 +59,6 @@ EVALUATED: dict[str, Callable[[Mapping[str, Any]], dict[str, Outcome]]] = {
     "diffusion-64": operator_head,
     "bench": bench,
 }
-EVALUATION = {name: f"algebraformer evaluate {name}" for name in ("diffusion-64-token", "diffusion-64")}
-"""Commands that show an evaluation again."""
 
 # ---------------------------------------------------------------- facts
 

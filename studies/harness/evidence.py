@@ -14,6 +14,7 @@ LIBRARY = "src/algebraformer"
 TRAINED = ("problems", "models", "training")
 SOLVED = ("linalg.py", "problems", "numerics", "models", "prepared.py", "solver.py")
 BOTH = (*SOLVED, "training")
+MEASURED = ("linalg.py", "problems", "numerics", "models", "instruments")
 ESTIMATED = ("linalg.py", "problems", "numerics", "models", "estimation.py")
 DEPENDS = {
     "operator": ("rivals", *BOTH),
@@ -33,7 +34,8 @@ DEPENDS = {
     "soak": ("checkpoint.py", *SOLVED),
     "noisy": (*ESTIMATED, "training"),
     "heldout": ESTIMATED,
-    "instruments": ("linalg.py", "problems", "numerics", "models", "instruments"),
+    "instruments": MEASURED,
+    "faults": MEASURED,
     "newton": (*SOLVED, "training", "newton.py"),
     "kantorovich": ("linalg.py", "problems", "numerics", "models", "training", "kantorovich.py"),
 }

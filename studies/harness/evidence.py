@@ -38,6 +38,7 @@ DEPENDS = {
     "faults": MEASURED,
     "newton": (*SOLVED, "training", "newton.py"),
     "kantorovich": ("linalg.py", "problems", "numerics", "models", "training", "kantorovich.py"),
+    "relatives": ("rivals", *BOTH),
 }
 """Code of the library that a study's results depend on, in addition to its own modules."""
 OWN = {"reliability": ("tests/stress",), "soak": ("tests/stress/soak.py",)}

@@ -17,7 +17,7 @@ DIRECT = Shown(
 )
 CARRIER_MSE = Shown("diffusion-64-carrier", "carrier.mse", "carrier {mse:.2g}", decides=False)
 CARRIER_DIRECT = Shown(
-    "diffusion-64-carrier", "carrier.direct", "carrier {relative_error:.2g}, refined: {lapack:.0%}", decides=False
+    "diffusion-64-carrier", "carrier.direct", "carrier {relative_error:.2g}; refined, {lapack:.0%}", decides=False
 )
 RECIPE = Shown(
     "spectral",

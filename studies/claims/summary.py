@@ -137,8 +137,8 @@ CLAIMS = (
         (
             Fact("conditioning", "{change:.1g} for a diagonal matrix", "[the certificate](certificate.md)"),
             Shown(
-                "noise",
-                "noise.kappa-eps/randsvd, kappa = 1e+05",
+                "perturbation",
+                "perturbation.kappa-eps/randsvd, kappa = 1e+05",
                 "worst direction {A_worst:.2g}, random {A_random:.2g}",
             ),
         ),
@@ -291,4 +291,25 @@ CLAIMS = (
         EPOCHS,
     ),
     Claim("check", "κ from 10³ to 10⁶ against the error.", (FAR_ABOVE,)),
+    Claim(
+        "left out",
+        "Noise: trained with it, more accurate than LU?",
+        (Shown("noise", "noise.lu/token head", "noise on A: at {from_A:.1g} to {to_A:.1g}; on b: nowhere"),),
+    ),
+    Claim(
+        "left out",
+        "Noise: more accurate than the best classical method?",
+        (
+            Shown("noise", "noise.classical/A", "error {ratio_min:.2g} to {ratio_max:.2g} times (A)"),
+            Shown("noise", "noise.classical/b", "{ratio_min:.2g} to {ratio_max:.2g} times (b)"),
+        ),
+    ),
+    Claim(
+        "left out",
+        "Noise: more accurate than LSTM and GRU?",
+        (
+            Shown("noise", "noise.recurrent/A", "error {one_direction:.2g} times theirs (A)"),
+            Shown("noise", "noise.recurrent/b", "{one_direction:.2g} (b)"),
+        ),
+    ),
 )

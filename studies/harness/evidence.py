@@ -24,12 +24,12 @@ DEPENDS = {
     "latency": ("checkpoint.py", "io", *SOLVED, "cli", "__main__.py"),
     "spectral": BOTH,
     "encoding": TRAINED,
-    "reading": BOTH,
     "attention": TRAINED,
     "transfer": TRAINED,
     "certificate": SOLVED,
     "condition": BOTH,
-    "noise": SOLVED,
+    "noise": BOTH,
+    "perturbation": SOLVED,
     "reliability": ("validation.py", "result.py", *SOLVED),
     "soak": ("checkpoint.py", *SOLVED),
     "noisy": (*ESTIMATED, "training"),
@@ -37,7 +37,9 @@ DEPENDS = {
     "instruments": MEASURED,
     "faults": MEASURED,
     "newton": (*SOLVED, "training", "newton.py"),
+    "hessians": (*SOLVED, "training", "newton.py", "designs.py"),
     "kantorovich": ("linalg.py", "problems", "numerics", "models", "training", "kantorovich.py"),
+    "relatives": ("rivals", *BOTH),
 }
 """Code of the library that a study's results depend on, in addition to its own modules."""
 OWN = {"reliability": ("tests/stress",), "soak": ("tests/stress/soak.py",)}

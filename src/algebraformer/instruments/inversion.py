@@ -17,6 +17,7 @@ from algebraformer.checkpoint import CheckpointInfo, load_network, resolve
 from algebraformer.errors import ConfigurationError
 from algebraformer.instruments.classical import Classical, fit_linear
 from algebraformer.instruments.given import checked
+from algebraformer.instruments.words import quantity, reasons
 from algebraformer.linalg import FloatArray
 from algebraformer.models import NumpyNetwork
 from algebraformer.models.inference.inversion_reader import SCORES, InversionReader, Inversions, Reading
@@ -35,23 +36,6 @@ JITTER = 1e-3
 """Share of independent noise in the joint samples: neighbours are never exactly tied."""
 LEAST_STD = 0.01
 """Standard deviations of a density, over its highest mean, are at least this where another one nearby is sought."""
-WHAT = {
-    "neighbours": "neighbouring residuals are correlated",
-    "blocks": "whole parts of them lie above or below the fit",
-    "outlier": "single ones are far too large",
-}
-"""What the checks of residuals find, in words; `misfit` has two ways to fail."""
-UNLIKE = {
-    "fits": "what linear fits find is unusual",
-    "noise": "there is more noise",
-    "zero_time": "the zero is not determined by the trace: give zero_time=",
-    "length": "the trace is shorter or longer",
-    "points": "there are fewer or more points",
-    "gap": "there is a wide gap between points",
-    "start": "the trace starts long after its zero",
-    "integral": "x and its samples disagree about the integral",
-}
-"""What is unlike the simulated measurements, in words; a nuisance parameter outside of its limits goes by its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,24 +162,15 @@ class Inversion:
             values = {name: float(np.atleast_1d(host(value))[i]) for name, value in self.nuisance.items()}
             stds = {name: float(np.atleast_1d(host(value))[i]) for name, value in self.nuisance_std.items()}
             said = ", ".join(quantity(name, values[name], stds[name], self.units.get(name, "")) for name in values)
-            reasons = self.reasons(i)
-            verdict = "; ".join(reasons) + ": compare with classical" if reasons else "consistent and in distribution"
+            why = self.reasons(i)
+            verdict = "; ".join(why) + ": compare with classical" if why else "consistent and in distribution"
             lines.append(f"{said}; noise {np.atleast_1d(self.noise)[i]:.3g}; {verdict}")
         return "\n".join(lines)
 
     def reasons(self, index: int = 0) -> list[str]:
         """Return in words why not to trust one measurement: at most one line for each flag."""
-        found = []
-        if failed := self.unlike_noise(index):
-            high = np.atleast_2d(self.limits["misfit"])[index, 1]
-            size = "larger" if np.atleast_1d(self.misfit)[index] > high else "smaller"
-            words = WHAT | {"misfit": f"they are {size} than the predicted noise"}
-            found.append(f"not consistent: the residuals are not white noise ({'; '.join(words[n] for n in failed)})")
-        if unlike := self.unlike_training(index):
-            words = {name: f"{name} is beyond its limits" for name in self.nuisance} | UNLIKE
-            given = "; ".join(words.get(name, name) for name in unlike)
-            found.append(f"not in distribution: unlike what the network was trained on ({given})")
-        return found
+        larger = np.atleast_1d(self.misfit)[index] > np.atleast_2d(self.limits["misfit"])[index, 1]
+        return reasons(self.unlike_noise(index), bool(larger), self.unlike_training(index))
 
     def unlike_training(self, index: int = 0) -> tuple[str, ...]:
         """Return the names of what is unlike the training in one measurement; none if `in_distribution`."""
@@ -242,21 +217,6 @@ class Inversion:
         from algebraformer.instruments.figure import inversion_figure
 
         return inversion_figure(self, others)
-
-
-def quantity(name: str, value: float, std: float, unit: str) -> str:
-    """Return a nuisance parameter in words; one that is infinite is absent, one that is NaN not determined.
-
-    Examples
-    --------
-    >>> quantity("R_inf", 10.04, 0.021, "ohm"), quantity("series_capacitance", np.inf, np.nan, "F")
-    ('R_inf 10 ± 0.02 ohm', 'no series_capacitance')
-    >>> quantity("inductance", np.nan, np.nan, "H")
-    'inductance not determined'
-    """
-    if np.isnan(value):
-        return f"{name} not determined"
-    return f"{name} {value:.3g} ± {std:.1g} {unit}".strip() if np.isfinite(value) else f"no {name}"
 
 
 def as_plain(value: Any) -> Any:

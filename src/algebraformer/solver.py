@@ -210,7 +210,7 @@ class LearnedSolver:
         network = self.network
         if not isinstance(network, NumpyNetwork):
             network = NumpyNetwork(network.config, checkpoint.arrays_of(network))
-        name = f"{self.info.name[:56]}-at-{n}"
+        name = f"{self.info.name[:48]}-at-{n}"
         info = dataclasses.replace(self.info, name=name, family=other.settings(), scores={}, seconds=None)
         return LearnedSolver(resampled(network, family, other, report), info)
 

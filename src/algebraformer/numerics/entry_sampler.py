@@ -141,8 +141,7 @@ def select_entries(
 
     # 1. Weight the entries by their size over the family, and divide each matrix by its own.
     rms = np.sqrt(np.mean(np.abs(A) ** 2, axis=0))
-    rounding = ROUNDING_RTOL * np.minimum(rms.max(axis=1, keepdims=True), rms.max(axis=0, keepdims=True))
-    weight = np.where(rms > rounding, 1 / np.where(rms > 0, rms, 1.0), 0.0)
+    weight = entry_weights(rms)
     A *= weight
     A /= _sizes(A)[:, None, None]
 
@@ -178,6 +177,12 @@ def select_entries(
     combinations = _inverse_or_zero(spread, WHITENING_RTOL * spread[0])[:, None] * directions
     whitening[: len(spread)] = combinations[: len(whitening)]
     return dataclasses.replace(sampler, whitening=whitening)
+
+
+def entry_weights(rms: FloatArray) -> FloatArray:
+    """Return 1 / rms for the root mean squares of entries (m, q), and 0 where these are rounding errors."""
+    rounding = ROUNDING_RTOL * np.minimum(rms.max(axis=1, keepdims=True), rms.max(axis=0, keepdims=True))
+    return np.where(rms > rounding, 1 / np.where(rms > 0, rms, 1.0), 0.0)
 
 
 def real_parts(E: NDArray[Any]) -> FloatArray:

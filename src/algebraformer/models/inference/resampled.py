@@ -25,7 +25,7 @@ from algebraformer.models.inference.network import NumpyNetwork
 from algebraformer.models.inference.operator_reader import OperatorReader, limits
 from algebraformer.models.inference.reader import Arrays
 from algebraformer.models.inference.stored_basis import as_dense, to_arrays
-from algebraformer.numerics.entry_sampler import EntrySampler, select_entries
+from algebraformer.numerics.entry_sampler import EntrySampler, entry_weights
 from algebraformer.numerics.operator_basis import (
     LEADING,
     check_mean,
@@ -142,8 +142,9 @@ def matrices(family: ProblemFamily, count: int) -> Iterator[FloatArray]:
 def resampling(sampler: EntrySampler, family: ProblemFamily, other: ProblemFamily, count: int) -> EntrySampler:
     """Return what reads of matrices of the other size what `sampler` reads of those of the family.
 
-    The map is fitted on three quarters of `count` systems and judged on the rest. Weights make the entries of both
-    sizes comparable; every system counts by the size of its entries.
+    Rows and columns are those at the same places of the grid, so that entries of the diagonal stay such. The map is
+    fitted on three quarters of `count` systems and judged on the rest. Weights make the entries of both sizes
+    comparable, and every system counts by 1 / the size of its entries.
 
     Raises
     ------
@@ -151,8 +152,10 @@ def resampling(sampler: EntrySampler, family: ProblemFamily, other: ProblemFamil
         The median error of the entries, z-scored, is above `READING_TOLERANCE`.
     """
     mine, theirs = (np.concatenate(list(matrices(one, count))) for one in (family, other))
-    own = select_entries(iter([theirs]), count, len(sampler.columns), len(sampler.rows), whiten=False)
-    X = (theirs[:, own.rows[:, None], own.columns] * own.weight).reshape(count, -1)
+    rows, columns = (places(of, family.n, other.n) for of in (sampler.rows, sampler.columns))
+    E = theirs[:, rows[:, None], columns]
+    own = entry_weights(np.sqrt(np.mean(E**2, axis=0)))
+    X = (E * own).reshape(count, -1)
     Y = (mine[:, sampler.rows[:, None], sampler.columns] * sampler.weight).reshape(count, -1)
     size = np.sqrt(np.mean(X**2, axis=1, keepdims=True))
     fitted = slice(3 * count // 4)
@@ -161,9 +164,9 @@ def resampling(sampler: EntrySampler, family: ProblemFamily, other: ProblemFamil
     unweighted = np.where(weight > 0, 1 / np.where(weight > 0, weight, 1.0), 0.0)
     resampled = dataclasses.replace(
         sampler,
-        rows=own.rows,
-        columns=own.columns,
-        resampling=unweighted[:, None] * solution.T * own.weight.ravel(),
+        rows=rows,
+        columns=columns,
+        resampling=unweighted[:, None] * solution.T * own.ravel(),
     )
     held_out = slice(fitted.stop, None)
     errors = resampled(theirs[held_out])[0] - sampler(mine[held_out])[0]
@@ -173,6 +176,18 @@ def resampling(sampler: EntrySampler, family: ProblemFamily, other: ProblemFamil
             f"network reads has an error of {error:.2g} of its spread: train a network for n = {other.n}"
         )
     return resampled
+
+
+def places(indices: NDArray[np.int64], m: int, n: int) -> NDArray[np.int64]:
+    """Return the indices among n interior points of a grid that are nearest to these among m.
+
+    Examples
+    --------
+    >>> places(np.array([0, 31, 63]), 64, 15)
+    array([ 0,  7, 14])
+    """
+    found = np.rint((indices + 1) * (n + 1) / (m + 1)).astype(np.int64) - 1
+    return np.clip(found, 0, n - 1)
 
 
 def named(values: Arrays, buffers: Arrays) -> dict[str, NDArray[np.generic]]:

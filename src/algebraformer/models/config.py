@@ -360,9 +360,7 @@ class OperatorConfig(HeadConfig):
     def check_trained(self) -> None:
         """Raise `ConfigurationError` for a head that was made from another one."""
         if self.resampled:
-            raise ConfigurationError(
-                "a network at another size is not trained: train or fine-tune its original"
-            )
+            raise ConfigurationError("a network at another size is not trained: train or fine-tune its original")
 
     def changeable(self, basis: str) -> tuple[str, ...]:
         return CHANGEABLE[basis]

@@ -7,7 +7,7 @@ the coefficients that the network then gives to the preconditioned inverses at s
 
     T_n(A) = A^-1 Abar_n is about Tbar_n + sum_r c_r T_n,r.
 
-Interpolating A and M between the grids instead needs no fit, and does not hold the high modes: LOG.md, 2026-11-27.
+Interpolating A and M between the grids instead needs no fit, and does not hold the high modes (`studies/sizes.py`).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from algebraformer.problems.base import CALIBRATION_SEED, SCALER_SEED
 from algebraformer.progress import ProgressCallback, batches, silent
 
 READING_TOLERANCE = 0.03
-"""Largest median error of what the network reads, relative to its spread over the family: the shipped networks are
-within 1e-4 from n = 16 on."""
+"""Largest median error of what the network reads, relative to its spread over the family: 1e-6 for diffusion, 1e-3 for
+reaction-diffusion."""
 READING_RTOL = 1e-11
 """Combinations of entries that are smaller than this share of the largest are rounding."""
 CALIBRATION_SAMPLES = 1024
@@ -192,4 +192,7 @@ def places(indices: NDArray[np.int64], m: int, n: int) -> NDArray[np.int64]:
 
 def named(values: Arrays, buffers: Arrays) -> dict[str, NDArray[np.generic]]:
     """Return buffers of a head under their names in the network, in the precision that these are stored in."""
-    return {f"head.{name}": array.astype(buffers.get(name, array).dtype) for name, array in values.items()}
+    return {
+        f"head.{name}": np.asarray(array, dtype=buffers.get(name, array).dtype, order="C")
+        for name, array in values.items()
+    }

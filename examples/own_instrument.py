@@ -3,7 +3,7 @@
 An instrument says where it measures, what its kernel is, what the unknown looks like, and what else is in the data. The
 rest is automatic: a network learns from simulated measurements with any number of points and any level of noise.
 
-    python examples/own_instrument.py runs/own            # about ten minutes for each on two cores
+    python examples/own_instrument.py runs/own            # some eight minutes of processor time for T2
     python examples/own_instrument.py runs/own --quick    # not trained to the end
     algebraformer train examples/own_instrument.py:Abel --output runs/abel    # one of them from the command line
 """

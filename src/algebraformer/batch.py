@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algebraformer.arrays import beside, namespace
-from algebraformer.linalg import FloatArray
+from algebraformer.linalg import FloatArray, largest, norm, ratio
 from algebraformer.models.inference.reading import MatrixReading
 from algebraformer.numerics import gcr, lapack
 from algebraformer.numerics.forward_error import MAX_DEFECT, forward_error
 from algebraformer.numerics.gcr import RefinedSolution
 from algebraformer.numerics.lapack import RHS_BLOCK_ENTRIES
-from algebraformer.numerics.preconditioner import LinearInverse
+from algebraformer.numerics.preconditioner import LinearInverse, Preconditioner
 
 Array = NDArray[Any]
 Indices = NDArray[np.int64]
@@ -107,6 +107,8 @@ def solve_block(reading: MatrixReading, b: FloatArray, rtol: float | None, maxit
 
 def _refined(reading: MatrixReading, b: FloatArray, rtol: float | None, maxiter: int, everything: bool) -> Batch:
     """Return the network's refined answers to systems that were all chosen."""
+    if reading.preconditioner is not None:
+        return _solve_without_adjoint(reading, reading.preconditioner, b, rtol, maxiter)
     if reading.inverse is None or reading.defect is None:
         return _predict_and_refine(reading, b, rtol, maxiter)
     return _solve_gcr(reading, reading.inverse, reading.defect, b, rtol, maxiter, everything)
@@ -121,6 +123,20 @@ def _predict_and_refine(reading: MatrixReading, b: FloatArray, rtol: float | Non
 
     solution = gcr.richardson(reading.A, b, correction, rtol, maxiter)
     return Batch.from_solution(solution, solution.last_step_ratio, reading.in_distribution)
+
+
+def _solve_without_adjoint(
+    reading: MatrixReading, M: Preconditioner, b: FloatArray, rtol: float | None, maxiter: int
+) -> Batch:
+    """Refine by conjugate residuals with approximate inverses whose adjoints are not known.
+
+    The estimated error of x is that which M sees in the residual, ||M (b - A x)|| / ||x||.
+    """
+    solution = gcr.gcr_restarted(reading.A, b, M, rtol, maxiter)
+    with np.errstate(all="ignore"):
+        step = M.right(M.left(solution.measures.residual))
+        error = np.asarray(largest(ratio(norm(step), norm(solution.x)), axis=-1))
+    return Batch.from_solution(solution, error, reading.in_distribution)
 
 
 def _solve_gcr(

@@ -14,6 +14,7 @@ LIBRARY = "src/algebraformer"
 TRAINED = ("problems", "models", "training")
 SOLVED = ("linalg.py", "problems", "numerics", "models", "prepared.py", "solver.py")
 BOTH = (*SOLVED, "training")
+MEASURED = ("linalg.py", "problems", "numerics", "models", "instruments")
 ESTIMATED = ("linalg.py", "problems", "numerics", "models", "estimation.py")
 DEPENDS = {
     "operator": ("rivals", *BOTH),
@@ -28,14 +29,17 @@ DEPENDS = {
     "transfer": TRAINED,
     "certificate": SOLVED,
     "condition": BOTH,
-    "noise": SOLVED,
+    "noise": BOTH,
+    "perturbation": SOLVED,
     "reliability": ("validation.py", "result.py", *SOLVED),
     "soak": ("checkpoint.py", *SOLVED),
     "noisy": (*ESTIMATED, "training"),
     "heldout": ESTIMATED,
-    "instruments": ("linalg.py", "problems", "numerics", "models", "instruments"),
+    "instruments": MEASURED,
+    "faults": MEASURED,
     "newton": (*SOLVED, "training", "newton.py"),
     "kantorovich": ("linalg.py", "problems", "numerics", "models", "training", "kantorovich.py"),
+    "relatives": ("rivals", *BOTH),
 }
 """Code of the library that a study's results depend on, in addition to its own modules."""
 OWN = {"reliability": ("tests/stress",), "soak": ("tests/stress/soak.py",)}

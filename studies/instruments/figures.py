@@ -7,11 +7,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from studies.harness.measurements import PRIOR
 from studies.harness.panels import legend_below, panel_grid
 from studies.harness.study import where
-from studies.instruments.cases import PRIOR
 from studies.instruments.report import LEARNED
-from studies.instruments.rivals import GCV, GCV_NNLS, KNOWN, L_CURVE, LMMSE, ORACLE, PACKAGES
+from studies.instruments.rivals import GCV, GCV_NNLS, KNOWN, L_CURVE, LMMSE, ORACLE, PACKAGES, SAMPLER
 
 STYLES = {
     LEARNED: "ko-",
@@ -21,6 +21,7 @@ STYLES = {
     LMMSE: "C3d:",
     L_CURVE: "C4v:",
     GCV: "C5x:",
+    SAMPLER: "C6*:",
     PACKAGES["deer"]: "C0P--",
     PACKAGES["drt"]: "C0P--",
 }

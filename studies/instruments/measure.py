@@ -2,7 +2,8 @@
 
 A case is one measurement with abscissae, nuisance parameters and noise of its own. Those of one kind of signals differ
 between levels in the size of their noise alone. The network is told nothing but the data; what the others are told is
-in their names, see `rivals`. Packages of the fields take seconds for a case and get the first few.
+in their names, see `rivals`. Packages of the fields take seconds for a case and get the first few. A sampler of a
+positive posterior gets fewer still, at two levels, and only where its package is installed.
 """
 
 from __future__ import annotations
@@ -16,25 +17,25 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 from rich.progress import Progress
 from threadpoolctl import threadpool_limits
 
 from algebraformer import instruments
-from algebraformer.linalg import FloatArray
 from algebraformer.problems.instruments import Simulated
 from algebraformer.reporting import Report
 from algebraformer.training.data import TEST_SEED
+from studies.harness.measurements import KINDS, PRIOR, axis, case, instrument
 from studies.harness.runs import computed_once, folder_name
 from studies.harness.timing import in_turn
-from studies.instruments.cases import KINDS, PRIOR, case, instrument
 from studies.instruments.metrics import coverage, scores
-from studies.instruments.packages import deerlab, pydrttools
+from studies.instruments.packages import Answer, cuqipy, deerlab, installed, pydrttools
 from studies.instruments.report import LEARNED, Scores, summary
-from studies.instruments.rivals import GCV_NNLS, LMMSE, METHODS, PACKAGES, gcv_nnls, lmmse
+from studies.instruments.rivals import GCV_NNLS, LMMSE, METHODS, PACKAGES, SAMPLER, gcv_nnls, lmmse
 
 LEVELS = {"deer": (0.003, 0.01, 0.03, 0.1), "drt": (0.001, 0.003, 0.01, 0.03)}
 """Standard deviations of the noise over V(0), or over the impedance."""
+SAMPLED = {"deer": (0.01, 0.03)}
+"""Levels at which the sampler gets cases of the training's kind."""
 TIMED_POINTS = {"deer": 300, "drt": 60}
 """Times of a trace, and frequencies of a spectrum, that methods are timed with."""
 
@@ -50,6 +51,8 @@ class Plan:
     """Cases of each distribution of the literature for each level."""
     few: int = 20
     """Of these, cases for the packages of the fields; 0 leaves them out."""
+    sampled: int = 0
+    """Cases for the sampler at each of its levels, if it is installed."""
     rounds: int = 9
     """Rounds whose median time is reported."""
     processes: int = 2
@@ -57,9 +60,9 @@ class Plan:
 
 
 PRESETS = {
-    "quick": Plan(systems=4, others=1, few=0, rounds=1, processes=1),
-    "cpu": Plan(systems=300, others=30, few=3),
-    "paper": Plan(),
+    "quick": Plan(systems=4, others=1, few=0, sampled=1, rounds=1, processes=1),
+    "cpu": Plan(systems=300, others=30, few=3, sampled=10),
+    "paper": Plan(sampled=100),
 }
 
 
@@ -82,6 +85,10 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
             Scores, computed_once(path, settings, partial(classical_scores, plan, name, kind, level, count))
         )
         cells[name, kind, level] = {LEARNED: learned_scores(name, kind, level, count)} | classical
+        if plan.sampled and kind == PRIOR and level in SAMPLED.get(name, ()) and installed("cuqi"):
+            path, settings = path.with_stem(f"{path.stem}-sampled"), settings | {"count": plan.sampled}
+            sampled = computed_once(path, settings, partial(sampled_scores, name, level, plan.sampled))
+            cells[name, kind, level] |= cast(Scores, sampled)
         bar.advance(task)
     about = {
         "instruments": list(plan.instruments),
@@ -129,10 +136,7 @@ def scores_of_case(name: str, kind: str, level: float, few: int, index: int) -> 
             package = PACKAGES[name]
             start = time.perf_counter()
             answer = (deerlab if name == "deer" else pydrttools)(family, one)
-            found[package] = answer.x
-            if answer.lower is not None and answer.upper is not None:
-                extra[package] = {"coverage_90": coverage(answer.lower, answer.upper, one.x[0], answer.x)}
-            extra.setdefault(package, {})["seconds"] = time.perf_counter() - start
+            found[package], extra[package] = answer.x, of_package(answer, one, start)
     u = axis(name, one.grid)
     return {
         method: {measure: [value] for measure, value in (scores(x, one.x[0], u) | extra.get(method, {})).items()}
@@ -140,9 +144,24 @@ def scores_of_case(name: str, kind: str, level: float, few: int, index: int) -> 
     }
 
 
-def axis(name: str, grid: FloatArray) -> FloatArray:
-    """Return distances in nm, or decadic logarithms of times."""
-    return grid if name == "deer" else np.log10(grid)
+def sampled_scores(name: str, level: float, count: int) -> Scores:
+    """Return the scores of the sampler for the first cases of the training's kind."""
+    family, parts = instrument(name, PRIOR, level), []
+    for index in range(count):
+        one, start = case(name, PRIOR, level, index), time.perf_counter()
+        with threadpool_limits(1):
+            answer = cuqipy(family, one)
+        measured = scores(answer.x, one.x[0], axis(name, one.grid)) | of_package(answer, one, start)
+        parts.append({SAMPLER: {measure: [value] for measure, value in measured.items()}})
+    return joined(parts)
+
+
+def of_package(answer: Answer, one: Simulated, start: float) -> dict[str, float]:
+    """Return the seconds since a package was started and, if it gives bands, their coverage."""
+    found = {"seconds": time.perf_counter() - start}
+    if answer.lower is not None and answer.upper is not None:
+        found["coverage_90"] = coverage(answer.lower, answer.upper, one.x[0], answer.x)
+    return found
 
 
 def learned_scores(name: str, kind: str, level: float, count: int) -> dict[str, list[float]]:

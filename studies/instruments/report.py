@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from algebraformer.reporting import Cell, Outcome, Report, Sentences, TableData, Verdict, conclusions, met, outcome
+from studies.harness.measurements import PRIOR
 from studies.harness.statistics import rounded
-from studies.instruments.cases import PRIOR
 from studies.instruments.rivals import GCV_NNLS, LMMSE, ORACLE, PACKAGES
 
 LEARNED = "learned"

@@ -20,7 +20,7 @@ from algebraformer.problems.instruments import Deer, Instrument, Simulated
 from algebraformer.problems.instruments.dipolar import background
 from algebraformer.problems.instruments.drt import SIZES
 from studies.baselines import lmmse as linear_estimator
-from studies.instruments.cases import instrument
+from studies.harness.measurements import instrument
 
 ORDER = 2
 """Of the differences that are penalised: what DeerLab takes and what is usual for relaxation times."""
@@ -38,6 +38,8 @@ GCV, GCV_NNLS, KNOWN, L_CURVE, ORACLE, LMMSE = (
 )
 PACKAGES = {"deer": "DeerLab", "drt": "pyDRTtools"}
 """See `packages`."""
+SAMPLER = "CUQIpy, noise and nuisance known"
+"""Samples of a positive posterior, see `packages`."""
 PRIOR_DRAWS = 2000
 """Signals that LMMSE's moments are taken of."""
 

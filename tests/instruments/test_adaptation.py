@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import algebraformer as af
 from algebraformer.errors import ConfigurationError
-from algebraformer.instruments.adaptation import Weighted, normalized, weigh, with_signals
+from algebraformer.instruments.adaptation import Weighted, estimated_prior, normalized, weigh, with_signals
 from algebraformer.problems import base
 from algebraformer.training import RunOptions
 
@@ -88,6 +89,8 @@ def test_adapt(folder: Path, tmp_path: Path) -> None:
     found = model(mine.abscissa, mine.data)
     prior = af.instruments.adapt(folder, found, tmp_path / "new", steps=3, count=512)
     assert prior.signals.shape == (512, 20)
+    tensors = model(mine.abscissa, torch.from_numpy(mine.data))
+    np.testing.assert_array_equal(estimated_prior(model, tensors, 512).weights, prior.weights)
     grid = np.arange(20)
     before = prior.signals.mean(axis=0) @ grid / prior.signals.mean(axis=0).sum()
     after = prior.weights @ prior.signals @ grid / (prior.weights @ prior.signals).sum()

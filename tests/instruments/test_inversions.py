@@ -7,11 +7,13 @@ import json
 import pickle
 import re
 
+import array_api_strict
 import numpy as np
 import pytest
 import torch
 
 from algebraformer import instruments
+from algebraformer.arrays import host
 from algebraformer.errors import ArrayKindError, ConfigurationError, UnknownNameError
 from algebraformer.instruments.drt import as_spectra
 from algebraformer.models.inference.inversion_reader import FURTHEST
@@ -255,13 +257,48 @@ OTHER_KINDS = {
 
 @pytest.mark.parametrize("kind", OTHER_KINDS.values(), ids=OTHER_KINDS.keys())
 def test_arrays_of_other_kinds(kind, distances, times):
-    """Answers are of NumPy."""
     for found, expected in (
         (instruments.deer(kind(T), kind(V)), distances),
         (instruments.drt(kind(F), kind(Z)), times),
     ):
-        assert type(found.x) is np.ndarray
-        np.testing.assert_array_equal(found.x, expected.x)
+        assert type(found.x) is (torch.Tensor if isinstance(kind(T), torch.Tensor) else np.ndarray)
+        np.testing.assert_array_equal(host(found.x), expected.x)
+
+
+CURVES = ("grid", "x", "quantiles", "abscissa", "data", "fitted", "interval")
+"""Attributes that are arrays, or pairs of them, for one measurement and for a batch."""
+
+
+@pytest.mark.parametrize("xp", [torch, array_api_strict], ids=lambda xp: xp.__name__)
+def test_arrays_come_out_as_they_went_in(xp, distances, times):
+    """Arrays are the caller's, with NumPy's values; verdicts are NumPy's or Python's."""
+    traces, spectra = np.stack([V, V[::-1]]), np.stack([Z, 2 * Z])
+    calls = [
+        (lambda f: instruments.deer(f(T), f(V)), distances),
+        (lambda f: instruments.drt(f(F), f(Z)), times),
+        (lambda f: instruments.deer(T, f(traces), zero_time=0.0), instruments.deer(T, traces, zero_time=0.0)),
+        (lambda f: instruments.drt(F, f(spectra)), instruments.drt(F, spectra)),
+    ]
+    kind = type(xp.asarray(T))
+    for call, expected in calls:
+        found = call(xp.asarray)
+        pairs = [(getattr(found, name), getattr(expected, name)) for name in CURVES]
+        pairs += [(found.band(0.6), expected.band(0.6)), (found.samples(3), expected.samples(3))]
+        if found.x.ndim == 1:
+            pairs += [(getattr(found.classical, name), getattr(expected.classical, name)) for name in ("x", "fitted")]
+            assert found.nuisance == expected.nuisance
+        else:
+            pairs += [(found.nuisance[name], expected.nuisance[name]) for name in expected.nuisance]
+            pairs += [(found.nuisance_std[name], expected.nuisance_std[name]) for name in expected.nuisance]
+        for ours, theirs in pairs:
+            for array, values in zip(*((a if isinstance(a, tuple) else (a,)) for a in (ours, theirs)), strict=True):
+                assert type(array) is kind
+                np.testing.assert_array_equal(host(array), values)
+        assert type(found.consistent) is type(expected.consistent)
+        np.testing.assert_array_equal(found.noise, expected.noise)
+        assert found.record() == expected.record()
+        assert found.explain() == expected.explain()
+    instruments.deer(xp.asarray(T), xp.asarray(V)).plot()
 
 
 def test_single_precision_and_integers(distances):

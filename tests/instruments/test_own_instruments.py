@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.integrate import quad
 from scipy.optimize import nnls
 
@@ -146,6 +147,9 @@ def test_an_inversion_of_an_own_instrument(model: af.instruments.Model, tmp_path
     assert found.classical.nuisance["offset"] == pytest.approx(classical.nuisance["offset"], rel=1e-6)
     save(found.plot(), tmp_path / "found.png")
     assert_coloured(tmp_path / "found.png")
+    tensors = model(s.abscissa, torch.from_numpy(s.data))
+    assert all(type(array) is torch.Tensor for array in (tensors.x, tensors.nuisance["offset"], *tensors.interval))
+    np.testing.assert_allclose(tensors.x[0], found.x, rtol=1e-9)
 
 
 def test_loading_where_the_instrument_is_not_known(run: Path, source: Path) -> None:

@@ -7,11 +7,15 @@ import pytest
 import torch
 
 from algebraformer import problems
-from algebraformer.errors import ConfigurationError
+from algebraformer.errors import ConfigurationError, Status
 from algebraformer.models import Algebraformer, ModelConfig, OperatorConfig, PreconditionedConfig
 from algebraformer.models.heads.preconditioned import ROUGHNESS, RoughExamples
 from algebraformer.models.heads.scaler import PreconditionedScaler
+from algebraformer.numerics import gcr
+from algebraformer.solver import LearnedSolver
+from algebraformer.training import Recipe, RunOptions, train
 from head_contract import begin, build
+from tests.training.small import SIZES
 
 N = 6
 FAMILY = problems.get("reaction-diffusion", n=N)
@@ -46,12 +50,14 @@ def test_tokens_are_standardised_columns_of_the_preconditioned_matrix() -> None:
     scaler = begin(Algebraformer(config("carrier")), FAMILY).head.scaler
     A, b = torch.from_numpy(sample.A), torch.from_numpy(sample.b)
     P_A, P_b, size = scaler.preconditioned(A, b)
-    s_A, answers = scaler.preconditioned_matrix(A)[1].numpy(), (P_b * size[:, None]).numpy()
-    scaled = sample.A / s_A[:, None, None]
-    mean = scaled.mean(axis=0)
-    expected = np.linalg.solve(mean, scaled)
+    sizes = np.sqrt(np.mean(sample.A**2, axis=(1, 2))) * np.sign(np.sum(sample.A * sample.A.mean(axis=0), axis=(1, 2)))
+    mean = (sample.A / sizes[:, None, None]).mean(axis=0)
+    expected = np.linalg.solve(mean, sample.A)
+    diagonal = np.trace(expected, axis1=1, axis2=2)[:, None] / N
+    expected /= diagonal[:, :, None]
     np.testing.assert_allclose(P_A, expected, rtol=0, atol=1e-9)
-    np.testing.assert_allclose(answers * s_A[:, None], np.linalg.solve(mean, sample.b.T).T, rtol=1e-7, atol=1e-12)
+    answers = (P_b * size[:, None]).numpy()
+    np.testing.assert_allclose(answers * diagonal, np.linalg.solve(mean, sample.b.T).T, rtol=1e-7, atol=1e-12)
     np.testing.assert_allclose(P_b.square().mean(dim=1), 1, rtol=1e-12)
 
     tokens = scaler.tokens(P_A, P_b, with_b=False).numpy()
@@ -85,3 +91,48 @@ def test_bodies_and_heads_that_do_not_go_together() -> None:
         ModelConfig(n=N, architecture="carrier", head=OperatorConfig(rank=3, n_column=2, n_row=2))
     with pytest.raises(ConfigurationError, match="carrier"):
         ModelConfig(n=N, architecture="carrier")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> LearnedSolver:
+    """A carrier after some steps."""
+    recipe = Recipe(
+        family="diffusion",
+        model=ModelConfig(n=16, architecture="carrier", head=PreconditionedConfig(), n_layer=2, n_head=2, n_embd=16),
+        steps=60,
+        batch_size=32,
+        **SIZES,
+    )
+    folder = tmp_path_factory.mktemp("carrier")
+    train(recipe, folder, RunOptions(progress=False, workers=0))
+    return LearnedSolver.from_pretrained(folder)
+
+
+def test_answers_are_refined_by_conjugate_residuals(trained: LearnedSolver) -> None:
+    """Until they are certified; asking again about the residual gets there for fewer systems."""
+    systems = trained.info.problem_family().sample(40, seed=9)
+    found = trained.solve(systems.A, systems.b, max_refinements=30)
+    assert found.certified.all()
+    assert np.mean(found.refinements < 30) > 0.9
+    refined = np.mean([status is Status.REFINED for status in found.status])
+    assert refined > 0.9
+    errors = np.linalg.norm(found.x - systems.x, axis=1) / np.linalg.norm(systems.x, axis=1)
+    assert (errors < 1e-9).all()
+    assert (errors <= 100 * found.forward_error + 1e-13).all()
+    reading, b = trained.network.read(systems.A), systems.b[:, :, None]
+    stationary = gcr.richardson(systems.A, b, lambda active, r: reading[active].predict(r), None, 30, monotone=False)
+    assert stationary.certified.mean() < refined - 0.2
+
+
+def test_approximate_inverses_are_linear_and_chosen_by_system(trained: LearnedSolver) -> None:
+    systems = trained.info.problem_family().sample(7, seed=9)
+    M = trained.network.read(systems.A).preconditioner
+    assert M is not None
+    g = np.random.default_rng(0).standard_normal((7, 16, 3))
+    np.testing.assert_allclose(M.right(g @ np.ones((3, 1))), M.right(g).sum(axis=2, keepdims=True), rtol=0, atol=1e-4)
+    chosen = np.array([5, 2])
+    np.testing.assert_allclose(M[chosen].right(g[chosen]), M.right(g)[chosen], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        M.right(M.left(systems.b[:, :, None]))[:, :, 0], trained.predict(systems.A, systems.b), rtol=1e-4, atol=1e-6
+    )
+    np.testing.assert_array_equal(M.right(0 * g), 0 * g)

@@ -10,11 +10,12 @@ from rich.progress import Progress
 
 from algebraformer.plotting import save
 from algebraformer.reporting import Report, Verdict
-from studies.harness.study import load_study, run_study
-from studies.instruments.cases import PRIOR
-from studies.instruments.measure import LEVELS
+from studies.harness.measurements import PRIOR, case
+from studies.harness.study import load_study, run_study, where
+from studies.instruments import measure, packages
+from studies.instruments.measure import LEVELS, SAMPLED
 from studies.instruments.report import LEARNED, Scores, outcomes, summary
-from studies.instruments.rivals import GCV_NNLS, ORACLE
+from studies.instruments.rivals import GCV_NNLS, ORACLE, SAMPLER
 
 
 def made_up(ours: float, oracle: float, coverage: float) -> dict[str, object]:
@@ -70,3 +71,25 @@ def test_errors_grow_with_the_noise(quick: Report) -> None:
 def test_the_figure_is_drawn(quick: Report, tmp_path: Path) -> None:
     save(load_study("instruments").figure(quick.data), tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_the_sampler_is_left_out_where_it_is_not_installed(quick: Report) -> None:
+    found = {(row["instrument"], row["level"]) for row in where(quick.data["cells"], method=SAMPLER)}
+    expected = {(name, level) for name, levels in SAMPLED.items() for level in levels}
+    assert found == (expected if packages.installed("cuqi") else set())
+
+
+def test_scores_of_the_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a sampler that says twice the truth, in a band that begins there."""
+    truths = iter(case("deer", PRIOR, 0.01, index).x[0] for index in range(2))
+
+    def twice(family: object, one: object) -> packages.Answer:
+        x = 2 * next(truths)
+        return packages.Answer(x, x, 2 * x)
+
+    monkeypatch.setattr(measure, "cuqipy", twice)
+    found = measure.sampled_scores("deer", 0.01, 2)
+    assert found.keys() == {SAMPLER}
+    assert found[SAMPLER]["relative_error"] == pytest.approx([1, 1])
+    assert found[SAMPLER]["coverage_90"] == [0, 0]
+    assert len(found[SAMPLER]["seconds"]) == 2

@@ -11,8 +11,8 @@ import pytest
 
 from algebraformer.errors import MissingExtraError
 from algebraformer.training.data import TEST_SEED
+from studies.harness.measurements import KINDS, PRIOR, case, instrument
 from studies.instruments import packages, rivals
-from studies.instruments.cases import KINDS, PRIOR, case, instrument
 from studies.instruments.metrics import coverage, scores
 
 ALL_KINDS = [(name, kind) for name, kinds in KINDS.items() for kind in (PRIOR, *kinds)]

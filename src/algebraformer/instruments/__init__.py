@@ -55,7 +55,7 @@ def deer(
     time_us : array_like, shape (m,)
         Times in us, ascending, equally spaced or not.
     trace : array_like, shape (m,) or (B, m)
-        Real or complex, in any unit; an array of any library, but what comes out is NumPy's.
+        Real or complex, in any unit; an array of NumPy, torch, JAX or CuPy, and the same kind comes out.
     zero_time : float, optional
         Time of the zero in us; found from the trace, which is symmetric about it, if not given. A trace that begins
         after its zero needs it.
@@ -99,7 +99,7 @@ def drt(frequency_hz: ArrayLike, impedance: ArrayLike, *, part: str = "both", mo
     frequency_hz : array_like, shape (m,)
         In Hz, not rad/s; ascending or descending.
     impedance : array_like of complex, shape (m,) or (B, m)
-        In ohm; Im Z < 0 for whatever relaxes. An array of any library, but what comes out is NumPy's.
+        In ohm; Im Z < 0 for whatever relaxes. An array of NumPy, torch, JAX or CuPy, and the same kind comes out.
     part : {"both", "real", "imag"}
         What is known of the impedance; with one part, the impedance may be an array of real numbers.
     model : str or path
@@ -145,7 +145,7 @@ def load(name_or_folder: str | Path, instrument: Instrument | type[Instrument] |
     Returns
     -------
     Model
-        `model(abscissa, data)` returns an `Inversion`.
+        `model(abscissa, data)` returns an `Inversion`, with arrays of the kind of the data.
 
     Raises
     ------

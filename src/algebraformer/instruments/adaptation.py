@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from algebraformer.arrays import host
 from algebraformer.checkpoint import check_name, load, resolve, save
 from algebraformer.errors import ConfigurationError
 from algebraformer.instruments.inversion import Inversion, Model
@@ -117,7 +118,7 @@ def estimated_prior(model: Model, found: Inversion, count: int = 8192, seed: int
     if found.x.ndim != 2 or len(found.x) < MIN_MEASUREMENTS:
         received = len(found.x) if found.x.ndim == 2 else 1
         raise ConfigurationError(f"a prior needs at least {MIN_MEASUREMENTS} measurements, received {received}")
-    here = with_signals(model.instrument, found.abscissa)
+    here = with_signals(model.instrument, found.recorded.abscissa)
     signals, answers, noise = [], [], []
     for start in range(0, count, GROUP):
         simulated = here.simulate(range(start, start + GROUP), seed)
@@ -128,7 +129,7 @@ def estimated_prior(model: Model, found: Inversion, count: int = 8192, seed: int
     own = model.reader.read(model.instrument.measurements(found.recorded)).fits
     size = np.maximum(own.x[1].mean(axis=1), np.finfo(float).tiny)
     weights = weigh(
-        normalized(found.x), normalized(np.concatenate(answers)), np.log(own.noise / size), np.concatenate(noise)
+        normalized(host(found.x)), normalized(np.concatenate(answers)), np.log(own.noise / size), np.concatenate(noise)
     )
     return Weighted(np.concatenate(signals), weights)
 
@@ -192,7 +193,7 @@ def adapt(
     head = network.head
     assert isinstance(head, InversionHead)
     prior = estimated_prior(found.model, found, count, seed)
-    here = with_signals(found.model.instrument, found.abscissa, prior)
+    here = with_signals(found.model.instrument, found.recorded.abscissa, prior)
 
     # 1. Examples, and steps as in training.
     maker = InversionExamples(head.reader)

@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from algebraformer.arrays import kind_of
 from algebraformer.instruments.classical import Classical, fit_deer
-from algebraformer.instruments.inversion import Inversion, Model, as_numbers, check_shapes
+from algebraformer.instruments.given import as_numbers, check_shapes
+from algebraformer.instruments.inversion import Inversion, Model
 from algebraformer.instruments.traces import phase_corrected, zero_time
 from algebraformer.linalg import FloatArray
 from algebraformer.problems.instruments.base import Recorded
@@ -48,6 +50,7 @@ class DeerModel(Model):
 
     def __call__(self, time_us: ArrayLike, trace: ArrayLike, zero: float | None = None) -> Inversion:
         """Invert traces; see `instruments.deer`."""
+        kind = kind_of(trace=trace)
         t, V = as_traces(time_us, trace)
         batched, V = V.ndim == 2, np.atleast_2d(V)
 
@@ -65,7 +68,8 @@ class DeerModel(Model):
             )
         check_shapes(t, V, "time_us from the zero", "trace")
         found = self.invert(Recorded(t, V, np.ones(len(t), dtype=bool)), V if batched else V[0], batched)
-        return dataclasses.replace(found, nuisance=found.nuisance | {"zero_time": found.nuisance["zero_time"] + t0})
+        nuisance = found.nuisance | {"zero_time": found.nuisance["zero_time"] + t0}
+        return dataclasses.replace(found, nuisance=nuisance).as_kind(kind)
 
     def classical(self, recorded: Recorded, data: Array, grid: FloatArray) -> Classical:
         return fit_deer(recorded.abscissa, data, grid)

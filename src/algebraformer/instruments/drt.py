@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from algebraformer.arrays import join_parts, split_parts
+from algebraformer.arrays import join_parts, kind_of, split_parts
 from algebraformer.instruments.classical import Classical, fit_drt
-from algebraformer.instruments.inversion import Inversion, Model, as_numbers, check_shapes
+from algebraformer.instruments.given import as_numbers, check_shapes
+from algebraformer.instruments.inversion import Inversion, Model
 from algebraformer.linalg import FloatArray
 from algebraformer.problems.instruments.base import Recorded
 from algebraformer.validation import check_finite
@@ -46,6 +47,7 @@ class DrtModel(Model):
 
     def __call__(self, frequency_hz: ArrayLike, impedance: ArrayLike, part: str = "both") -> Inversion:
         """Invert spectra; see `instruments.drt`."""
+        kind = kind_of(impedance=impedance)
         f, Z = as_spectra(frequency_hz, impedance, part)
         batched, Z = Z.ndim == 2, np.atleast_2d(Z)
         data = split_parts(Z, axis=1)
@@ -54,7 +56,7 @@ class DrtModel(Model):
             present[len(f) :] = part == "imag"
             present[: len(f)] = part == "real"
             data = np.where(present, data, 0.0)
-        return self.invert(Recorded(f, data, present), Z if batched else Z[0], batched)
+        return self.invert(Recorded(f, data, present), Z if batched else Z[0], batched).as_kind(kind)
 
     def shown(self, data: FloatArray) -> Array:
         found: Array = join_parts(data)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from algebraformer.arrays import NUMPY, host
 from algebraformer.linalg import FloatArray
 from algebraformer.plotting import new_figure
 
@@ -26,6 +27,8 @@ def inversion_figure(found: Any, others: Mapping[str, FloatArray] | None = None)
     """
     if found.x.ndim != 1:
         raise ValueError(f"a figure shows one measurement, received a batch of {len(found.x)}")
+    others = {name: host(x) for name, x in (others or {"classical": found.classical.x}).items()}
+    found = found.as_kind(NUMPY)
     figure = new_figure(10, 4.5)
     cells = figure.add_gridspec(2, 2, height_ratios=(3, 1))
     data_axes, axes = figure.add_subplot(cells[0, 0]), figure.add_subplot(cells[:, 1])
@@ -58,7 +61,7 @@ def inversion_figure(found: Any, others: Mapping[str, FloatArray] | None = None)
     for level, shade in ((0.95, 0.15), (0.9, 0.2), (0.5, 0.35)):
         axes.fill_between(found.grid, *found.band(level), color="C0", alpha=shade, linewidth=0, label=f"{level:.0%}")
     axes.plot(found.grid, found.x, color="C0", label="mean")
-    for number, (name, x) in enumerate((others or {"classical": found.classical.x}).items(), start=1):
+    for number, (name, x) in enumerate(others.items(), start=1):
         axes.plot(found.grid, x, "--", color=f"C{number}", linewidth=1, label=name)
     axes.set_xlabel(instrument.grid_label)
     axes.set_ylabel(instrument.x_label)

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from algebraformer.arrays import kind_of
+from algebraformer.arrays import Kind, beside, host, kind_of
 from algebraformer.checkpoint import CheckpointInfo, load_network, resolve
 from algebraformer.errors import ConfigurationError
 from algebraformer.instruments.classical import Classical
+from algebraformer.instruments.given import checked
 from algebraformer.linalg import FloatArray
 from algebraformer.models import NumpyNetwork
 from algebraformer.models.inference.inversion_reader import SCORES, InversionReader, Inversions
@@ -24,11 +25,12 @@ from algebraformer.numerics.gaussian_fit import Fits, posterior_factor
 from algebraformer.numerics.nonnegative import nearest
 from algebraformer.numerics.whiteness import NAMES, checks
 from algebraformer.problems.instruments import Instrument
-from algebraformer.problems.instruments.base import MIN_POINTS, Recorded
+from algebraformer.problems.instruments.base import Recorded
 from algebraformer.result import plain
-from algebraformer.validation import check_finite, dense_array
 
 Array = NDArray[Any]
+CURVES = ("grid", "x", "quantiles", "abscissa", "data", "fitted")
+"""Fields of an inversion that are arrays of the caller's kind, for one measurement and for many."""
 JITTER = 1e-3
 """Share of independent noise in the joint samples: neighbours are never exactly tied."""
 LEAST_STD = 0.01
@@ -46,17 +48,19 @@ WHAT = {
 class Inversion:
     """What a network says about one measurement, or about B of them with the same abscissae.
 
-    Fields that hold one value per measurement are scalars for one, and arrays of shape (B,) for a batch.
+    Fields that hold one value per measurement are scalars for one, and arrays of shape (B,) for a batch. What is an
+    `array` below, and what `band`, `samples` and `classical` return, is of the kind of the data that were given: of
+    NumPy, torch, JAX or CuPy, on the same device, float64. All other fields are Python's or NumPy's.
 
     Attributes
     ----------
-    grid : ndarray, shape (n,)
+    grid : array, shape (n,)
         Where x is.
-    x : ndarray, shape (n,) or (B, n)
+    x : array, shape (n,) or (B, n)
         The density: the posterior mean, nowhere negative.
-    quantiles : ndarray, shape (n, 7) or (B, n, 7)
+    quantiles : array, shape (n, 7) or (B, n, 7)
         Its quantiles at the levels 2.5, 5, 25, 50, 75, 95 and 97.5 %.
-    nuisance, nuisance_std : dict of float or ndarray
+    nuisance, nuisance_std : dict of float or array
         Nuisance parameters, and their standard deviations.
     noise : float or ndarray
         Root mean square of the noise, in the units of the data.
@@ -72,9 +76,9 @@ class Inversion:
         What `consistent` goes by: misfit, neighbours, blocks and outlier, see `numerics.whiteness.checks`.
     limits : dict of ndarray, shape (2,) or (B, 2)
         Lowest and highest value of every check with which residuals count as noise.
-    abscissa : ndarray, shape (points,)
+    abscissa : array, shape (points,)
         As the network reads it: times from the zero in us, ascending frequencies in Hz.
-    data, fitted : ndarray, shape (points,) or (B, points)
+    data, fitted : array, shape (points,) or (B, points)
         Data, and what they would be without noise: by x and the nuisance parameters, or by a density in the bands of x
         that fits better, where x leaves more than noise and data are linear in it.
     """
@@ -118,14 +122,18 @@ class Inversion:
         """
         if not 0 < level < 1:
             raise ValueError(f"level must be between 0 and 1, received {level!r}")
-        low, high = (interpolated(self.quantiles, float(ndtri(0.5 + side * level / 2))) for side in (-1, 1))
-        return low, high
+        quantiles = host(self.quantiles)
+        low, high = (interpolated(quantiles, float(ndtri(0.5 + side * level / 2))) for side in (-1, 1))
+        return beside(self.x, low), beside(self.x, high)
 
     @functools.cached_property
     def classical(self) -> Any:
         """The classical answer, `Classical`: x >= 0 by Tikhonov's regularisation with cross-validation; or a list."""
-        data = self.data if self.data.ndim == 2 else self.data[None]
-        found = [self.model.classical(self.recorded, one, self.grid) for one in data]
+        grid = host(self.grid)
+        answers = [self.model.classical(self.recorded, one, grid) for one in np.atleast_2d(host(self.data))]
+        found = [
+            dataclasses.replace(one, x=beside(self.x, one.x), fitted=beside(self.x, one.fitted)) for one in answers
+        ]
         return found if self.data.ndim == 2 else found[0]
 
     def samples(self, count: int, seed: int = 0) -> FloatArray:
@@ -140,20 +148,21 @@ class Inversion:
         count : int
         seed : int
         """
-        quantiles = self.quantiles if self.quantiles.ndim == 3 else self.quantiles[None]
+        quantiles = host(self.quantiles)
+        quantiles = quantiles if quantiles.ndim == 3 else quantiles[None]
         found = np.stack([
             self.model.samples(self.recorded, index, q, count, seed) for index, q in enumerate(quantiles)
         ])  # fmt: skip
         if self.model.instrument.is_density:
-            found *= self.model.instrument.x_scale(self.grid) / found.mean(axis=2, keepdims=True)
-        return found if self.quantiles.ndim == 3 else found[0]
+            found *= self.model.instrument.x_scale(host(self.grid)) / found.mean(axis=2, keepdims=True)
+        return beside(self.x, found if self.quantiles.ndim == 3 else found[0])
 
     def explain(self) -> str:
         """Return in words what was found and whether to trust it, a line for each measurement."""
         lines = []
         for i in range(len(np.atleast_1d(self.noise))):
-            values = {name: float(np.atleast_1d(value)[i]) for name, value in self.nuisance.items()}
-            stds = {name: float(np.atleast_1d(value)[i]) for name, value in self.nuisance_std.items()}
+            values = {name: float(np.atleast_1d(host(value))[i]) for name, value in self.nuisance.items()}
+            stds = {name: float(np.atleast_1d(host(value))[i]) for name, value in self.nuisance_std.items()}
             said = ", ".join(quantity(name, values[name], stds[name], self.units.get(name, "")) for name in values)
             trust = []
             if not np.atleast_1d(self.consistent)[i]:
@@ -184,6 +193,17 @@ class Inversion:
         }  # fmt: skip
         return {name: as_plain(value) for name, value in values.items()}
 
+    def as_kind(self, kind: Kind) -> Inversion:
+        """Return the inversion with arrays of another kind."""
+
+        def array(value: Any) -> Any:
+            found = host(value)
+            return kind.array(found) if isinstance(found, np.ndarray) else value
+
+        curves = {name: array(getattr(self, name)) for name in CURVES}
+        nuisance, std = ({k: array(v) for k, v in values.items()} for values in (self.nuisance, self.nuisance_std))
+        return dataclasses.replace(self, nuisance=nuisance, nuisance_std=std, **curves)
+
     def plot(self, others: Mapping[str, FloatArray] | None = None) -> Any:
         """Return a figure of one measurement: data and fit, residuals, density with bands and other answers.
 
@@ -209,12 +229,12 @@ def quantity(name: str, value: float, std: float, unit: str) -> str:
 
 
 def as_plain(value: Any) -> Any:
-    """Return dictionaries, lists and arrays as plain JSON values."""
+    """Return dictionaries, lists and arrays of any library as plain JSON values."""
     if isinstance(value, dict):
         return {name: as_plain(entry) for name, entry in value.items()}
     if isinstance(value, list):
         return [as_plain(entry) for entry in value]
-    return plain(value)
+    return plain(host(value))
 
 
 def interpolated(quantiles: FloatArray, score: float) -> FloatArray:
@@ -248,10 +268,12 @@ class Model:
         self.reader = reader
 
     def __call__(self, abscissa: FloatArray, data: FloatArray) -> Inversion:
-        """Invert data (points,) or (B, points) at ascending abscissae."""
+        """Invert data (points,) or (B, points), of any library, at ascending abscissae."""
+        kind = kind_of(data=data)
         abscissa, data = checked(abscissa, data, self.instrument)
         batch = data if data.ndim == 2 else data[None]
-        return self.invert(Recorded(abscissa, batch, np.ones(batch.shape[1], dtype=bool)), data, data.ndim == 2)
+        recorded = Recorded(abscissa, batch, np.ones(batch.shape[1], dtype=bool))
+        return self.invert(recorded, data, data.ndim == 2).as_kind(kind)
 
     def invert(self, recorded: Recorded, data: Array, batched: bool) -> Inversion:
         """Return the inversion of what was recorded; `data` is how it is shown."""
@@ -373,58 +395,6 @@ class Model:
         share = (z - SCORES[i]) / (SCORES[i + 1] - SCORES[i])
         columns = np.arange(len(quantiles))
         return np.maximum((1 - share) * quantiles[columns, i] + share * quantiles[columns, i + 1], 0.0)
-
-
-def checked(abscissa: Any, data: Any, instrument: Instrument) -> tuple[FloatArray, Array]:
-    """Return abscissae and data as float64 arrays; `ValueError` says what is wrong with them."""
-    abscissa, data = as_numbers(abscissa, "abscissa"), as_numbers(data, "data")
-    for name, array in (("abscissa", abscissa), ("data", data)):
-        if array.dtype.kind == "c":
-            raise ValueError(f"{name} has dtype {array.dtype}, expected real numbers")
-    check_shapes(abscissa, data, "abscissa", "data", instrument.values_per_point)
-    return abscissa, data
-
-
-def as_numbers(value: Any, name: str) -> Array:
-    """Return an array of any library as one of NumPy, float64 or complex128; gradients are left behind.
-
-    Raises
-    ------
-    ValueError
-        It is masked, ragged, sparse or not of numbers.
-    """
-    return dense_array(kind_of(**{name: value}).numpy(value), name)
-
-
-def check_shapes(abscissa: FloatArray, data: Array, name: str, of_data: str, values: int = 1) -> None:
-    """Raise `ValueError` unless abscissae are finite and ascend, and there are data of some size for each of them."""
-    if abscissa.ndim != 1 or len(abscissa) < MIN_POINTS:
-        raise ValueError(
-            f"{name} must have one axis with at least {MIN_POINTS} points, received shape {abscissa.shape}"
-        )
-    if data.ndim not in (1, 2) or data.shape[-1] != values * len(abscissa) or 0 in data.shape:
-        raise ValueError(
-            f"{of_data} must have shape (m,) or (B, m) with m = {values * len(abscissa)}, received {data.shape}"
-        )
-    check_finite(abscissa, name)
-    check_finite(data, of_data)
-    for row, size in enumerate(np.abs(np.atleast_2d(data)).max(axis=1)):
-        where = f" in row {row}" if data.ndim == 2 else ""
-        if size == 0:
-            raise ValueError(f"{of_data} is zero throughout{where}")
-        if not SMALLEST <= size <= LARGEST:
-            raise ValueError(
-                f"{of_data} has values up to {size:.3g}{where}, expected them between {SMALLEST:g} and {LARGEST:g}: "
-                "use another unit"
-            )
-    if not (np.diff(abscissa) > 0).all():
-        i = int(np.argmin(np.diff(abscissa) > 0))
-        pair = f"{abscissa[i]:.6g} before {abscissa[i + 1]:.6g}"
-        raise ValueError(f"{name} must ascend without repeats, received {pair}: sort it, with the data")
-
-
-SMALLEST, LARGEST = 1e-100, 1e100
-"""Limits of the largest datum in absolute value: squares and their products stay within the range of float64."""
 
 
 def load_model(name_or_folder: str | Path, kind: type[Model] = Model) -> Model:

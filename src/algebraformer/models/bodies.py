@@ -263,16 +263,25 @@ class Carrier(BlockBody):
         super().__init__(config)
         C = config.n_embd
         self.norm_lift, self.lift = nn.LayerNorm(C), nn.Linear(C, C)
+        self.places = nn.ParameterList(nn.Parameter(torch.empty(config.n_token, C)) for _ in range(2))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.carriers = nn.ModuleList(CarrierBlock(config) for _ in range(config.n_layer))
         self.norm, self.gate = nn.LayerNorm(C), nn.Linear(C, C)
 
     def forward(self, h: Tensor, *context: Tensor) -> Tensor:
-        carried = context[0][:, :, None] * self.lift(self.norm_lift(h))
+        first, last = self.places
+        carried = context[0][:, :, None] * (first + self.lift(self.norm_lift(h)))
         for block, carrier in zip(self.blocks, self.carriers, strict=True):
             h = block(h)
             carried = carrier(h, carried)
-        return carried * self.gate(self.norm(h))
+        return carried * (last + self.gate(self.norm(h)))
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Let every token carry b_i in a direction of its own."""
+        super().reset_parameters()
+        for place in self.places:
+            nn.init.normal_(place)
 
     def hidden_matrices(self) -> Iterator[tuple[nn.Parameter, int]]:
         yield from super().hidden_matrices()

@@ -107,16 +107,15 @@ class Scaling:
 class PreconditionedScaling(Scaling):
     """The same for P A x = P b, where P is the inverse of the family's mean matrix: P A is the identity and a little.
 
-    `A_mean` and `A_inverse_std` are those of P A; the answer is P b plus `x_rms` times the network's output.
+    The size of A is the mean of the diagonal of P A. `A_mean` and `A_inverse_std` are those of P A for A of size one;
+    the answer is P b plus `x_rms` times the network's output.
     """
 
-    A_reference: Any
-    """(n, n), the mean of weighted matrices, which the sign of a size is taken against."""
     inverse: Any
-    """P (n, n), of matrices of size one."""
+    """P (n, n)."""
 
     def preconditioned(self, A: Any, b: Any) -> tuple[Any, Any, Any]:
-        """Return P A, P b divided by its signed size, and the factor (B,) that `answer` needs."""
+        """Return P A, P b divided by its signed size, and the factor (B,) that `answer_from` needs."""
         P_A, s_A = self.preconditioned_matrix(A)
         ones = self.xp.ones_like(self.b_mean)
         s_b = signed_size(b, ones, self.xp)
@@ -126,10 +125,10 @@ class PreconditionedScaling(Scaling):
 
     def preconditioned_matrix(self, A: Any) -> tuple[Any, Any]:
         """Return P A (B, n, n) for A of size one, and the size s_A (B,)."""
-        weighted = A * self.A_weight
-        s_A = signed_size(weighted.reshape(len(A), -1), self.A_reference.reshape(-1), self.xp)
+        P_A = self.inverse @ A
+        s_A = self.xp.einsum("bii->b", P_A) / P_A.shape[1]
         s_A = self.xp.where(s_A != 0, s_A, 1.0)
-        return self.inverse @ (A / s_A[:, None, None]), s_A
+        return P_A / s_A[:, None, None], s_A
 
     def distance(self, A: Any) -> Any:
         z = (self.preconditioned_matrix(A)[0] - self.A_mean) * self.A_inverse_std

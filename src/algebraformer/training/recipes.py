@@ -218,7 +218,7 @@ CARRIERS = {
         model=ModelConfig(n=64, head=PreconditionedConfig(), architecture="carrier", n_layer=4, n_head=4, n_embd=64),
         steps=9_000,
         lr=1e-3,
-        muon_lr=5e-3,
+        muon_lr=1e-2,
     )
     for family in ("diffusion", "reaction-diffusion", "advection-diffusion")
 }

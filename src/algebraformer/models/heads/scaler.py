@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +13,7 @@ from algebraformer.linalg import EPS
 from algebraformer.models.heads.base import torch_dtype
 from algebraformer.models.inference.preconditioned_reader import preconditioned_statistics
 from algebraformer.models.inference.token_reader import statistics
-from algebraformer.models.scaling import DISTANCE_MARGIN, PreconditionedScaling, Scaling
+from algebraformer.models.scaling import DISTANCE_MARGIN, PreconditionedScaling, Scaling, signed_size
 
 CONSTANT_RTOL = 1e-12
 """An entry whose spread over the family is below this share of its size counts as constant and is not read."""
@@ -27,13 +28,6 @@ another one, so it is not read."""
 def inverse_or_zero(v: Tensor, floor: Tensor | float = 0.0) -> Tensor:
     """Return 1 / v, and 0 where v <= floor."""
     return torch.where(v > floor, 1.0 / v, 0.0)
-
-
-def entry_weights(A: Tensor) -> Tensor:
-    """Return the reciprocals (n, n) of the sizes of the entries of A (B, n, n), 0 for rounding errors."""
-    rms = A.square().mean(dim=0).sqrt()
-    rounding = ROUNDING * torch.minimum(rms.amax(dim=1, keepdim=True), rms.amax(dim=0, keepdim=True))
-    return inverse_or_zero(rms, rounding)
 
 
 class FamilyScaler(nn.Module, Scaling):
@@ -61,7 +55,9 @@ class FamilyScaler(nn.Module, Scaling):
         if len(A) < 2:
             raise ConfigurationError(f"the scaler needs at least 2 systems, received {len(A)}")
         # 1. Weights: each entry by its size over the family, rounding errors not at all.
-        self.A_weight.copy_(entry_weights(A))
+        rms = A.square().mean(dim=0).sqrt()
+        rounding = ROUNDING * torch.minimum(rms.amax(dim=1, keepdim=True), rms.amax(dim=0, keepdim=True))
+        self.A_weight.copy_(inverse_or_zero(rms, rounding))
 
         # 2. z-scores of the scaled entries; the signs of the sizes are taken against the mean of the unscaled ones.
         self.A_mean.copy_((A * self.A_weight).mean(dim=0))
@@ -86,8 +82,6 @@ class PreconditionedScaler(nn.Module, PreconditionedScaling):
     """The scaling of preconditioned systems of one family; its buffers are float64 and travel in the checkpoint."""
 
     xp: ClassVar[Any] = torch
-    A_weight: Tensor
-    A_reference: Tensor
     inverse: Tensor
     A_mean: Tensor
     A_inverse_std: Tensor
@@ -107,15 +101,13 @@ class PreconditionedScaler(nn.Module, PreconditionedScaling):
         """Learn the statistics of a family from a sample: A (B, n, n), b and x (B, n), float64, B at least 2."""
         if len(A) < 2:
             raise ConfigurationError(f"the scaler needs at least 2 systems, received {len(A)}")
-        # 1. Size and sign of A, and the inverse of the mean matrix of size one.
-        self.A_weight.copy_(entry_weights(A))
-        self.A_reference.copy_((A * self.A_weight).mean(dim=0))
-        self.inverse.copy_(torch.eye(A.shape[1], dtype=A.dtype))
-        mean = self.preconditioned_matrix(A)[0].mean(dim=0)
-        inverse, info = torch.linalg.inv_ex(mean)
-        if info or not torch.isfinite(inverse).all():
-            raise ConfigurationError("the mean of the family's matrices is singular: choose another head")
-        self.inverse.copy_(inverse)
+        # 1. The inverse of the mean matrix; matrices that are multiples of each other count alike.
+        size = signed_size(A.flatten(1), A.mean(dim=0).flatten(), torch)
+        mean = (A / torch.where(size != 0, size, 1.0)[:, None, None]).mean(dim=0)
+        try:
+            self.inverse.copy_(torch.from_numpy(np.linalg.inv(mean.numpy(force=True))))
+        except np.linalg.LinAlgError as error:
+            raise ConfigurationError("the mean of the family's matrices is singular: choose another head") from error
 
         # 2. z-scores of what P leaves. Entries that do not vary hold rounding errors alone.
         P_A, P_b, size = self.preconditioned(A, b)

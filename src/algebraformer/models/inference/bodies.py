@@ -198,16 +198,21 @@ class Carrier:
     def __init__(self, config: ModelConfig, tensors: Tensors, name: str) -> None:
         C = self.width = config.n_embd
         self.lift = Norm.take(tensors, f"{name}.norm_lift", C).then(Linear.take(tensors, f"{name}.lift", C, C))
+        self.first, self.last = (tensors.take(f"{name}.places.{i}", (config.n_token, C)) for i in range(2))
         self.blocks = [Block(config, tensors, f"{name}.blocks.{i}") for i in range(config.n_layer)]
         self.carriers = [CarrierBlock(config, tensors, f"{name}.carriers.{i}") for i in range(config.n_layer)]
         self.gate = Norm.take(tensors, f"{name}.norm", C).then(Linear.take(tensors, f"{name}.gate", C, C))
 
     def __call__(self, h: Singles, *context: Singles) -> Singles:
-        carried = context[0][:, :, None] * self.lift(standardized(h))
+        lifted = self.lift(standardized(h))
+        lifted += self.first
+        carried = context[0][:, :, None] * lifted
         for block, carrier in zip(self.blocks, self.carriers, strict=True):
             h = block(h)
             carried = carrier(h, carried)
-        carried *= self.gate(standardized(h))
+        gate = self.gate(standardized(h))
+        gate += self.last
+        carried *= gate
         return carried
 
 

@@ -13,7 +13,7 @@ from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.numerics import gcr
 from algebraformer.numerics.forward_error import MAX_DEFECT
-from algebraformer.numerics.preconditioner import LinearInverse, TransposedInverse
+from algebraformer.numerics.preconditioner import LinearInverse, Preconditioner, TransposedInverse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,9 @@ class MatrixReading:
         residual.
     max_defect : float
         Largest share of a probe, or of the first residual, that is left of matrices in distribution.
+    preconditioner : Preconditioner, optional
+        Approximate inverses that have no adjoints and take a pass of the network for each product. With them, too,
+        answers are refined by conjugate residuals.
     """
 
     A: FloatArray
@@ -43,6 +46,7 @@ class MatrixReading:
     inverse: LinearInverse | None = None
     defect: FloatArray | None = None
     max_defect: float = 0.0
+    preconditioner: Preconditioner | None = None
 
     def __len__(self) -> int:
         return len(self.A)
@@ -55,6 +59,7 @@ class MatrixReading:
             in_distribution=self.in_distribution[chosen],
             inverse=None if self.inverse is None else self.inverse[chosen],
             defect=None if self.defect is None else self.defect[chosen],
+            preconditioner=None if self.preconditioner is None else self.preconditioner[chosen],
         )
 
     def transposed(self) -> Self:

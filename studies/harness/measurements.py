@@ -146,3 +146,8 @@ def instrument(name: str, kind: str, level: float) -> Instrument:
 def case(name: str, kind: str, level: float, index: int) -> Simulated:
     """Return one measurement, with abscissae of its own; levels change nothing but the size of the noise."""
     return instrument(name, kind, level).simulate([index * GROUP], TEST_SEED)
+
+
+def axis(name: str, grid: FloatArray) -> FloatArray:
+    """Return distances in nm, or decadic logarithms of times."""
+    return grid if name == "deer" else np.log10(grid)

@@ -111,7 +111,7 @@ def measured(solver: LearnedSolver, n: int, plan: Plan) -> dict[str, Any]:
     resized = solver.at_size(n)
     seconds = time.perf_counter() - begin
     A = matrices(n, plan)
-    rank, basis = OperatorConfig.of(solver.network.config).rank, as_dense(resized.network.reader.basis)  # type: ignore[union-attr]
+    rank, basis = OperatorConfig.of(solver.network.config).rank, as_dense(resized.model.operator_head.basis)
     systems = problems.get("diffusion", n=n).sample(plan.systems, TEST_SEED)
     result = resized.solve(systems.A, systems.b)
     by_network = result.method != "lapack"

@@ -114,7 +114,7 @@ def resampled(
     found = dataclasses.replace(basis, sampler=sampler, A_mean=A_mean, operators=operators)
 
     # 4. The limits, on other systems.
-    arrays = network.arrays | named(to_arrays(found), network.buffers)
+    arrays = {**network.arrays, **named(to_arrays(found), network.buffers)}
     made = NumpyNetwork(config, arrays)
     own = limits(made.reader, made.forward, other, CALIBRATION_SAMPLES, CALIBRATION_SEED)  # type: ignore[arg-type]
     advance(CALIBRATION_SAMPLES)

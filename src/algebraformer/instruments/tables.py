@@ -153,7 +153,7 @@ def _names(header: str, columns: int, separator: str | None, place: int) -> tupl
     said = re.sub(r"^\s*(?:#+|%+|!+|;|//)", "", header).strip()
     stripped = (said, header.strip())
     whole = (said, header, header.strip(), said.rstrip(separator))  # with a separator at either end, as before an index
-    for pattern in (separator or "\t", "\t", ";", ",", r"\s{2,}", r"\s+"):
+    for pattern in (separator or "\t", "\t", ";", ",", r"\s{2,}|\t", r"\s+"):
         for text in whole if pattern in SEPARATORS else stripped:
             words = re.split(pattern, text)
             if len(words) == columns:

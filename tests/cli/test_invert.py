@@ -155,7 +155,7 @@ BAD_TRACES = {
     "a model of something else": (("time_us,real", t, V), ("--model", "diffusion-64"), "inverts no measurements"),
     "a model of the other instrument": (("time_us,real", t, V), ("--model", "drt"), "not DEER traces"),
     "a part": (("time_us,real", t, V), ("--part", "real"), "is for impedance spectra"),
-    "names for some columns": (b"time (ns) real\n1 2 3\n", (), "one name for each"),
+    "names for some columns": (b"time (ns) real imag\n1 2 3\n", (), "one name for each"),
     "digits behind decimal commas": (b"time,real\n0,5,7,25\n1,5,6,25\n", ("--time-unit", "ns"), "one name for each"),
     "no model": (("time_us,real", t, V), ("--model", "nix"), "unknown model"),
 }

@@ -90,6 +90,7 @@ W = 2 * np.pi * F
         ("freq,Zre_fit,Zim_fit,Zre (fit),Zre,Zim,log|Z|", [F, F, F, F, Z.real, Z.imag, F]),
         ("f/Hz,omega,Zreal,Zimag,Zmod,Zphz", [F, F, Z.real, Z.imag, F, F]),
         ("Freq(Hz),Z'(a),Z''(b),Err", [F, Z.real, Z.imag, F]),
+        ("Frequency in Hz,Re(Z) in Ohm,Z_imag,radius", [F, Z.real, Z.imag, F]),
     ],
 )  # fmt: skip
 def test_a_name_has_a_sign_a_quantity_and_a_unit(tmp_path, names, values):
@@ -182,7 +183,8 @@ def test_other_columns_of_traces(tmp_path, names):
 
 
 @pytest.mark.parametrize(
-    "names", ["time_ns,V,real,imag", "time_ns,t/us,real,imag", "time/min,o,real,imag", "TIME_MS,o,real,imag", ""]
+    "names",
+    ["time_ns,V,real,imag", "time_ns,t/us,real,imag", "time/min,o,real,imag", "TIME_MS,o,real,imag", "t,(ns),a,b", ""],
 )
 def test_traces_that_leave_a_choice(tmp_path, names):
     path = tmp_path / "trace.csv"

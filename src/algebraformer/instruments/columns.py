@@ -72,7 +72,7 @@ def parsed(place: int, name: str) -> Heading:
     bracketed = re.fullmatch(r"(.*?)[\s_/]*[(\[{]\s*([^()\[\]{}]*?)\s*[)\]}]", text)
     if bracketed and not re.fullmatch(ARGUMENTS, bracketed[2]):
         quantity, unit = bracketed.groups()
-    elif known := re.fullmatch(rf"(?:(.*?)[\s_/]+)??({UNIT})", text):
+    elif known := re.fullmatch(rf"(?:(.*?)(?:[\s_/]+|\s+in\s+))??({UNIT})", text):
         unit = known[2]
         quantity = known[1] or (unit_of(unit) or ("", ""))[1]  # "Hz" alone is a name as well
     else:

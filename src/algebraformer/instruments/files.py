@@ -21,7 +21,7 @@ from algebraformer.linalg import FloatArray
 TIME_UNITS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 """Microseconds in each."""
 RE, IM = r"re(?:al)?(?: part)?", r"im(?:ag(?:inary)?)?(?: part)?"
-Z, V = r"(?:z|impedance)", r"(?:v|s|echo|signal|intensity|amplitude|trace)(?: ?\([tv]\))?"
+Z, V = r"(?:z|impedance)", r"(?:v|echo|signal|intensity|amplitude|trace)(?: ?\([tv]\))?"
 OF = r"(?:{0}(?: of)?(?: ?[(\[{{]?{1}[)\]}}]?)?|{1} ?[(\[{{]?{0}[)\]}}]?)"
 """A part, of something or not: Re, Re(Z), Z_re, Z (real)."""
 OF_A_TRACE = {

@@ -300,11 +300,15 @@ def test_digits_behind_decimal_commas_are_no_column(tmp_path):
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-@pytest.mark.parametrize("line", ["x{0}y{0}z", "3.0{0}n/a{0}1.0", "3.0{0}1.0", "3.0{0}1.0{0}", "{0}1.0{0}2.0", "3.0"])
+@pytest.mark.parametrize(
+    "line", ["x{0}y{0}z", "3.0{0}n/a{0}1.0", "3.0{0}1.0", "3.0{0}1.0{0}", "{0}1.0{0}2.0", "3.0", "-{0}1{0}2"]
+)
+    "line", ["x{0}y{0}z", "3.0{0}n/a{0}1.0", "3.0{0}1.0", "3.0{0}1.0{0}", "{0}1.0{0}2.0", "3.0", "-{0}1{0}2"]
+)
 @pytest.mark.parametrize("place", range(1, 7))
 @pytest.mark.parametrize("names", [["a{0}b{0}c"], []])
 def test_a_damaged_line_anywhere(tmp_path, separator, line, place, names):
-    """Rows on either side of it are never dropped; at the end, what begins with no number is a footer."""
+    """Rows on either side of it are never dropped; at the end, what holds no number is a footer."""
     text = [name.format(separator) for name in names] + lines(separator)
     place += len(names)
     text.insert(place, line.format(separator))
@@ -316,7 +320,7 @@ def test_a_damaged_line_anywhere(tmp_path, separator, line, place, names):
         read_table(tmp_path / "a.csv")
 
 
-@pytest.mark.parametrize("first", ["0,1,2,3", "0,1", "0"])
+@pytest.mark.parametrize("first", ["0,1,2,3", "0,1", "0", "-,1,2"])
 def test_a_damaged_first_row(tmp_path, first):
     (tmp_path / "a.csv").write_text("\n".join(["a,b,c", first, *lines(",")]))
     with pytest.raises(Refused, match="line 2 "):

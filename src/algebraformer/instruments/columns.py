@@ -112,8 +112,8 @@ def unit_among(heading: Heading, bases: Sequence[str]) -> tuple[str, str]:
     unit = unit_of(heading.unit)
     if unit is None or unit[1] not in bases:
         raise Refused(
-            f"expected the unit of column {heading.name} to be {' or '.join(bases)}, with the prefix "
-            f"{', '.join(filter(None, EXPONENTS))}, in small and capital letters as here, or none; received {heading.unit}"
+            f"expected the unit of column {heading.name} to be {' or '.join(bases)}, with a prefix of "
+            f"{', '.join(filter(None, EXPONENTS))} in these letters, or none; received {heading.unit}"
         )
     return unit
 

@@ -31,7 +31,7 @@ def read_table(path: FilePath) -> Table:
     """Read a table: the longest run of lines with the same number of numbers, at least two.
 
     Whatever stands before it is a header. The last line there that has letters names the columns. Lines behind it that
-    begin with no number are a footer.
+    hold no number are a footer.
 
     Parameters
     ----------
@@ -93,10 +93,10 @@ def _table(lines: list[str]) -> Table:
     # Rows that a damaged line has cut off are never dropped.
     behind = [i for i in range(table.end + 1, len(lines)) if not _is_empty(lines[i], separator)]
     before = [i for i in range(table.start) if not _is_empty(lines[i], separator)]
-    if any(_begins_with_number(lines[i], separator) for i in behind):
+    if any(_has_number(lines[i], separator) for i in behind):
         raise _interrupted(lines, behind[0])
     cut_off = any(run.columns == table.columns for run in runs if run.start < table.start)
-    if cut_off or any(_begins_with_number(lines[i], separator) for i in before if place is None or i > place):
+    if cut_off or any(_has_number(lines[i], separator) for i in before if place is None or i > place):
         raise _interrupted(lines, before[-1])
     names = () if place is None else _names(lines[place], table.columns, separator, place)
     return Table(names, np.array(table.rows))
@@ -125,14 +125,15 @@ def _is_empty(line: str, separator: str | None) -> bool:
     return not words or words.startswith(tuple(comment for comment in COMMENTS if comment != separator))
 
 
-def _begins_with_number(line: str, separator: str | None) -> bool:
-    """Return whether the first word that is there is a number."""
-    word = next((word for word in map(_unquoted, line.split(separator)) if word), "")
-    try:
-        float(_with_point(word, separator))
-    except ValueError:
-        return False
-    return True
+def _has_number(line: str, separator: str | None) -> bool:
+    """Return whether any word of a line is a number."""
+    for word in line.split(separator):
+        try:
+            float(_with_point(_unquoted(word), separator))
+        except ValueError:
+            continue
+        return True
+    return False
 
 
 def _interrupted(lines: list[str], place: int) -> Refused:

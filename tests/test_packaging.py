@@ -29,6 +29,7 @@ SHIPPED = [
     "deblur-64",
     "deer",
     "diffusion-64",
+    "diffusion-64-carrier",
     "diffusion-64-token",
     "drt",
     "fredholm-64",
@@ -151,7 +152,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
 
 def test_wheel_is_small(wheel):
     """The weights take most of it."""
-    assert wheel.stat().st_size <= 23e6
+    assert wheel.stat().st_size <= 23.5e6
 
 
 def test_few_dependencies():

@@ -135,8 +135,8 @@ def pivots(rows: NDArray[np.floating], count: int) -> NDArray[np.int64]:
     chosen = np.zeros(count, dtype=np.int64)
     for j in range(count):
         chosen[j] = p = int(np.argmax(left_over))
-        pivot = max(left_over[p], np.finfo(np.float64).tiny)
-        L[:, j] = (rows @ rows[p] - L[:, :j] @ L[p, :j]) / np.sqrt(pivot)
-        left_over = left_over - L[:, j] ** 2
+        if left_over[p] > 0:  # otherwise the rows before span all others, but for rounding
+            L[:, j] = (rows @ rows[p] - L[:, :j] @ L[p, :j]) / np.sqrt(left_over[p])
+            left_over = left_over - L[:, j] ** 2
         left_over[p] = -np.inf
     return chosen

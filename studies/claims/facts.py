@@ -30,6 +30,11 @@ def token_head(content: Mapping[str, Any]) -> dict[str, Outcome]:
     }
 
 
+def carrier(content: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Return the same of the carrier on columns of the preconditioned matrix."""
+    return {name.replace("token-head", "carrier"): found for name, found in token_head(content).items()}
+
+
 def operator_head(content: Mapping[str, Any]) -> dict[str, Outcome]:
     """Return how many systems our operator head certifies."""
     solve = content["solve"]
@@ -56,11 +61,10 @@ MIN_BY_NETWORK = 0.99
 """Share of systems that a network has to solve without LAPACK."""
 EVALUATED: dict[str, Callable[[Mapping[str, Any]], dict[str, Outcome]]] = {
     "diffusion-64-token": token_head,
+    "diffusion-64-carrier": carrier,
     "diffusion-64": operator_head,
     "bench": bench,
 }
-EVALUATION = {name: f"algebraformer evaluate {name}" for name in ("diffusion-64-token", "diffusion-64")}
-"""Commands that show an evaluation again."""
 
 # ---------------------------------------------------------------- facts
 

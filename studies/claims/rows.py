@@ -6,40 +6,37 @@ import json
 from pathlib import Path
 
 from algebraformer.reporting import Outcome, TableData, Verdict
-from studies.claims.facts import EVALUATED, EVALUATION, FACTS
+from studies.claims.facts import EVALUATED, FACTS
 from studies.claims.sources import Claim, Fact, Shown
 from studies.claims.summary import CLAIMS
 from studies.harness.results import read_outcomes
 
-COLUMNS = ("claim or question", "verdict", "what we found", "shown by")
+COLUMNS = ("part", "the summary says or asks", "verdict", "measured", "shown by")
 
 
-def table(section: str, results: Path) -> TableData:
-    """Return the table of a section, made from the results folder.
+def table(results: Path) -> TableData:
+    """Return the table of all claims, made from the results folder.
 
     Raises
     ------
     KeyError
-        No claim belongs to that section, or a result lacks an outcome or a number.
+        A result lacks an outcome or a number.
     FileNotFoundError
         A result is missing.
     """
-    rows = [row(claim, results) for claim in CLAIMS if claim.section == section]
-    if not rows:
-        raise KeyError(f"no claim belongs to {section!r}")
-    return TableData(COLUMNS, rows)
+    return TableData(COLUMNS, [row(claim, results) for claim in CLAIMS])
 
 
 def row(claim: Claim, results: Path) -> list[str]:
-    """Return the cells: claim, verdict, numbers, and what shows them."""
+    """Return the cells: part, claim, verdict, numbers, and what shows them."""
     verdicts, texts, shown = [], [], []
     for source in claim.sources:
         found = FACTS[source.id]() if isinstance(source, Fact) else shown_outcome(source, results)
         verdicts += [found.verdict] if source.decides else []
         texts += [source.text.format(**found.numbers)] if source.text else []
-        shown += [source.shown_by] if isinstance(source, Fact) else shown_by(results / f"{source.result}.json")
+        shown.append(source.shown_by if isinstance(source, Fact) else shown_by(results / f"{source.result}.json"))
     verdict = together(verdicts) if verdicts else claim.undecided
-    cells = (claim.claim, str(verdict), f"{'; '.join(texts)}.", ", ".join(dict.fromkeys(shown)))
+    cells = (claim.part, claim.claim, str(verdict), "; ".join(texts), ", ".join(dict.fromkeys(shown)))
     return [cell.replace("|", "\\|") for cell in cells]
 
 
@@ -69,12 +66,7 @@ def together(verdicts: list[Verdict]) -> Verdict:
     return Verdict.PARTLY if different <= {Verdict.HOLDS, Verdict.PARTLY, Verdict.FAILS} else Verdict.PARTLY_REPRODUCED
 
 
-def shown_by(path: Path) -> list[str]:
-    """Return the command of a result, its page and a link from docs/ to its figure, if it has them."""
-    command = json.loads(path.read_text())["command"].partition(" --json")[0].partition(" --output")[0]
-    page, picture = path.with_suffix(".md"), path.with_suffix(".png")
-    return [
-        f"`{EVALUATION.get(path.stem, command)}`",
-        *([f"`results/{page.name}`"] if page.exists() else []),
-        *([f"[figure](../results/{picture.name})"] if picture.exists() else []),
-    ]
+def shown_by(path: Path) -> str:
+    """Return the name of a result, with a link from docs/ to its figure if it has one."""
+    picture = path.with_suffix(".png")
+    return f"[{path.stem}](../results/{picture.name})" if picture.exists() else f"`{path.stem}`"

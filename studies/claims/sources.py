@@ -32,9 +32,10 @@ class Fact:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """One row of a table."""
+    """One row of the table."""
 
-    section: str
+    part: str
+    """Of the summary."""
     claim: str
     sources: tuple[Shown | Fact, ...]
     undecided: Verdict = Verdict.MEASURED

@@ -1,4 +1,4 @@
-"""Figures of the studies `condition` and `noise`, from their data."""
+"""Figure of the study `condition`, from its data."""
 
 from __future__ import annotations
 

@@ -24,12 +24,12 @@ DEPENDS = {
     "latency": ("checkpoint.py", "io", *SOLVED, "cli", "__main__.py"),
     "spectral": BOTH,
     "encoding": TRAINED,
-    "reading": BOTH,
     "attention": TRAINED,
     "transfer": TRAINED,
     "certificate": SOLVED,
     "condition": BOTH,
-    "noise": SOLVED,
+    "noise": BOTH,
+    "perturbation": SOLVED,
     "reliability": ("validation.py", "result.py", *SOLVED),
     "soak": ("checkpoint.py", *SOLVED),
     "noisy": (*ESTIMATED, "training"),
@@ -38,6 +38,7 @@ DEPENDS = {
     "faults": MEASURED,
     "newton": (*SOLVED, "training", "newton.py"),
     "kantorovich": ("linalg.py", "problems", "numerics", "models", "training", "kantorovich.py"),
+    "relatives": ("rivals", *BOTH),
 }
 """Code of the library that a study's results depend on, in addition to its own modules."""
 OWN = {"reliability": ("tests/stress",), "soak": ("tests/stress/soak.py",)}

@@ -9,7 +9,7 @@
 from results/NAME.json: its first table, or with NAME/1 and so on those that follow. So no number in a document is typed
 by hand; a test fails when a block is out of date.
 A caption gives the commit and the machine of the measurement. At the end, results older than code they depend on are
-listed. Blocks from <!-- claims: SECTION --> to <!-- end claims --> hold the tables of `studies.claims`, and the block
+listed. The block from <!-- claims --> to <!-- end claims --> holds the table of `studies.claims`, and the block
 from <!-- summary --> to <!-- end summary --> the table of `summary`, likewise.
 
 `python -m studies.harness.pages --derive results/NAME.json ...` makes outcomes and conclusions of these files anew from
@@ -30,7 +30,7 @@ from studies.harness.evidence import caption, older
 from studies.harness.results import derive
 
 BLOCK = re.compile(r"(<!-- table: ([\w.-]+)(?:/(\d+))? -->\n).*?(<!-- end table -->)", re.DOTALL)
-CLAIMS = re.compile(r"(<!-- claims: ([\w-]+) -->\n).*?(<!-- end claims -->)", re.DOTALL)
+CLAIMS = re.compile(r"(<!-- claims -->\n).*?(<!-- end claims -->)", re.DOTALL)
 SUMMARY = re.compile(r"(<!-- summary -->\n).*?(<!-- end summary -->)", re.DOTALL)
 SUMMARY_FAMILY, SUMMARY_SIZES = "diffusion", (64, 256, 1024)
 """Family and sizes n of the summary, each with its smallest and its largest batch."""
@@ -55,8 +55,8 @@ def refreshed(text: str, results: Path) -> str:
     def claims(match: re.Match[str]) -> str:
         from studies.claims.rows import table  # which needs torch, and showing a table does not
 
-        section = table(match[2], results)
-        return match[1] + markdown_table(section.columns, section.rows) + match[3]
+        found = table(results)
+        return match[1] + markdown_table(found.columns, found.rows) + match[2]
 
     return SUMMARY.sub(summarised, CLAIMS.sub(claims, BLOCK.sub(replace, text)))
 

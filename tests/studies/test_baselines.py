@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 from algebraformer import problems
 from algebraformer.numerics import gcr, operator_basis
 from algebraformer.numerics.preconditioner import ApproximateInverse, MeanInverse
-from studies.baselines import interpolation, kernel_ridge, polynomial, recycling, reduced_basis
+from algebraformer.rivals.iterative import ScaledMeanInverse
+from studies.baselines import factor_regression, interpolation, kernel_ridge, polynomial, recycling, reduced_basis
+from studies.baselines.factor_regression import FactorForm
 from studies.baselines.nearest import NearestInverse
+from studies.baselines.trunk import DAMPING, Jacobi, ScaledMean, TwoLevel
 from tests.bases import fit as fit_basis
 
 SINGLE = np.finfo(np.float32).eps
@@ -305,24 +308,129 @@ def test_kernel_ridge_predicts_unseen_coefficients(basis, sample):
     np.testing.assert_allclose(dense(regression(-2 * A[:1])), -dense(regression(A[:1])) / 2, rtol=1e-5, atol=1e-6)
 
 
-def test_kernel_ridge_against_scikit_learn(basis, sample):
-    """The same kernel, weights and ridge, which follows from (K + ridge / weight^2) w = c."""
-    from sklearn.kernel_ridge import KernelRidge
+@pytest.mark.parametrize("name", ["gaussian", "matern"])
+def test_kernel_ridge_against_a_gaussian_process(basis, sample, monkeypatch, name):
+    """scikit-learn's posterior mean with the same kernel and noise: the ridge over the squared weights."""
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, Matern
 
+    monkeypatch.setattr(kernel_ridge, "gaussian", getattr(kernel_ridge, name))  # the choice has this kernel alone
+    monkeypatch.setattr(kernel_ridge, "matern", getattr(kernel_ridge, name))
     z, c, weight, _ = sample
-    regression = kernel_ridge.fit(basis, z[:300], c[:300], weight[:300])
+    regression = kernel_ridge.regression(z[:300], c[:300], weight[:300])
     w = weight[:300] / np.sqrt(np.mean(weight[:300] ** 2))
     features, target = (z - regression.mean) @ regression.projection, c[:300] - regression.offset
-    fitted = kernel_ridge.kernel(features[:300], features[:300]) @ regression.weights
-    ridge = np.median((target - fitted) / regression.weights * w[:, None] ** 2)
-    model = KernelRidge(alpha=float(ridge), kernel="rbf", gamma=0.5).fit(features[:300], target, w**2)
+    oracle = {"gaussian": RBF(1.0), "matern": Matern(1.0, nu=2.5)}[name]
+    model = GaussianProcessRegressor(oracle, alpha=regression.ridge / w**2, optimizer=None).fit(features[:300], target)
     expected = model.predict(features[300:]) + regression.offset
-    np.testing.assert_allclose(regression.coefficients(z[300:]), expected, rtol=1e-3, atol=1e-4 * np.abs(c).max())
+    np.testing.assert_allclose(regression(z[300:]), expected, rtol=1e-6, atol=1e-7 * np.abs(c).max())
+
+
+def test_errors_of_samples_left_out(sample):
+    """The closed form against as many fits as there are samples, and in fewer directions of the targets."""
+    z, c, _, _ = sample
+    features, target, ridge = z[:30, :3] / 2, c[:30], 1e-3
+    K = kernel_ridge.matern(features, features)
+    expected = 0.0
+    for i in range(30):
+        rest = np.delete(np.arange(30), i)
+        weights = np.linalg.solve(K[np.ix_(rest, rest)] + ridge * np.eye(29), target[rest])
+        expected += np.sum((K[i, rest] @ weights - target[i]) ** 2)
+    values, V = np.linalg.eigh(K)
+    assert kernel_ridge.left_out(values, V, V.T @ target, ridge) == pytest.approx(expected, rel=1e-9)
+
+
+def test_directions_of_targets_keep_their_errors(monkeypatch):
+    rng = np.random.default_rng(0)
+    target = rng.standard_normal((20, 6)) @ rng.standard_normal((6, 40))
+    monkeypatch.setattr(kernel_ridge, "COUNTED", 6)
+    few = kernel_ridge.rotated(target)
+    assert few.shape == (20, 6)
+    np.testing.assert_allclose(few @ few.T, target @ target.T, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "nu"), [("gaussian", None), ("matern", 2.5)])
+def test_kernels_against_scikit_learn(name, nu):
+    from sklearn.gaussian_process.kernels import RBF, Matern
+
+    u, v = np.random.default_rng(1).standard_normal((2, 7, 3))
+    expected = RBF(1.0)(u, v) if nu is None else Matern(1.0, nu=nu)(u, v)
+    np.testing.assert_allclose(getattr(kernel_ridge, name)(u, v), expected, rtol=1e-12)
 
 
 def test_kernel_ridge_of_a_family_of_one_matrix(basis):
     z, c = np.ones((20, 5)), np.tile(np.arange(8.0), (20, 1))
     np.testing.assert_allclose(kernel_ridge.fit(basis, z, c, np.ones(20)).coefficients(z[:2]), c[:2])
+
+
+# ---------------------------------------------------------------- Cholesky factors
+
+
+def positive(count, seed=0, n=12):
+    """Return symmetric and positive definite matrices near each other."""
+    S = np.random.default_rng(seed).standard_normal((count, n, n))
+    return np.diag(np.arange(1.0, n + 1)) + 0.05 * S @ S.transpose(0, 2, 1)
+
+
+@pytest.mark.parametrize("is_positive", [True, False])
+@pytest.mark.parametrize("preconditioned", [True, False])
+def test_cholesky_factors_give_the_inverse(is_positive, preconditioned):
+    """The factors of NumPy's inverse, column by column, and M A = I with them."""
+    A = positive(4) if is_positive else FAMILY.sample(4, seed=1).A
+    s, mean = np.array([1.0, 2.0, 3.0, 0.5]), A.mean(axis=0)
+    form = FactorForm.of(mean, is_positive, preconditioned)
+    R = form.factors(A, s)
+    assert (np.triu(R, 1) == 0).all()
+    assert (np.diagonal(R, axis1=1, axis2=2) > 0).all()
+    for i in range(4):
+        L = np.linalg.cholesky(mean) if is_positive else None
+        B = A[i] / s[i]
+        if preconditioned and is_positive:
+            B = np.linalg.solve(L, np.linalg.solve(L, B).T).T
+        elif preconditioned:
+            B = np.linalg.solve(mean, B)
+        expected = np.linalg.cholesky(np.linalg.inv(B if is_positive else B.T @ B))
+        np.testing.assert_allclose(R[i], expected, rtol=1e-6, atol=1e-7 * np.abs(expected).max())
+    M = form.inverse(R, A, s)
+    np.testing.assert_allclose(dense(M, B=4) @ A, np.broadcast_to(np.eye(12), A.shape), atol=1e-7)
+    np.testing.assert_allclose(dense(M[np.array([2])], B=1), dense(M, B=4)[2:3], rtol=1e-12, atol=1e-14)
+
+
+def test_factors_of_training_systems_are_reproduced(basis, monkeypatch):
+    """Without a ridge, a Gaussian process passes through its samples."""
+    monkeypatch.setattr(kernel_ridge, "RIDGES", (1e-15,))
+    A = FAMILY.sample(60, seed=4).A
+    z = basis.sampler(A)[0].reshape(60, -1)
+    for preconditioned in (False, True):
+        form = FactorForm.of(basis.A_mean, False, preconditioned)
+        regression = factor_regression.fit(basis.sampler, form, A, z)
+        exact, found = form.factors(A, basis.sampler(A)[1]), regression(A).R
+        np.testing.assert_allclose(found, exact, atol=1e-5 * np.abs(exact).max())
+        np.testing.assert_allclose(dense(regression(-2 * A[:1])), -dense(regression(A[:1])) / 2, rtol=1e-9, atol=1e-12)
+
+
+# ---------------------------------------------------------------- trunk basis
+
+
+@pytest.mark.parametrize("name", ["Jacobi", "mean"])
+def test_two_level_preconditioner_by_its_formula(name):
+    A, mean = FAMILY.sample(3, seed=1).A, FAMILY.sample(50, seed=2).A.mean(axis=0)
+    V = np.linalg.qr(np.random.default_rng(0).standard_normal((12, 4)))[0]
+    scaled = ScaledMeanInverse.of(A, np.diagonal(mean), np.linalg.inv(mean))
+    M = TwoLevel.of(A, V, Jacobi.of(A) if name == "Jacobi" else ScaledMean(scaled, mean))
+    for i in range(3):
+        l = np.diag(np.sqrt(np.diag(mean) / np.diag(A[i])))
+        S = DAMPING * np.diag(1 / np.diag(A[i])) if name == "Jacobi" else l @ np.linalg.inv(mean) @ l
+        C = V @ np.linalg.solve(V.T @ A[i] @ V, V.T)
+        expected = C + S @ (np.eye(12) - A[i] @ C)
+        np.testing.assert_allclose(dense(M, B=3)[i], expected, rtol=1e-7, atol=1e-9 * np.abs(expected).max())
+        np.testing.assert_allclose(dense(M[np.array([i])])[0], expected, rtol=1e-7, atol=1e-9 * np.abs(expected).max())
+
+
+def test_a_trunk_basis_of_all_directions_is_exact():
+    A = FAMILY.sample(3, seed=1).A
+    M = TwoLevel.of(A, np.eye(12), Jacobi.of(A))
+    np.testing.assert_allclose(dense(M, B=3) @ A, np.broadcast_to(np.eye(12), A.shape), atol=1e-8)
 
 
 # ---------------------------------------------------------------- sequences

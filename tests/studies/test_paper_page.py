@@ -25,9 +25,8 @@ from studies.harness import pages
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results"
 PAGE = (ROOT / "docs" / "paper.md").read_text()
-SECTIONS = list(dict.fromkeys(claim.section for claim in CLAIMS))
 SOURCES = list(dict.fromkeys(source for claim in CLAIMS for source in claim.sources))
-MAX_WORDS = 25
+MAX_WORDS = 15
 
 
 def content(name: str) -> dict[str, Any]:
@@ -36,7 +35,7 @@ def content(name: str) -> dict[str, Any]:
 
 def rows(text: str) -> list[list[str]]:
     """Return the cells of the tables of claims in a text."""
-    lines = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith(("| ---", "| claim"))]
+    lines = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith(("| ---", "| part"))]
     return [re.split(r" (?<!\\)\| ", line.removeprefix("| ").removesuffix(" |")) for line in lines]
 
 
@@ -45,24 +44,18 @@ def test_the_page_is_up_to_date() -> None:
 
 
 def test_every_claim_is_on_the_page_once_and_in_order() -> None:
-    assert re.findall(r"^<!-- claims: (.*) -->$", PAGE, re.MULTILINE) == SECTIONS
-    assert [row[0] for row in rows(PAGE)] == [claim.claim for claim in CLAIMS]
-    assert all(len(row) == 4 and all(row) for row in rows(PAGE))
-    assert len({(claim.section, claim.claim) for claim in CLAIMS}) == len(CLAIMS)
+    assert [row[:2] for row in rows(PAGE)] == [[claim.part, claim.claim] for claim in CLAIMS]
+    assert all(len(row) == 5 and all(row) for row in rows(PAGE))
+    assert len({claim.claim for claim in CLAIMS}) == len(CLAIMS)
 
 
 def test_cells_are_short_and_have_a_verdict() -> None:
     assert [cell for row in rows(PAGE) for cell in row if len(cell.split()) > MAX_WORDS] == []
-    assert {row[1] for row in rows(PAGE)} <= {str(verdict) for verdict in Verdict}
+    assert {row[2] for row in rows(PAGE)} <= {str(verdict) for verdict in Verdict}
 
 
 def test_a_stale_page_is_noticed() -> None:
     assert pages.refreshed(PAGE.replace("9,511,169", "9,511,170"), RESULTS) == PAGE
-
-
-def test_unknown_sections_are_refused() -> None:
-    with pytest.raises(KeyError, match="no claim belongs to 'lost'"):
-        pages.refreshed("<!-- claims: lost -->\n<!-- end claims -->\n", RESULTS)
 
 
 def test_every_fact_and_evaluation_is_used() -> None:
@@ -89,9 +82,8 @@ CLAIM = Claim("s", "it works", (WORKS,))
 
 @pytest.mark.parametrize("verdict", [Verdict.REPRODUCED, Verdict.MISSED, Verdict.INCONCLUSIVE])
 def test_a_row_has_the_verdict_and_the_number_of_the_outcome(tmp_path: Path, verdict: Verdict) -> None:
-    shown = "`algebraformer study some --preset cpu`, `results/some.md`, [figure](../results/some.png)"
     found = page_rows.row(CLAIM, write(tmp_path, figure=True, other=Verdict.FAILS, works=verdict))
-    assert found == ["it works", str(verdict), "value 0.2.", shown]
+    assert found == ["s", "it works", str(verdict), "value 0.2", "[some](../results/some.png)"]
 
 
 @pytest.mark.parametrize(
@@ -106,16 +98,16 @@ def test_a_row_has_the_verdict_and_the_number_of_the_outcome(tmp_path: Path, ver
 )
 def test_several_outcomes_decide_together(tmp_path: Path, works: Verdict, also: Verdict, expected: Verdict) -> None:
     claim = dataclasses.replace(CLAIM, sources=(WORKS, ALSO))
-    assert page_rows.row(claim, write(tmp_path, works=works, also=also))[1] == expected
+    assert page_rows.row(claim, write(tmp_path, works=works, also=also))[2] == expected
 
 
 def test_sources_that_do_not_decide(tmp_path: Path) -> None:
     write(tmp_path, works=Verdict.REPRODUCED, also=Verdict.NOT_REPRODUCED)
     silent = dataclasses.replace(ALSO, decides=False, text="|{value}|")
     found = page_rows.row(Claim("s", "c", (WORKS, silent)), tmp_path)
-    assert found[1:3] == ["reproduced", "value 0.2; \\|0.25\\|."]
-    assert page_rows.row(Claim("s", "c", (silent,)), tmp_path)[1] == "measured"
-    assert page_rows.row(Claim("s", "c", (silent,), undecided=Verdict.INCONCLUSIVE), tmp_path)[1] == "inconclusive"
+    assert found[2:4] == ["reproduced", "value 0.2; \\|0.25\\|"]
+    assert page_rows.row(Claim("s", "c", (silent,)), tmp_path)[2] == "measured"
+    assert page_rows.row(Claim("s", "c", (silent,), undecided=Verdict.INCONCLUSIVE), tmp_path)[2] == "inconclusive"
 
 
 def test_what_is_missing_is_an_error(tmp_path: Path) -> None:
@@ -130,10 +122,10 @@ def test_what_is_missing_is_an_error(tmp_path: Path) -> None:
 
 def test_a_page_is_filled_from_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_rows, "CLAIMS", (CLAIM,))
-    page = "x\n<!-- claims: s -->\nold\n<!-- end claims -->\ny\n"
+    page = "x\n<!-- claims -->\nold\n<!-- end claims -->\ny\n"
     found = pages.refreshed(page, write(tmp_path, works=Verdict.REPRODUCED))
-    assert rows(found) == [["it works", "reproduced", "value 0.2.", "`algebraformer study some --preset cpu`"]]
-    assert found.startswith("x\n<!-- claims: s -->\n")
+    assert rows(found) == [["s", "it works", "reproduced", "value 0.2", "`some`"]]
+    assert found.startswith("x\n<!-- claims -->\n")
     assert found.endswith("<!-- end claims -->\ny\n")
 
 

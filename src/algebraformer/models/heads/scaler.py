@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -102,10 +103,11 @@ class PreconditionedScaler(nn.Module, PreconditionedScaling):
             raise ConfigurationError(f"the scaler needs at least 2 systems, received {len(A)}")
         # 1. The inverse of the mean matrix; matrices that are multiples of each other count alike.
         size = signed_size(A.flatten(1), A.mean(dim=0).flatten(), torch)
-        inverse, info = torch.linalg.inv_ex((A / torch.where(size != 0, size, 1.0)[:, None, None]).mean(dim=0))
-        if info or not torch.isfinite(inverse).all():
-            raise ConfigurationError("the mean of the family's matrices is singular: choose another head")
-        self.inverse.copy_(inverse)
+        mean = (A / torch.where(size != 0, size, 1.0)[:, None, None]).mean(dim=0)
+        try:
+            self.inverse.copy_(torch.from_numpy(np.linalg.inv(mean.numpy(force=True))))
+        except np.linalg.LinAlgError as error:
+            raise ConfigurationError("the mean of the family's matrices is singular: choose another head") from error
 
         # 2. z-scores of what P leaves. Entries that do not vary hold rounding errors alone.
         P_A, P_b, size = self.preconditioned(A, b)

@@ -91,7 +91,7 @@ PRESETS = {
 
 def run(plan: Plan, folder: Path, bar: Progress) -> Report:
     """Perturb and solve; nothing is trained."""
-    task = bar.add_task("noise", total=len(plan.cases) * len(WHAT) * len(DIRECTIONS) * len(plan.levels))
+    task = bar.add_task("perturbation", total=len(plan.cases) * len(WHAT) * len(DIRECTIONS) * len(plan.levels))
     records: list[dict[str, Any]] = []
     about = []
     for case in plan.cases:
@@ -199,14 +199,14 @@ def outcomes(data: Mapping[str, Any]) -> dict[str, Outcome]:
         moved = {key: change(records, name, *key, CHECKED_EPS, LU) for key in product(WHAT, DIRECTIONS)}
         reached = max(moved.values()) / expected
         verdict = Verdict.PARTLY if reached < 1 else Verdict.FAILS
-        found[f"noise.kappa-eps/{name}"] = outcome(
+        found[f"perturbation.kappa-eps/{name}"] = outcome(
             Verdict.HOLDS if abs(reached - 1) <= CHANGE_TOLERANCE else verdict, case=name, n=case["n"],
             kappa=case["kappa"], eps=CHECKED_EPS, expected=expected, reached=reached,
             **{f"{what}_{direction}": value for (what, direction), value in moved.items()},
         )  # fmt: skip
         for method in where(records, case=name)[0]["change"]:
             if method != LU:
-                found[f"noise.network/{name}, {method}"] = network_outcome(name, records, method)
+                found[f"perturbation.network/{name}, {method}"] = network_outcome(name, records, method)
     return found
 
 
@@ -240,9 +240,9 @@ def rule_sentence(found: Outcome) -> str:
 
 
 SENTENCES: Sentences = {
-    "noise.kappa-eps": rule_sentence,
-    "noise.network": "{case}, {method}: of {perturbations} perturbations {same} change it as much as LU, {less} less "
-    "and {more} more; at eps = {eps:g} its x changes by at most {change:.1e}, LU's by {lu:.1e}.",
+    "perturbation.kappa-eps": rule_sentence,
+    "perturbation.network": "{case}, {method}: of {perturbations} perturbations {same} change it as much as LU, {less} "
+    "less and {more} more; at eps = {eps:g} its x changes by at most {change:.1e}, LU's by {lu:.1e}.",
 }
 
 

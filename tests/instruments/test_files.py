@@ -303,8 +303,6 @@ def test_digits_behind_decimal_commas_are_no_column(tmp_path):
 @pytest.mark.parametrize(
     "line", ["x{0}y{0}z", "3.0{0}n/a{0}1.0", "3.0{0}1.0", "3.0{0}1.0{0}", "{0}1.0{0}2.0", "3.0", "-{0}1{0}2"]
 )
-    "line", ["x{0}y{0}z", "3.0{0}n/a{0}1.0", "3.0{0}1.0", "3.0{0}1.0{0}", "{0}1.0{0}2.0", "3.0", "-{0}1{0}2"]
-)
 @pytest.mark.parametrize("place", range(1, 7))
 @pytest.mark.parametrize("names", [["a{0}b{0}c"], []])
 def test_a_damaged_line_anywhere(tmp_path, separator, line, place, names):

@@ -49,6 +49,7 @@ FLOORS = (
         "comparison",
         "verdict",
         "newton",
+        "designs",
         "kantorovich",
         "plotting",
         "testing",
@@ -73,6 +74,7 @@ SIDEWAYS = {
     ("noisy_assessment", "evaluation"),
     ("distributed", "bulk"),
     ("instruments", "plotting"),
+    ("designs", "newton"),
 }
 """Who may import from whom all the same."""
 FLOOR = {unit: number for number, floor in enumerate(FLOORS) for unit in floor}

@@ -49,6 +49,7 @@ PUBLIC = [
     "as_family",
     "assess",
     "checkpoint",
+    "designs.minimize",
     "distributed.from_npy",
     "distributed.solve",
     "errors.SingularSystemError",

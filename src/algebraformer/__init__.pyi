@@ -1,4 +1,5 @@
 from . import checkpoint as checkpoint
+from . import designs as designs
 from . import distributed as distributed
 from . import errors as errors
 from . import instruments as instruments

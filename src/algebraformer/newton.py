@@ -238,7 +238,7 @@ def _minimize(
     status = np.where(descent.error <= tol, CONVERGED, np.where(descent.refused, ROUNDING, LIMIT))
     status[problem.interpolated] = INTERPOLATED
     learned, exact = steps.counts["learned"], steps.counts["exact"]
-    return _measured(problem, problem.x + descent.delta, status, tol) | {
+    return measured(problem, problem.x + descent.delta, status, tol) | {
         "n_learned": learned,
         "n_exact": exact,
         "nit": learned + exact,
@@ -265,7 +265,7 @@ def _safeguard(
     return np.where(accepted[:, None], step, 0.0), accepted
 
 
-def _measured(problem: Regression, x: FloatArray, status: NDArray[np.int64], tol: float) -> dict[str, Any]:
+def measured(problem: Regression, x: FloatArray, status: NDArray[np.int64], tol: float) -> dict[str, Any]:
     """Return x and what can be said of it from A, b and x alone."""
     r = product(problem.A, x) - problem.b
     interpolated = status == INTERPOLATED

@@ -37,6 +37,7 @@ DEPENDS = {
     "instruments": MEASURED,
     "faults": MEASURED,
     "newton": (*SOLVED, "training", "newton.py"),
+    "hessians": (*SOLVED, "training", "newton.py", "designs.py"),
     "kantorovich": ("linalg.py", "problems", "numerics", "models", "training", "kantorovich.py"),
     "relatives": ("rivals", *BOTH),
 }

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import FloatArray
 from algebraformer.newton import minimize_lp
 from algebraformer.numerics.lp_norm import Regression, iterate, line_search_step, max_abs, newton, p_norm, product
@@ -33,6 +32,7 @@ from algebraformer.solver import LearnedSolver
 from algebraformer.training import RECIPES, Recipe
 from algebraformer.training.data import TEST_SEED, VALIDATION_SEED
 from studies.baselines import lp
+from studies.harness.regressions import real_problem
 from studies.harness.runs import computed_once, run_once
 from studies.harness.timing import in_turn
 from studies.newton.report import (
@@ -269,18 +269,6 @@ def same_optimum(kind: Kind, n: int, plan: Plan, solver: LearnedSolver | None) -
 
 
 # ---------------------------------------------------------------- real data
-
-
-def real_problem(name: str) -> tuple[FloatArray, FloatArray]:
-    """Return A (m, n), a constant and the explanatory variables, and b (m,) of a data set of statsmodels."""
-    try:
-        import statsmodels.datasets as datasets
-    except ImportError as error:
-        raise ConfigurationError('statsmodels is missing: pip install "algebraformer[study]"') from error
-    data = getattr(datasets, name).load_pandas()
-    A = np.asarray(data.exog, dtype=np.float64)
-    A = A[:, np.ptp(A, axis=0) > 0]
-    return np.column_stack((np.ones(len(A)), A)), np.asarray(data.endog, dtype=np.float64)
 
 
 def real_data(name: str, plan: Plan) -> list[dict[str, Any]]:

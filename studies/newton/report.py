@@ -18,6 +18,7 @@ NAMES = {
     "newton": "Newton, exact line search",
     "irls": "IRLS",
     "p-irls": "p-IRLS",
+    "primal-dual irls": "primal-dual IRLS",
     "homotopy": "homotopy in p",
 }
 GROUP = ("kind", "n", "m", "p")
@@ -88,7 +89,7 @@ def iteration_table(
     records: list[dict[str, Any]], start: str, title: str, more: tuple[tuple[str, str], ...]
 ) -> TableData:
     """Return the iterations of every method from one start, and those of others (method, start)."""
-    columns = [(method, start) for method in NAMES] + list(more)
+    columns = [(method, start) for method in NAMES if where(records, method=method)] + list(more)
     rows: list[list[Cell]] = []
     for group in groups(records):
         cells = [shown(find(records, group, *column)) for column in columns]

@@ -14,6 +14,7 @@ from algebraformer.plotting import convergence_figure
 from algebraformer.reporting import Outcome, Report, Verdict, conclusions
 from algebraformer.training.data import TEST_SEED
 from studies.baselines import lp
+from studies.harness.regressions import real_problem
 from studies.harness.study import load_study, run_study
 from studies.newton import measure as study
 from studies.newton import report
@@ -165,7 +166,7 @@ def test_a_figure_of_the_convergence(tmp_path: Path) -> None:
     [("longley", (16, 7)), ("stackloss", (21, 4)), ("engel", (235, 2)), ("scotland", (32, 8)), ("copper", (25, 6))],
 )
 def test_real_data_converges(name: str, shape: tuple[int, int]) -> None:
-    A, _ = study.real_problem(name)
+    A, _ = real_problem(name)
     assert A.shape == shape
     assert (A[:, 0] == 1).all()
     assert np.linalg.matrix_rank(A / np.linalg.norm(A, axis=0)) == shape[1]

@@ -195,6 +195,11 @@ def line_search_step(A: FloatArray, r: FloatArray, p: FloatArray, d: FloatArray)
 # ---------------------------------------------------------------- the problem and the loop
 
 
+def without_rounding(r: FloatArray, terms: FloatArray, n: int) -> FloatArray:
+    """Return residuals r (B, m), 0 where all of them are rounding: terms (B, m) is |A| |x| + |b|."""
+    return np.where((np.max(np.abs(r), axis=-1) <= n * EPS * np.max(terms, axis=-1))[:, None], 0.0, r)
+
+
 @dataclasses.dataclass(frozen=True)
 class Regression:
     """Checked problems with their least squares solutions.
@@ -271,8 +276,7 @@ class Regression:
         x = solved(R, transposed_product(Q, b / size)) * size
         x = x - solved(R, transposed_product(Q, product(A, x) - b))
         r = product(A, x) - b
-        rounding = A.shape[2] * EPS * np.max(product(np.abs(A), np.abs(x)) + np.abs(b), axis=-1)
-        r = np.where((np.max(np.abs(r), axis=-1) <= rounding)[:, None], 0.0, r)
+        r = without_rounding(r, product(np.abs(A), np.abs(x)) + np.abs(b), A.shape[2])
         return cls(A, b, p, Q, R, x, r)
 
     @property

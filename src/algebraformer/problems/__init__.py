@@ -8,6 +8,7 @@ from algebraformer.problems.fredholm import Fredholm, FredholmFamily
 from algebraformer.problems.helmholtz import Helmholtz
 from algebraformer.problems.instruments import Deer, Drt, Instrument
 from algebraformer.problems.kernels import KernelFamily
+from algebraformer.problems.lp_hessian import LpHessian
 from algebraformer.problems.lp_regression import LpRegression
 from algebraformer.problems.noisy import OWN, PRIORS, NoisyFamily
 from algebraformer.problems.nonlinear import NonlinearFamily
@@ -29,6 +30,7 @@ __all__ = [
     "Helmholtz",
     "Instrument",
     "KernelFamily",
+    "LpHessian",
     "LpRegression",
     "NoisyFamily",
     "NonlinearFamily",

@@ -109,15 +109,11 @@ class LpRegression(ProblemFamily):
             case "uniform":
                 return own | {"A": rng.random((m, self.n)), "b": rng.random(m)}
             case "filter":
-                return own | {"b": _amplitudes(rng, np.linspace(0, 1, m))}
+                return own | {"b": amplitudes(rng, np.linspace(0, 1, m))}
             case _:
                 inside = rng.random(m)
                 t = 2 * inside - 1 if self.kind == "polynomial" else 2 * (np.arange(m) + inside) / m - 1
-                k = np.arange(1, N_MODES + 1)
-                c, phi = rng.standard_normal(N_MODES) / k, rng.uniform(0, 2 * np.pi, N_MODES)
-                t = np.sort(t)
-                noise = 10 ** rng.uniform(*NOISE) * rng.uniform(-1, 1, m)
-                return own | {"t": t, "b": np.cos(0.5 * np.pi * np.outer(t, k) + phi) @ c + noise}
+                return own | {"t": np.sort(t), "b": noisy_values(rng, np.sort(t))}
 
     def matrices(self, params: Parameters) -> FloatArray:
         """Return A (B, m, n)."""
@@ -165,11 +161,19 @@ class LpRegression(ProblemFamily):
         return 4 * -(-self.m // self.n) + len(POWERS) + 3
 
 
-def _amplitudes(rng: np.random.Generator, omega: FloatArray) -> FloatArray:
+def amplitudes(rng: np.random.Generator, omega: FloatArray) -> FloatArray:
     """Return random amplitudes on [0, 1] at frequencies omega: three flat bands and two raised cosines between them."""
     edges, widths, levels = np.sort(rng.uniform(0.1, 0.9, 2)), rng.uniform(0.02, 0.1, 2), rng.random(3)
     ramps = 0.5 - 0.5 * np.cos(np.pi * np.clip((omega[:, None] - edges) / widths + 0.5, 0, 1))  # (m, 2)
     return np.asarray(levels[0] + ramps @ np.diff(levels), dtype=np.float64)
+
+
+def noisy_values(rng: np.random.Generator, t: FloatArray) -> FloatArray:
+    """Return the values of a random function at sites t (m,) of [-1, 1], with uniform noise."""
+    k = np.arange(1, N_MODES + 1)
+    c, phi = rng.standard_normal(N_MODES) / k, rng.uniform(0, 2 * np.pi, N_MODES)
+    noise = 10 ** rng.uniform(*NOISE) * rng.uniform(-1, 1, len(t))
+    return np.asarray(np.cos(0.5 * np.pi * np.outer(t, k) + phi) @ c + noise, dtype=np.float64)
 
 
 def optimum(problem: Regression) -> FloatArray:

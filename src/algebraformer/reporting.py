@@ -180,11 +180,11 @@ def format_cell(cell: Cell) -> str:
 
 
 def print_table(data: TableData) -> None:
-    """Print a table in the terminal; numbers stand at the right."""
+    """Print a table in the terminal; numbers stand at the right, and what is too long is broken, not cut off."""
     table = Table(title=data.title or None, title_justify="left")
     for i, column in enumerate(data.columns):
         numeric = all(isinstance(row[i], int | float) or row[i] is None for row in data.rows)
-        table.add_column(column, justify="right" if numeric else "left")
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in data.rows:
         table.add_row(*map(format_cell, row))
     console = Console()

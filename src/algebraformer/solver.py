@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,14 @@ from algebraformer.checkpoint import CheckpointInfo
 from algebraformer.errors import ConfigurationError
 from algebraformer.estimation import Estimate
 from algebraformer.extras import require_torch
+from algebraformer.models.config import OperatorConfig
 from algebraformer.models.inference.answers import AnyNetwork
+from algebraformer.models.inference.network import NumpyNetwork
 from algebraformer.prepared import Prepared, check_supported
 from algebraformer.problems import NoisyFamily
 from algebraformer.problems.base import SCALER_SEED
 from algebraformer.problems.custom import as_family
+from algebraformer.progress import ProgressCallback, silent
 from algebraformer.result import SolveResult
 from algebraformer.validation import check_matrices, check_structure, check_system
 
@@ -159,6 +163,56 @@ class LearnedSolver:
             raise ConfigurationError(f"from_module takes a family of systems that x solves, received noisy {family}")
         network = ModuleNetwork(module, family, SCALER_SEED, scale)
         return cls(network, CheckpointInfo(name="module", family=family.settings()))
+
+    def at_size(self, n: int, report: ProgressCallback = silent) -> LearnedSolver:
+        """Return this network for systems of its family with n unknowns, fitted in seconds to minutes.
+
+        Nothing is trained: what the network reads, and the operators that its coefficients belong to, are found by
+        least squares on pairs of systems of both sizes, see `models.inference.resampled`. `checkpoint.save` keeps the
+        result.
+
+        Parameters
+        ----------
+        n : int
+            At least the number of rows and columns that the network reads, 16 for the shipped models.
+        report : callable
+            Called with the number of systems that are done and the number in all.
+
+        Returns
+        -------
+        LearnedSolver
+            This one for its own n.
+
+        Raises
+        ------
+        ConfigurationError
+            The head is no operator head with real, dense operators; the solver was made by `at_size` itself; or the
+            family has no such size, or no matrices that correspond to those of the size that was trained.
+        UnknownNameError
+            The family is not registered in this process.
+
+        Examples
+        --------
+        >>> import algebraformer as af
+        >>> solver = af.LearnedSolver.from_pretrained("diffusion-64").at_size(20)
+        >>> systems = af.problems.get("diffusion", n=20).sample(100, seed=1)
+        >>> result = solver.solve(systems.A, systems.b)
+        >>> bool(result.certified.all()), bool((result.method != "lapack").mean() > 0.95)
+        (True, True)
+        """
+        if n == self.n:
+            return self
+        from algebraformer.models.inference.resampled import resampled
+
+        OperatorConfig.of(self.network.config)
+        family = self.info.problem_family()
+        other = dataclasses.replace(family, n=n)
+        network = self.network
+        if not isinstance(network, NumpyNetwork):
+            network = NumpyNetwork(network.config, checkpoint.arrays_of(network))
+        name = f"{self.info.name[:48]}-at-{n}"
+        info = dataclasses.replace(self.info, name=name, family=other.settings(), scores={}, seconds=None)
+        return LearnedSolver(resampled(network, family, other, report), info)
 
     @property
     def n(self) -> int:

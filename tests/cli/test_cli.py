@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -19,7 +20,7 @@ import algebraformer as af
 from algebraformer import cli, io
 from algebraformer.checkpoint import CheckpointInfo, load, save
 from algebraformer.models import Algebraformer, ModelConfig
-from algebraformer.reporting import Report, TableData, Verdict, format_cell, outcome
+from algebraformer.reporting import Report, TableData, Verdict, format_cell, outcome, print_table
 
 COMMANDS = ("solve", "train", "finetune", "evaluate", "assess", "study", "newton", "families", "models", "info")
 N = 8
@@ -314,6 +315,13 @@ def test_train_refuses(refused, tmp_path, arguments, words):
 
 
 # ---------------------------------------------------------------- study
+
+
+def test_long_cells_are_broken_not_cut_off(capsys):
+    """Names that differ in their last letter stay different where columns are narrow."""
+    print_table(TableData(["name", *("polarisation" for _ in range(9))], [["lithium_ion_1"] + [50.25] * 9], ""))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("│", "|"))]
+    assert "".join(re.split("[│|]", line)[1].strip() for line in lines) == "lithium_ion_1"
 
 
 def test_study(run, answer, refused, tmp_path, monkeypatch):

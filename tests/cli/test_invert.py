@@ -112,6 +112,18 @@ def test_frequencies_in_rad_per_second(answer, tmp_path):
     np.testing.assert_allclose(found["x"], expected["x"], rtol=1e-4, atol=1e-6 * max(expected["x"]))
 
 
+@pytest.mark.parametrize(("part", "name", "sign"), [("real", "Zre", 1), ("imag", "-Zim", -1)])
+def test_one_part(answer, tmp_path, part, name, sign):
+    """From a file of both parts, or of this one alone."""
+    f, Z = read_spectrum(DATA / "eis" / "zarc.csv")
+    expected = instruments.drt(f, getattr(Z, part), part=part).record()
+    _, of_both = answer("invert", "drt", DATA / "eis" / "zarc.csv", "--part", part)
+    alone = written(tmp_path / "part.csv", f"f,{name}", f, sign * getattr(Z, part))
+    _, of_one = answer("invert", "drt", alone, "--part", part)
+    for found in (of_both, of_one):
+        np.testing.assert_allclose(found["x"], expected["x"], rtol=1e-6, atol=1e-9 * max(expected["x"]))
+
+
 # ---------------------------------------------------------------- files as users bring them
 
 t, V = made_up()
@@ -142,13 +154,20 @@ BAD_TRACES = {
     "NaN as the zero": (("time_us,real", t, V), ("--zero-time", "nan"), "zero_time must lie"),
     "a model of something else": (("time_us,real", t, V), ("--model", "diffusion-64"), "inverts no measurements"),
     "a model of the other instrument": (("time_us,real", t, V), ("--model", "drt"), "not DEER traces"),
+    "a part": (("time_us,real", t, V), ("--part", "real"), "is for impedance spectra"),
+    "names for some columns": (b"time (ns) real imag\n1 2 3\n", (), "one name for each"),
+    "digits behind decimal commas": (b"time,real\n0,5,7,25\n1,5,6,25\n", ("--time-unit", "ns"), "one name for each"),
     "no model": (("time_us,real", t, V), ("--model", "nix"), "unknown model"),
 }
 BAD_SPECTRA = {
     "empty": (b"", (), "empty file"),
     "one point": (b"1,1,-1\n", (), "at least 10 points"),
     "two columns": (("", f, Z.real), (), "three columns"),
-    "real part alone": (("f,Re", f, Z.real), (), "expected columns frequency"),
+    "real part alone": (("f,Re", f, Z.real), (), "--part real"),
+    "the other part": (("f,Re", f, Z.real), ("--part", "imag"), "expected columns frequency"),
+    "names for some columns": (b"f (kHz) Re Im\n1 2 -3\n", (), "one name for each"),
+    "a unit in small letters": (("f_mhz,Re,Im", f, Z.real, Z.imag), (), "f_mhz"),
+    "resistance and inductance": (("f,Re,Im", f, 10 + 0 * f, 2e-6 * np.pi * f), (), "inductance"),
     "wrong sign": (("f,Re,Im", f, Z.real, -Z.imag), (), "complex conjugate"),
     "no imaginary part": (("f,Re,Im", f, Z.real, 0 * f), (), "zero throughout"),
     "negative": (("f,Re,Im", f, -Z.real, -Z.imag), (), "real part is negative"),
@@ -179,12 +198,14 @@ def test_bad_files(refused, tmp_path, instrument, content, options, message):
     assert message in refused("invert", instrument, file, *options)
 
 
-@pytest.mark.parametrize(("place", "line"), [(60, "---"), (100, "1.6,-"), (140, "1,2,3")])
+@pytest.mark.parametrize(
+    ("place", "line"), [(2, "---"), (60, "---"), (100, "1.6,-"), (140, "1,2,3"), (len(t) - 2, "x,y")]
+)
 def test_a_damaged_line(refused, tmp_path, place, line):
     """What stands behind it is never dropped without a word."""
     lines = written(tmp_path / "file.csv", "time_us,real", t, V).read_text().splitlines()
     (tmp_path / "file.csv").write_text("\n".join([*lines[: place + 1], line, *lines[place + 1 :]]))
-    assert "one table" in refused("invert", "deer", tmp_path / "file.csv")
+    assert f"line {place + 2} " in refused("invert", "deer", tmp_path / "file.csv")
 
 
 def test_an_unreadable_column(refused, tmp_path):

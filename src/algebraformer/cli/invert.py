@@ -31,8 +31,10 @@ class Invert:
     """A shipped network or a folder with one's own; by default the shipped one for the instrument."""
     time_unit: Literal["s", "ms", "us", "ns"] | None = None
     """Unit of the times, where the file does not say it; traces only."""
+    part: Literal["both", "real", "imag"] = "both"
+    """Part of the impedance to invert; spectra only."""
     zero_time: float | None = None
-    """Time of the zero in microseconds; found from the trace if not given."""
+    """Time of the zero in microseconds; found from the trace if not given; traces only."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """CSV file for the grid, x, and the ends of the 50, 90 and 95 % bands."""
     figure: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -47,13 +49,15 @@ class Invert:
         from algebraformer.instruments.files import read_spectrum, read_trace
 
         if self.instrument == "deer":
+            if self.part != "both":
+                raise ValueError(f"--part is for impedance spectra, received a trace and {self.part!r}")
             trace = read_trace(self.file, time_unit=self.time_unit)
             found = instruments.deer(trace.time_us, trace.echo, zero_time=self.zero_time, model=self.model or "deer")
         else:
             if self.time_unit is not None or self.zero_time is not None:
                 raise ValueError("--time-unit and --zero-time are for traces, received an impedance spectrum")
-            spectrum = read_spectrum(self.file)
-            found = instruments.drt(spectrum.frequency_hz, spectrum.impedance, model=self.model or "drt")
+            spectrum = read_spectrum(self.file, part=self.part)
+            found = instruments.drt(*spectrum, part=self.part, model=self.model or "drt")
         trusted = bool(found.consistent and found.in_distribution)
 
         # What was found, with the classical answer where the network's is not to be trusted.

@@ -117,7 +117,10 @@ def as_spectra(frequency_hz: ArrayLike, impedance: ArrayLike, part: str) -> tupl
     for row, z in enumerate(np.atleast_2d(Z)):
         where = f" in row {row}" if Z.ndim == 2 else ""
         if part != "imag" and np.mean(z.real < 0) > MOSTLY:
-            raise ValueError(f"the real part is negative at {np.count_nonzero(z.real < 0)} of {len(f)} points{where}")
+            raise ValueError(
+                f"the real part is negative at {np.count_nonzero(z.real < 0)} of {len(f)} points{where}, but positive "
+                "for whatever relaxes: is this -Z, or are the two parts exchanged?"
+            )
         for kind, values in (("real", z.real), ("imag", z.imag)):
             if part in ("both", kind) and not values.any():
                 raise ValueError(
@@ -126,6 +129,7 @@ def as_spectra(frequency_hz: ArrayLike, impedance: ArrayLike, part: str) -> tupl
         if part != "real" and np.sum(z.imag) > 0 and np.mean(z.imag > 0) > MOSTLY:
             raise ValueError(
                 f"the imaginary part is positive at {np.count_nonzero(z.imag > 0)} of {len(f)} points{where}, but "
-                "negative for whatever relaxes: is this -Im(Z)? take the complex conjugate"
+                "negative for whatever relaxes: if this is -Im(Z), take the complex conjugate; if Im(Z) is that of an "
+                "inductance, there is nothing that relaxes"
             )
     return np.ascontiguousarray(f), np.ascontiguousarray(Z)

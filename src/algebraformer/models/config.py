@@ -277,12 +277,16 @@ class OperatorConfig(HeadConfig):
     """Number of shared matrices whose rows the form low-rank has multiples of, at most 8; 0 for dense operators."""
     numbers: Numbers = "real"
     """Numbers that systems are made of. complex: real and imaginary parts are read, and coefficients are complex."""
+    resampled: bool = False
+    """The network was trained at another n, and reads what matrices of that size would have, see
+    `LearnedSolver.at_size`. Not for training."""
 
     def __post_init__(self) -> None:
         check_flag("whiten", self.whiten)
         check_choice("norm", self.norm, get_args(Norm))
         check_choice("form", self.form, get_args(Form))
         check_choice("numbers", self.numbers, get_args(Numbers))
+        check_flag("resampled", self.resampled)
 
     def check(self, model: ModelConfig) -> None:
         for name, limit in (
@@ -296,6 +300,10 @@ class OperatorConfig(HeadConfig):
         check_size("row_terms", self.row_terms, low=0, high=0 if dense else MAX_ROW_TERMS)
         if not dense and self.numbers == "complex":
             raise ConfigurationError(f"complex systems have dense operators, received form {self.form}")
+        if self.resampled and not (dense and self.numbers == "real"):
+            raise ConfigurationError(
+                "only a network with real, dense operators has other sizes: train one with model.head.form = 'dense'"
+            )
         if not dense and self.norm != "frobenius":
             raise ConfigurationError(f"norm {self.norm} is for dense operators, received form {self.form}")
 
@@ -303,6 +311,8 @@ class OperatorConfig(HeadConfig):
         settings = super().settings()  # without what checkpoints from before there was a choice do not have
         if self.numbers == "real":
             del settings["numbers"]
+        if not self.resampled:
+            del settings["resampled"]
         if self.form == "dense":
             for name in ("form", "p", "row_terms"):
                 del settings[name]
@@ -334,6 +344,7 @@ class OperatorConfig(HeadConfig):
         return self.n_combination * self.n_column // self.n_token(model)
 
     def check_finetuning(self, samples: int, scaler: str, basis: str) -> None:
+        self.check_trained()
         if scaler != "refitted":
             raise ConfigurationError("scaler is for token heads; an operator head has a basis, which can be kept")
         if round(self.held_out * samples) == 0:
@@ -346,6 +357,11 @@ class OperatorConfig(HeadConfig):
                 f"{self.rank}: choose a smaller rank, or keep or extend the basis"
             )
 
+    def check_trained(self) -> None:
+        """Raise `ConfigurationError` for a head that was made from another one."""
+        if self.resampled:
+            raise ConfigurationError("a network at another size is not trained: train or fine-tune its original")
+
     def changeable(self, basis: str) -> tuple[str, ...]:
         return CHANGEABLE[basis]
 
@@ -355,8 +371,8 @@ class OperatorConfig(HeadConfig):
         return self if rank is None else dataclasses.replace(self, rank=rank)
 
     @property
-    def basis_rank(self) -> int:
-        return self.rank
+    def basis_rank(self) -> int | None:
+        return None if self.resampled else self.rank
 
 
 @register_config("estimate")

@@ -65,6 +65,9 @@ class EntrySampler:
         Takes the z-scored entries to k = m or fewer uncorrelated combinations per column, of variance one, the rarest
         last, and zeros. What is small in every entry, such as a reaction term added to a diffusion operator, shows in
         these alone.
+    resampling : ndarray, shape (m q, m q), optional
+        Takes the entries of A to those that a matrix of the same system has at the size n of the statistics. Rows and
+        columns are then those of A, all else belongs to the other size, see `models.inference.resampled`.
     """
 
     rows: NDArray[np.int64]
@@ -73,6 +76,7 @@ class EntrySampler:
     mean: FloatArray
     inverse_std: FloatArray
     whitening: FloatArray | None = None
+    resampling: FloatArray | None = None
 
     @property
     def reference(self) -> NDArray[Any]:
@@ -88,9 +92,12 @@ class EntrySampler:
         s is the signed root mean square of the weighted entries, or has their phase, so that d A gives the same entries
         and d s; it is 0 where all entries that are read are 0.
         """
-        E = A[:, self.rows[:, None], self.columns] * self.weight  # (B, m, q)
-        s = signed_rms(E, self.reference)
+        E = A[:, self.rows[:, None], self.columns]  # (B, m, q)
         xp = namespace(E)
+        if self.resampling is not None:
+            E = xp.reshape(xp.reshape(E, (len(E), -1)) @ self.resampling.T, E.shape)
+        E = E * self.weight
+        s = signed_rms(E, self.reference)
         z = (real_parts(E / xp.where(s != 0, s, 1.0)[:, None, None]) - self.mean) * self.inverse_std
         z = z.mT
         if self.whitening is not None:
@@ -134,8 +141,7 @@ def select_entries(
 
     # 1. Weight the entries by their size over the family, and divide each matrix by its own.
     rms = np.sqrt(np.mean(np.abs(A) ** 2, axis=0))
-    rounding = ROUNDING_RTOL * np.minimum(rms.max(axis=1, keepdims=True), rms.max(axis=0, keepdims=True))
-    weight = np.where(rms > rounding, 1 / np.where(rms > 0, rms, 1.0), 0.0)
+    weight = entry_weights(rms)
     A *= weight
     A /= _sizes(A)[:, None, None]
 
@@ -171,6 +177,12 @@ def select_entries(
     combinations = _inverse_or_zero(spread, WHITENING_RTOL * spread[0])[:, None] * directions
     whitening[: len(spread)] = combinations[: len(whitening)]
     return dataclasses.replace(sampler, whitening=whitening)
+
+
+def entry_weights(rms: FloatArray) -> FloatArray:
+    """Return 1 / rms for the root mean squares of entries (m, q), and 0 where these are rounding errors."""
+    rounding = ROUNDING_RTOL * np.minimum(rms.max(axis=1, keepdims=True), rms.max(axis=0, keepdims=True))
+    return np.where(rms > rounding, 1 / np.where(rms > 0, rms, 1.0), 0.0)
 
 
 def real_parts(E: NDArray[Any]) -> FloatArray:

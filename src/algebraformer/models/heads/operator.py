@@ -15,17 +15,13 @@ from algebraformer.models.config import ModelConfig, OperatorConfig
 from algebraformer.models.heads.base import Head, Network, ReadHead, register_head, torch_dtype
 from algebraformer.models.heads.data import Batch, Family, Indices, Sample, TrainingData
 from algebraformer.models.heads.readout import RIDGE_RTOL, RIDGES, normal_equations, ridge_solution, ridge_update
-from algebraformer.models.inference.operator_reader import DEFECT_MARGIN, OperatorReader
+from algebraformer.models.inference.operator_reader import OperatorReader, limits
 from algebraformer.models.inference.stored_basis import Basis, as_dense, as_pairs, to_arrays
-from algebraformer.models.scaling import DISTANCE_MARGIN
-from algebraformer.numerics import gcr, low_rank_fit, operator_basis
+from algebraformer.numerics import low_rank_fit, operator_basis
 from algebraformer.numerics.low_rank import LowRankBasis
 from algebraformer.numerics.operator_basis import inverse_weighted_metric
 from algebraformer.progress import PartCallback, ProgressCallback, all_silent, silent
 
-TYPICAL_QUANTILE = 0.999
-"""Share of a sample whose first residuals count as typical of the family: the largest of thousands is several times
-larger, enough to take matrices from elsewhere for the family's own."""
 NEGLIGIBLE_COEFFICIENT = 1e-12
 """Components whose coefficients are below this share of the largest are rounding."""
 
@@ -41,6 +37,7 @@ def fit_basis(config: OperatorConfig, sample: Sample, few: bool = False, report:
     few : bool
     report : ProgressCallback
     """
+    config.check_trained()
     family, most = sample.family, sample.count
 
     def matrices(indices: range) -> FloatArray:
@@ -319,18 +316,8 @@ class OperatorHead(ReadHead):
     def calibrate(self, network: Network, sample: Sample, report: ProgressCallback = silent) -> None:
         """Measure the largest distance in a sample of the family, and the first residuals that are typical of it.
 
-        The sample is another one than that of the basis, which is at its best on its own. A random vector counts as a
-        first residual too: see `OperatorReader.max_defect`.
+        The sample is another one than that of the basis, which is at its best on its own.
         """
-        distance, first, defect = [], [], []
-        done, step = 0, max(1, min(256, 2**24 // sample.family.n**2))
-        for systems in sample.parts(step):
-            distance.append(self.reader.distance(systems.A).max())
-            inverse = self.read_inverse(network, systems.A)
-            first.append(gcr.solve(systems.A, systems.b[:, :, None], inverse, rtol=0.0, maxiter=1).first_residual_ratio)
-            defect.append(gcr.probe_defect(systems.A, inverse))
-            done += len(systems)
-            report(done, sample.count)
-        self.max_distance.fill_(DISTANCE_MARGIN * float(max(distance)))
-        typical, random = (float(np.quantile(np.concatenate(s), TYPICAL_QUANTILE)) for s in (first, defect))
-        self.max_first_residual.fill_(DISTANCE_MARGIN * max(typical, random / DEFECT_MARGIN))
+        found = limits(self.reader, self.forward_pass(network), sample.family, sample.count, sample.seed, report)
+        self.max_distance.fill_(found.max_distance)
+        self.max_first_residual.fill_(found.max_first_residual)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +14,23 @@ from algebraformer.models.config import ModelConfig
 from algebraformer.models.inference.reader import BATCH_SIZE, Arrays, Forward, Reader, max_batch_size
 from algebraformer.models.inference.reading import MatrixReading
 from algebraformer.models.inference.stored_basis import Layout, from_arrays, layout
+from algebraformer.models.scaling import DISTANCE_MARGIN
 from algebraformer.numerics import gcr, sine_tiles
 from algebraformer.numerics.entry_sampler import Entries
 from algebraformer.numerics.forward_error import MAX_DEFECT
 from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.numerics.preconditioner import LinearInverse
+from algebraformer.progress import ProgressCallback, batches, silent
+
+if TYPE_CHECKING:
+    from algebraformer.problems import ProblemFamily
 
 DEFECT_MARGIN = 4.0
 """Vectors unlike the family's right-hand sides leave a larger share than these: 2 to 5 times, random ones and A x with
 random x, on the shipped families (LOG.md, 2026-11-26)."""
+TYPICAL_QUANTILE = 0.999
+"""Share of a sample whose first residuals count as typical of the family: the largest of thousands is several times
+larger, enough to take matrices from elsewhere for the family's own."""
 
 
 class InverseForm(Protocol):
@@ -117,3 +125,43 @@ class OperatorReader(Reader):
         defect, max_defect = gcr.probe_defect(A, inverse), self.max_defect()
         near = (distance <= self.max_distance) & (defect <= max_defect)
         return MatrixReading(A, near, lambda A, b: self.predict(forward, A, b), inverse, defect, max_defect)
+
+
+class Limits(NamedTuple):
+    """What tells matrices of the family from others, see `OperatorReader`."""
+
+    max_distance: float
+    max_first_residual: float
+
+
+def limits(
+    reader: OperatorReader,
+    forward: Forward,
+    family: ProblemFamily,
+    count: int,
+    seed: int,
+    report: ProgressCallback = silent,
+) -> Limits:
+    """Measure the largest distance in a sample of a family, and the first residuals that are typical of it.
+
+    A random vector counts as a first residual too: see `OperatorReader.max_defect`.
+
+    Parameters
+    ----------
+    reader, forward
+        The head, and the network's pass.
+    family, count, seed
+        The sample.
+    report : callable
+        Called with the number of systems that are done and the number in all.
+    """
+    distance, first, defect = [], [], []
+    for part in batches(count, max(1, min(256, 2**24 // family.n**2))):
+        A, b, _ = family.assembled(part, seed)
+        distance.append(reader.distance(A).max())
+        inverse = reader.read_inverse(forward, A)
+        first.append(gcr.solve(A, b[:, :, None], inverse, rtol=0.0, maxiter=1).first_residual_ratio)
+        defect.append(gcr.probe_defect(A, inverse))
+        report(part.stop, count)
+    typical, random = (float(np.quantile(np.concatenate(s), TYPICAL_QUANTILE)) for s in (first, defect))
+    return Limits(DISTANCE_MARGIN * float(max(distance)), DISTANCE_MARGIN * max(typical, random / DEFECT_MARGIN))

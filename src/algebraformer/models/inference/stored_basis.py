@@ -18,7 +18,9 @@ from algebraformer.numerics.shared_factors import Factors
 Basis = OperatorBasis | LowRankBasis
 Layout = dict[str, tuple[tuple[int, ...], DTypeLike]]
 SAMPLER = ("rows", "columns", "weight", "mean", "inverse_std")
-"""Arrays that every form has, and `whitening` where entries are whitened."""
+"""Arrays that every form has."""
+OPTIONAL = ("whitening", "resampling")
+"""Those where entries are whitened or resampled."""
 
 
 def as_dense(basis: Basis) -> OperatorBasis:
@@ -81,6 +83,8 @@ def layout(config: ModelConfig) -> Layout:
             "pairs": ((R, size), np.float16),
         }
     found |= {"coefficient_rms": ((R,), np.float64), "scale": ((), np.float64)}
+    if head.resampled:
+        found["resampling"] = ((m * q, m * q), np.float64)
     if head.whiten:
         found["whitening"] = ((q * head.n_combination, q * head.n_reading), np.float64)
     return found
@@ -105,8 +109,7 @@ def to_arrays(basis: Basis) -> dict[str, NDArray[Any]]:
             "pairs": basis.components,
         }
     found |= {"coefficient_rms": basis.coefficient_rms, "scale": np.array(basis.scale)}
-    if basis.sampler.whitening is not None:
-        found["whitening"] = basis.sampler.whitening
+    found |= {name: array for name in OPTIONAL if (array := getattr(basis.sampler, name)) is not None}
     return {name: as_pairs(np.asarray(array)) for name, array in found.items()}
 
 
@@ -126,7 +129,7 @@ def from_arrays(arrays: Arrays) -> Basis:
     except np.linalg.LinAlgError:
         raise ConfigurationError("the mean matrix of an operator head is singular: no basis was fitted") from None
     shared: dict[str, Any] = {
-        "sampler": EntrySampler(*(arrays[name] for name in (*SAMPLER, "whitening") if name in arrays)),
+        "sampler": EntrySampler(**{name: arrays[name] for name in (*SAMPLER, *OPTIONAL) if name in arrays}),
         "A_mean": A_mean,
         "inverse": inverse,
         "coefficient_rms": arrays["coefficient_rms"],

@@ -7,25 +7,21 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig
-from algebraformer.models.heads.base import Head, Network, register_head
+from algebraformer.models.heads.base import Network, register_head
 from algebraformer.models.heads.data import (
     Batch,
     ExampleMaker,
     Family,
     Indices,
     SystemExamples,
-    TrainingData,
     to_tensors,
 )
+from algebraformer.models.heads.scaled import ScaledHead
 from algebraformer.models.heads.scaler import PreconditionedScaler
 from algebraformer.models.preconditioned import PreconditionedConfig
-from algebraformer.models.scaling import DISTANCE_MARGIN
-from algebraformer.progress import PartCallback, all_silent
 
 ROUGHNESS = 0.1
 """White noise in the solutions that a network which is linear in b learns from, over their root mean square.
@@ -50,8 +46,10 @@ class RoughExamples:
 
 
 @register_head("preconditioned", PreconditionedConfig)
-class PreconditionedHead(Head):
+class PreconditionedHead(ScaledHead):
     """One linear map of each token, times the family's correction of P b, is added to P b."""
+
+    scaler: PreconditionedScaler
 
     def __init__(self, config: ModelConfig, width: int) -> None:
         super().__init__(config, width)
@@ -94,34 +92,3 @@ class PreconditionedHead(Head):
 
     def example_maker(self, network: Network) -> ExampleMaker:
         return RoughExamples() if self.carried else SystemExamples()
-
-    @torch.no_grad()
-    def in_distribution(self, network: Network, A: FloatArray) -> NDArray[np.bool_]:
-        """Say which matrices (B, n, n) are no further from the middle of the family than its sample was."""
-        limit = self.scaler.max_distance
-        return (self.scaler.distance(torch.from_numpy(A.copy()).to(limit.device)) <= limit).numpy(force=True)
-
-    def begin(self, network: Network, data: TrainingData, part: PartCallback = all_silent) -> None:
-        """Fit the scaler."""
-        report = part("scaler")
-        report(0, 1)
-        self.scaler.fit(*to_tensors(data.scaler.systems()))
-        report(1, 1)
-
-    @torch.no_grad()
-    def begin_from(
-        self,
-        network: Network,
-        initial: Head,
-        data: TrainingData,
-        scaler: str,
-        basis: str,
-        part: PartCallback = all_silent,
-    ) -> None:
-        """Take over the read-out; refit the scaler, or keep it and measure how far the new matrices are from it."""
-        self.load_state_dict(initial.state_dict())
-        if scaler == "refitted":
-            self.begin(network, data, part)
-        else:
-            A = torch.from_numpy(data.scaler.systems().A)
-            self.scaler.max_distance.copy_(DISTANCE_MARGIN * self.scaler.distance(A).max())

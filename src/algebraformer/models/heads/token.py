@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from algebraformer.errors import ConfigurationError
-from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig, TokenConfig
 from algebraformer.models.encodings import ENCODINGS
-from algebraformer.models.heads.base import Head, Network, register_head
-from algebraformer.models.heads.data import TrainingData, to_tensors
+from algebraformer.models.heads.base import Network, register_head
+from algebraformer.models.heads.scaled import ScaledHead
 from algebraformer.models.heads.scaler import FamilyScaler
-from algebraformer.models.scaling import DISTANCE_MARGIN
-from algebraformer.progress import PartCallback, all_silent
 
 
 @register_head("token", TokenConfig)
-class TokenHead(Head):
+class TokenHead(ScaledHead):
     """The paper's read-out: one linear map of each token, of which the encoding makes x; usually token i gives x_i."""
+
+    scaler: FamilyScaler
 
     def __init__(self, config: ModelConfig, width: int) -> None:
         super().__init__(config, width)
@@ -77,34 +74,3 @@ class TokenHead(Head):
         y, size = self.standardized(network, A, b)
         error = self.scaler.x_rms * y - x / torch.where(size != 0, size, 1.0)[:, None]
         return error.square().mean() / self.scaler.x_rms.square().mean()
-
-    @torch.no_grad()
-    def in_distribution(self, network: Network, A: FloatArray) -> NDArray[np.bool_]:
-        """Say which matrices (B, n, n) are no further from the middle of the family than its sample was."""
-        limit = self.scaler.max_distance
-        return (self.scaler.distance(torch.from_numpy(A.copy()).to(limit.device)) <= limit).numpy(force=True)
-
-    def begin(self, network: Network, data: TrainingData, part: PartCallback = all_silent) -> None:
-        """Fit the scaler."""
-        report = part("scaler")
-        report(0, 1)
-        self.scaler.fit(*to_tensors(data.scaler.systems()))
-        report(1, 1)
-
-    @torch.no_grad()
-    def begin_from(
-        self,
-        network: Network,
-        initial: Head,
-        data: TrainingData,
-        scaler: str,
-        basis: str,
-        part: PartCallback = all_silent,
-    ) -> None:
-        """Take over the read-out; refit the scaler, or keep it and measure how far the new matrices are from it."""
-        self.load_state_dict(initial.state_dict())
-        if scaler == "refitted":
-            self.begin(network, data, part)
-        else:
-            A = torch.from_numpy(data.scaler.systems().A)
-            self.scaler.max_distance.copy_(DISTANCE_MARGIN * self.scaler.distance(A).max())

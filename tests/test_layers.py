@@ -38,7 +38,7 @@ FLOORS = (
     ),
     ("result", "reporting", "io", "numerics", "metrics"),
     ("problems", "models", "rivals"),
-    ("batch", "checkpoint", "autograd"),
+    ("batch", "checkpoint", "autograd", "resampled"),
     ("training", "estimation", "prepared", "solver", "export"),
     (
         "drop_in",

@@ -168,7 +168,7 @@ class LearnedSolver:
         """Return this network for systems of its family with n unknowns, fitted in seconds to minutes.
 
         Nothing is trained: what the network reads, and the operators that its coefficients belong to, are found by
-        least squares on pairs of systems of both sizes, see `models.inference.resampled`. `checkpoint.save` keeps the
+        least squares on pairs of systems of both sizes, see `resampled`. `checkpoint.save` keeps the
         result.
 
         Parameters
@@ -202,7 +202,7 @@ class LearnedSolver:
         """
         if n == self.n:
             return self
-        from algebraformer.models.inference.resampled import resampled
+        from algebraformer.resampled import resampled
 
         OperatorConfig.of(self.network.config)
         family = self.info.problem_family()

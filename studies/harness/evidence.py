@@ -19,7 +19,7 @@ ESTIMATED = ("linalg.py", "problems", "numerics", "models", "estimation.py")
 DEPENDS = {
     "operator": ("rivals", *BOTH),
     "scaling": ("rivals", *BOTH),
-    "sizes": BOTH,
+    "sizes": (*BOTH, "resampled.py"),
     "efficiency": BOTH,
     "outside": BOTH,
     "latency": ("checkpoint.py", "io", *SOLVED, "cli", "__main__.py"),

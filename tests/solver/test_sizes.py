@@ -13,8 +13,8 @@ from algebraformer import checkpoint
 from algebraformer.assessment import contraction
 from algebraformer.errors import ConfigurationError
 from algebraformer.models.config import OperatorConfig
-from algebraformer.models.inference.resampled import check_parameters, places, resampling
 from algebraformer.problems.base import TEST_SEED
+from algebraformer.resampled import check_parameters, places, resampling
 from algebraformer.training import RECIPES
 from algebraformer.training.recipes import Recipe
 

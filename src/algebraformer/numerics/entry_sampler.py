@@ -67,7 +67,7 @@ class EntrySampler:
         these alone.
     resampling : ndarray, shape (m q, m q), optional
         Takes the entries of A to those that a matrix of the same system has at the size n of the statistics. Rows and
-        columns are then those of A, all else belongs to the other size, see `models.inference.resampled`.
+        columns are then those of A, all else belongs to the other size, see `resampled`.
     """
 
     rows: NDArray[np.int64]

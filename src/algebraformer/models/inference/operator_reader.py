@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,6 @@ from algebraformer.numerics.forward_error import MAX_DEFECT
 from algebraformer.numerics.operator_basis import OperatorBasis
 from algebraformer.numerics.preconditioner import LinearInverse
 from algebraformer.progress import ProgressCallback, batches, silent
-
-if TYPE_CHECKING:
-    from algebraformer.problems import ProblemFamily
 
 DEFECT_MARGIN = 4.0
 """Vectors unlike the family's right-hand sides leave a larger share than these: 2 to 5 times, random ones and A x with
@@ -127,6 +124,17 @@ class OperatorReader(Reader):
         return MatrixReading(A, near, lambda A, b: self.predict(forward, A, b), inverse, defect, max_defect)
 
 
+class Assembled(Protocol):
+    """A family of systems, see `problems.ProblemFamily`."""
+
+    @property
+    def n(self) -> int:
+        """Number of unknowns."""
+
+    def assembled(self, indices: range, seed: int = 0) -> tuple[FloatArray, FloatArray, Any]:
+        """Return A, b and the parameters of the systems at these indices, without solving them."""
+
+
 class Limits(NamedTuple):
     """What tells matrices of the family from others, see `OperatorReader`."""
 
@@ -137,7 +145,7 @@ class Limits(NamedTuple):
 def limits(
     reader: OperatorReader,
     forward: Forward,
-    family: ProblemFamily,
+    family: Assembled,
     count: int,
     seed: int,
     report: ProgressCallback = silent,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from algebraformer import problems
 from algebraformer.checkpoint import solver_names
 from algebraformer.errors import ConfigurationError
 from algebraformer.linalg import EPS, STABILITY_FACTOR, measure, relative_error
+from algebraformer.models.registry import ships
 from algebraformer.problems import NoisyFamily, ProblemFamily
 from algebraformer.reporting import Outcome, Report, Sentences, TableData, Verdict, conclusions, met, outcome
 from algebraformer.solver import LearnedSolver
@@ -76,9 +76,7 @@ def run(plan: Plan, folder: Path, bar: Progress) -> Report:
 def linear_families() -> list[str]:
     """Return the names of the shipped families whose x solves A x = b."""
     classes = {name: problems.family_class(name) for name in problems.names()}
-    shipped = {
-        name: cls() for name, cls in classes.items() if vars(sys.modules[cls.__module__]).get(cls.__name__) is cls
-    }
+    shipped = {name: cls() for name, cls in classes.items() if ships(cls.__module__)}
     return [name for name, family in shipped.items() if family.is_linear_system and not isinstance(family, NoisyFamily)]
 
 

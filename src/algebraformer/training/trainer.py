@@ -9,6 +9,7 @@ of threads and processes, bit for bit what an undisturbed run gives.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -110,7 +111,6 @@ class Trainer:
         self.info = CheckpointInfo(
             name=name or self.family.name, family=self.family.settings(), recipe=recipe.settings()
         )
-        self.stored: Batch | None = None
         self.counters = Counters()
         self.log = self.output / "log.jsonl"
         files = self.processes.from_first(lambda: self._open(basis, initial))
@@ -254,18 +254,17 @@ class Trainer:
     def _batches(self) -> Generator[Batch, None, None]:
         """Return this process's shares of the batches from this step on; see `is_resident` for where they come from."""
         recipe, maker = self.recipe, self.model.head.example_maker(self.model)
-        if (samples := self._resident_samples()) is not None:
-            self.stored = tuple(part.to(self.processes.device) for part in self._store(samples, maker))
         data = StepBatches(self.family, recipe, maker, self.processes.share(recipe.batch_size))
         pin = self.processes.device.startswith("cuda")
         return step_batches(data, self.step, self.options.workers, pin, self.stored)
 
-    def _resident_samples(self) -> int | None:
-        """Return the size of the training set where it is kept in memory, None where examples are made as they come."""
-        resident = self.recipe.samples is not None and is_resident(
-            self.recipe, self.family, self.model.head.example_maker(self.model)
-        )
-        return self.recipe.samples if resident else None
+    @functools.cached_property
+    def stored(self) -> Batch | None:
+        """The training set, on the device, where it is kept in memory; None where examples are made as they come."""
+        recipe, maker = self.recipe, self.model.head.example_maker(self.model)
+        if recipe.samples is None or not is_resident(recipe, self.family, maker):
+            return None
+        return tuple(part.to(self.processes.device) for part in self._store(recipe.samples, maker))
 
     def _store(self, count: int, maker: ExampleMaker) -> Batch:
         """Return the examples of the first training systems."""
@@ -305,8 +304,7 @@ class Trainer:
 
     def _readout_examples(self) -> Batch:
         """Return the stored training set, or make the examples that a read-out is fitted to."""
-        count = self._resident_samples() or self.recipe.readout_samples
-        stored = self.stored or self._store(count, self.model.head.example_maker(self.model))
+        stored = self.stored or self._store(self.recipe.readout_samples, self.model.head.example_maker(self.model))
         return tuple(part.cpu() for part in stored)
 
     # ---------------------------------------------------------------- log

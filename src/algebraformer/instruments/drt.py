@@ -74,12 +74,16 @@ class DrtModel(Model):
             )
         return found.as_kind(kind)
 
-    def outside(self, recorded: Recorded, reading: Reading, found: Inversions) -> dict[str, NDArray[np.bool_]]:
+    def outside(
+        self, recorded: Recorded, reading: Reading, found: Inversions, nuisance: Mapping[str, FloatArray]
+    ) -> dict[str, NDArray[np.bool_]]:
         """Say what is unlike the training; of the integral, whether x and the samples disagree about it."""
         x = found.x.mean(axis=1)
         samples = sum(w * interpolated(found.quantiles, z).mean(axis=1) for z, w in zip(NODES, WEIGHTS, strict=True))
         ratio = samples / WEIGHTS.sum() / np.maximum(x, np.finfo(float).tiny)
-        return super().outside(recorded, reading, found) | {"integral": np.abs(np.log(ratio)) > np.log(AGREEING)}
+        return super().outside(recorded, reading, found, nuisance) | {
+            "integral": np.abs(np.log(ratio)) > np.log(AGREEING)
+        }
 
     def shown(self, data: FloatArray) -> Array:
         found: Array = join_parts(data)

@@ -292,7 +292,7 @@ class Model:
         spread = {name: np.abs(high[name] - low[name]) / 2 for name in middle}
         nuisance, nuisance_std = instrument.natural(middle, spread, abscissa)
 
-        outside = self.outside(recorded, reading, found)
+        outside = self.outside(recorded, reading, found, middle)
         typical = ~np.any(list(outside.values()), axis=0)
 
         def each(values: Array) -> Any:
@@ -321,9 +321,10 @@ class Model:
             recorded=recorded,
         )
 
-    def outside(self, recorded: Recorded, reading: Reading, found: Inversions) -> dict[str, NDArray[np.bool_]]:
-        """Say by name for each measurement (B,) what is unlike the training."""
-        nuisance = self.instrument.from_coordinates(found.coordinates, reading.fits, reading.unit)
+    def outside(
+        self, recorded: Recorded, reading: Reading, found: Inversions, nuisance: Mapping[str, FloatArray]
+    ) -> dict[str, NDArray[np.bool_]]:
+        """Say by name for each measurement (B,) what is unlike the training; `nuisance` as the instrument holds it."""
         return {"fits": ~found.typical} | self.instrument.outside(recorded, found.x, nuisance, reading.fits)
 
     def fitted_nearby(

@@ -49,7 +49,7 @@ def test_tokens_are_standardised_columns_of_the_preconditioned_matrix() -> None:
     sample = FAMILY.sample(64, seed=1)
     scaler = begin(Algebraformer(config("carrier")), FAMILY).head.scaler
     A, b = torch.from_numpy(sample.A), torch.from_numpy(sample.b)
-    P_A, P_b, size = scaler.preconditioned(A, b)
+    P_A, P_b, size = scaler.scaled(A, b)
     sizes = np.sqrt(np.mean(sample.A**2, axis=(1, 2))) * np.sign(np.sum(sample.A * sample.A.mean(axis=0), axis=(1, 2)))
     mean = (sample.A / sizes[:, None, None]).mean(axis=0)
     expected = np.linalg.solve(mean, sample.A)

@@ -114,25 +114,21 @@ class PreconditionedScaling(Scaling):
     inverse: Any
     """P (n, n)."""
 
-    def preconditioned(self, A: Any, b: Any) -> tuple[Any, Any, Any]:
+    def scaled(self, A: Any, b: Any) -> tuple[Any, Any, Any]:
         """Return P A, P b divided by its signed size, and the factor (B,) that `answer_from` needs."""
-        P_A, s_A = self.preconditioned_matrix(A)
+        P_A, s_A = self.scaled_matrix(A)
         ones = self.xp.ones_like(self.b_mean)
         s_b = signed_size(b, ones, self.xp)
         P_b = (b / self.xp.where(s_b != 0, s_b, 1.0)[:, None]) @ self.inverse.T
         s_P = signed_size(P_b, ones, self.xp)
         return P_A, P_b / self.xp.where(s_P != 0, s_P, 1.0)[:, None], s_b * s_P / s_A
 
-    def preconditioned_matrix(self, A: Any) -> tuple[Any, Any]:
+    def scaled_matrix(self, A: Any) -> tuple[Any, Any]:
         """Return P A (B, n, n) for A of size one, and the size s_A (B,)."""
         P_A = self.inverse @ A
         s_A = self.xp.einsum("bii->b", P_A) / P_A.shape[1]
         s_A = self.xp.where(s_A != 0, s_A, 1.0)
         return P_A / s_A[:, None, None], s_A
-
-    def distance(self, A: Any) -> Any:
-        z = (self.preconditioned_matrix(A)[0] - self.A_mean) * self.A_inverse_std
-        return self.xp.sqrt(self.xp.mean(z**2, axis=(1, 2)))
 
     def tokens(self, P_A: Any, P_b: Any, with_b: bool) -> Any:
         """Return the tokens (B, n, n) or (B, n, n + 1), float64: z-scored columns, with entries of P b or without."""

@@ -67,7 +67,7 @@ class PreconditionedHead(ScaledHead):
 
     def corrections(self, network: Network, A: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return P b of size one (B, n), its corrections (B, n), float32, and the sizes (B,) of the answers."""
-        P_A, P_b, size = self.scaler.preconditioned(A, b)
+        P_A, P_b, size = self.scaler.scaled(A, b)
         tokens = self.scaler.tokens(P_A, P_b, not self.carried).float()
         context = (P_b.float(),) if self.carried else ()
         return P_b, self.outputs(network, tokens, *context)[0], size

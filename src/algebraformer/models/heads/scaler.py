@@ -110,7 +110,7 @@ class PreconditionedScaler(nn.Module, PreconditionedScaling):
             raise ConfigurationError("the mean of the family's matrices is singular: choose another head") from error
 
         # 2. z-scores of what P leaves. Entries that do not vary hold rounding errors alone.
-        P_A, P_b, size = self.preconditioned(A, b)
+        P_A, P_b, size = self.scaled(A, b)
         std = P_A.std(dim=0)
         self.A_mean.copy_(P_A.mean(dim=0))
         self.A_inverse_std.copy_(inverse_or_zero(std, PRECONDITIONED_RTOL * std.max()))

@@ -6,19 +6,19 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from algebraformer.linalg import FloatArray
 from algebraformer.models.config import ModelConfig
-from algebraformer.models.inference.reader import Arrays, ColumnReader, Forward, by_column
+from algebraformer.models.inference.reader import Arrays, Forward, by_column
 from algebraformer.models.inference.reading import MatrixReading
-from algebraformer.models.inference.token_reader import PREFIX
+from algebraformer.models.inference.token_reader import ScaledReader, Statistics
 from algebraformer.models.preconditioned import PreconditionedConfig
 from algebraformer.models.scaling import PreconditionedScaling, signed_size
 from algebraformer.numerics.preconditioner import Chosen, shared_matmul
 
 
-def preconditioned_statistics(n: int) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
+def preconditioned_statistics(n: int) -> Statistics:
     """Return shape and dtype of every array of `PreconditionedScaling`."""
     matrices = ("inverse", "A_mean", "A_inverse_std")
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(matrices, (n, n))
@@ -58,22 +58,18 @@ class CarriedInverse:
         return x
 
 
-class PreconditionedReader(ColumnReader, PreconditionedScaling):
+class PreconditionedReader(PreconditionedScaling, ScaledReader):
     """Preconditions A and b, and corrects P b by what the tokens say."""
+
+    statistics = staticmethod(preconditioned_statistics)
 
     def __init__(self, config: ModelConfig, buffers: Arrays) -> None:
         super().__init__(config, buffers)
         PreconditionedConfig.of(config)
-        for name in preconditioned_statistics(config.n):
-            setattr(self, name, buffers[PREFIX + name])
-
-    @staticmethod
-    def buffers(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
-        return {PREFIX + name: kind for name, kind in preconditioned_statistics(config.n).items()}
 
     def answer_columns(self, forward: Forward, A: FloatArray, b: FloatArray) -> FloatArray:
         carried = self.config.body.needs_right_side
-        P_A, P_b, size = self.preconditioned(A, b)
+        P_A, P_b, size = self.scaled(A, b)
         context = (P_b.astype(np.float32),) if carried else ()
         (y,) = forward(self.tokens(P_A, P_b, not carried).astype(np.float32), *context)
         return self.answer_from(P_b, y, size)
@@ -83,12 +79,6 @@ class PreconditionedReader(ColumnReader, PreconditionedScaling):
         if not self.config.body.needs_right_side:
             return reading
         with np.errstate(over="ignore", invalid="ignore"):  # of matrices beyond float64
-            P_A, s_A = self.preconditioned_matrix(A)
+            P_A, s_A = self.scaled_matrix(A)
             tokens = self.tokens(P_A, None, with_b=False).astype(np.float32)
         return dataclasses.replace(reading, preconditioner=CarriedInverse(self, forward, tokens, s_A))
-
-    def in_distribution(self, A: FloatArray) -> NDArray[np.bool_]:
-        """Say which matrices (B, n, n) are no further from the middle of the family than its sample was."""
-        with np.errstate(over="ignore", invalid="ignore"):  # of matrices beyond float64
-            near: NDArray[np.bool_] = self.distance(A) <= self.max_distance
-        return near
